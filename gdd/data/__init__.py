@@ -1,0 +1,1 @@
+"""From files to uint8 tensors to augmented classifier inputs."""

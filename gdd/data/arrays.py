@@ -1,0 +1,175 @@
+"""Datasets that come as arrays: scikit-learn's digits, torchvision's classes, and .npz files."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision import datasets
+
+from gdd.config import ConfigError
+from gdd.data.pixels import unit_to_u8
+from gdd.data.splits import Source, Split, fit, holdout
+
+TEN_DIGITS = tuple(str(digit) for digit in range(10))
+
+
+def open_digits(size: tuple[int, int] | None, channels: int | None) -> Source:
+    """Read the 1797 scans of 8x8 pixels that ship with scikit-learn, at 16x16 unless told otherwise."""
+    from sklearn.datasets import load_digits  # takes two seconds, and only this dataset needs it
+
+    scans = load_digits()
+    images_u8 = unit_to_u8(torch.from_numpy(scans.images).float() / 16).unsqueeze(1)
+    labels = torch.from_numpy(scans.target).long()
+    whole = fit(Split(images_u8, labels), size or (16, 16), channels)
+    train, test = holdout(labels, TEN_DIGITS, "digits")
+    return Source(TEN_DIGITS, whole.take(train), lambda: whole.take(test))
+
+
+class _Torchvision(NamedTuple):
+    builder: Callable[..., Any]
+    folder: str
+    files: tuple[str, ...]
+    class_names: tuple[str, ...] | None = None
+
+
+_IDX_FILES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
+_CIFAR10_FILES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta")
+TORCHVISION = {
+    "mnist": _Torchvision(datasets.MNIST, "MNIST/raw", _IDX_FILES, TEN_DIGITS),
+    "fashion_mnist": _Torchvision(datasets.FashionMNIST, "FashionMNIST/raw", _IDX_FILES),
+    "cifar10": _Torchvision(datasets.CIFAR10, "cifar-10-batches-py", _CIFAR10_FILES),
+    "cifar100": _Torchvision(datasets.CIFAR100, "cifar-100-python", ("train", "test", "meta")),
+    "svhn": _Torchvision(datasets.SVHN, "", ("train_32x32.mat", "test_32x32.mat"), TEN_DIGITS),
+}
+
+
+def open_torchvision(
+    name: str, root: Path, size: tuple[int, int] | None, channels: int | None, download: bool
+) -> Source:
+    """Read one of torchvision's datasets from its usual files below `root`.
+
+    Raises:
+        ConfigError: a file is missing or damaged, or the download failed.
+    """
+    kind = TORCHVISION[name]
+    wanted = [root / kind.folder / file for file in kind.files]
+    missing = next((file for file in wanted if not file.is_file()), None)
+    if missing is not None and not download:
+        raise ConfigError(
+            f"{name} was not found: looked for {missing}; add --data.download true to download it, "
+            "or set --data.root to the folder that holds it"
+        )
+
+    def build(train: bool, download: bool = False) -> Any:
+        part: dict[str, Any] = {"split": "train" if train else "test"} if name == "svhn" else {"train": train}
+        return kind.builder(root, download=download, **part)
+
+    def read(train: bool) -> tuple[Any, Split]:
+        try:
+            stored = build(train)
+            labels = stored.labels if name == "svhn" else stored.targets
+            images = _channels_first(torch.as_tensor(stored.data), name)
+            return stored, Split(images, torch.as_tensor(labels).long())
+        except Exception as error:  # torchvision's parsers raise many types on damaged bytes
+            raise ConfigError(
+                f"{name} below {root / kind.folder} is damaged ({error}): delete it and add "
+                "--data.download true to fetch it again"
+            ) from error
+
+    if missing is not None:
+        try:
+            # Both parts now: a machine that can download before training may be offline after it.
+            for train in (True, False):
+                build(train, download=True)
+        except Exception as error:
+            raise ConfigError(f"{name} could not be downloaded to {root}: {error}") from error
+    stored, split = read(train=True)
+    train_split = fit(split, size, channels)
+    channels = train_split.images_u8.shape[1]
+    class_names = kind.class_names or tuple(stored.classes)
+    return Source(class_names, train_split, lambda: fit(read(train=False)[1], size, channels))
+
+
+def open_npz(path: Path, size: tuple[int, int] | None, channels: int | None) -> Source:
+    """Read x_train, y_train, x_test, y_test; without x_test, a fixed fifth of train is held out as test.
+
+    Images are uint8, or float in [0, 1], of shape (N, H, W), (N, H, W, C) or (N, C, H, W). Labels are
+    integers 0..K-1 of shape (N,), each of which occurs in train.
+
+    Raises:
+        ConfigError: the file or an array is missing, or of another type, shape or range.
+    """
+    if not path.is_file():
+        raise ConfigError(f"{path} was not found; set --data.name to an existing .npz file")
+    names = _load_npz(path, None)
+    whole = fit(_npz_split(path, "train", names), size, channels)
+    present = whole.labels.unique()
+    if present[0] != 0 or present[-1] != len(present) - 1:
+        raise ConfigError(
+            f"y_train of {path} holds {len(present)} different labels from {present[0]} to {present[-1]}, "
+            f"expected 0 to {len(present) - 1} with none left out"
+        )
+    class_names = tuple(str(label) for label in present.tolist())
+    if "x_test" not in names and "y_test" not in names:
+        train, test = holdout(whole.labels, class_names, path)
+        return Source(class_names, whole.take(train), lambda: whole.take(test))
+    for name in ("x_test", "y_test"):
+        _require_array(path, name, names)
+    channels = whole.images_u8.shape[1]
+    return Source(class_names, whole, lambda: fit(_npz_split(path, "test", names), size, channels))
+
+
+def _npz_split(path: Path, part: str, names: Any) -> Split:
+    images, labels = (_load_npz(path, _require_array(path, f"{x}_{part}", names)) for x in "xy")
+    where = f"x_{part} of {path}"
+    if images.dtype != np.uint8 and not np.issubdtype(images.dtype, np.floating):
+        raise ConfigError(f"{where} is {images.dtype}, expected uint8 or float in [0, 1]")
+    if images.size == 0:
+        raise ConfigError(f"{where} has shape {images.shape}, expected at least one pixel")
+    if images.dtype != np.uint8 and not (images.min() >= 0 and images.max() <= 1):
+        raise ConfigError(f"{where} is float in [{images.min():g}, {images.max():g}], expected [0, 1]")
+    if not np.issubdtype(labels.dtype, np.integer) or labels.shape != images.shape[:1]:
+        raise ConfigError(
+            f"y_{part} of {path} is {labels.dtype} of shape {labels.shape}, expected integers of shape "
+            f"{images.shape[:1]}, one for each image of x_{part}"
+        )
+    images_u8 = torch.from_numpy(images if images.dtype == np.uint8 else images.astype(np.float32))
+    if images.dtype != np.uint8:
+        images_u8 = unit_to_u8(images_u8)
+    return Split(_channels_first(images_u8, where), torch.from_numpy(labels.astype(np.int64)))
+
+
+def _require_array(path: Path, name: str, names: Any) -> str:
+    if name not in names:
+        raise ConfigError(f"{path} holds no {name}, only {', '.join(names) or 'nothing'}")
+    return name
+
+
+def _load_npz(path: Path, name: str | None) -> Any:
+    """Return one array, or the names of all without one."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            return list(stored.files) if name is None else stored[name]
+    except Exception as error:  # numpy and zipfile raise many types on damaged bytes
+        raise ConfigError(f"{path} is not a readable .npz file: {error}") from error
+
+
+def _channels_first(images_u8: Tensor, where: str) -> Tensor:
+    if images_u8.ndim == 3:
+        return images_u8.unsqueeze(1)
+    if images_u8.ndim == 4:
+        first, last = images_u8.shape[1] in (1, 3), images_u8.shape[3] in (1, 3)
+        if first != last:
+            return images_u8 if first else images_u8.permute(0, 3, 1, 2).contiguous()
+    raise ConfigError(
+        f"{where} has shape {tuple(images_u8.shape)}, expected (N, H, W), (N, H, W, C) or (N, C, H, W) with "
+        "C of 1 or 3, and neither H nor W of 1 or 3"
+    )

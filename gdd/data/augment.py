@@ -1,0 +1,213 @@
+"""The differentiable augmentations of DSA (Zhao & Bilen, 2021; DatasetCondensation, utils.py DiffAugment).
+
+Drawing the parameters is apart from applying them, so "siamese" sharing is applying one `Augmentation` to
+the real and to the synthetic batch.
+"""
+
+import difflib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gdd.config import ConfigError
+
+OPERATIONS = ("color", "crop", "cutout", "flip", "scale", "rotate")
+
+# Ranges at strength 1.
+BRIGHTNESS = 1.0
+SATURATION = 2.0
+CONTRAST = 1.0
+CROP = 0.125
+CUTOUT = 0.5
+FLIP = 0.5
+SCALE = 1.2
+ROTATE = 15.0
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Drawn operations, in the order of their application.
+
+    Args:
+        steps: pairs of an operation's name and its uniform draws in [0, 1), (1, k) if all images share
+            them, (B, k) if each has its own. They do not depend on the image size.
+        strength: factor on every range.
+    """
+
+    steps: tuple[tuple[str, Tensor], ...]
+    strength: float
+
+
+def parse_strategy(text: str, flip: bool = True) -> tuple[str, ...]:
+    """Read names joined by underscores, such as `color_crop_cutout_flip_scale_rotate`, or `none`.
+
+    Args:
+        text: the names.
+        flip: whether mirroring keeps the class; if not, `flip` is dropped from the result.
+
+    Raises:
+        ConfigError: an unknown or repeated operation.
+    """
+    if text == "none":
+        return ()
+    names = text.split("_")
+    for name in names:
+        if name not in OPERATIONS:
+            near = difflib.get_close_matches(name.lower(), OPERATIONS, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(
+                f"unknown augmentation {name!r} in {text!r}, expected 'none' or some of "
+                f"{', '.join(OPERATIONS)} joined by '_'{hint}"
+            )
+        if names.count(name) > 1:
+            raise ConfigError(f"augmentation {text!r} names {name!r} twice")
+    return tuple(name for name in names if flip or name != "flip")
+
+
+def draw(
+    strategy: tuple[str, ...],
+    count: int,
+    generator: torch.Generator,
+    *,
+    shared: bool,
+    pick: Literal["one", "all"],
+    strength: float = 1.0,
+) -> Augmentation:
+    """Draw what to do to a batch.
+
+    Args:
+        strategy: operations to choose from.
+        count: images in the batch; without effect if `shared`.
+        generator: on the CPU.
+        shared: one parameter set for all images, which then fits any batch size.
+        pick: `one` operation, uniformly (DSA), or `all` of them in the order color, flip, crop, scale,
+            rotate, cutout (as DiffAugment does).
+        strength: factor on every range (on flip's probability); 0 is the exact identity.
+    """
+    if strength < 0:
+        raise ValueError(f"strength must not be negative, got {strength}")
+    # Resampling on an undistorted grid would still round, hence no operation at all.
+    if not strategy or strength == 0:
+        return Augmentation((), strength)
+    if pick == "one":
+        chosen = [strategy[int(torch.randint(len(strategy), (), generator=generator))]]
+    else:
+        chosen = [name for name in _APPLY if name in strategy]
+    rows = 1 if shared else count
+    steps = tuple((name, torch.rand(rows, _APPLY[name][0], generator=generator)) for name in chosen)
+    return Augmentation(steps, strength)
+
+
+def apply(augmentation: Augmentation, images: Tensor) -> Tensor:
+    """Augment float images of any space, filling with zeros; differentiable in the images.
+
+    Args:
+        augmentation: from `draw`.
+        images: (B, C, H, W). Half precision is computed in float32 and returned as it came.
+
+    Raises:
+        ValueError: the parameters were drawn per image for another number of images.
+    """
+    dtype = torch.promote_types(images.dtype, torch.float32)
+    output = images.to(dtype)
+    for name, draws in augmentation.steps:
+        if len(draws) not in (1, len(images)):
+            raise ValueError(f"{name} was drawn for {len(draws)} images, the batch has {len(images)}")
+        _, operation = _APPLY[name]
+        output = operation(output, draws.to(images.device, dtype, non_blocking=True), augmentation.strength)
+    return output.to(images.dtype)
+
+
+def _color(images: Tensor, u: Tensor, strength: float) -> Tensor:
+    """Brightness, saturation, contrast; saturation is the identity on one channel."""
+    brightness, saturation, contrast = u.view(-1, 3, 1, 1, 1).unbind(1)
+    images = images + (brightness - 0.5) * BRIGHTNESS * strength
+    grey = images.mean(1, keepdim=True)
+    images = images + (images - grey) * (saturation - 0.5) * SATURATION * strength
+    mean = images.mean((1, 2, 3), keepdim=True)
+    return images + (images - mean) * (contrast - 0.5) * CONTRAST * strength
+
+
+def _flip(images: Tensor, u: Tensor, strength: float) -> Tensor:
+    return torch.where(u.view(-1, 1, 1, 1) < FLIP * strength, images.flip(3), images)
+
+
+def _crop(images: Tensor, u: Tensor, strength: float) -> Tensor:
+    """out[i, j] = images[i + ty, j + tx], integer shifts up to an eighth of the side."""
+    height, width = images.shape[2:]
+    sources = []
+    for side, part in zip((height, width), u.split(1, 1), strict=True):
+        reach = int(CROP * strength * side + 0.5)
+        sources.append(torch.arange(side, device=images.device) + _integer(part, -reach, reach))
+    rows, cols = sources  # (n, H), (n, W)
+    source = rows.clamp(0, height - 1)[:, :, None] * width + cols.clamp(0, width - 1)[:, None, :]
+    inside = _within(rows, 0, height)[:, :, None] & _within(cols, 0, width)[:, None, :]  # (n, H, W)
+    index = source.flatten(1)[:, None].expand(*images.shape[:2], -1)
+    return images.flatten(2).gather(2, index).view_as(images).masked_fill(~inside[:, None], 0)
+
+
+def _scale(images: Tensor, u: Tensor, strength: float) -> Tensor:
+    """Factors of the sampling grid, so below 1 enlarges."""
+    most = 1 + (SCALE - 1) * strength
+    factors = 1 / most + u * (most - 1 / most)  # (n, 2)
+    return _affine(images, torch.diag_embed(factors))
+
+
+def _rotate(images: Tensor, u: Tensor, strength: float) -> Tensor:
+    angle = (2 * u[:, 0] - 1) * math.radians(ROTATE * strength)
+    cos, sin = angle.cos(), angle.sin()
+    # Grid coordinates run from -1 to 1 on both axes; the ratio keeps angles true off the square.
+    ratio = (images.shape[2] - 1) / (images.shape[3] - 1)
+    theta = torch.stack([torch.stack([cos, -sin * ratio], 1), torch.stack([sin / ratio, cos], 1)], 1)
+    return _affine(images, theta)
+
+
+def _cutout(images: Tensor, u: Tensor, strength: float) -> Tensor:
+    """Zero a square of half the side, clipped at the border."""
+    height, width = images.shape[2:]
+    masks = []
+    for side, part in zip((height, width), u.split(1, 1), strict=True):
+        cut = int(CUTOUT * strength * side + 0.5)
+        # An even square has no middle pixel: its centre lies between two, hence one more position.
+        start = _integer(part, 0, side - cut % 2) - cut // 2
+        masks.append(_within(torch.arange(side, device=images.device), start, start + cut))
+    rows, cols = masks
+    return images.masked_fill((rows[:, :, None] & cols[:, None, :])[:, None], 0)
+
+
+def _integer(u: Tensor, low: int, high: int) -> Tensor:
+    """Map [0, 1) to the integers low..high, both included."""
+    return (u * (high - low + 1)).long() + low
+
+
+def _within(index: Tensor, start: Tensor | int, stop: Tensor | int) -> Tensor:
+    return (index >= start) & (index < stop)
+
+
+def _affine(images: Tensor, theta: Tensor) -> Tensor:
+    """Sample bilinearly at theta (n, 2, 2) times the grid, zeros outside.
+
+    align_corners=True is what the original ran with, the default of the torch 1.2 it pins. For a scale
+    or a rotation about the centre of a square image False, today's default, gives the same, if it is given to
+    both calls; the ratio in `_rotate` belongs to True.
+    """
+    theta = F.pad(theta, (0, 1))
+    grid = F.affine_grid(theta, [len(theta), *images.shape[1:]], align_corners=True)
+    grid = grid.expand(len(images), -1, -1, -1)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=True)
+
+
+# Number of draws and function of each operation, in the order of pick="all".
+_APPLY: dict[str, tuple[int, Callable[[Tensor, Tensor, float], Tensor]]] = {
+    "color": (3, _color),
+    "flip": (1, _flip),
+    "crop": (2, _crop),
+    "scale": (2, _scale),
+    "rotate": (1, _rotate),
+    "cutout": (2, _cutout),
+}

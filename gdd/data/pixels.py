@@ -1,0 +1,48 @@
+"""The only conversions between pixel spaces.
+
+`u8`: uint8 0..255, how images are stored. `unit`: float [0, 1]. `pm1`: float [-1, 1], the generator's tanh
+range. `std`: (unit - mean) / std per channel, what a classifier sees.
+"""
+
+import torch
+from torch import Tensor
+
+
+class Normalizer:
+    """Convert to classifier space with one dataset's statistics, on one device.
+
+    Args:
+        mean: per channel, of pixels in [0, 1].
+        std: per channel, of pixels in [0, 1].
+        device: where the images live.
+    """
+
+    def __init__(
+        self, mean: tuple[float, ...], std: tuple[float, ...], device: torch.device | str = "cpu"
+    ) -> None:
+        self.mean = torch.tensor(mean, device=device).view(1, -1, 1, 1)
+        self.std = torch.tensor(std, device=device).view(1, -1, 1, 1)
+
+    def from_u8(self, images_u8: Tensor) -> Tensor:
+        return (images_u8.float() / 255 - self.mean) / self.std
+
+    def from_pm1(self, images_pm1: Tensor) -> Tensor:
+        """Differentiable: stage 2 sends gradients through it into the generator."""
+        return ((images_pm1 + 1) / 2 - self.mean) / self.std
+
+
+def u8_to_pm1(images_u8: Tensor) -> Tensor:
+    return images_u8.float() / 127.5 - 1
+
+
+def pm1_to_u8(images_pm1: Tensor) -> Tensor:
+    """Round to the nearest of 256 levels; `pm1_to_u8(u8_to_pm1(x)) == x`."""
+    return ((images_pm1 + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def unit_to_u8(images_unit: Tensor) -> Tensor:
+    return (images_unit * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+def u8_to_unit(images_u8: Tensor) -> Tensor:
+    return images_u8.float() / 255

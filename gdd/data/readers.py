@@ -1,0 +1,166 @@
+"""Open a dataset by name: built in, public, or the user's own folder or .npz file."""
+
+import difflib
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from gdd.config import ConfigError
+from gdd.data.arrays import TORCHVISION, open_digits, open_npz, open_torchvision
+from gdd.data.folder import open_folder
+from gdd.data.spec import KNOWN, DatasetSpec, Known
+from gdd.data.splits import Source, Split, require_two_each, stratified_split
+
+NAMES = ("digits", *TORCHVISION, "folder")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One opened dataset, split for an experiment.
+
+    Args:
+        spec: facts that do not depend on the seed.
+        train: the train part without the validation part.
+        val: a stratified part carved out of train; every selection is made on it.
+        read_test: see `test`.
+    """
+
+    spec: DatasetSpec
+    train: Split
+    val: Split
+    read_test: Callable[[], Split]
+
+    def test(self) -> Split:
+        """Read the test part, which nothing else does: evaluation calls this once, at the end."""
+        split = self.read_test()
+        _check(split, self.spec.class_names, f"test part of {self.spec.name}")
+        if split.images_u8.shape[1:] != self.spec.shape:
+            raise ConfigError(
+                f"test images of {self.spec.name} have shape {tuple(split.images_u8.shape[1:])}, "
+                f"train images have {self.spec.shape}: set data.size to resize them all, "
+                "e.g. --data.size '[32, 32]'"
+            )
+        return split
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hex digits that change with any pixel or label of train and val, and with their division."""
+        digest = hashlib.sha256()
+        for tensor in (*self.train, *self.val):
+            digest.update(repr(tuple(tensor.shape)).encode())
+            digest.update(tensor.numpy().data)
+        return digest.hexdigest()[:16]
+
+
+def open_dataset(
+    name: str,
+    root: Path,
+    *,
+    size: tuple[int, int] | None = None,
+    channels: int | None = None,
+    val_fraction: float = 0.1,
+    seed: int = 0,
+    download: bool = False,
+) -> Dataset:
+    """Read a dataset's train part and carve a validation part out of it.
+
+    Public datasets carry the field's constants. For digits and a user's own data, mean and std are those of
+    the train part before validation is carved out, so they are the same for every seed, and mirroring is
+    taken to change the class.
+
+    Args:
+        name: one of `NAMES`, an existing folder, or a path that ends in .npz.
+        root: where torchvision's datasets lie (cifar10 may also be the folder cifar10/{train,test} there),
+            or the image folder itself if `name` is "folder".
+        size: (H, W) in pixels to resize to; None keeps the stored size, or 16x16 for digits.
+        channels: 1 or 3 to convert to; None keeps what is stored.
+        val_fraction: of every class, in [0, 0.5]; at least one image of each unless 0.
+        seed: decides which images validate. A test part carved out of train does not depend on it.
+        download: fetch a missing torchvision dataset.
+
+    Raises:
+        ConfigError: an unknown name, missing or damaged data, or data that cannot be split or shaped so.
+    """
+    if size is not None and not (len(size) == 2 and all(1 <= side <= 4096 for side in size)):
+        raise ConfigError(f"data.size is {size}, expected [height, width], each between 1 and 4096 pixels")
+    if channels not in (None, 1, 3):
+        raise ConfigError(f"data.channels is {channels}, expected 1 or 3")
+    if not 0 <= val_fraction <= 0.5:
+        raise ConfigError(f"data.val_fraction is {val_fraction}, expected a number in [0, 0.5]")
+
+    title, source = _open_source(name, Path(root), size, channels, download)
+    _check(source.train, source.class_names, f"train part of {title}")
+    if val_fraction > 0:
+        require_two_each(source.train.labels, source.class_names, title)
+    kept, held_out = stratified_split(source.train.labels, val_fraction, seed, "val")
+    return Dataset(
+        spec=_spec(title, source, KNOWN.get(name)),
+        train=source.train.take(kept),
+        val=source.train.take(held_out),
+        read_test=source.read_test,
+    )
+
+
+def _open_source(
+    name: str, root: Path, size: tuple[int, int] | None, channels: int | None, download: bool
+) -> tuple[str, Source]:
+    """Return the name that the spec carries, and the data."""
+    if name == "digits":
+        return name, open_digits(size, channels)
+    if name == "cifar10" and (root / name / "train").is_dir():
+        return name, open_folder(root / name, size, channels)
+    if name in TORCHVISION:
+        return name, open_torchvision(name, root, size, channels, download)
+    if name.endswith(".npz"):
+        return Path(name).stem, open_npz(Path(name), size, channels)
+    folder = root if name == "folder" else Path(name)
+    if folder.is_dir():
+        return folder.resolve().name, open_folder(folder, size, channels)
+    if name == "folder":
+        raise ConfigError(f"the image folder was not found: looked for {root}; set --data.root to it")
+    near = difflib.get_close_matches(name.lower(), NAMES, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise ConfigError(
+        f"data.name is {name!r}, expected {', '.join(NAMES)}, an existing folder or an .npz file{hint}"
+    )
+
+
+def _check(split: Split, class_names: tuple[str, ...], what: str) -> None:
+    images_u8, labels = split
+    if len(class_names) < 2:
+        raise ConfigError(f"the {what} holds one class, expected at least 2")
+    if len(images_u8) != len(labels):
+        raise ConfigError(f"the {what} holds {len(images_u8)} images but {len(labels)} labels")
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= len(class_names):
+        raise ConfigError(f"the {what} has labels {low} to {high}, expected 0 to {len(class_names) - 1}")
+
+
+def _spec(title: str, source: Source, known: Known | None) -> DatasetSpec:
+    _, channels, height, width = source.train.images_u8.shape
+    if known is not None and len(known.mean) == channels:
+        mean, std = known.mean, known.std
+    else:
+        mean, std = _statistics(source.train.images_u8)
+    return DatasetSpec(
+        title, channels, height, width, source.class_names, mean, std, flip=known is not None and known.flip
+    )
+
+
+def _statistics(images_u8: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and std per channel of pixels in [0, 1], exact to the 4 decimals they are rounded to."""
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    means, stds = [], []
+    for channel in images_u8.unbind(1):
+        share = channel.reshape(-1).bincount(minlength=256).double()
+        share /= share.sum()
+        mean = (share * levels).sum()
+        means.append(round(mean.item(), 4))
+        # A constant channel would divide by 0; one grey level is the least difference that data can show.
+        stds.append(round(max((share * (levels - mean) ** 2).sum().sqrt().item(), 1 / 255), 4))
+    return tuple(means), tuple(stds)

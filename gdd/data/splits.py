@@ -1,0 +1,98 @@
+"""What every reader returns, and the two operations they share: splitting by class and fitting to a shape."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from gdd import rng
+from gdd.config import ConfigError
+
+# A test part carved out of train is the same for every run, so that scores of different seeds compare.
+HOLDOUT_FRACTION = 0.2
+HOLDOUT_SEED = 0
+
+
+class Split(NamedTuple):
+    images_u8: Tensor  # (N, C, H, W) uint8
+    labels: Tensor  # (N,) int64
+
+    def take(self, indices: Tensor) -> "Split":
+        return Split(self.images_u8[indices], self.labels[indices])
+
+
+class Source(NamedTuple):
+    """One dataset as its reader found it: the whole train part in memory, the test part unread."""
+
+    class_names: tuple[str, ...]
+    train: Split
+    read_test: Callable[[], Split]
+
+
+def stratified_split(labels: Tensor, fraction: float, seed: int, purpose: str) -> tuple[Tensor, Tensor]:
+    """Return sorted indices (kept, held out), with `fraction` of every class held out.
+
+    Every class holds out at least one sample and keeps at least one, unless `fraction` is 0. What a smaller
+    fraction holds out is a subset of what a larger one holds out.
+
+    Args:
+        labels: (N,) int64.
+        fraction: in [0, 1).
+        seed: root seed of the draw.
+        purpose: names the draw, see `gdd.rng`.
+
+    Raises:
+        ValueError: a class has fewer than two samples.
+    """
+    held_out = torch.zeros(len(labels), dtype=torch.bool)
+    if fraction > 0:
+        for label in labels.unique().tolist():
+            members = (labels == label).nonzero().flatten()
+            if len(members) < 2:
+                raise ValueError(f"class {label} has 1 sample, too few to split")
+            count = min(max(1, int(fraction * len(members) + 0.5)), len(members) - 1)
+            order = torch.randperm(len(members), generator=rng.generator(seed, f"split/{purpose}", label))
+            held_out[members[order[:count]]] = True
+    return (~held_out).nonzero().flatten(), held_out.nonzero().flatten()
+
+
+def require_two_each(labels: Tensor, class_names: tuple[str, ...], where: object) -> None:
+    counts = labels.bincount(minlength=len(class_names))
+    if counts.min() < 2:
+        raise ConfigError(
+            f"class {class_names[int(counts.argmin())]!r} of {where} has {int(counts.min())} train image, "
+            "too few to split off a test or validation part"
+        )
+
+
+def holdout(labels: Tensor, class_names: tuple[str, ...], where: object) -> tuple[Tensor, Tensor]:
+    """Return indices (train, test) for data that comes without a test part."""
+    require_two_each(labels, class_names, where)
+    return stratified_split(labels, HOLDOUT_FRACTION, HOLDOUT_SEED, "test")
+
+
+def to_array(image: Image.Image, size: tuple[int, int] | None, channels: int) -> np.ndarray:
+    """Return (C, H, W) uint8, resized with Pillow's antialiased bilinear filter; transparency is dropped."""
+    # Convert first: palette entries cannot be interpolated.
+    image = image.convert("L" if channels == 1 else "RGB")
+    if size is not None and (image.height, image.width) != size:
+        image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    pixels = np.asarray(image)
+    return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
+
+
+def fit(split: Split, size: tuple[int, int] | None, channels: int | None) -> Split:
+    """Give images another size (H, W) or channel count; None leaves it as it is."""
+    count, old_channels, *old_size = split.images_u8.shape
+    channels = channels or old_channels
+    if channels == old_channels and size in (None, tuple(old_size)):
+        return split
+    # Pillow's integer arithmetic gives the same bytes on every machine; torch's kernels depend on the CPU.
+    fitted = np.empty((count, channels, *(size or old_size)), np.uint8)
+    for index, pixels in enumerate(split.images_u8.permute(0, 2, 3, 1).numpy()):
+        image = Image.fromarray(pixels[..., 0] if old_channels == 1 else pixels)
+        fitted[index] = to_array(image, size, channels)
+    return Split(torch.from_numpy(fitted), split.labels)

@@ -1,0 +1,1 @@
+"""Formulas only: no weights between them, no steps, no randomness of their own."""

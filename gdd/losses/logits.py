@@ -1,0 +1,79 @@
+"""Losses between the logits of two batches or two networks."""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def standardize(logits: Tensor, eps: float = 1e-7) -> Tensor:
+    """Return (x - mean) / (std + eps) per sample over the classes (Sun et al. 2024, logit standardization).
+
+    The standard deviation is the biased one. A sample of equal logits maps to zeros, with zero gradient:
+    the square root's infinite slope at 0 is kept out of the graph.
+
+    Args:
+        logits: (B, K).
+    """
+    centred = logits - logits.mean(dim=1, keepdim=True)
+    variance = centred.square().mean(dim=1, keepdim=True)
+    constant = variance == 0
+    std = torch.where(constant, torch.ones_like(variance), variance).sqrt()
+    return torch.where(constant, torch.zeros_like(centred), centred / (std + eps))
+
+
+def skd(
+    real_logits: Tensor,
+    synthetic_logits: Tensor,
+    tau: float,
+    tau_mode: Literal["divide", "multiply"] = "divide",
+    standardized: bool = True,
+) -> Tensor:
+    """Return mean_b KL(d_real || d_synthetic), d = softmax(Z / tau) or softmax(Z * tau) (Li et al. 2025).
+
+    The caller multiplies by lambda * tau^2. The real side is a constant: no gradient flows into it.
+
+    Args:
+        real_logits: (B, K).
+        synthetic_logits: (B, K), row i of the same class as row i of `real_logits`.
+        tau: above 0.
+        tau_mode: `divide` is what the text describes, `multiply` what its formula prints.
+        standardized: whether Z is `standardize(logits)` or the logits themselves.
+    """
+    scale = tau if tau_mode == "multiply" else 1 / tau
+    real, synthetic = real_logits.detach(), synthetic_logits
+    if standardized:
+        real, synthetic = standardize(real), standardize(synthetic)
+    return F.kl_div(
+        F.log_softmax(synthetic * scale, dim=1),
+        F.log_softmax(real * scale, dim=1),
+        reduction="batchmean",
+        log_target=True,
+    )
+
+
+def log_probability_mse(real_logits: Tensor, synthetic_logits: Tensor) -> Tensor:
+    """Return the mean over B*K of the squared difference of log-probabilities (DiM, logit matching)."""
+    return F.mse_loss(F.log_softmax(synthetic_logits, dim=1), F.log_softmax(real_logits.detach(), dim=1))
+
+
+def distillation(
+    student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, alpha: float, temperature: float
+) -> Tensor:
+    """Return alpha * T^2 * KL(teacher / T || student / T) + (1 - alpha) * CE (Zhou et al. 2024, eq. 1).
+
+    Args:
+        student_logits: (B, K).
+        teacher_logits: (B, K), a constant.
+        labels: (B,).
+        alpha: in [0, 1].
+        temperature: T, above 0; it really softens both sides.
+    """
+    divergence = F.kl_div(
+        F.log_softmax(student_logits / temperature, dim=1),
+        F.log_softmax(teacher_logits.detach() / temperature, dim=1),
+        reduction="batchmean",
+        log_target=True,
+    )
+    return alpha * temperature**2 * divergence + (1 - alpha) * F.cross_entropy(student_logits, labels)

@@ -1,0 +1,1 @@
+"""Classifiers by registry name, and the conditional generator and discriminator."""

@@ -1,0 +1,105 @@
+"""What all classifiers share: norms, activations, pools, the 28-pixel rule and the classifier itself."""
+
+from collections.abc import Callable
+from functools import partial
+
+from torch import Tensor, nn
+
+from gdd.config import ConfigError
+
+NORMS = ("batch", "instance", "group", "layer", "none")
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "sigmoid": nn.Sigmoid,
+    "leakyrelu": partial(nn.LeakyReLU, 0.01),
+    "swish": nn.SiLU,
+}
+POOLINGS: dict[str, Callable[[], nn.Module]] = {
+    "max": partial(nn.MaxPool2d, 2),
+    "avg": partial(nn.AvgPool2d, 2),
+    "none": nn.Identity,
+}
+NORM_GROUPS = 4
+
+Size = tuple[int, int]
+Shape = tuple[int, int, int]
+
+
+class Classifier(nn.Module):
+    """A feature extractor and a linear head.
+
+    Args:
+        features: (B, C, H, W) to anything that flattens to (B, F).
+        head: F to the number of classes.
+    """
+
+    def __init__(self, features: nn.Module, head: nn.Linear) -> None:
+        super().__init__()
+        self.features = features
+        self.head = head
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Return the flattened features before the head, (B, F): the embedding of distribution matching."""
+        return self.features(images).flatten(1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.embed(images))
+
+
+def make_norm(kind: str, channels: int, size: Size) -> nn.Module:
+    """Return a norm layer over maps of this size, as DC's networks.py builds it.
+
+    Args:
+        kind: one of NORMS. `instance` is a GroupNorm of one channel per group, `layer` has one affine
+            pair per position, so it alone ties the network to one image size.
+        channels: of the map.
+        size: (H, W) of the map.
+
+    Raises:
+        ConfigError: the norm cannot work on such maps.
+    """
+    if kind == "batch":
+        return nn.BatchNorm2d(channels)
+    if kind == "instance":
+        # One value minus its own mean is zero: the network would ignore its input without a word.
+        if size == (1, 1):
+            raise ConfigError(
+                "instance norm over a 1x1 map is always zero: use larger images or another norm"
+            )
+        return nn.GroupNorm(channels, channels)
+    if kind == "group":
+        if channels % NORM_GROUPS:
+            raise ConfigError(
+                f"group norm has {NORM_GROUPS} groups, which do not divide a layer's {channels} "
+                "channels: choose another width"
+            )
+        return nn.GroupNorm(NORM_GROUPS, channels)
+    if kind == "layer":
+        return nn.LayerNorm([channels, *size])
+    assert kind == "none", kind
+    return nn.Identity()
+
+
+def stem(size: Size, padding: int) -> tuple[int, Size]:
+    """Return the first convolution's padding and the image size it then sees as if padded by `padding`.
+
+    DC's networks pad 28x28 images to 32x32 in their first convolution; images of another size, and the
+    MLP and the ResNets, go without.
+    """
+    return (padding + 2, (32, 32)) if size == (28, 28) else (padding, size)
+
+
+def halve(size: Size) -> Size:
+    """Return the map size after a 2x2 pool of stride 2."""
+    return size[0] // 2, size[1] // 2
+
+
+def scaled(channels: int, width: int, published: int) -> int:
+    """Return a layer's channels when the whole network is `width / published` as wide as published."""
+    return round(channels * width / published)
+
+
+def require_map(name: str, size: Size, shape: Shape) -> None:
+    """Refuse images so small that a pool leaves no pixel."""
+    if min(size) < 1:
+        raise ConfigError(f"{name} has too many pools for images of {shape[1]}x{shape[2]} pixels")

@@ -1,0 +1,164 @@
+"""Classifiers by name: a name means one network, and width, depth and norm show in it."""
+
+import difflib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from gdd.config import ConfigError
+from gdd.models.classic import alexnet, lenet, mlp, vgg11
+from gdd.models.convnet import convnet
+from gdd.models.layers import Classifier, Shape
+from gdd.models.resnet import resnet
+
+NORM_TOKENS = {"bn": "batch", "in": "instance", "gn": "group", "ln": "layer", "nonorm": "none"}
+ACTIVATION_TOKENS = {name: name for name in ("relu", "sigmoid", "leakyrelu", "swish")}
+POOLING_TOKENS = {"max": "max", "avg": "avg", "nopool": "none"}
+WORDS = {"norm": NORM_TOKENS, "activation": ACTIVATION_TOKENS, "pooling": POOLING_TOKENS}
+NUMBERS = {"width": "w", "depth": "d"}
+SMALLEST_WIDTH = 4
+
+
+@dataclass(frozen=True)
+class Family:
+    """How one registered name is built; the keys of `defaults` are the only arguments it takes."""
+
+    build: Callable[..., Classifier]
+    defaults: dict[str, Any]
+
+
+def _resnet(blocks: tuple[int, int, int, int], bottleneck: bool = False) -> Family:
+    defaults = {"norm": "instance", "width": 64, "activation": "relu"}
+    return Family(partial(resnet, blocks=blocks, bottleneck=bottleneck), defaults)
+
+
+_CONVNET = Family(
+    convnet, {"norm": "instance", "width": 128, "depth": 3, "activation": "relu", "pooling": "avg"}
+)
+# Names, sizes and defaults of DatasetCondensation (utils.py get_network), ResNet10 and 34 by their pattern.
+FAMILIES = {
+    "mlp": Family(mlp, {"width": 128, "activation": "relu"}),
+    "lenet": Family(lenet, {"width": 6, "activation": "relu"}),
+    "alexnet": Family(alexnet, {"norm": "none", "width": 128, "activation": "relu"}),
+    "vgg11": Family(vgg11, {"norm": "instance", "width": 64, "activation": "relu"}),
+    "convnet": _CONVNET,
+    "convnet3": _CONVNET,
+    "resnet10": _resnet((1, 1, 1, 1)),
+    "resnet18": _resnet((2, 2, 2, 2)),
+    "resnet34": _resnet((3, 4, 6, 3)),
+    "resnet50": _resnet((3, 4, 6, 3), bottleneck=True),
+}
+
+
+@dataclass(frozen=True)
+class Arch:
+    """A classifier without its image shape and classes.
+
+    Args:
+        base: a name of FAMILIES; `convnet3` when the depth is 3, `convnet` for any other depth.
+        norm: batch, instance, group, layer or none.
+        width: channels (or units) of the first layer; the others keep their proportion to it.
+        depth: number of convolutions; None where the base fixes it.
+        activation: relu, sigmoid, leakyrelu or swish.
+        pooling: max, avg or none; None where the base fixes it.
+    """
+
+    base: str
+    norm: str
+    width: int
+    depth: int | None
+    activation: str
+    pooling: str | None
+
+    @property
+    def name(self) -> str:
+        """The row name: base, norm if the base can have one, width, and whatever is not the default."""
+        defaults = FAMILIES[self.base].defaults
+        parts = [self.base]
+        for field, default in defaults.items():
+            value = getattr(self, field)
+            if value != default or field in ("norm", "width"):
+                parts.append(_token(field, value))
+        return "-".join(parts)
+
+
+def _token(field: str, value: str | int) -> str:
+    if field in NUMBERS:
+        return f"{NUMBERS[field]}{value}"
+    return next(token for token, meaning in WORDS[field].items() if meaning == value)
+
+
+def _allowed(family: Family) -> str:
+    tokens = []
+    for field in family.defaults:
+        tokens += [f"{NUMBERS[field]}N"] if field in NUMBERS else list(WORDS[field])
+    return ", ".join(tokens)
+
+
+def _read(token: str) -> tuple[str, str | int] | None:
+    """Return the field that a token sets and its value, or None for a token nobody knows."""
+    for field, letter in NUMBERS.items():
+        if re.fullmatch(rf"{letter}[0-9]+", token):
+            return field, int(token[1:])
+    for field, words in WORDS.items():
+        if token in words:
+            return field, words[token]
+    return None
+
+
+def parse(text: str) -> Arch:
+    """Read a network's name, such as `convnet3`, `resnet18-bn-w16` or `convnet3-w32-gn-swish-max`.
+
+    After the base, in any order: a norm (bn, in, gn, ln, nonorm), wN for the width, an activation (relu,
+    sigmoid, leakyrelu, swish) and, for the convnet, dN for the depth and a pooling (max, avg, nopool).
+
+    Raises:
+        ConfigError: an unknown name or token, or one that this network cannot take.
+    """
+    base, *tokens = text.split("-")
+    if base not in FAMILIES:
+        near = difflib.get_close_matches(base.lower(), FAMILIES, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"unknown network {base!r}, expected one of {', '.join(FAMILIES)}{hint}")
+    family = FAMILIES[base]
+    chosen: dict[str, Any] = {}
+    for token in tokens:
+        known = _read(token)
+        if known is None:
+            raise ConfigError(f"unknown part {token!r} in network {text!r}: {base} takes {_allowed(family)}")
+        field, value = known
+        if field not in family.defaults:
+            raise ConfigError(
+                f"{base} takes no {field}, so {token!r} in {text!r} cannot hold: it takes {_allowed(family)}"
+            )
+        if field in chosen:
+            raise ConfigError(f"network {text!r} sets its {field} twice")
+        chosen[field] = value
+    values = {"norm": "none", "depth": None, "pooling": None, **family.defaults, **chosen}
+    if values["width"] < SMALLEST_WIDTH:
+        raise ConfigError(f"network {text!r} has width {values['width']}, the smallest is {SMALLEST_WIDTH}")
+    if values["depth"] == 0:
+        raise ConfigError(f"network {text!r} has depth 0, the smallest is 1")
+    # `convnet`, `convnet-d3` and `convnet3` are one network, so they get one name.
+    if family is _CONVNET:
+        base = "convnet3" if values["depth"] == 3 else "convnet"
+    return Arch(base=base, **values)
+
+
+def build(arch: str | Arch, shape: Shape, num_classes: int) -> Classifier:
+    """Build a freshly initialised classifier; wrap the call in `gdd.rng.seeded` to fix the initialisation.
+
+    Args:
+        arch: a name for `parse`, or its result.
+        shape: (C, H, W) of the images.
+        num_classes: outputs.
+
+    Raises:
+        ConfigError: the name is wrong, or this network cannot work on such images or at such a width.
+    """
+    if isinstance(arch, str):
+        arch = parse(arch)
+    family = FAMILIES[arch.base]
+    return family.build(shape, num_classes, **{field: getattr(arch, field) for field in family.defaults})

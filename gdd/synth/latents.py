@@ -1,0 +1,24 @@
+"""What a generator is fed: labels in equal numbers and noise that belongs to each sample alone."""
+
+import torch
+from torch import Tensor
+
+from gdd import rng
+
+
+def noise(seed: int, labels: Tensor, indices: Tensor, noise_dim: int) -> Tensor:
+    """Return noise (B, noise_dim) for sample `indices[b]` of class `labels[b]`.
+
+    It depends on (seed, class, index) only, so IPC 10 is a prefix of IPC 50 whatever the batches are.
+    """
+    rows = [
+        torch.randn(noise_dim, generator=rng.generator(seed, "latent", label, index))
+        for label, index in zip(labels.tolist(), indices.tolist(), strict=True)
+    ]
+    return torch.stack(rows)
+
+
+def balanced(num_classes: int, start: int, stop: int) -> tuple[Tensor, Tensor]:
+    """Return labels and indices of samples `start..stop-1` of every class, ordered by class."""
+    labels = torch.arange(num_classes).repeat_interleave(stop - start)
+    return labels, torch.arange(start, stop).repeat(num_classes)

@@ -1,0 +1,58 @@
+"""Train one classifier; pool members, teachers and students all go through here."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, images_std: Tensor) -> Tensor:
+    """The plain loss; others may also look at the images, as a teacher does."""
+    return F.cross_entropy(logits, labels)
+
+
+def sgd(network: nn.Module, lr: float) -> torch.optim.SGD:
+    """Return the field's optimiser: momentum 0.9, weight decay 5e-4 (DC, utils.py)."""
+    return torch.optim.SGD(network.parameters(), lr=lr, momentum=0.9, weight_decay=5e-4)
+
+
+def fit(
+    network: nn.Module,
+    batches: Callable[[int], tuple[Tensor, Tensor]],
+    steps: range,
+    optimizer: torch.optim.Optimizer,
+    lr: Callable[[int], float] | None = None,
+    loss: Loss = cross_entropy,
+    max_accuracy: float = 1.0,
+) -> Tensor:
+    """Take one optimiser step for each number in `steps`, in train mode, and return the last loss.
+
+    Args:
+        network: maps images (B, C, H, W) in classifier space to logits (B, K).
+        batches: maps a step to images in classifier space and labels (B,).
+        steps: which steps to take; ValueError if there are none, for an untrained network has no score.
+        optimizer: over the network's parameters.
+        lr: maps a step to the learning rate; none leaves the optimiser's.
+        loss: maps logits, labels and images to a scalar.
+        max_accuracy: a batch already classified this well changes nothing; 1 switches this off.
+    """
+    if not steps:
+        raise ValueError(f"a network would be trained for no step at all ({steps})")
+    network.train()
+    value = torch.zeros(())
+    for step in steps:
+        images_std, labels = batches(step)
+        logits = network(images_std)
+        if max_accuracy < 1 and (logits.argmax(1) == labels).float().mean() >= max_accuracy:
+            continue
+        value = loss(logits, labels, images_std)
+        if lr is not None:
+            for group in optimizer.param_groups:
+                group["lr"] = lr(step)
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+    return value.detach()

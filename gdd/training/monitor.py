@@ -1,0 +1,58 @@
+"""What to look at while a generator trains: a grid of its images and how different those of one class are."""
+
+import torch
+from torch import Tensor
+from torchvision.utils import make_grid
+
+from gdd.data.batches import Batches
+from gdd.data.pixels import u8_to_pm1
+from gdd.synth import latents
+
+
+def class_diversity(images: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Return the mean pairwise Euclidean distance within each class, (K,); 0 for fewer than two images."""
+    distances = []
+    for label in range(num_classes):
+        flat = images[labels == label].flatten(1)
+        distances.append(torch.pdist(flat).mean() if len(flat) > 1 else flat.new_zeros(()))
+    return torch.stack(distances)
+
+
+class Monitor:
+    """A fixed set of noise per class, generated anew whenever metrics are due.
+
+    Args:
+        batches: real images to compare with.
+        num_classes: K.
+        noise_dim: length of the noise vector.
+        seed: root seed.
+        per_class: images per class and row of the grid.
+    """
+
+    def __init__(
+        self, batches: Batches, num_classes: int, noise_dim: int, seed: int, per_class: int = 10
+    ) -> None:
+        self.num_classes, self.per_class = num_classes, per_class
+        self.labels, indices = latents.balanced(num_classes, 0, per_class)
+        self.noise = latents.noise(seed, self.labels, indices, noise_dim)
+        chosen = [torch.nonzero(batches.labels == label)[:per_class, 0] for label in range(num_classes)]
+        where = torch.cat(chosen)
+        real = u8_to_pm1(batches.images_u8[where])
+        self.real_diversity = class_diversity(real, batches.labels[where], num_classes)
+
+    @torch.no_grad()
+    def sample(self, average: torch.nn.Module) -> Tensor:
+        """Return (K * per_class, C, H, W) in [-1, 1], ordered by class."""
+        device = next(average.parameters()).device
+        average.eval()
+        return average(self.noise.to(device), self.labels.to(device))
+
+    def diversity(self, images: Tensor) -> dict[str, Tensor]:
+        """Return each class's diversity relative to real images: the mean and the smallest; collapse shows as 0."""
+        labels = self.labels.to(images.device)
+        ratio = class_diversity(images, labels, self.num_classes) / self.real_diversity.clamp_min(1e-6)
+        return {"diversity/mean": ratio.mean(), "diversity/min": ratio.min()}
+
+    def grid(self, images: Tensor) -> Tensor:
+        """Return one picture (C, H, W) in [0, 1] with a row per class."""
+        return make_grid((images.clamp(-1, 1) + 1) / 2, nrow=self.per_class, padding=2, pad_value=1.0)

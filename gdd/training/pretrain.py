@@ -1,0 +1,70 @@
+"""Stage 1: pretrain the conditional GAN."""
+
+from pathlib import Path
+
+from torchvision.utils import save_image
+
+from gdd.config import Config, config_hash, to_plain
+from gdd.data.batches import Batches
+from gdd.data.pixels import u8_to_pm1
+from gdd.data.readers import Dataset
+from gdd.run import Run, Step
+from gdd.synth import artifact
+from gdd.training.gan import Gan
+from gdd.training.monitor import Monitor
+
+STAGE = "pretrain"
+
+
+def fingerprint(config: Config, dataset: Dataset) -> str:
+    """Return the hash of all that decides stage 1's result."""
+    return config_hash(config.seed, config.gan, config.pretrain, dataset.spec.to_dict(), dataset.fingerprint)
+
+
+def real_batches(dataset: Dataset, batch_size: int, seed: int, purpose: str, run: Run) -> Batches:
+    """Return this process's share of training batches, the images on its device."""
+    images, labels = dataset.train.images_u8.to(run.device), dataset.train.labels.to(run.device)
+    return Batches(images, labels, batch_size, seed, purpose, run.rank, run.world_size)
+
+
+def observe(step: Step, gan: Gan, monitor: Monitor) -> None:
+    """Record diversity when a line is due and a grid when a picture is."""
+    if not (step.log_due or step.grid_due):
+        return
+    images = monitor.sample(gan.average)
+    if step.log_due:
+        step.record(monitor.diversity(images))
+    if step.grid_due:
+        step.images = monitor.grid(images)
+
+
+def finish(run: Run, config: Config, dataset: Dataset, gan: Gan, monitor: Monitor, stage: str) -> Path:
+    """Write the averaged generator and its grid, and return the generator's path."""
+    if run.is_main:
+        provenance = {
+            "method": "gan" if stage == STAGE else config.method,
+            "stage": stage,
+            "seed": config.seed,
+            "fingerprint": run.fingerprint,
+            "data": dataset.fingerprint,
+            "seconds": run.seconds,
+            "config": to_plain(config),
+        }
+        artifact.save(run.folder, gan.average.module, dataset.spec, config.gan.width, provenance)
+        save_image(monitor.grid(monitor.sample(gan.average)), run.folder / "grid.png")
+    run.accelerator.wait_for_everyone()
+    return run.folder / artifact.FILE
+
+
+def pretrain(config: Config, dataset: Dataset, run: Run) -> Path:
+    """Train generator and discriminator for `pretrain.steps` steps; return the generator's file."""
+    settings = config.pretrain
+    gan = Gan(config.gan, dataset.spec, settings.lr, config.seed, STAGE, run)
+    batches = real_batches(dataset, settings.batch_size, config.seed, STAGE, run)
+    monitor = Monitor(batches, dataset.spec.num_classes, config.gan.noise_dim, config.seed)
+    for step in run.loop(gan.states(), settings.steps, batches.batch_size, "stage 1"):
+        images_u8, labels = batches(step.index)
+        step.record(gan.generator_step(step.index, labels))
+        step.record(gan.discriminator_step(step.index, u8_to_pm1(images_u8), labels))
+        observe(step, gan, monitor)
+    return finish(run, config, dataset, gan, monitor, STAGE)

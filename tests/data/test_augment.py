@@ -1,0 +1,329 @@
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from gdd.config import ConfigError
+from gdd.data.augment import OPERATIONS, Augmentation, apply, draw, parse_strategy
+
+SHAPES = [(6, 3, 32, 32), (6, 1, 28, 28), (6, 3, 24, 40)]
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def batch(shape=(6, 3, 32, 32), dtype=torch.float32):
+    return torch.randn(shape, generator=generator(99), dtype=dtype)
+
+
+def fixed(name, *draws, strength=1.0):
+    """One operation with chosen uniform draws, shared by all images."""
+    return Augmentation(((name, torch.tensor([draws])),), strength)
+
+
+def centre(count, pick):
+    """The draw that `_integer` maps to entry number `pick` of `count`."""
+    return (pick + 0.5) / count
+
+
+# Strategy
+
+
+def test_parse_strategy():
+    assert parse_strategy("color_crop_cutout_flip_scale_rotate") == OPERATIONS
+    assert parse_strategy("crop_color") == ("crop", "color")
+    assert parse_strategy("none") == ()
+    assert parse_strategy("color_flip_crop", flip=False) == ("color", "crop")
+    assert parse_strategy("flip", flip=False) == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("color_corp", "unknown augmentation 'corp' .*color, crop, cutout, .*did you mean 'crop'"),
+        ("Flip", "did you mean 'flip'"),
+        ("xyz", "joined by '_'$"),
+        ("", "unknown augmentation ''"),
+        ("crop_none", "unknown augmentation 'none'"),
+        ("crop_flip_crop", "names 'crop' twice"),
+    ],
+)
+def test_bad_strategies_are_refused(text, message):
+    with pytest.raises(ConfigError, match=message):
+        parse_strategy(text)
+
+
+# Drawing
+
+
+def test_pick_all_takes_every_operation_in_order():
+    drawn = draw(OPERATIONS, 4, generator(), shared=False, pick="all")
+    assert [name for name, _ in drawn.steps] == ["color", "flip", "crop", "scale", "rotate", "cutout"]
+    assert all(len(draws) == 4 for _, draws in drawn.steps)
+
+
+def test_pick_one_is_uniform():
+    source = generator()
+    counts = dict.fromkeys(OPERATIONS, 0)
+    for _ in range(1200):
+        ((name, _),) = draw(OPERATIONS, 1, source, shared=True, pick="one").steps
+        counts[name] += 1
+    # Binomial(1200, 1/6): mean 200, standard deviation 12.9.
+    assert all(abs(n - 200) < 4 * 12.9 for n in counts.values()), counts
+
+
+@pytest.mark.parametrize("pick", ["one", "all"])
+@pytest.mark.parametrize("shared", [True, False])
+def test_same_seed_same_result(pick, shared):
+    images = batch()
+    one, other, third = (
+        apply(draw(OPERATIONS, 6, generator(seed), shared=shared, pick=pick), images) for seed in (5, 5, 7)
+    )
+    assert torch.equal(one, other)
+    assert not torch.equal(one, third)
+
+
+@pytest.mark.parametrize("pick", ["one", "all"])
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_strength_zero_is_the_identity(name, pick):
+    images = batch()
+    drawn = draw((name,), 6, generator(), shared=False, pick=pick, strength=0.0)
+    assert torch.equal(apply(drawn, images), images)
+
+
+@pytest.mark.parametrize("name", ["color", "scale", "rotate"])
+def test_small_strength_is_a_small_change(name):
+    images = batch()
+    drawn = draw((name,), 6, generator(), shared=False, pick="one", strength=1e-3)
+    assert 0 < (apply(drawn, images) - images).abs().max() < 0.05
+
+
+def test_negative_strength_is_refused():
+    with pytest.raises(ValueError, match="-1"):
+        draw(OPERATIONS, 1, generator(), shared=True, pick="one", strength=-1)
+
+
+def test_empty_strategy_is_the_identity():
+    images = batch()
+    for pick in ("one", "all"):
+        assert torch.equal(apply(draw((), 6, generator(), shared=False, pick=pick), images), images)
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_shared_parameters_are_one_for_all_images_and_any_batch(name):
+    repeated = batch((1, 3, 32, 32)).expand(8, -1, -1, -1)
+    drawn = draw((name,), 8, generator(3), shared=True, pick="one")
+    output = apply(drawn, repeated)
+    assert torch.equal(output, output[:1].expand_as(output))
+    assert torch.equal(apply(drawn, repeated[:5]), output[:5])
+    assert torch.equal(apply(drawn, repeated[:1]), output[:1])
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_own_parameters_differ_between_images(name):
+    repeated = batch((1, 3, 32, 32)).expand(8, -1, -1, -1)
+    output = apply(draw((name,), 8, generator(3), shared=False, pick="one"), repeated)
+    assert not torch.equal(output, output[:1].expand_as(output))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_no_image_leaks_into_another(name, shape):
+    """Each image comes out as if it had been augmented alone with its own row of draws."""
+    images = batch(shape)
+    drawn = draw((name,), 6, generator(4), shared=False, pick="one")
+    ((_, draws),) = drawn.steps
+    for i, output in enumerate(apply(drawn, images)):
+        alone = apply(Augmentation(((name, draws[i : i + 1]),), 1.0), images[i : i + 1])
+        torch.testing.assert_close(output, alone[0])
+
+
+def test_a_batch_of_another_size_is_refused():
+    drawn = draw(("flip",), 6, generator(), shared=False, pick="one")
+    with pytest.raises(ValueError, match="drawn for 6 images, the batch has 5"):
+        apply(drawn, batch()[:5])
+
+
+# Operations
+
+
+def test_color_steps_follow_the_published_formulas():
+    images = batch()
+    u, v, w = 0.9, 0.2, 0.7
+    expected = images + (u - 0.5)
+    grey = expected.mean(1, keepdim=True)
+    expected = (expected - grey) * (2 * v) + grey
+    mean = expected.mean((1, 2, 3), keepdim=True)
+    expected = (expected - mean) * (w + 0.5) + mean
+    torch.testing.assert_close(apply(fixed("color", u, v, w), images), expected)
+
+
+def test_saturation_is_the_identity_on_one_channel():
+    images = batch((6, 1, 28, 28))
+    assert torch.equal(apply(fixed("color", 0.5, 0.9, 0.5), images), images)
+
+
+@pytest.mark.parametrize("shift", [(0, 0), (4, -4), (-3, 2), (-4, -4), (1, 4)])
+@pytest.mark.parametrize("side", [28, 32])
+def test_crop_is_an_exact_shift_with_zeros(side, shift):
+    images = batch((6, 3, side, side))
+    down, right = shift
+    padded = F.pad(images, (4, 4, 4, 4))
+    expected = padded[:, :, 4 + down : 4 + down + side, 4 + right : 4 + right + side]
+    drawn = fixed("crop", centre(9, down + 4), centre(9, right + 4))
+    assert torch.equal(apply(drawn, images), expected)
+
+
+def test_crop_reaches_an_eighth_of_each_side():
+    images = torch.ones(1, 1, 24, 40)
+    lost = 1 - apply(fixed("crop", 0.0, 0.9999), images)[0, 0]
+    assert lost.min(1).values.sum() == 3
+    assert lost.min(0).values.sum() == 5
+
+
+def test_flip_is_exact():
+    images = batch()
+    assert torch.equal(apply(fixed("flip", 0.49), images), images.flip(3))
+    assert torch.equal(apply(fixed("flip", 0.5), images), images)
+
+
+def test_flip_happens_to_half_the_images():
+    images = batch((1, 1, 4, 4)).expand(1000, -1, -1, -1)
+    output = apply(draw(("flip",), 1000, generator(), shared=False, pick="one"), images)
+    flipped = (output == images.flip(3)).all((1, 2, 3)).sum()
+    assert abs(flipped - 500) < 4 * 15.8
+
+
+@pytest.mark.parametrize(("row", "col"), [(0, 0), (16, 16), (5, 32), (32, 32), (31, 1)])
+def test_cutout_masks_the_expected_square(row, col):
+    images = batch()
+    expected = images.clone()
+    expected[:, :, max(row - 8, 0) : row + 8, max(col - 8, 0) : col + 8] = 0
+    assert torch.equal(apply(fixed("cutout", centre(33, row), centre(33, col)), images), expected)
+
+
+def test_cutout_of_an_odd_side_is_centred_on_a_pixel():
+    images = torch.ones(1, 1, 30, 30)
+    expected = images.clone()
+    expected[:, :, 3:18, 0:8] = 0
+    assert torch.equal(apply(fixed("cutout", centre(30, 10), centre(30, 0)), images), expected)
+    assert apply(fixed("cutout", 0.9999, 0.9999), images).eq(0).sum() == 8 * 8
+
+
+def test_cutout_area_on_32_pixels():
+    images = torch.ones(4000, 1, 32, 32)
+    output = apply(draw(("cutout",), 4000, generator(), shared=False, pick="one"), images)
+    area = output.eq(0).sum((1, 2, 3)).float()
+    assert area.min() == 64
+    assert area.max() == 256
+    assert abs(area.mean() - (16 - 2 * 36 / 33) ** 2) < 4  # 36 = 1 + ... + 8 pixels lost at either border
+
+
+@pytest.mark.parametrize("u", [0.0, 0.25, 0.999])
+def test_rotation_matches_the_definition(u):
+    """On a smooth image out(p) = in(R p), p in pixels from the centre, also when the image is not square."""
+    height, width = 24, 40
+
+    def smooth(y, x):
+        return torch.sin(y / 5) * torch.cos(x / 7) + 2
+
+    y, x = torch.meshgrid(
+        torch.arange(height, dtype=torch.float64) - (height - 1) / 2,
+        torch.arange(width, dtype=torch.float64) - (width - 1) / 2,
+        indexing="ij",
+    )
+    angle = math.radians((2 * torch.tensor(u).item() - 1) * 15)
+    expected = smooth(
+        math.sin(angle) * x + math.cos(angle) * y,
+        math.cos(angle) * x - math.sin(angle) * y,
+    )
+    output = apply(fixed("rotate", u), smooth(y, x)[None, None])[0, 0]
+    inner = (slice(8, -8), slice(8, -8))
+    torch.testing.assert_close(output[inner], expected[inner], atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("side", [28, 32])
+def test_rotation_is_the_published_affine(side):
+    images = batch((6, 3, side, side))
+    angle = math.radians((2 * 0.8 - 1) * 15)
+    cos, sin = math.cos(angle), math.sin(angle)
+    theta = torch.tensor([[cos, -sin, 0.0], [sin, cos, 0.0]]).expand(6, -1, -1)
+    grid = F.affine_grid(theta, list(images.shape), align_corners=True)
+    expected = F.grid_sample(images, grid, align_corners=True)
+    torch.testing.assert_close(apply(fixed("rotate", 0.8), images), expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_scale_is_the_published_affine(shape):
+    images = batch(shape)
+    low = 1 / 1.2
+    first, second = low + 0.1 * (1.2 - low), low + 0.9 * (1.2 - low)
+    theta = torch.tensor([[first, 0.0, 0.0], [0.0, second, 0.0]]).expand(6, -1, -1)
+    grid = F.affine_grid(theta, list(images.shape), align_corners=True)
+    expected = F.grid_sample(images, grid, align_corners=True)
+    torch.testing.assert_close(apply(fixed("scale", 0.1, 0.9), images), expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(("name", "draws"), [("scale", (0.1, 0.9)), ("rotate", (0.8,))])
+def test_torch_versions_of_the_original_agree(name, draws):
+    """The original leaves align_corners open: True (torch 1.2) and False (today) give the same images."""
+    images = batch(dtype=torch.float64)
+    factors = [1 / 1.2 + u * (1.2 - 1 / 1.2) for u in draws]
+    angle = math.radians((2 * draws[0] - 1) * 15)
+    cos, sin = math.cos(angle), math.sin(angle)
+    rows = [[factors[0], 0, 0], [0, factors[-1], 0]] if name == "scale" else [[cos, -sin, 0], [sin, cos, 0]]
+    theta = torch.tensor(rows, dtype=torch.float64).expand(6, -1, -1)
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    expected = F.grid_sample(images, grid, align_corners=False)
+    torch.testing.assert_close(apply(fixed(name, *draws), images), expected, atol=1e-5, rtol=0)
+
+
+def test_scale_below_one_enlarges():
+    images = torch.zeros(1, 1, 32, 32)
+    images[:, :, 12:20, 12:20] = 1
+    assert apply(fixed("scale", 0.0, 0.0), images).sum() > 64
+    assert apply(fixed("scale", 0.999, 0.999), images).sum() < 64
+
+
+# Gradients and types
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_gradients_flow(name, shared):
+    images = batch().requires_grad_()
+    apply(draw((name,), 6, generator(), shared=shared, pick="one"), images).square().sum().backward()
+    assert images.grad.isfinite().all()
+    assert (images.grad.flatten(1).abs().sum(1) > 0).all()
+
+
+def test_gradcheck_of_the_full_chain():
+    images = batch((2, 3, 6, 8), torch.float64).requires_grad_()
+    drawn = draw(OPERATIONS, 2, generator(1), shared=False, pick="all")
+    assert torch.autograd.gradcheck(lambda x: apply(drawn, x), images)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_dtype_and_shape_are_kept(name, dtype):
+    for shape in SHAPES:
+        images = batch(shape, dtype)
+        output = apply(draw((name,), 6, generator(), shared=False, pick="one"), images)
+        assert output.dtype == dtype
+        assert output.shape == images.shape
+
+
+def test_float64_is_not_computed_in_float32():
+    images = batch(dtype=torch.float64)
+    output = apply(fixed("color", 0.5, 0.5, 0.25), images)
+    mean = images.mean((1, 2, 3), keepdim=True)
+    torch.testing.assert_close(output, (images - mean) * 0.75 + mean, atol=1e-14, rtol=0)
+
+
+def test_input_is_left_alone():
+    images = batch()
+    before = images.clone()
+    apply(draw(OPERATIONS, 6, generator(), shared=False, pick="all"), images)
+    assert torch.equal(images, before)

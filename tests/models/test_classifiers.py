@@ -1,0 +1,294 @@
+import pytest
+import torch
+from torch import nn
+
+from gdd.config import ConfigError
+from gdd.models.layers import NORMS, Classifier, make_norm, stem
+from gdd.models.registry import FAMILIES, Arch, build, parse
+from gdd.rng import seeded
+
+CIFAR = (3, 32, 32)
+MNIST = (1, 28, 28)
+
+# What a stage's second block of two 3x3 convolutions and two norms adds, for 64, 128, 256, 512 channels.
+SECOND_BLOCKS = [2 * 9 * c * c + 2 * 2 * c for c in (64, 128, 256, 512)]
+RESNET10 = 11_173_962 - sum(SECOND_BLOCKS)
+RESNET34 = 11_173_962 + sum(more * block for more, block in zip((1, 2, 4, 1), SECOND_BLOCKS, strict=True))
+
+# Counted by running DatasetCondensation's networks.py (algorithms.md 2.1).
+PUBLISHED = [
+    ("mlp", CIFAR, 411_146),
+    ("mlp", MNIST, 118_282),
+    ("convnet3", CIFAR, 320_010),
+    ("convnet3", MNIST, 317_706),
+    ("convnet3-d1", CIFAR, 331_530),
+    ("convnet-d2", CIFAR, 233_610),
+    ("convnet-d4", CIFAR, 452_490),
+    ("convnet3-w32", CIFAR, 24_714),
+    ("convnet3-w256", CIFAR, 1_229_834),
+    ("convnet3-ln", CIFAR, 663_306),
+    ("convnet3-nonorm", CIFAR, 319_242),
+    ("convnet3-nopool", CIFAR, 1_610_250),
+    ("lenet", CIFAR, 62_006),
+    ("lenet", MNIST, 61_706),
+    ("alexnet", CIFAR, 1_872_202),
+    ("alexnet", MNIST, 1_865_802),
+    ("alexnet-bn", CIFAR, 1_874_122),
+    ("vgg11", CIFAR, 9_231_114),
+    ("vgg11", MNIST, 9_229_962),
+    ("vgg11-bn", CIFAR, 9_231_114),
+    ("resnet10", CIFAR, RESNET10),
+    ("resnet18", CIFAR, 11_173_962),
+    ("resnet18", MNIST, 11_172_810),
+    ("resnet34", CIFAR, RESNET34),
+    ("resnet50", CIFAR, 23_520_842),
+]
+
+NARROW = [
+    "mlp-w8",
+    "lenet-w4",
+    "alexnet-w8",
+    "alexnet-in-w8",
+    "vgg11-w4",
+    "vgg11-ln-w4",
+    "convnet3-w8",
+    "convnet-w8-d4-gn-swish-max",
+    "convnet3-w8-nopool-ln",
+    "resnet10-w4",
+    "resnet18-w4-bn",
+    "resnet18-w4-ln",
+    "resnet34-w4-nonorm-leakyrelu",
+    "resnet50-w4-gn-sigmoid",
+]
+SHAPES = [(1, 16, 16), (3, 16, 16), (1, 28, 28), (3, 28, 28), (3, 32, 32), (3, 24, 40), (1, 64, 64)]
+
+
+@pytest.fixture(autouse=True)
+def fixed_seed():
+    with seeded(0, "test"):
+        yield
+
+
+def count(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+@pytest.mark.parametrize(("name", "shape", "expected"), PUBLISHED)
+def test_parameter_counts_are_the_published_ones(name, shape, expected):
+    with torch.device("meta"):
+        assert count(build(name, shape, 10)) == expected
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("name", NARROW)
+def test_builds_and_runs_forward_and_backward(name, shape):
+    network = build(name, shape, 7)
+    logits = network(torch.randn(2, *shape))
+    assert logits.shape == (2, 7)
+    logits.square().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("name", NARROW)
+def test_logits_depend_on_the_image(name, shape):
+    network = build(name, shape, 7).eval()
+    one, other = network.embed(torch.randn(2, *shape))
+    assert not torch.equal(one, other)
+
+
+@pytest.mark.parametrize("name", NARROW)
+def test_head_of_the_embedding_is_the_output(name):
+    network = build(name, CIFAR, 10).eval()
+    images = torch.randn(3, *CIFAR)
+    embedding = network.embed(images)
+    assert embedding.shape == (3, network.head.in_features)
+    expected = embedding @ network.head.weight.T + network.head.bias
+    torch.testing.assert_close(network(images), expected)
+
+
+def test_convnet_embedding_is_the_published_2048():
+    for shape in (CIFAR, MNIST):
+        assert build("convnet3", shape, 10).head.in_features == 128 * 4 * 4
+
+
+@pytest.mark.parametrize("base", ["lenet", "alexnet", "vgg11", "convnet3"])
+def test_28_pixels_are_padded_to_32_in_the_first_convolution(base):
+    narrow = f"{base}-w8"
+    wide, small = build(narrow, CIFAR, 10), build(narrow, (3, 28, 28), 10)
+    small.load_state_dict(wide.state_dict())
+    images = torch.randn(2, 3, 28, 28)
+    padded = nn.functional.pad(images, (2, 2, 2, 2))
+    torch.testing.assert_close(small.eval()(images), wide.eval()(padded))
+
+
+def test_other_sizes_keep_the_usual_padding():
+    assert stem((28, 28), padding=1) == (3, (32, 32))
+    assert stem((28, 32), padding=1) == (1, (28, 32))
+
+
+@pytest.mark.parametrize("shape", [(3, 16, 16), (3, 24, 40), (3, 64, 64)])
+def test_vgg_parameter_count_does_not_depend_on_the_size(shape):
+    with torch.device("meta"):
+        assert count(build("vgg11", shape, 10)) == 9_231_114
+
+
+def test_vgg_max_pools():
+    def pools(side):
+        return sum(isinstance(m, nn.MaxPool2d) for m in build("vgg11-w4", (3, side, side), 10).modules())
+
+    assert [pools(side) for side in (16, 32, 64)] == [4, 5, 5]
+
+
+@pytest.mark.parametrize(("base", "width"), [("alexnet", 64), ("vgg11", 32), ("resnet18", 32), ("lenet", 12)])
+def test_channels_scale_with_the_width(base, width):
+    defaults = FAMILIES[base].defaults
+    full, scaled = build(base, CIFAR, 10), build(f"{base}-w{width}", CIFAR, 10)
+    for one, other in zip(full.modules(), scaled.modules(), strict=True):
+        if isinstance(one, nn.Conv2d):
+            assert other.out_channels * defaults["width"] == one.out_channels * width
+
+
+def test_same_seed_same_initialisation():
+    networks = []
+    for _ in range(2):
+        with seeded(3, "init"):
+            networks.append(build("resnet10-w4", CIFAR, 10))
+    for one, other in zip(*(n.state_dict().values() for n in networks), strict=True):
+        assert torch.equal(one, other)
+
+
+# Norms
+
+
+def maps() -> torch.Tensor:
+    return 3 + 2 * torch.randn(5, 8, 6, 4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "over"),
+    [("batch", (0, 2, 3)), ("instance", (2, 3)), ("layer", (1, 2, 3))],
+)
+def test_norm_standardizes_over_what_its_name_says(kind, over):
+    x = maps()
+    expected = (x - x.mean(over, keepdim=True)) / (x.var(over, keepdim=True, correction=0) + 1e-5).sqrt()
+    torch.testing.assert_close(make_norm(kind, 8, (6, 4))(x), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_group_norm_has_four_groups():
+    x = maps()
+    groups = x.view(5, 4, 2, 6, 4)
+    over = (2, 3, 4)
+    expected = (groups - groups.mean(over, keepdim=True)) / (
+        groups.var(over, keepdim=True, correction=0) + 1e-5
+    ).sqrt()
+    torch.testing.assert_close(make_norm("group", 8, (6, 4))(x), expected.view_as(x), atol=1e-5, rtol=1e-4)
+
+
+def test_no_norm_is_the_identity():
+    x = maps()
+    assert make_norm("none", 8, (6, 4))(x) is x
+
+
+def test_norm_parameters_are_affine():
+    counts = {kind: count(make_norm(kind, 8, (6, 4))) for kind in NORMS}
+    assert counts == {"batch": 16, "instance": 16, "group": 16, "layer": 2 * 8 * 6 * 4, "none": 0}
+
+
+@pytest.mark.parametrize("base", ["alexnet", "vgg11", "convnet3", "resnet10", "resnet50"])
+def test_only_batch_norm_mixes_images(base):
+    images = torch.randn(3, 3, 16, 16)
+    for token in ("bn", "in", "gn", "ln", "nonorm"):
+        network = build(f"{base}-w8-{token}", (3, 16, 16), 4).train()
+        together, alone = network(images)[:2], network(images[:2])
+        assert torch.allclose(together, alone, atol=1e-4) == (token != "bn"), token
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("convnet3", "convnet3-in-w128"),
+        ("convnet", "convnet3-in-w128"),
+        ("convnet-d3", "convnet3-in-w128"),
+        ("convnet3-d4", "convnet-in-w128-d4"),
+        ("convnet3-max-w32-swish-gn", "convnet3-gn-w32-swish-max"),
+        ("convnet3-nonorm-nopool", "convnet3-nonorm-w128-nopool"),
+        ("convnet3-relu-avg", "convnet3-in-w128"),
+        ("resnet18-bn", "resnet18-bn-w64"),
+        ("resnet18-bn-w16", "resnet18-bn-w16"),
+        ("mlp", "mlp-w128"),
+        ("lenet-w12-sigmoid", "lenet-w12-sigmoid"),
+        ("alexnet", "alexnet-nonorm-w128"),
+        ("alexnet-bn", "alexnet-bn-w128"),
+        ("vgg11-ln-w8", "vgg11-ln-w8"),
+    ],
+)
+def test_canonical_name(text, name):
+    arch = parse(text)
+    assert arch.name == name
+    assert parse(arch.name) == arch
+
+
+@pytest.mark.parametrize("base", FAMILIES)
+def test_every_name_parses_back(base):
+    for tokens in ("", "-w8", "-swish", "-leakyrelu-w16"):
+        arch = parse(base + tokens)
+        assert parse(arch.name) == arch
+
+
+def test_parse_fills_every_field():
+    assert parse("convnet3-w32-gn-swish-max-d2") == Arch("convnet", "group", 32, 2, "swish", "max")
+    assert parse("mlp") == Arch("mlp", "none", 128, None, "relu", None)
+
+
+def test_build_takes_a_parsed_name():
+    arch = parse("convnet-d2-w8")
+    assert isinstance(build(arch, CIFAR, 10), Classifier)
+    assert count(build(arch, CIFAR, 10)) == count(build(arch.name, CIFAR, 10))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("resnet81", "unknown network 'resnet81', expected one of mlp, .*resnet50; did you mean 'resnet18'"),
+        ("ConvNet3", "did you mean 'convnet3'"),
+        ("zzz", "resnet50$"),
+        ("", "unknown network ''"),
+        ("resnet18-batchnorm", "unknown part 'batchnorm' .* bn, in, gn, ln, nonorm"),
+        ("resnet18-", "unknown part ''"),
+        ("resnet18-w", "unknown part 'w'"),
+        ("resnet18-w1.5", "unknown part 'w1.5'"),
+        ("mlp-bn", "mlp takes no norm, so 'bn' .* it takes wN, relu"),
+        ("lenet-nonorm", "lenet takes no norm"),
+        ("resnet18-d4", "resnet18 takes no depth"),
+        ("vgg11-max", "vgg11 takes no pooling"),
+        ("convnet3-bn-in", "sets its norm twice"),
+        ("convnet3-w8-w8", "sets its width twice"),
+        ("convnet3-w2", "width 2, the smallest is 4"),
+        ("convnet-d0", "depth 0"),
+    ],
+)
+def test_bad_names_are_refused(text, message):
+    with pytest.raises(ConfigError, match=message):
+        parse(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        ("convnet-w8-d5", (3, 16, 16), "depth 5 .*16x16"),
+        ("convnet-w8-d6-bn", CIFAR, "depth 6 .*32x32"),
+        ("convnet-w8-d6", CIFAR, "depth 6 .*32x32"),
+        ("resnet18-w8", (1, 8, 8), "instance norm over a 1x1 map"),
+        ("lenet", (1, 15, 16), "lenet .*15x16"),
+        ("alexnet-w8", (1, 7, 8), "alexnet .*7x8"),
+        ("convnet3-w6-gn", CIFAR, "do not divide a layer's 6 channels"),
+        ("alexnet-w6-gn", CIFAR, "do not divide"),
+    ],
+)
+def test_networks_that_cannot_work_are_refused(name, shape, message):
+    with pytest.raises(ConfigError, match=message):
+        build(name, shape, 10)
