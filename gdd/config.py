@@ -4,8 +4,10 @@ Each field's docstring gives its unit, range and, where a number comes from a pa
 docs/configuration.md are generated from them. Ranges are checked when the object is made.
 """
 
+import difflib
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +15,12 @@ from typing import Any, Literal
 
 class ConfigError(ValueError):
     """A user's mistake, told in one sentence that names the key, file or value and what was expected."""
+
+
+def nearest(value: str, names: Iterable[str]) -> str:
+    """Return the end of an error's sentence: a known name much like `value`, if there is one."""
+    near = difflib.get_close_matches(value.lower(), list(names), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _require(holds: bool, key: str, value: object, expected: str) -> None:
@@ -169,7 +177,12 @@ class RefineConfig:
         for name in ("lr", "tau"):
             _require(getattr(self, name) > 0, f"refine.{name}", getattr(self, name), "a number above 0")
         if self.match == "log_mse":
-            _require(self.tau == 2.0, "refine.tau", self.tau, "its default with refine.match log_mse, which has no temperature")
+            _require(
+                self.tau == 2.0,
+                "refine.tau",
+                self.tau,
+                "its default with refine.match log_mse, which has no temperature",
+            )
 
 
 @dataclass(frozen=True)
@@ -211,7 +224,12 @@ class EvaluateConfig:
         _require(0 <= self.alpha <= 1, "evaluate.alpha", self.alpha, "a number in [0, 1]")
         _require(self.temperature > 0, "evaluate.temperature", self.temperature, "a number above 0")
         if self.recipe == "dim":
-            _require(self.augment == "none", "evaluate.augment", self.augment, "none with recipe dim, which brings its own")
+            _require(
+                self.augment == "none",
+                "evaluate.augment",
+                self.augment,
+                "none with recipe dim, which brings its own",
+            )
 
 
 @dataclass(frozen=True)
@@ -223,7 +241,7 @@ class RunConfig:
     overwrite: bool = False
     """Whether a run folder of another configuration is emptied instead of refused."""
     max_minutes: float | None = None
-    """Minutes after which a stage stops with a checkpoint, above 0; the same command goes on."""
+    """Minutes after the start of the command at which it stops with a checkpoint, above 0; the same command goes on."""
     log_every: int = 50
     """Steps between two lines of metrics, at least 1."""
     grid_every: int = 1000

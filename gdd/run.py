@@ -17,10 +17,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from gdd import checkpoint
-from gdd.config import ConfigError, RunConfig
 from gdd.checkpoint import Stateful
+from gdd.config import ConfigError, RunConfig
 
 logger = logging.getLogger(__name__)
+
+
+_PROCESS_START = time.monotonic()
 
 
 class OutOfTime(Exception):
@@ -82,25 +85,31 @@ class Run:
         """Wall-clock seconds of this stage over all its sessions, as far as they reached a checkpoint."""
         return round(self.earlier_seconds + time.monotonic() - self.started, 1)
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"seconds": self.seconds}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.earlier_seconds, self.started = state["seconds"], time.monotonic()
+
     @property
     def out_of_time(self) -> bool:
+        """Whether run.max_minutes, counted from the start of the command, are over on any process."""
         limit = self.settings.max_minutes
-        over = limit is not None and time.monotonic() - self.started > 60 * limit
+        over = limit is not None and time.monotonic() - _PROCESS_START > 60 * limit
         if self.world_size == 1:
             return over
         # Processes must agree, or some would stop in a step the others wait in.
         flag = torch.tensor([float(over)], device=self.device)
         return bool(self.accelerator.reduce(flag, "sum").item() > 0)
 
-    def loop(
-        self, states: Mapping[str, Stateful], total: int, images_per_step: int, title: str
-    ) -> Iterator["Step"]:
+    def loop(self, states: Mapping[str, Stateful], total: int, images_per_step: int, title: str) -> Iterator["Step"]:
         """Yield the steps still to do, resuming from the newest checkpoint and writing new ones on the way.
 
         Raises:
             OutOfTime: after the step at which run.max_minutes had passed.
             Diverged: a recorded loss was not finite when it was logged or about to be saved.
         """
+        states = {**states, "clock": self}
         done = checkpoint.steps(self.folder)
         start = 0
         if done:
@@ -153,7 +162,7 @@ class Meter:
         if self.run.is_main:
             from torch.utils.tensorboard import SummaryWriter  # takes seconds to import
 
-            self.writer = SummaryWriter(self.run.folder / "tensorboard")
+            self.writer = SummaryWriter(self.run.folder / "tensorboard", purge_step=self.start + 1)
             drop_lines_after(self.run.folder / "metrics.jsonl", self.start)
             self.progress.start()
         return self

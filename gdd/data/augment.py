@@ -4,7 +4,6 @@ Drawing the parameters is apart from applying them, so "siamese" sharing is appl
 the real and to the synthetic batch.
 """
 
-import difflib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gdd.config import ConfigError
+from gdd.config import ConfigError, nearest
 
 OPERATIONS = ("color", "crop", "cutout", "flip", "scale", "rotate")
 
@@ -58,11 +57,9 @@ def parse_strategy(text: str, flip: bool = True) -> tuple[str, ...]:
     names = text.split("_")
     for name in names:
         if name not in OPERATIONS:
-            near = difflib.get_close_matches(name.lower(), OPERATIONS, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ConfigError(
                 f"unknown augmentation {name!r} in {text!r}, expected 'none' or some of "
-                f"{', '.join(OPERATIONS)} joined by '_'{hint}"
+                f"{', '.join(OPERATIONS)} joined by '_'{nearest(name, OPERATIONS)}"
             )
         if names.count(name) > 1:
             raise ConfigError(f"augmentation {text!r} names {name!r} twice")

@@ -1,6 +1,5 @@
 """Open a dataset by name: built in, public, or the user's own folder or .npz file."""
 
-import difflib
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gdd.config import ConfigError
+from gdd.config import ConfigError, nearest
 from gdd.data.arrays import TORCHVISION, open_digits, open_npz, open_torchvision
 from gdd.data.folder import open_folder
 from gdd.data.spec import KNOWN, DatasetSpec, Known
@@ -123,11 +122,8 @@ def _open_source(
         return folder.resolve().name, open_folder(folder, size, channels)
     if name == "folder":
         raise ConfigError(f"the image folder was not found: looked for {root}; set --data.root to it")
-    near = difflib.get_close_matches(name.lower(), NAMES, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    raise ConfigError(
-        f"data.name is {name!r}, expected {', '.join(NAMES)}, an existing folder or an .npz file{hint}"
-    )
+    hint = nearest(name, NAMES)
+    raise ConfigError(f"data.name is {name!r}, expected {', '.join(NAMES)}, an existing folder or an .npz file{hint}")
 
 
 def _check(split: Split, class_names: tuple[str, ...], what: str) -> None:

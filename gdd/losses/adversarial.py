@@ -34,9 +34,7 @@ def _input_gradient(score: Callable[[Tensor], Tensor], images: Tensor) -> tuple[
     return gradient.flatten(1), scores
 
 
-def gradient_penalty(
-    score: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, mixing: Tensor
-) -> Tensor:
+def gradient_penalty(score: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, mixing: Tensor) -> Tensor:
     """Return mean_i (|grad D(x_i)| - 1)^2 at x_i = a_i real_i + (1 - a_i) fake_i (Gulrajani et al. 2017).
 
     Args:

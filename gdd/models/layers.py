@@ -63,9 +63,7 @@ def make_norm(kind: str, channels: int, size: Size) -> nn.Module:
     if kind == "instance":
         # One value minus its own mean is zero: the network would ignore its input without a word.
         if size == (1, 1):
-            raise ConfigError(
-                "instance norm over a 1x1 map is always zero: use larger images or another norm"
-            )
+            raise ConfigError("instance norm over a 1x1 map is always zero: use larger images or another norm")
         return nn.GroupNorm(channels, channels)
     if kind == "group":
         if channels % NORM_GROUPS:

@@ -1,13 +1,12 @@
 """Classifiers by name: a name means one network, and width, depth and norm show in it."""
 
-import difflib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from gdd.config import ConfigError
+from gdd.config import ConfigError, nearest
 from gdd.models.classic import alexnet, lenet, mlp, vgg11
 from gdd.models.convnet import convnet
 from gdd.models.layers import Classifier, Shape
@@ -34,9 +33,7 @@ def _resnet(blocks: tuple[int, int, int, int], bottleneck: bool = False) -> Fami
     return Family(partial(resnet, blocks=blocks, bottleneck=bottleneck), defaults)
 
 
-_CONVNET = Family(
-    convnet, {"norm": "instance", "width": 128, "depth": 3, "activation": "relu", "pooling": "avg"}
-)
+_CONVNET = Family(convnet, {"norm": "instance", "width": 128, "depth": 3, "activation": "relu", "pooling": "avg"})
 # Names, sizes and defaults of DatasetCondensation (utils.py get_network), ResNet10 and 34 by their pattern.
 FAMILIES = {
     "mlp": Family(mlp, {"width": 128, "activation": "relu"}),
@@ -119,8 +116,7 @@ def parse(text: str) -> Arch:
     """
     base, *tokens = text.split("-")
     if base not in FAMILIES:
-        near = difflib.get_close_matches(base.lower(), FAMILIES, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = nearest(base, FAMILIES)
         raise ConfigError(f"unknown network {base!r}, expected one of {', '.join(FAMILIES)}{hint}")
     family = FAMILIES[base]
     chosen: dict[str, Any] = {}

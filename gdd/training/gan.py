@@ -30,9 +30,7 @@ class Gan:
         run: prepares the networks and says which process this is.
     """
 
-    def __init__(
-        self, settings: GanConfig, spec: DatasetSpec, lr: float, seed: int, stage: str, run: Run
-    ) -> None:
+    def __init__(self, settings: GanConfig, spec: DatasetSpec, lr: float, seed: int, stage: str, run: Run) -> None:
         self.settings, self.seed, self.stage, self.run = settings, seed, stage, run
         self.num_classes = spec.num_classes
         self.strategy = augment.parse_strategy(settings.augment, spec.flip)
@@ -44,9 +42,7 @@ class Gan:
         adam = {"lr": lr, "betas": (settings.beta1, settings.beta2)}
         optimizers = [torch.optim.Adam(net.parameters(), **adam) for net in (generator, discriminator)]
         prepare = run.accelerator.prepare
-        self.generator, self.discriminator, self.opt_g, self.opt_d = prepare(
-            generator, discriminator, *optimizers
-        )
+        self.generator, self.discriminator, self.opt_g, self.opt_d = prepare(generator, discriminator, *optimizers)
         unwrap = run.accelerator.unwrap_model
         self.plain_generator: Generator = unwrap(self.generator)
         self.plain_discriminator: Discriminator = unwrap(self.discriminator)
@@ -103,9 +99,7 @@ class Gan:
         fake = self.generator(noise.to(self.run.device), labels)
         # Frozen and unwrapped: the critic's gradients would be thrown away, and DDP would reduce them first.
         self.plain_discriminator.requires_grad_(False)
-        score, classes = self._score(
-            self.plain_discriminator, self._augmented(fake, "augment-g", step), labels
-        )
+        score, classes = self._score(self.plain_discriminator, self._augmented(fake, "augment-g", step), labels)
         loss = adversarial.generator_loss(self.settings.loss, score) + self._auxiliary(classes, labels)
         scalars = {"loss/generator": loss.detach()}
         if extra is not None:

@@ -29,9 +29,7 @@ class Monitor:
         per_class: images per class and row of the grid.
     """
 
-    def __init__(
-        self, batches: Batches, num_classes: int, noise_dim: int, seed: int, per_class: int = 10
-    ) -> None:
+    def __init__(self, batches: Batches, num_classes: int, noise_dim: int, seed: int, per_class: int = 10) -> None:
         self.num_classes, self.per_class = num_classes, per_class
         self.labels, indices = latents.balanced(num_classes, 0, per_class)
         self.noise = latents.noise(seed, self.labels, indices, noise_dim)

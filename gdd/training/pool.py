@@ -61,9 +61,7 @@ class Pool:
         count = self.settings.steps_before if fresh else self.settings.steps_between
         if count:
             steps = range(self.trained, self.trained + count)
-            fit(
-                network, self.batches, steps, self.optimizers[member], max_accuracy=self.settings.max_accuracy
-            )
+            fit(network, self.batches, steps, self.optimizers[member], max_accuracy=self.settings.max_accuracy)
             self.trained += count
         self.uses[member] += 1
         return member, network.eval().requires_grad_(False)

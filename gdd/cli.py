@@ -1,0 +1,181 @@
+"""One parser for the three scripts and the console command `gdd`; the only place that prints and exits."""
+
+import logging
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
+from rich.console import Console
+from yaml import YAMLError
+
+from gdd.config import Config, ConfigError
+
+set_parsing_settings(docstring_parse_attribute_docstrings=True)
+
+STAGES = {
+    "train-gan": "stage 1: pretrain the conditional GAN",
+    "distill": "stage 1 if needed, stage 2, and the score of both",
+    "evaluate": "train fresh students on any sets and report their accuracy on real test data",
+}
+
+
+def _stage_parser(program: str, description: str) -> ArgumentParser:
+    parser = ArgumentParser(prog=program, description=description, exit_on_error=False)
+    parser.add_argument("--config", action="config", help="YAML file of settings; flags after it win")
+    parser.add_argument("--dry_run", type=bool, default=False, help="say what would be done and stop")
+    parser.add_class_arguments(Config, None, fail_untyped=True)
+    return parser
+
+
+def _sample_parser(program: str) -> ArgumentParser:
+    parser = ArgumentParser(prog=program, description="Draw a training set from a generator.", exit_on_error=False)
+    parser.add_argument("source", type=Path, help="run folder or generator.safetensors")
+    parser.add_argument("--ipc", type=int, required=True, help="images per class, at least 1")
+    parser.add_argument("--out", type=Path, required=True, help="the .safetensors file to write")
+    parser.add_argument("--seed", type=int, default=0, help="root of the noise, at least 0")
+    return parser
+
+
+def _export_parser(program: str) -> ArgumentParser:
+    parser = ArgumentParser(prog=program, description="Write a set in another format.", exit_on_error=False)
+    parser.add_argument("set", type=Path, help="a stored set, .safetensors")
+    parser.add_argument("--to", type=Literal["folder", "npz"], required=True, help="PNG files by class, or arrays")
+    parser.add_argument("--out", type=Path, required=True, help="the new folder, or the .npz file")
+    return parser
+
+
+def _preview_parser(program: str) -> ArgumentParser:
+    parser = ArgumentParser(prog=program, description="Draw a picture of a set.", exit_on_error=False)
+    parser.add_argument("set", type=Path, help="a stored set, .safetensors")
+    parser.add_argument("--out", type=Path, required=True, help="the .png file to write")
+    return parser
+
+
+def _report_parser(program: str) -> ArgumentParser:
+    parser = ArgumentParser(prog=program, description="Write an evaluation's tables again.", exit_on_error=False)
+    parser.add_argument("folder", type=Path, help="run folder of evaluate.py, with its rows.jsonl")
+    return parser
+
+
+def _run_stage(command: str, config: Config, dry_run: bool, console: Console) -> None:
+    from gdd import stages  # torch and friends take seconds to import; --help need not wait for them
+    from gdd.evaluation import report
+    from gdd.run import OutOfTime, make_accelerator
+
+    dataset = stages.open_data(config.data, config.seed)
+    if dry_run:
+        from gdd import dryrun
+
+        console.print(dryrun.table(config, dataset.spec))
+        return
+    accelerator = make_accelerator()
+    try:
+        if command == "train-gan":
+            stages.train_gan(config, dataset, accelerator)
+        elif command == "distill":
+            stages.distill(config, dataset, accelerator)
+        if command == "evaluate" or (command == "distill" and config.score):
+            _, rows = stages.evaluate(config, dataset, accelerator)
+            if accelerator.is_main_process:
+                console.print(report.table(rows))
+    except OutOfTime as stop:
+        console.print(str(stop))
+    finally:
+        accelerator.end_training()
+
+
+def _sample(options: Namespace) -> None:
+    from gdd.run import make_accelerator
+    from gdd.synth import artifact, sample, store
+
+    if options.ipc < 1:
+        raise ConfigError(f"--ipc is {options.ipc}, expected a whole number of at least 1")
+    if options.seed < 0:
+        raise ConfigError(f"--seed is {options.seed}, expected a whole number of at least 0")
+    device = make_accelerator().device
+    store.save(options.out, sample.sample_set(artifact.load(options.source), options.ipc, options.seed, device))
+
+
+def _export(options: Namespace) -> None:
+    from gdd.synth import exchange, store
+
+    write = exchange.export_folder if options.to == "folder" else exchange.export_npz
+    write(store.load(options.set), options.out)
+
+
+def _preview(options: Namespace) -> None:
+    from gdd.synth import exchange, store
+
+    exchange.preview(store.load(options.set), options.out)
+
+
+TOOLS: dict[str, tuple[Callable[[str], ArgumentParser], Callable[[Namespace], None]]] = {
+    "sample": (_sample_parser, _sample),
+    "export": (_export_parser, _export),
+    "preview": (_preview_parser, _preview),
+}
+
+
+def _sentence(error: Exception) -> str:
+    """Fold the parser's message into one line in plain words."""
+    text = " ".join(str(error).split())
+    text = re.sub(r"^(Parser key|Problem in key) ", "", text)
+    text = re.sub(r"(a )?<class '(?:\w+\.)*(\w+)'>", r"\2", text)
+    text = re.sub(r"(a )?typing\.Literal\[(.*?)\]", r"one of \2", text)
+    text = text.replace("Expected tuple.", "Expected a list such as [a, b].")
+    return re.sub(r'^"([\w.]+)": ', r"\1: ", text)
+
+
+def _config(values: Namespace) -> Config:
+    return Config(**{name: getattr(values, name) for name in Config.__dataclass_fields__})
+
+
+def run(command: str, arguments: Sequence[str], program: str) -> None:
+    """Parse and do one command; ConfigError and ArgumentError are the user's mistakes."""
+    console = Console()
+    if command in TOOLS:
+        make_parser, act = TOOLS[command]
+        parser = make_parser(program)
+        act(parser.parse_args(list(arguments)))
+        return
+    if command == "report":
+        from gdd.evaluation import report
+
+        options = _report_parser(program).parse_args(list(arguments))
+        rows = report.read_rows(options.folder)
+        report.write(options.folder, rows)
+        console.print(report.table(rows))
+        return
+    parser = _stage_parser(program, STAGES[command])
+    values = parser.parse_args(list(arguments))
+    config = _config(parser.instantiate(values))
+    console.print(parser.dump(values, skip_none=False), style="dim", highlight=False)
+    _run_stage(command, config, values.dry_run, console)
+
+
+def main(arguments: Sequence[str] | None = None, program: str = "gdd") -> int:
+    """Run a command line such as `["sample", "runs/digits/refine", "--ipc", "10"]` and return the exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    commands = [*STAGES, *TOOLS, "report"]
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    errors = Console(stderr=True, soft_wrap=True, highlight=False)
+    try:
+        if not given or given[0] in ("-h", "--help"):
+            Console().print(f"usage: gdd COMMAND ... with COMMAND one of {', '.join(commands)}", markup=False)
+            return 0
+        command, rest = given[0], given[1:]
+        if command not in commands:
+            raise ConfigError(f"{command!r} is no command, expected one of {', '.join(commands)}")
+        run(command, rest, program if program != "gdd" else f"gdd {command}")
+    except (ConfigError, ArgumentError, YAMLError) as error:
+        errors.print(f"{program}: {_sentence(error)}", markup=False)
+        return 2
+    return 0
+
+
+def script(command: str, name: str) -> int:
+    """Entry point of a script at the project's root: the same command under the script's own name."""
+    return main([command, *sys.argv[1:]], program=name)

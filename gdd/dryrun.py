@@ -1,0 +1,60 @@
+"""What a run would cost, before it starts: parameters, FLOPs and memory of every network."""
+
+from collections.abc import Callable
+
+import torch
+from rich.table import Table
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from gdd.config import Config
+from gdd.data.spec import DatasetSpec
+from gdd.models import registry
+from gdd.models.gan import Discriminator, Generator
+
+_PROBE = 2  # images; batch norm in train mode needs more than one
+
+
+def cost(network: nn.Module, call: Callable[[], object]) -> tuple[int, float, int]:
+    """Return a network's parameters, forward GFLOP per image, and bytes kept per image for the backward pass."""
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        kept[tensor.data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with (
+        FlopCounterMode(display=False) as counter,
+        torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x),
+    ):
+        call()
+    for parameter in network.parameters():
+        kept.pop(parameter.data_ptr(), None)
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    return parameters, counter.get_total_flops() / _PROBE / 1e9, sum(kept.values()) // _PROBE
+
+
+def table(config: Config, spec: DatasetSpec) -> Table:
+    """Return a table with a row per network of this config; memory is weights, gradients, two moments, activations."""
+    images = torch.zeros(_PROBE, *spec.shape)
+    labels = torch.zeros(_PROBE, dtype=torch.int64)
+    generator = Generator(spec.shape, spec.num_classes, config.gan.width, config.gan.noise_dim)
+    discriminator = Discriminator(spec.shape, spec.num_classes, config.gan.width)
+    noise = torch.zeros(_PROBE, config.gan.noise_dim)
+    batch = max(config.pretrain.batch_size, config.refine.batch_size)
+    rows: list[tuple[str, nn.Module, Callable[[], object], int]] = [
+        ("generator", generator, lambda: generator(noise, labels), batch),
+        ("discriminator", discriminator, lambda: discriminator(images), 2 * batch),
+    ]
+    names = {f"pool {name}": (name, config.pool.batch_size) for name in config.pool.members}
+    largest = max(config.evaluate.ipc) * spec.num_classes
+    names |= {f"student {name}": (name, min(256, largest)) for name in config.evaluate.archs}
+    for title, (name, size) in names.items():
+        network = registry.build(name, spec.shape, spec.num_classes)
+        rows.append((title, network, lambda network=network: network(images), size))  # type: ignore[misc]
+    result = Table("network", "parameters", "forward GFLOP / image", "batch", "memory MiB")
+    for title, network, call, size in rows:
+        parameters, gflop, kept = cost(network, call)
+        memory = (16 * parameters + kept * size) / 2**20
+        result.add_row(title, f"{parameters:,}", f"{gflop:.4f}", str(size), f"{memory:,.0f}")
+    return result

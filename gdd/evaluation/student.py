@@ -1,0 +1,261 @@
+"""Train one student on one set and score it on the test part."""
+
+import platform
+import resource
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from pathlib import Path
+
+import accelerate
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import gdd
+from gdd import rng
+from gdd.data.pixels import Normalizer
+from gdd.data.spec import DatasetSpec
+from gdd.data.splits import Split
+from gdd.evaluation.lessons import Fixed, Lessons, Stream, lr, random_real
+from gdd.evaluation.protocol import CEILING, FLOOR, Conditions, Job, Row, Source
+from gdd.losses.logits import distillation
+from gdd.models import registry
+from gdd.synth import sample
+from gdd.synth.store import SyntheticSet
+from gdd.training.fit import Loss, cross_entropy, fit, sgd
+
+TEST_BATCH = 500
+
+
+@dataclass(frozen=True)
+class Real:
+    """The real images on the device; the test part stays unread until a student has been trained.
+
+    Args:
+        train: what distillation may have seen, validation part excluded.
+        test: reads the test part once and keeps it.
+    """
+
+    train: Split
+    test: Callable[[], Split]
+
+
+@torch.no_grad()
+def count_correct(network: nn.Module, test: Split, normalize: Normalizer) -> int:
+    """Return how many test images the network classifies correctly in eval mode."""
+    network.eval()
+    correct = torch.zeros((), dtype=torch.int64, device=test.labels.device)
+    for images_u8, labels in zip(test.images_u8.split(TEST_BATCH), test.labels.split(TEST_BATCH), strict=True):
+        correct += (network(normalize.from_u8(images_u8)).argmax(1) == labels).sum()
+    return int(correct)
+
+
+def train(network: nn.Module, lessons: Lessons, loss: Loss = cross_entropy) -> float:
+    """Train by the lessons' recipe and return the last step's loss."""
+    recipe = lessons.recipe
+    optimizer = sgd(network, recipe.lr)
+    return float(fit(network, lessons, range(lessons.total), optimizer, lr(recipe, lessons.total), loss))
+
+
+class Classroom:
+    """Everything that the students of one evaluation share: images, conditions, teachers.
+
+    Args:
+        real: train and test part on the device.
+        spec: of the dataset.
+        conditions: recipe and teacher.
+        device: to train on.
+        config_hash: for the rows.
+        keep: sets and teachers kept in memory; the number of seeds is enough.
+    """
+
+    def __init__(
+        self,
+        real: Real,
+        spec: DatasetSpec,
+        conditions: Conditions,
+        device: torch.device,
+        config_hash: str,
+        keep: int,
+    ) -> None:
+        self.real, self.spec, self.conditions, self.device = real, spec, conditions, device
+        self.config_hash = config_hash
+        self.normalize = Normalizer(spec.mean, spec.std, device)
+        self._set = lru_cache(maxsize=keep)(self._draw_set)
+        self._teacher = lru_cache(maxsize=keep)(self._train_teacher)
+
+    def _draw_set(self, source: Source, ipc: int | None, seed: int) -> SyntheticSet:
+        """Return the stored set itself, or the one that `seed` draws; all architectures share it."""
+        if source.synthetic is not None:
+            return source.synthetic
+        if source.artifact is not None:
+            assert ipc is not None
+            return sample.sample_set(source.artifact, ipc, seed, self.device)
+        split = self.real.train
+        if ipc is not None:
+            split = random_real(split, self.spec.num_classes, ipc, seed)
+        return SyntheticSet(split.images_u8.cpu(), split.labels.cpu(), self.spec, ipc or 0, source.provenance)
+
+    def _whole(self) -> Fixed:
+        return Fixed(self.real.train.images_u8, self.real.train.labels, self.normalize)
+
+    def _material(self, job: Job) -> tuple[Fixed | Stream, SyntheticSet | None]:
+        """Return the images to train on and, unless they are streamed, their set."""
+        if job.protocol == "stream":
+            assert job.source.artifact is not None
+            assert job.ipc is not None
+            return Stream(job.source.artifact, job.ipc, job.seed, self.normalize), None
+        # A set that does not depend on the seed is kept once.
+        drawn = job.source.kind in (FLOOR, "generator")
+        stored = self._set(job.source, job.ipc, job.seed if drawn else 0)
+        if job.source.kind == CEILING:
+            return self._whole(), stored
+        return Fixed(stored.images.to(self.device), stored.labels.to(self.device), self.normalize), stored
+
+    def _train_teacher(self, job: Job | None, seed: int) -> tuple[nn.Module, float]:
+        """Train a teacher by the students' recipe on the set of `job` or all real images; return its seconds."""
+        began = time.perf_counter()
+        material = self._whole() if job is None else self._material(job)[0]
+        recipe = self.conditions.recipe_for(CEILING if job is None else job.source.kind)
+        network = self._build(self.conditions.teacher_arch, seed, "teacher")
+        train(network, Lessons(material, recipe, seed, "teacher"))
+        network.eval().requires_grad_(False)
+        return network, time.perf_counter() - began
+
+    def _build(self, arch: str, seed: int, who: str) -> nn.Module:
+        with rng.seeded(seed, f"init-{who}"):
+            return registry.build(arch, self.spec.shape, self.spec.num_classes).to(self.device)
+
+    def _loss(self, job: Job) -> tuple[Loss, float]:
+        """Return the student's loss and what training its teacher took."""
+        conditions = self.conditions
+        if conditions.teacher == "none":
+            return cross_entropy, 0.0
+        # One teacher for all students of a set and seed: the architecture must not be part of its key.
+        lesson = Job(job.source, job.ipc, job.protocol, "", job.seed) if conditions.teacher == "set" else None
+        teacher, seconds = self._teacher(lesson, job.seed)
+
+        def taught(logits: Tensor, labels: Tensor, images_std: Tensor) -> Tensor:
+            with torch.no_grad():
+                answer = teacher(images_std)
+            return distillation(logits, answer, labels, conditions.alpha, conditions.temperature)
+
+        return taught, seconds
+
+    def score(self, job: Job) -> Row:
+        """Train the job's student, then read the test part, and return the row.
+
+        The student's initialisation, its order of images and its augmentation depend on the seed alone, so
+        rows of one seed and architecture differ by their images only.
+        """
+        recipe = self.conditions.recipe_for(job.source.kind)
+        loss, seconds_teacher = self._loss(job)
+        network = self._build(job.arch, job.seed, "student")
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        began = time.perf_counter()
+        material, stored = self._material(job)
+        seconds_drawing = time.perf_counter() - began if stored is not None else 0.0
+        lessons = Lessons(material, recipe, job.seed, "student")
+        train_loss = train(network, lessons, loss)
+        seconds = time.perf_counter() - began
+        memory = peak_memory_mb(self.device)
+        test = self.real.test()
+        total = len(test.labels)
+        correct = count_correct(network, test, self.normalize)
+        source = job.source
+        return Row(
+            source=source.label,
+            kind=source.kind,
+            method=source.provenance.get("method"),
+            stage=source.provenance.get("stage"),
+            arch=job.arch,
+            seed=job.seed,
+            ipc=job.ipc,
+            protocol=job.protocol,
+            accuracy=100 * correct / total,
+            correct=correct,
+            total=total,
+            recipe=recipe.name,
+            augment=recipe.augment,
+            label_kind=self.conditions.label_kind(job.protocol),
+            epochs=recipe.epochs,
+            images=material.count,
+            distinct_images_seen=material.distinct(recipe.epochs),
+            bytes=_bytes(source, stored),
+            optimizer_steps=lessons.total,
+            images_per_step=min(recipe.batch_size, material.count),
+            train_loss=train_loss,
+            seconds=round(seconds, 3),
+            seconds_generating=round(seconds_drawing + material.seconds_generating, 3),
+            seconds_teacher=round(seconds_teacher, 3),
+            peak_memory_mb=memory,
+            device=device_name(self.device),
+            generator_seconds=source.provenance.get("seconds"),
+            set_hash=None if stored is None else stored.hash,
+            source_hash=source.hash,
+            recipe_hash=self.conditions.hash,
+            config_hash=self.config_hash,
+            git_revision=git_revision(),
+            versions=versions(),
+            dataset=self.spec.name,
+        )
+
+
+def _bytes(source: Source, stored: SyntheticSet | None) -> int:
+    if stored is not None:
+        return stored.bytes
+    assert source.artifact is not None
+    return source.artifact.bytes
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Return MiB: allocated on a GPU since the last reset, or the most that the process ever had on a CPU."""
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (2**20 if platform.system() == "Darwin" else 2**10), 1)
+
+
+@cache
+def device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    name = models[0] if models else platform.machine()
+    return f"{device.type} ({name}, {torch.get_num_threads()} threads)"
+
+
+@cache
+def git_revision() -> str | None:
+    """Return the commit of the checkout that this runs from, `-dirty` if edited; none if installed."""
+    home = Path(gdd.__file__).resolve().parents[1]
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", "-C", str(home), *arguments], capture_output=True, text=True, timeout=20)
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    try:
+        # An installed copy may lie in an environment inside somebody else's repository.
+        if git("rev-parse", "--show-toplevel") != str(home):
+            return None
+        revision = git("rev-parse", "HEAD")
+        return revision + ("-dirty" if git("status", "--porcelain", "--untracked-files=no") else "") or None
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+
+
+@cache
+def versions() -> dict[str, str]:
+    return {
+        "gdd": gdd.__version__,
+        "torch": torch.__version__,
+        "accelerate": accelerate.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }

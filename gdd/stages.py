@@ -1,0 +1,93 @@
+"""The three jobs behind the scripts: each unpacks the config, opens its run folder and calls one function."""
+
+import logging
+from pathlib import Path
+
+from accelerate import Accelerator
+
+from gdd import checkpoint
+from gdd.config import Config, ConfigError, DataConfig, config_hash, to_plain
+from gdd.data.readers import Dataset, open_dataset
+from gdd.evaluation import grid, report
+from gdd.run import Run
+from gdd.synth import artifact
+from gdd.training import pretrain, refine
+
+logger = logging.getLogger(__name__)
+
+
+def open_data(settings: DataConfig, seed: int) -> Dataset:
+    """Open the dataset that the config names and say what was found."""
+    dataset = open_dataset(
+        settings.name,
+        settings.root,
+        size=settings.size,
+        channels=settings.channels,
+        val_fraction=settings.val_fraction,
+        seed=seed,
+        download=settings.download,
+    )
+    spec = dataset.spec
+    logger.info(
+        "data: %s, %d classes, %dx%dx%d, %d train, %d validation, mean %s, std %s",
+        *(spec.name, spec.num_classes, *spec.shape, len(dataset.train.labels), len(dataset.val.labels)),
+        *(spec.mean, spec.std),
+    )
+    return dataset
+
+
+def _open_run(config: Config, stage: str, fingerprint: str, accelerator: Accelerator) -> Run:
+    folder = config.run.root / config.name / stage
+    return Run(folder, config.run, to_plain(config), fingerprint, accelerator)
+
+
+def _finished(run: Run) -> bool:
+    """Tell whether the stage's generator is there already; its folder's fingerprint has been checked."""
+    if not (run.folder / artifact.FILE).exists():
+        return False
+    logger.info("%s: finished before", run.folder)
+    return True
+
+
+def train_gan(config: Config, dataset: Dataset, accelerator: Accelerator) -> Path:
+    """Run stage 1, or find it done, and return its run folder."""
+    run = _open_run(config, pretrain.STAGE, pretrain.fingerprint(config, dataset), accelerator)
+    if not _finished(run):
+        pretrain.pretrain(config, dataset, run)
+    return run.folder
+
+
+def distill(config: Config, dataset: Dataset, accelerator: Accelerator) -> Path:
+    """Run stage 2, and stage 1 before it unless `refine.pretrained` names one; return stage 2's run folder."""
+    start = config.refine.pretrained or train_gan(config, dataset, accelerator)
+    if not checkpoint.steps(start):
+        raise ConfigError(f"refine.pretrained is {str(start)!r}, expected a finished run folder of train_gan.py")
+    run = _open_run(config, refine.STAGE, refine.fingerprint(config, dataset, start), accelerator)
+    if not _finished(run):
+        refine.refine(config, dataset, run, start)
+    return run.folder
+
+
+def own_sources(config: Config) -> list[tuple[str, str]]:
+    """Return the labelled sources that a bare evaluation compares: floor, both stages, ceiling."""
+    home = config.run.root / config.name
+    stages = [
+        ("stage 1", config.refine.pretrained or home / pretrain.STAGE),
+        ("stage 2", home / refine.STAGE),
+    ]
+    found = [(label, str(folder)) for label, folder in stages if (folder / artifact.FILE).exists()]
+    if not found:
+        raise ConfigError(f"{home} holds no finished stage; run distill.py first or name evaluate.sources")
+    return [("random real", "real:random"), *found, ("all real", "real:all")]
+
+
+def evaluate(config: Config, dataset: Dataset, accelerator: Accelerator) -> tuple[Path, list[grid.Row]]:
+    """Score the config's sources; return the run folder and the rows of this evaluation."""
+    sources = [(text, text) for text in config.evaluate.sources] or own_sources(config)
+    fingerprint = config_hash(dataset.spec.to_dict(), dataset.fingerprint)
+    run = _open_run(config, "evaluate", fingerprint, accelerator)
+    rows = grid.evaluate(config, dataset, run, sources)
+    if run.is_main:
+        for path in report.write(run.folder, rows):
+            logger.info("wrote %s", path)
+    return run.folder, rows

@@ -1,0 +1,111 @@
+"""The stored set: images and labels in one .safetensors file that describes itself."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gdd import __version__, checkpoint
+from gdd.config import ConfigError
+from gdd.data.spec import DatasetSpec
+from gdd.synth.artifact import tensor_hash
+
+
+@dataclass(frozen=True)
+class SyntheticSet:
+    """A fixed training set, whoever made it.
+
+    Args:
+        images: (N, C, H, W), uint8, or float32 in unclipped [0, 1]-scale for sets whose pixels were optimised.
+        labels: (N,) int64.
+        spec: the dataset that it stands for; class names in index order.
+        ipc: images per class.
+        provenance: JSON: method, stage, seeds, generator hash, seconds, ...
+        soft_labels: (N, K) float16 logits, if any.
+    """
+
+    images: Tensor
+    labels: Tensor
+    spec: DatasetSpec
+    ipc: int
+    provenance: dict[str, Any] = field(default_factory=dict)
+    soft_labels: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.images.dtype not in (torch.uint8, torch.float32):
+            raise ConfigError(f"the set's images are {self.images.dtype}, expected uint8 or float32 in [0, 1]-scale")
+        if self.images.ndim != 4 or tuple(self.images.shape[1:]) != self.spec.shape:
+            raise ConfigError(f"the set's images are {tuple(self.images.shape)}, expected (N, *{self.spec.shape})")
+        if self.images.dtype == torch.float32 and not bool(self.images.abs().max() < 50):
+            raise ConfigError("the set's float images leave [-50, 50], expected values near [0, 1]")
+        if len(self.labels) != len(self.images) or len(self.labels) == 0:
+            raise ConfigError(f"the set has {len(self.labels)} labels for {len(self.images)} images")
+        if int(self.labels.min()) < 0 or int(self.labels.max()) >= self.spec.num_classes:
+            raise ConfigError(f"the set's labels leave 0..{self.spec.num_classes - 1}")
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        found = {"images": self.images, "labels": self.labels}
+        return found if self.soft_labels is None else {**found, "soft_labels": self.soft_labels}
+
+    @cached_property
+    def hash(self) -> str:
+        return tensor_hash(self.tensors)
+
+    @property
+    def bytes(self) -> int:
+        """Size of images and labels; a label is counted as one byte up to 256 classes, else two."""
+        per_label = 1 if self.spec.num_classes <= 256 else 2
+        soft = 0 if self.soft_labels is None else self.soft_labels.nbytes
+        return self.images.nbytes + per_label * len(self.labels) + soft
+
+
+def check_matches(found: DatasetSpec, expected: DatasetSpec, what: object) -> None:
+    """Refuse a set or a generator made for other classes or another image shape."""
+    if found.class_names != expected.class_names:
+        raise ConfigError(
+            f"{what} has the classes {_short(found.class_names)}, expected those of {expected.name}, "
+            f"{_short(expected.class_names)}, in this order"
+        )
+    if found.shape != expected.shape:
+        raise ConfigError(f"{what} has images of shape {found.shape}, expected {expected.shape} of {expected.name}")
+
+
+def _short(names: tuple[str, ...]) -> str:
+    return ", ".join(names) if len(names) <= 12 else ", ".join(names[:12]) + f", ... ({len(names)})"
+
+
+def save(path: Path, synthetic: SyntheticSet) -> None:
+    """Write a set as .safetensors; ConfigError if the folder cannot be written to."""
+    metadata = {
+        "kind": "set",
+        "version": __version__,
+        "spec": synthetic.spec.to_dict(),
+        "ipc": synthetic.ipc,
+        "provenance": synthetic.provenance,
+        "hash": synthetic.hash,
+    }
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        checkpoint.save_tensors(path, synthetic.tensors, metadata)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written ({error.strerror})") from error
+
+
+def load(path: Path) -> SyntheticSet:
+    """Read a set; ConfigError if it is missing, damaged, no set, or contradicts its own header."""
+    tensors, metadata = checkpoint.load_tensors(path)
+    if metadata.get("kind") != "set":
+        raise ConfigError(f"{path} holds a {metadata.get('kind')}, expected a set")
+    spec = DatasetSpec.from_dict(metadata["spec"])
+    try:
+        images, labels, soft = tensors["images"], tensors["labels"], tensors.get("soft_labels")
+        synthetic = SyntheticSet(images, labels, spec, metadata["ipc"], metadata["provenance"], soft)
+    except (KeyError, ConfigError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+    if synthetic.hash != metadata["hash"]:
+        raise ConfigError(f"{path}: the content does not match the hash in its header; the file was changed")
+    return synthetic
