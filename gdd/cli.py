@@ -9,7 +9,6 @@ from typing import Literal
 
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
 from rich.console import Console
-from yaml import YAMLError
 
 from gdd.config import Config, ConfigError
 
@@ -66,6 +65,7 @@ def _run_stage(command: str, config: Config, dry_run: bool, console: Console) ->
     from gdd.run import OutOfTime, make_accelerator
 
     dataset = stages.open_data(config.data, config.seed)
+    stages.check_networks(config, dataset.spec)
     if dry_run:
         from gdd import dryrun
 
@@ -152,7 +152,7 @@ def run(command: str, arguments: Sequence[str], program: str) -> None:
     parser = _stage_parser(program, STAGES[command])
     values = parser.parse_args(list(arguments))
     config = _config(parser.instantiate(values))
-    console.print(parser.dump(values, skip_none=False), style="dim", highlight=False)
+    console.print(parser.dump(values), style="dim", highlight=False)
     _run_stage(command, config, values.dry_run, console)
 
 
@@ -170,7 +170,7 @@ def main(arguments: Sequence[str] | None = None, program: str = "gdd") -> int:
         if command not in commands:
             raise ConfigError(f"{command!r} is no command, expected one of {', '.join(commands)}")
         run(command, rest, program if program != "gdd" else f"gdd {command}")
-    except (ConfigError, ArgumentError, YAMLError) as error:
+    except (ConfigError, ArgumentError) as error:
         errors.print(f"{program}: {_sentence(error)}", markup=False)
         return 2
     return 0

@@ -39,7 +39,7 @@ class DataConfig:
     """The real images."""
 
     name: str = "digits"
-    """digits, mnist, fashion_mnist, cifar10, cifar100, svhn, folder, or a path to a folder of images or an .npz file."""
+    """digits, mnist, fashion_mnist, cifar10, cifar100, svhn, folder, or a path to an image folder or an .npz file."""
     root: Path = Path("data")
     """Folder below which the named datasets lie; for `folder`, the folder itself."""
     size: tuple[int, int] | None = None

@@ -1,6 +1,7 @@
 """What a run would cost, before it starts: parameters, FLOPs and memory of every network."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from rich.table import Table
@@ -50,8 +51,8 @@ def table(config: Config, spec: DatasetSpec) -> Table:
     largest = max(config.evaluate.ipc) * spec.num_classes
     names |= {f"student {name}": (name, min(256, largest)) for name in config.evaluate.archs}
     for title, (name, size) in names.items():
-        network = registry.build(name, spec.shape, spec.num_classes)
-        rows.append((title, network, lambda network=network: network(images), size))  # type: ignore[misc]
+        classifier = registry.build(name, spec.shape, spec.num_classes)
+        rows.append((title, classifier, partial(classifier, images), size))
     result = Table("network", "parameters", "forward GFLOP / image", "batch", "memory MiB")
     for title, network, call, size in rows:
         parameters, gflop, kept = cost(network, call)

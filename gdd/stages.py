@@ -3,12 +3,16 @@
 import logging
 from pathlib import Path
 
+import torch
 from accelerate import Accelerator
 
 from gdd import checkpoint
 from gdd.config import Config, ConfigError, DataConfig, config_hash, to_plain
+from gdd.data import augment
 from gdd.data.readers import Dataset, open_dataset
+from gdd.data.spec import DatasetSpec
 from gdd.evaluation import grid, report
+from gdd.models import registry
 from gdd.run import Run
 from gdd.synth import artifact
 from gdd.training import pretrain, refine
@@ -34,6 +38,16 @@ def open_data(settings: DataConfig, seed: int) -> Dataset:
         *(spec.mean, spec.std),
     )
     return dataset
+
+
+def check_networks(config: Config, spec: DatasetSpec) -> None:
+    """Build every named network without memory, so that a name or size that cannot be is refused at the start."""
+    settings = config.evaluate
+    with torch.device("meta"):
+        for name in (*config.pool.members, *settings.archs, settings.teacher_arch):
+            registry.build(name, spec.shape, spec.num_classes)
+    for strategy in (config.gan.augment, config.refine.augment):
+        augment.parse_strategy(strategy, spec.flip)
 
 
 def _open_run(config: Config, stage: str, fingerprint: str, accelerator: Accelerator) -> Run:

@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from gdd import checkpoint
 from gdd.config import ConfigError, EvaluateConfig, config_hash
 from gdd.data import augment
 from gdd.data.readers import Dataset
@@ -121,7 +122,7 @@ def open_source(label: str, text: str, dataset: Dataset) -> Source:
     path = Path(text)
     if not path.exists():
         raise ConfigError(f"evaluate.sources names {text}, which does not exist; {FLOOR} and {CEILING} are built in")
-    if path.is_dir() or path.name == artifact.FILE:
+    if path.is_dir() or checkpoint.load_tensors(path)[1].get("kind") == "generator":
         generator = artifact.load(path)
         store.check_matches(generator.spec, dataset.spec, text)
         return Source(label, "generator", generator.hash, artifact=generator)
@@ -147,7 +148,7 @@ def open_sources(
         The sources, and the IPC that need a floor: those of `ipc` and those of stored sets.
 
     Raises:
-        ConfigError: a source is missing, unfit or given twice, or a class has too few real images for the floor.
+        ConfigError: a source is missing, unfit or given twice, or a class is too small for the floor.
     """
     given = list(dict.fromkeys(named))
     texts = [text for _, text in given]

@@ -116,7 +116,7 @@ class Classroom:
         return Fixed(stored.images.to(self.device), stored.labels.to(self.device), self.normalize), stored
 
     def _train_teacher(self, job: Job | None, seed: int) -> tuple[nn.Module, float]:
-        """Train a teacher by the students' recipe on the set of `job` or all real images; return its seconds."""
+        """Train a teacher by the students' recipe on the job's set or all real images; return its seconds."""
         began = time.perf_counter()
         material = self._whole() if job is None else self._material(job)[0]
         recipe = self.conditions.recipe_for(CEILING if job is None else job.source.kind)
@@ -228,7 +228,8 @@ def device_name(device: torch.device) -> str:
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     name = models[0] if models else platform.machine()
-    return f"{device.type} ({name}, {torch.get_num_threads()} threads)"
+    threads = torch.get_num_threads()
+    return f"{device.type} ({name}, {threads} thread{'s' * (threads > 1)})"
 
 
 @cache

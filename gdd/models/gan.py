@@ -49,7 +49,7 @@ class Generator(nn.Module):
 
         def upsample(step: int) -> list[nn.Module]:
             # Kernel 4 doubles a side; kernel 3 makes it one less, for sides such as 4 -> 7 of 28 pixels.
-            kernel = tuple(4 - new % 2 for new in sizes[step + 1])
+            kernel = (4 - sizes[step + 1][0] % 2, 4 - sizes[step + 1][1] % 2)
             return normalised(nn.ConvTranspose2d(width, width, kernel, stride=2, padding=1))
 
         layers = [*upsample(0), *conv(), *conv(), *conv(), *upsample(1), *conv(), *upsample(2)]

@@ -1,6 +1,7 @@
 """Other programs' formats: image folders, npz arrays, and one picture of a set."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,7 +43,7 @@ def export_folder(synthetic: SyntheticSet, folder: Path) -> None:
 
 def export_npz(synthetic: SyntheticSet, path: Path) -> None:
     """Write x_train (N, H, W, C) uint8, y_train (N,) and class_names."""
-    arrays = {
+    arrays: dict[str, Any] = {
         "x_train": images_u8(synthetic).permute(0, 2, 3, 1).numpy(),
         "y_train": synthetic.labels.numpy(),
         "class_names": np.array(synthetic.spec.class_names),

@@ -39,11 +39,15 @@ class Gan:
             discriminator = Discriminator(spec.shape, spec.num_classes, settings.width)
         decay = get_ema_multi_avg_fn(settings.ema_decay)
         self.average = AveragedModel(generator, multi_avg_fn=decay, use_buffers=True).to(run.device)
-        adam = {"lr": lr, "betas": (settings.beta1, settings.beta2)}
-        optimizers = [torch.optim.Adam(net.parameters(), **adam) for net in (generator, discriminator)]
-        prepare = run.accelerator.prepare
-        self.generator, self.discriminator, self.opt_g, self.opt_d = prepare(generator, discriminator, *optimizers)
+        betas = (settings.beta1, settings.beta2)
+        opt_g = torch.optim.Adam(generator.parameters(), lr, betas)
+        opt_d = torch.optim.Adam(discriminator.parameters(), lr, betas)
+        prepared = run.accelerator.prepare(generator, discriminator, opt_g, opt_d)
+        self.generator, self.discriminator, self.opt_g, self.opt_d = prepared
         unwrap = run.accelerator.unwrap_model
+        averaged = self.average.module
+        assert isinstance(averaged, Generator)
+        self.averaged_generator = averaged
         self.plain_generator: Generator = unwrap(self.generator)
         self.plain_discriminator: Discriminator = unwrap(self.discriminator)
 

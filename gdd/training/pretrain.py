@@ -50,7 +50,7 @@ def finish(run: Run, config: Config, dataset: Dataset, gan: Gan, monitor: Monito
             "seconds": run.seconds,
             "config": to_plain(config),
         }
-        artifact.save(run.folder, gan.average.module, dataset.spec, config.gan.width, provenance)
+        artifact.save(run.folder, gan.averaged_generator, dataset.spec, config.gan.width, provenance)
         save_image(monitor.grid(monitor.sample(gan.average)), run.folder / "grid.png")
     run.accelerator.wait_for_everyone()
     return run.folder / artifact.FILE
