@@ -129,8 +129,15 @@ def _sentence(error: Exception) -> str:
     return re.sub(r'^"([\w.]+)": ', r"\1: ", text)
 
 
-def _config(values: Namespace) -> Config:
-    return Config(**{name: getattr(values, name) for name in Config.__dataclass_fields__})
+def _config(parser: ArgumentParser, values: Namespace) -> Config:
+    made = parser.instantiate(values)
+    return Config(**{name: getattr(made, name) for name in Config.__dataclass_fields__})
+
+
+def parse_config(arguments: Sequence[str]) -> Config:
+    """Return the config of a stage's command line, such as `["--config", "configs/digits.yaml", "--seed", "1"]`."""
+    parser = _stage_parser("gdd", "")
+    return _config(parser, parser.parse_args(list(arguments)))
 
 
 def run(command: str, arguments: Sequence[str], program: str) -> None:
@@ -151,7 +158,7 @@ def run(command: str, arguments: Sequence[str], program: str) -> None:
         return
     parser = _stage_parser(program, STAGES[command])
     values = parser.parse_args(list(arguments))
-    config = _config(parser.instantiate(values))
+    config = _config(parser, values)
     console.print(parser.dump(values), style="dim", highlight=False)
     _run_stage(command, config, values.dry_run, console)
 

@@ -61,7 +61,7 @@ class DataConfig:
 class GanConfig:
     """The conditional generator, its discriminator, and their adversarial loss; both stages use it."""
 
-    width: int = 48
+    width: int = 32
     """Channels of every hidden layer of generator and discriminator, at least 4 (DiM: 196)."""
     noise_dim: int = 100
     """Length of the normal noise vector, at least 1; the class is concatenated to it (DiM: 100)."""
@@ -71,13 +71,13 @@ class GanConfig:
     """Weight of the auxiliary class loss of either network, at least 0 (DiM: 1)."""
     gradient_penalty: float = 10.0
     """Weight of the gradient penalty of wgan-gp, at least 0 (DiM: 10)."""
-    r1: float = 1.0
+    r1: float = 0.2
     """Weight gamma of the R1 penalty gamma/2 |grad D|^2 of ns and hinge, at least 0; 0 switches it off."""
-    r1_every: int = 8
+    r1_every: int = 16
     """Discriminator steps from one R1 penalty to the next, which is scaled by as much; at least 1."""
     beta1: float = 0.0
     """First decay of both Adam optimisers, in [0, 1) (DiM: 0)."""
-    beta2: float = 0.9
+    beta2: float = 0.99
     """Second decay of both Adam optimisers, in [0, 1) (DiM: 0.9)."""
     ema_decay: float = 0.998
     """Decay per step of the averaged generator that is sampled from, in [0, 1)."""
@@ -96,11 +96,11 @@ class GanConfig:
 class PretrainConfig:
     """Stage 1: the adversarial loss alone."""
 
-    steps: int = 3000
+    steps: int = 1500
     """Optimiser steps of each network, at least 1 (DiM: 58,500, that is 150 epochs of CIFAR-10)."""
     batch_size: int = 64
     """Images per step over all processes, at least 2 (DiM: 128)."""
-    lr: float = 5e-4
+    lr: float = 1e-3
     """Learning rate of both Adam optimisers, above 0 (DiM: 1e-4)."""
 
     def __post_init__(self) -> None:
@@ -113,7 +113,7 @@ class PretrainConfig:
 class PoolConfig:
     """The networks that refinement compares real and synthetic images with."""
 
-    members: tuple[str, ...] = ("convnet3-w32", "resnet10-w16", "resnet18-w16")
+    members: tuple[str, ...] = ("convnet3-w16", "resnet10-w8", "resnet18-w8")
     """Architectures, such as convnet3 or resnet18-bn-w32 (SKD: ConvNet3, ResNet10, ResNet18)."""
     weights: tuple[float, ...] = ()
     """Probability weight of each member, none below 0; empty means equal."""
@@ -149,11 +149,11 @@ class RefineConfig:
 
     pretrained: Path | None = None
     """Run folder of a finished stage 1; none runs stage 1 first, beside this stage's folder."""
-    steps: int = 1000
+    steps: int = 500
     """Optimiser steps of the generator, at least 1 (DiM: 78,100, that is 100 epochs of CIFAR-10)."""
     batch_size: int = 64
     """Images per step over all processes, at least 2 (DiM: 64)."""
-    lr: float = 1e-4
+    lr: float = 2e-4
     """Learning rate of both Adam optimisers, above 0 (DiM: 5e-6)."""
     match: Literal["kl", "log_mse"] = "kl"
     """kl between (standardized) logits (SKD), or log_mse between log-probabilities (DiM, without tau)."""
@@ -195,7 +195,7 @@ class EvaluateConfig:
     """Images per class of sets drawn from generators and from real data, each at least 1."""
     protocols: tuple[Literal["fixed", "stream"], ...] = ("fixed", "stream")
     """fixed reuses exactly IPC stored images per class; stream draws new ones at every step."""
-    archs: tuple[str, ...] = ("convnet3-w32", "resnet18-w16", "alexnet-w32", "mlp")
+    archs: tuple[str, ...] = ("convnet3-w32", "resnet18-bn-w8", "alexnet-bn-w16", "mlp")
     """Student architectures."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """One student per seed; a seed also draws its own set from a generator or from real data."""
@@ -203,8 +203,8 @@ class EvaluateConfig:
     """dc: SGD .01, 300 epochs (1000 with DSA), rate / 10 at half; dim: SGD .01, 1000 epochs, colour and crop."""
     augment: Literal["none", "dsa"] = "none"
     """Whether recipe dc augments with DSA."""
-    all_epochs: int | None = None
-    """Epochs on the whole real training set, at least 1; none uses the recipe's (as many steps may take days)."""
+    all_epochs: int | None = 60
+    """Epochs on the whole real training set, at least 1; none uses the recipe's, which may take days."""
     teacher: Literal["none", "set", "real"] = "none"
     """Network whose outputs the students also imitate: trained on the same set, or on all real images."""
     teacher_arch: str = "convnet3-w32"

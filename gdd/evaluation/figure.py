@@ -56,8 +56,16 @@ def draw(path: Path, bars: list[Bar], title: str, note: str) -> None:
         line[0].set_ylabel("test accuracy (%)")
     roles = {FLOOR: " (floor, fixed)", CEILING: " (ceiling, fixed)"}
     handles = [Patch(color=colours[source], label=source + roles.get(kind, "")) for source, kind in sources]
-    figure.legend(handles=handles, loc="outside upper left", ncols=min(len(handles), 4), frameon=False, fontsize=9)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+    figure.legend(
+        handles=handles,
+        title=title,
+        alignment="left",
+        loc="outside upper left",
+        ncols=min(len(handles), 4),
+        frameon=False,
+        fontsize=9,
+        title_fontsize=11,
+    )
     columns = int(figure.get_figwidth() * 15)
     figure.supxlabel(textwrap.fill(note, columns), x=0.01, ha="left", fontsize=7, color="#444444")
     write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=150))

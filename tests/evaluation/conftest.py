@@ -1,0 +1,53 @@
+"""A small dataset of real scans, an untrained generator, and a short evaluation."""
+
+from pathlib import Path
+
+import pytest
+from scoring import SHORT, Evaluate
+
+from gdd import rng
+from gdd.config import Config, EvaluateConfig, RunConfig
+from gdd.data.readers import Dataset, open_dataset
+from gdd.evaluation import grid
+from gdd.evaluation.protocol import Recipe, Row
+from gdd.models.gan import Generator
+from gdd.run import Run
+from gdd.synth import artifact
+
+
+@pytest.fixture(scope="session")
+def dataset() -> Dataset:
+    return open_dataset("digits", Path("data"))
+
+
+@pytest.fixture
+def generator(dataset: Dataset, tmp_path: Path) -> Path:
+    """The folder of an untrained generator whose samples differ."""
+    with rng.seeded(0, "test"):
+        network = Generator(dataset.spec.shape, dataset.spec.num_classes, width=4, noise_dim=8)
+        for parameter in network.parameters():
+            parameter.data.mul_(3)
+    folder = tmp_path / "generator"
+    folder.mkdir()
+    artifact.save(folder, network, dataset.spec, 4, {"method": "gan", "stage": "pretrain", "seconds": 2.5})
+    return folder
+
+
+@pytest.fixture
+def evaluate(dataset: Dataset, tmp_path: Path) -> Evaluate:
+    """Evaluate in a run folder of its own: small students, one seed and IPC 1 unless told."""
+
+    def call(
+        *sources: str,
+        recipe: Recipe = SHORT,
+        folder: str = "run",
+        data: Dataset = dataset,
+        run: RunConfig | None = None,
+        **settings: object,
+    ) -> list[Row]:
+        defaults = {"archs": ("mlp-w16",), "ipc": (1,), "seeds": (0,), "all_epochs": 1}
+        config = Config(evaluate=EvaluateConfig(**{**defaults, **settings}))  # type: ignore[arg-type]
+        opened = Run(tmp_path / folder, run or RunConfig(), {}, "test")
+        return grid.evaluate(config, data, opened, [(text, text) for text in sources], recipe)
+
+    return call

@@ -1,0 +1,15 @@
+"""What the tests of the evaluation share besides fixtures."""
+
+import dataclasses
+from collections.abc import Callable
+
+from gdd.evaluation.protocol import Recipe, Row
+
+SHORT = Recipe("dc", lr=0.01, epochs=3, batch_size=256, drop_at=0.5)
+Evaluate = Callable[..., list[Row]]
+TIMINGS = ("seconds", "seconds_generating", "seconds_teacher", "peak_memory_mb")
+
+
+def timeless(row: Row) -> Row:
+    """Return the row without what may differ from run to run."""
+    return dataclasses.replace(row, **dict.fromkeys(TIMINGS, 0.0))

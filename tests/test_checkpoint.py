@@ -1,0 +1,368 @@
+import json
+import os
+import pickle
+import struct
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from gdd import checkpoint
+from gdd.config import ConfigError
+from gdd.rng import seeded
+
+
+class Counter:
+    """A state of numbers, text, lists and tensors, like the pool's."""
+
+    def __init__(self, **values):
+        self.values = values
+
+    def state_dict(self):
+        return self.values
+
+    def load_state_dict(self, state_dict):
+        self.values = state_dict
+
+
+def network(seed: int, inputs: int = 6) -> nn.Module:
+    with seeded(seed, "test"):
+        return nn.Sequential(nn.Linear(inputs, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+
+
+def make_states(seed: int, inputs: int = 6, steps: int = 2):
+    model = network(seed, inputs)
+    adam = torch.optim.Adam(model.parameters(), lr=0.1 * (seed + 1))
+    for _ in range(steps):
+        adam.zero_grad()
+        model(torch.arange(3.0 * inputs).view(3, inputs)).square().sum().backward()
+        adam.step()
+    return {"model": model, "adam": adam, "counter": Counter(uses=[seed, 2], name="a", mean=torch.tensor([0.5]))}
+
+
+def tensors_in(value, path=""):
+    """Yield every leaf of a nested state with its place."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from tensors_in(item, f"{path}/{key}")
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            yield from tensors_in(item, f"{path}/{index}")
+    else:
+        yield path, value
+
+
+def leaves(states):
+    return dict(tensors_in({name: state.state_dict() for name, state in states.items()}))
+
+
+def assert_same(first, second):
+    assert first.keys() == second.keys()
+    for key, value in first.items():
+        same = torch.equal(value, second[key]) if isinstance(value, torch.Tensor) else value == second[key]
+        assert same, key
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Path:
+    return checkpoint.save(tmp_path, 7, make_states(0), keep=2)
+
+
+def files(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+class TestRoundTrip:
+    def test_everything_comes_back_bit_for_bit(self, stored):
+        states = make_states(1, steps=0)
+        assert checkpoint.load(stored, states) == 7
+        assert_same(leaves(states), leaves(make_states(0)))
+
+    def test_training_goes_on_as_if_it_had_not_stopped(self, stored):
+        states = make_states(1, steps=0)
+        checkpoint.load(stored, states)
+        uninterrupted = make_states(0)
+        for each in (states, uninterrupted):
+            each["adam"].zero_grad()
+            each["model"](torch.ones(2, 6) * torch.tensor([[1.0], [2.0]])).sum().backward()
+            each["adam"].step()
+        assert_same(leaves(states), leaves(uninterrupted))
+
+    def test_a_part_of_the_states_can_be_read(self, stored):
+        only = {"model": network(1)}
+        checkpoint.load(stored, only)
+        assert_same(leaves(only), leaves({"model": make_states(0)["model"]}))
+
+
+class TestAtomicity:
+    def test_a_failing_write_leaves_the_old_file_and_nothing_else(self, tmp_path):
+        path = tmp_path / "file"
+        path.write_text("old")
+
+        def write(temporary: Path) -> None:
+            assert temporary.parent == tmp_path  # a rename is atomic within one file system only
+            temporary.write_text("half of the ne")
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            checkpoint.write_atomically(path, write)
+        assert path.read_text() == "old"
+        assert files(tmp_path) == {"file"}
+
+    def test_the_old_file_stands_until_the_new_one_is_whole(self, tmp_path):
+        path = tmp_path / "file"
+        path.write_text("old")
+
+        def write(temporary: Path) -> None:
+            temporary.write_text("new")
+            assert path.read_text() == "old"
+
+        checkpoint.write_atomically(path, write)
+        assert path.read_text() == "new"
+        assert files(tmp_path) == {"file"}
+
+    def test_a_state_that_cannot_be_saved_leaves_the_old_checkpoint(self, stored):
+        before = stored.read_bytes()
+        with pytest.raises((AttributeError, TypeError, pickle.PicklingError)):
+            checkpoint.save(stored.parent, 7, {"bad": Counter(function=lambda: None)}, keep=2)
+        assert stored.read_bytes() == before
+        assert files(stored.parent) == {stored.name}
+
+
+class TestKeep:
+    @pytest.mark.parametrize("keep", [1, 2, 5])
+    def test_the_newest_stay(self, tmp_path, keep):
+        for step in (5, 10, 15, 20):
+            checkpoint.save(tmp_path, step, {"counter": Counter(step=step)}, keep)
+        assert checkpoint.steps(tmp_path) == [5, 10, 15, 20][-keep:]
+        for step in checkpoint.steps(tmp_path):
+            counter = Counter()
+            assert checkpoint.load(checkpoint.path_of(tmp_path, step), {"counter": counter}) == step
+            assert counter.values == {"step": step}
+
+    def test_other_files_are_neither_counted_nor_removed(self, tmp_path):
+        others = {"checkpoint-1.pt", "checkpoint-00000001.pt.bak", ".checkpoint-00000001.pt.9.tmp", "config.json"}
+        for name in others:
+            (tmp_path / name).touch()
+        assert checkpoint.steps(tmp_path) == []
+        for step in (2, 1):
+            checkpoint.save(tmp_path, step, {}, keep=2)
+        assert checkpoint.steps(tmp_path) == [1, 2]
+        assert files(tmp_path) == others | {"checkpoint-00000001.pt", "checkpoint-00000002.pt"}
+
+    def test_a_missing_folder_has_no_steps(self, tmp_path):
+        assert checkpoint.steps(tmp_path / "nothing") == []
+
+
+class TestDamage:
+    @pytest.mark.parametrize("tenth", range(10))
+    def test_a_truncated_file_is_refused_by_name(self, stored, tenth):
+        whole = stored.read_bytes()
+        stored.write_bytes(whole[: len(whole) * tenth // 10])
+        with pytest.raises(ConfigError, match=stored.name):
+            checkpoint.load(stored, make_states(0))
+
+    def test_a_missing_last_byte_is_refused(self, stored):
+        stored.write_bytes(stored.read_bytes()[:-1])
+        with pytest.raises(ConfigError, match=stored.name):
+            checkpoint.load(stored, make_states(0))
+
+    @pytest.mark.parametrize("place", [k / 20 for k in range(20)])
+    def test_a_flipped_byte_is_refused_or_harmless_to_the_structure(self, stored, place):
+        # Whether a changed value is noticed is the zip reader's business; a bare torch error is ours.
+        damaged = bytearray(stored.read_bytes())
+        damaged[int(len(damaged) * place)] ^= 0xFF
+        stored.write_bytes(damaged)
+        states = make_states(1)
+        try:
+            checkpoint.load(stored, states)
+        except ConfigError as error:
+            assert stored.name in str(error)  # noqa: PT017
+        else:
+            assert leaves(states).keys() == leaves(make_states(0)).keys()
+
+    def test_a_missing_file_is_named(self, tmp_path):
+        with pytest.raises(ConfigError, match=r"checkpoint-00000003\.pt does not exist"):
+            checkpoint.load(checkpoint.path_of(tmp_path, 3), {})
+
+    @pytest.mark.parametrize("content", [{}, [], 3, {"schema": 1, "step": 2}, {"states": {}}])
+    def test_a_torch_file_of_other_content_is_refused(self, tmp_path, content):
+        path = tmp_path / "checkpoint-00000001.pt"
+        torch.save(content, path)
+        with pytest.raises(ConfigError, match=path.name):
+            checkpoint.load(path, {})
+
+    @pytest.mark.parametrize("schema", [checkpoint.SCHEMA - 1, checkpoint.SCHEMA + 1, "1", None])
+    def test_another_schema_is_refused(self, tmp_path, schema):
+        path = tmp_path / "checkpoint-00000001.pt"
+        torch.save({"schema": schema, "step": 1, "states": {}}, path)
+        with pytest.raises(ConfigError, match=f"schema {schema}, this version reads {checkpoint.SCHEMA}"):
+            checkpoint.load(path, {})
+
+    def test_a_missing_state_is_named(self, stored):
+        with pytest.raises(ConfigError, match=r"no state named 'pool', only \['adam', 'counter', 'model'\]"):
+            checkpoint.load(stored, {"pool": Counter()})
+
+    def test_other_shapes_are_refused_with_the_state_named(self, stored):
+        with pytest.raises(ConfigError, match=r"'model' does not fit this configuration .*size mismatch"):
+            checkpoint.load(stored, make_states(0, inputs=5))
+
+    def test_another_network_is_refused(self, stored):
+        with pytest.raises(ConfigError, match="'model' does not fit"):
+            checkpoint.load(stored, {"model": nn.Linear(6, 4)})
+
+    def test_an_optimizer_of_another_network_is_refused(self, stored):
+        with pytest.raises(ConfigError, match="'adam' does not fit"):
+            checkpoint.load(stored, {"adam": torch.optim.Adam(nn.Linear(6, 4).parameters())})
+
+
+class Touch:
+    """Unpickling this makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return os.system, (f"touch '{self.path}'",)
+
+
+class TestMalice:
+    def test_the_attack_works_on_a_plain_reader(self, tmp_path):
+        mark = tmp_path / "ran"
+        pickle.loads(pickle.dumps(Touch(mark)))
+        assert mark.exists()
+
+    @pytest.mark.parametrize("where", ["top", "state", "legacy", "bare"])
+    def test_code_in_a_checkpoint_is_refused_and_does_not_run(self, tmp_path, where):
+        mark, path = tmp_path / "ran", tmp_path / "checkpoint-00000001.pt"
+        attack = Touch(mark)
+        good = {"schema": checkpoint.SCHEMA, "step": 1, "states": {"counter": {"uses": 1}}}
+        if where == "bare":
+            path.write_bytes(pickle.dumps({**good, "step": attack}))
+        else:
+            bad = {**good, "states": {"counter": {"uses": attack}}} if where == "state" else {**good, "step": attack}
+            torch.save(bad, path, _use_new_zipfile_serialization=where != "legacy")
+        counter = Counter(untouched=True)
+        with pytest.raises(ConfigError, match=path.name):
+            checkpoint.load(path, {"counter": counter})
+        assert not mark.exists()
+        assert counter.values == {"untouched": True}
+
+    def test_a_replaced_pickle_inside_the_zip_is_refused(self, stored, tmp_path):
+        mark, path = tmp_path / "ran", tmp_path / "checkpoint-00000009.pt"
+        with zipfile.ZipFile(stored) as old, zipfile.ZipFile(path, "w") as new:
+            for name in old.namelist():
+                content = pickle.dumps(Touch(mark), 2) if name.endswith("data.pkl") else old.read(name)
+                new.writestr(name, content)
+        with pytest.raises(ConfigError, match=path.name):
+            checkpoint.load(path, make_states(0))
+        assert not mark.exists()
+
+
+class TestJson:
+    def test_values_come_back(self, tmp_path):
+        values = {"a": [1, None, "ä"], "b": 0.1}
+        checkpoint.write_json(tmp_path / "x.json", values)
+        assert checkpoint.read_json(tmp_path / "x.json") == values
+
+    @pytest.mark.parametrize("content", [b"", b"{", b'{"a": 1', b"\xff\xfe\x00"])
+    def test_damage_is_refused(self, tmp_path, content):
+        (tmp_path / "x.json").write_bytes(content)
+        with pytest.raises(ConfigError, match=r"x\.json"):
+            checkpoint.read_json(tmp_path / "x.json")
+
+    def test_a_missing_file_is_refused(self, tmp_path):
+        with pytest.raises(ConfigError, match=r"x\.json"):
+            checkpoint.read_json(tmp_path / "x.json")
+
+
+TENSORS = {
+    "images": torch.arange(24, dtype=torch.uint8).view(2, 3, 2, 2),
+    "labels": torch.tensor([0, 1]),
+    "soft": torch.tensor([[0.1, -2.0]], dtype=torch.float16),
+    "scalar": torch.tensor(3),
+    "empty": torch.zeros(0, 4),
+}
+METADATA = {"kind": "set", "names": ["ä", 'b"c'], "nested": {"seed": 1, "none": None, "lr": 0.1}}
+
+
+class TestTensors:
+    @pytest.fixture
+    def path(self, tmp_path: Path) -> Path:
+        path = tmp_path / "set.safetensors"
+        checkpoint.save_tensors(path, TENSORS, METADATA)
+        return path
+
+    def test_tensors_and_metadata_come_back(self, path):
+        tensors, metadata = checkpoint.load_tensors(path)
+        assert metadata == METADATA
+        assert_same(tensors, TENSORS)
+        assert {name: value.dtype for name, value in tensors.items()} == {n: v.dtype for n, v in TENSORS.items()}
+        assert files(path.parent) == {path.name}
+
+    def test_views_and_parameters_can_be_stored(self, tmp_path):
+        path = tmp_path / "x.safetensors"
+        base = torch.arange(12.0).view(3, 4)
+        weight = nn.Parameter(base.clone())
+        checkpoint.save_tensors(path, {"transposed": base.t(), "weight": weight}, {})
+        tensors, _ = checkpoint.load_tensors(path)
+        assert torch.equal(tensors["transposed"], base.t())
+        assert torch.equal(tensors["weight"], base)
+
+    @pytest.mark.parametrize("tenth", range(10))
+    def test_a_truncated_file_is_refused(self, path, tenth):
+        whole = path.read_bytes()
+        path.write_bytes(whole[: len(whole) * tenth // 10])
+        with pytest.raises(ConfigError, match=path.name):
+            checkpoint.load_tensors(path)
+
+    @pytest.mark.parametrize("length", [0, 1, 2**20, 2**40, 2**64 - 1])
+    def test_a_header_that_lies_about_its_length_is_refused(self, path, length):
+        path.write_bytes(struct.pack("<Q", length) + path.read_bytes()[8:])
+        with pytest.raises(ConfigError, match=path.name):
+            checkpoint.load_tensors(path)
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"shape": [2, 3, 2, 3]},
+            {"data_offsets": [0, 10**12]},
+            {"data_offsets": [8, 4]},
+            {"dtype": "Q9"},
+            {"shape": [-1]},
+            {"shape": [2**40, 2**40]},
+        ],
+    )
+    def test_a_header_that_lies_about_a_tensor_is_refused(self, path, change):
+        whole = path.read_bytes()
+        (length,) = struct.unpack("<Q", whole[:8])
+        header = json.loads(whole[8 : 8 + length])
+        header["images"] |= change
+        text = json.dumps(header).encode()
+        path.write_bytes(struct.pack("<Q", len(text)) + text + whole[8 + length :])
+        with pytest.raises(ConfigError, match=path.name):
+            checkpoint.load_tensors(path)
+
+    @pytest.mark.parametrize("metadata", [None, {}, {"format": "pt"}])
+    def test_another_programs_file_is_refused(self, tmp_path, metadata):
+        path = tmp_path / "other.safetensors"
+        save_file({"x": torch.zeros(1)}, path, metadata=metadata)
+        with pytest.raises(ConfigError, match=r"other\.safetensors was not written by gdd"):
+            checkpoint.load_tensors(path)
+
+    def test_metadata_that_is_no_json_is_refused(self, tmp_path):
+        path = tmp_path / "other.safetensors"
+        save_file({"x": torch.zeros(1)}, path, metadata={"gdd": "{"})
+        with pytest.raises(ConfigError, match=r"other\.safetensors"):
+            checkpoint.load_tensors(path)
+
+    def test_a_missing_file_is_named(self, tmp_path):
+        with pytest.raises(ConfigError, match=r"x\.safetensors does not exist"):
+            checkpoint.load_tensors(tmp_path / "x.safetensors")
+
+    def test_a_folder_is_refused(self, tmp_path):
+        with pytest.raises(ConfigError, match=tmp_path.name):
+            checkpoint.load_tensors(tmp_path)

@@ -1,0 +1,231 @@
+import ast
+import json
+from dataclasses import FrozenInstanceError, fields, is_dataclass, replace
+from pathlib import Path
+
+import pytest
+
+import gdd.config
+from gdd.config import (
+    Config,
+    ConfigError,
+    DataConfig,
+    EvaluateConfig,
+    GanConfig,
+    PoolConfig,
+    PretrainConfig,
+    RefineConfig,
+    RunConfig,
+    config_hash,
+    to_plain,
+)
+
+SECTIONS = {
+    "data": DataConfig,
+    "gan": GanConfig,
+    "pretrain": PretrainConfig,
+    "pool": PoolConfig,
+    "refine": RefineConfig,
+    "evaluate": EvaluateConfig,
+    "run": RunConfig,
+}
+NAN, INF = float("nan"), float("inf")
+
+OUT_OF_RANGE = [
+    ("data.val_fraction", (0.0, -0.1, 0.51, 1.0, NAN)),
+    ("data.size", ((15, 32), (32, 15), (0, 0))),
+    ("gan.width", (3, 0, -4)),
+    ("gan.noise_dim", (0, -1)),
+    ("gan.aux_weight", (-0.1, NAN)),
+    ("gan.gradient_penalty", (-1.0,)),
+    ("gan.r1", (-1.0,)),
+    ("gan.r1_every", (0,)),
+    ("gan.beta1", (-0.1, 1.0, NAN)),
+    ("gan.beta2", (-0.1, 1.0)),
+    ("gan.ema_decay", (-0.1, 1.0)),
+    ("pretrain.steps", (0, -1)),
+    ("pretrain.batch_size", (1, 0)),
+    ("pretrain.lr", (0.0, -1e-4, NAN)),
+    ("pool.members", ((),)),
+    ("pool.weights", ((1.0,), (1.0, 1.0, 1.0, 1.0), (1.0, -1.0, 1.0), (0.0, 0.0, 0.0))),
+    ("pool.redraw_every", (0,)),
+    ("pool.steps_before", (-1,)),
+    ("pool.steps_between", (-1,)),
+    ("pool.max_accuracy", (0.0, 1.01, NAN)),
+    ("pool.batch_size", (1,)),
+    ("pool.lr", (0.0, -0.1)),
+    ("refine.steps", (0,)),
+    ("refine.batch_size", (1,)),
+    ("refine.lr", (0.0, NAN)),
+    ("refine.tau", (0.0, -1.0, NAN)),
+    ("refine.weight", (-0.01, NAN)),
+    ("evaluate.ipc", ((), (0,), (10, -1))),
+    ("evaluate.protocols", ((),)),
+    ("evaluate.archs", ((),)),
+    ("evaluate.seeds", ((), (-1,), (0, -2))),
+    ("evaluate.all_epochs", (0, -3)),
+    ("evaluate.alpha", (-0.1, 1.1, NAN)),
+    ("evaluate.temperature", (0.0, -1.0, NAN)),
+    ("run.max_minutes", (0.0, -1.0)),
+    ("run.log_every", (0,)),
+    ("run.grid_every", (0,)),
+    ("run.save_every", (0,)),
+    ("run.keep", (0, -1)),
+    ("seed", (-1,)),
+    ("name", ("", ".", "..", "a/b", "../a", "/a", "a/")),
+]
+
+ON_THE_EDGE = [
+    ("data.val_fraction", 0.5),
+    ("data.size", (16, 16)),
+    ("gan.width", 4),
+    ("gan.noise_dim", 1),
+    ("gan.r1", 0.0),
+    ("gan.aux_weight", 0.0),
+    ("gan.gradient_penalty", 0.0),
+    ("gan.beta1", 0.0),
+    ("gan.ema_decay", 0.0),
+    ("gan.r1_every", 1),
+    ("pretrain.steps", 1),
+    ("pretrain.batch_size", 2),
+    ("pool.weights", (0.0, 0.0, 0.1)),
+    ("pool.steps_before", 0),
+    ("pool.steps_between", 0),
+    ("pool.max_accuracy", 1.0),
+    ("refine.weight", 0.0),
+    ("evaluate.alpha", 0.0),
+    ("evaluate.alpha", 1.0),
+    ("evaluate.all_epochs", 1),
+    ("evaluate.ipc", (1,)),
+    ("run.keep", 1),
+    ("seed", 0),
+    ("name", "a.b"),
+]
+
+
+def make(key: str, value: object) -> object:
+    section, _, field = key.rpartition(".")
+    return (SECTIONS[section] if section else Config)(**{field: value})
+
+
+@pytest.mark.parametrize("part", [*SECTIONS.values(), Config])
+def test_the_defaults_can_be_built(part):
+    assert part() == part()
+
+
+@pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in OUT_OF_RANGE for value in values])
+def test_an_out_of_range_value_is_refused_by_its_key(key, value):
+    with pytest.raises(ConfigError) as error:
+        make(key, value)
+    assert str(error.value).startswith(f"{key} is {value!r}, expected ")
+
+
+@pytest.mark.parametrize(("key", "value"), ON_THE_EDGE)
+def test_the_ends_of_a_range_belong_to_it(key, value):
+    assert getattr(make(key, value), key.rpartition(".")[2]) == value
+
+
+def test_every_number_with_a_range_is_tried():
+    # All fields but these are checked when the object is made; these are choices, paths, switches or names.
+    free = {"data.name", "data.root", "data.channels", "data.download", "gan.loss", "gan.augment", "method", "score"}
+    free |= {f"refine.{name}" for name in ("pretrained", "match", "standardize", "tau_mode", "discriminator", "augment")}
+    free |= {f"evaluate.{name}" for name in ("sources", "recipe", "augment", "teacher", "teacher_arch")}
+    free |= {"run.root", "run.overwrite"}
+    every = {f"{section}.{field.name}" for section, part in SECTIONS.items() for field in fields(part)}
+    every |= {field.name for field in fields(Config)} - set(SECTIONS)
+    assert every - free == {key for key, _ in OUT_OF_RANGE}
+
+
+def test_settings_that_cannot_go_together_are_refused():
+    with pytest.raises(ConfigError, match=r"^refine\.tau is 3\.0"):
+        RefineConfig(match="log_mse", tau=3.0)
+    RefineConfig(match="log_mse")
+    with pytest.raises(ConfigError, match=r"^evaluate\.augment is 'dsa'"):
+        EvaluateConfig(recipe="dim", augment="dsa")
+    EvaluateConfig(recipe="dim")
+
+
+def test_a_config_error_is_a_value_error():
+    assert issubclass(ConfigError, ValueError)
+
+
+@pytest.mark.parametrize("part", [*SECTIONS.values(), Config])
+def test_every_part_is_frozen(part):
+    made = part()
+    for field in fields(part):
+        with pytest.raises(FrozenInstanceError):
+            setattr(made, field.name, getattr(made, field.name))
+
+
+def other(value: object) -> object:
+    """Return another valid value of the same kind."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return value + 1
+    if isinstance(value, float):
+        return value / 2 if value else 0.5
+    if isinstance(value, str):
+        return value + "x"
+    if isinstance(value, Path):
+        return value / "x"
+    if isinstance(value, tuple):
+        return (*value, *value)
+    raise AssertionError(value)
+
+
+OPTIONAL = {"size": (16, 16), "channels": 1, "pretrained": Path("x"), "all_epochs": 1, "max_minutes": 1.0}
+TOGETHER = {"members": {"members": ("mlp",)}, "weights": {"weights": (1.0, 2.0, 1.0)}, "sources": {"sources": ("x",)}}
+
+
+@pytest.mark.parametrize(
+    ("section", "field"),
+    [(section, field.name) for section, part in SECTIONS.items() for field in fields(part)],
+)
+def test_the_hash_changes_with_any_value(section, field):
+    default = Config()
+    part = getattr(default, section)
+    value = getattr(part, field)
+    change = TOGETHER.get(field) or {field: OPTIONAL[field] if value is None else other(value)}
+    changed = replace(default, **{section: replace(part, **change)})
+    assert config_hash(changed) != config_hash(default)
+    assert config_hash(getattr(changed, section)) != config_hash(part)
+
+
+def test_the_hash_changes_with_nothing_else():
+    assert config_hash(Config()) == config_hash(Config(gan=GanConfig(), seed=0))
+    assert config_hash({"a": 1, "b": 2}) == config_hash({"b": 2, "a": 1})
+    assert config_hash(Config()) == config_hash(to_plain(Config()))
+    assert len(config_hash(Config())) == 16
+    int(config_hash(Config()), 16)
+
+
+def test_the_hash_tells_parts_and_their_order():
+    assert len({config_hash(1, 2), config_hash(2, 1), config_hash(12), config_hash([1, 2]), config_hash("1", "2")}) == 5
+
+
+def test_plain_values_are_json_and_come_back_the_same():
+    config = Config(refine=RefineConfig(pretrained=Path("a/b")), data=DataConfig(size=(16, 24)))
+    plain = to_plain(config)
+    assert json.loads(json.dumps(plain, allow_nan=False)) == plain
+    assert plain["refine"]["pretrained"] == "a/b"
+    assert plain["data"]["size"] == [16, 24]
+    assert plain["data"]["channels"] is None
+    assert set(plain) == {field.name for field in fields(Config)}
+    assert {key for key, value in plain.items() if isinstance(value, dict)} == set(SECTIONS)
+
+
+def test_every_field_is_documented():
+    tree = ast.parse(Path(gdd.config.__file__).read_text())
+    documented = {}
+    for part in (node for node in tree.body if isinstance(node, ast.ClassDef)):
+        for statement, after in zip(part.body, [*part.body[1:], None], strict=True):
+            if isinstance(statement, ast.AnnAssign):
+                text = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) and after.value.value
+                documented[f"{part.name}.{ast.unparse(statement.target)}"] = bool(text and str(text).strip())
+    parts = [part for part in vars(gdd.config).values() if isinstance(part, type) and is_dataclass(part)]
+    expected = {f"{part.__name__}.{field.name}" for part in parts for field in fields(part)}
+    assert set(documented) == expected
+    # A section is documented by its own class.
+    assert all(part.__doc__ for part in parts)
+    assert {key for key, has_text in documented.items() if not has_text} <= {f"Config.{name}" for name in SECTIONS}

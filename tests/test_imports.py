@@ -1,0 +1,109 @@
+"""The import order of docs/architecture.md, and what may stand only in certain files."""
+
+import ast
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import gdd
+
+PACKAGE = Path(gdd.__file__).parent
+MODULES = sorted(PACKAGE.rglob("*.py"))
+MOST_LINES = 350
+
+# Left to right only. A new module or folder directly below gdd/ needs a place here.
+ORDER = (
+    *("config", "rng", "checkpoint", "losses"),
+    *("run", "data", "models", "synth", "training", "evaluation"),
+    *("stages", "dryrun", "cli"),
+)
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(PACKAGE))
+
+
+def place_of(path: Path) -> str:
+    """Return the module or folder directly below gdd/ that a file belongs to."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_places(source: str) -> set[str]:
+    """Return which modules and folders below gdd/ a file imports, also inside functions."""
+    places = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"relative import in line {node.lineno}"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        places |= {name.split(".")[1] for name in names if name.startswith("gdd.")}
+    return places - {"__version__"}
+
+
+def wrong_imports(place: str, source: str) -> list[str]:
+    return [other for other in imported_places(source) if ORDER.index(other) > ORDER.index(place)]
+
+
+@pytest.mark.parametrize(
+    ("place", "source"),
+    [
+        ("config", "from gdd import rng"),
+        ("rng", "from gdd.checkpoint import save"),
+        ("losses", "import gdd.data.pixels"),
+        ("losses", "from gdd.run import Run"),
+        ("training", "def f():\n    from gdd.evaluation import report"),
+        ("synth", "if TYPE_CHECKING:\n    from gdd.training.gan import Gan"),
+        ("data", "from gdd import config, models"),
+    ],
+)
+def test_the_check_finds_an_import_to_the_right(place, source):
+    assert wrong_imports(place, source)
+
+
+def test_the_check_lets_imports_to_the_left_pass():
+    assert not wrong_imports("synth", "import torch\nfrom gdd import __version__, checkpoint\nimport gdd.models.gan")
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if path != PACKAGE / "__init__.py"], ids=name_of)
+def test_imports_go_from_left_to_right(path):
+    assert wrong_imports(place_of(path), path.read_text()) == []
+
+
+def test_the_package_itself_imports_nothing():
+    assert imported_places((PACKAGE / "__init__.py").read_text()) == set()
+
+
+def test_no_file_is_longer_than_one_can_hold_in_the_head():
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "*.py"], cwd=PACKAGE.parent, capture_output=True, text=True
+    )
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    paths = [PACKAGE.parent / name for name in listed.stdout.split("\0") if name and not name.startswith("tests/")]
+    lengths = {str(path): len(path.read_text().splitlines()) for path in {*paths, *MODULES} if path.exists()}
+    assert lengths
+    assert {path: lines for path, lines in lengths.items() if lines > MOST_LINES} == {}
+
+
+def ways_out(source: str) -> list[str]:
+    """Return calls that print, exit, or name a device."""
+    calls = [ast.unparse(node.func) for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    banned = ("print", "sys.exit", "exit", "quit", "os._exit")
+    raised = [ast.unparse(node) for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Raise)]
+    return [call for call in calls if call in banned or call.endswith(".cuda")] + [
+        text for text in raised if "SystemExit" in text
+    ]
+
+
+@pytest.mark.parametrize("source", ["print(1)", "def f():\n    sys.exit(2)", "x = net.to(0).cuda()", "raise SystemExit"])
+def test_the_check_finds_prints_exits_and_fixed_devices(source):
+    assert ways_out(source)
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if path != PACKAGE / "cli.py"], ids=name_of)
+def test_only_the_command_line_prints_or_exits(path):
+    assert ways_out(path.read_text()) == []
