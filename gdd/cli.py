@@ -1,6 +1,7 @@
 """One parser for the three scripts and the console command `gdd`; the only place that prints and exits."""
 
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -79,8 +80,7 @@ def _run_stage(command: str, config: Config, dry_run: bool, console: Console) ->
             stages.distill(config, dataset, accelerator)
         if command == "evaluate" or (command == "distill" and config.score):
             _, rows = stages.evaluate(config, dataset, accelerator)
-            if accelerator.is_main_process:
-                console.print(report.table(rows))
+            console.print(report.table(rows))
     except OutOfTime as stop:
         console.print(str(stop))
     finally:
@@ -142,7 +142,8 @@ def parse_config(arguments: Sequence[str]) -> Config:
 
 def run(command: str, arguments: Sequence[str], program: str) -> None:
     """Parse and do one command; ConfigError and ArgumentError are the user's mistakes."""
-    console = Console()
+    # Only the first of several processes speaks.
+    console = Console(quiet=os.environ.get("RANK", "0") != "0")
     if command in TOOLS:
         make_parser, act = TOOLS[command]
         parser = make_parser(program)
@@ -167,7 +168,8 @@ def main(arguments: Sequence[str] | None = None, program: str = "gdd") -> int:
     """Run a command line such as `["sample", "runs/digits/refine", "--ipc", "10"]` and return the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     commands = [*STAGES, *TOOLS, "report"]
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING
+    logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
     errors = Console(stderr=True, soft_wrap=True, highlight=False)
     try:
         if not given or given[0] in ("-h", "--help"):

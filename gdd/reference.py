@@ -26,7 +26,7 @@ def fields(source: str) -> dict[str, list[tuple[str, str, str, str]]]:
         for field, text in zip(node.body, node.body[1:], strict=False):
             if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and field.value is not None:
                 values = [ast.unparse(part) for part in (field.target, field.annotation, field.value)]
-                found.setdefault(node.name, []).append((*values, ast.literal_eval(text.value)))  # type: ignore[arg-type]
+                found.setdefault(node.name, []).append((*values, ast.literal_eval(text.value)))
     return found
 
 

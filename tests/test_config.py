@@ -128,7 +128,9 @@ def test_the_ends_of_a_range_belong_to_it(key, value):
 def test_every_number_with_a_range_is_tried():
     # All fields but these are checked when the object is made; these are choices, paths, switches or names.
     free = {"data.name", "data.root", "data.channels", "data.download", "gan.loss", "gan.augment", "method", "score"}
-    free |= {f"refine.{name}" for name in ("pretrained", "match", "standardize", "tau_mode", "discriminator", "augment")}
+    free |= {
+        f"refine.{name}" for name in ("pretrained", "match", "standardize", "tau_mode", "discriminator", "augment")
+    }
     free |= {f"evaluate.{name}" for name in ("sources", "recipe", "augment", "teacher", "teacher_arch")}
     free |= {"run.root", "run.overwrite"}
     every = {f"{section}.{field.name}" for section, part in SECTIONS.items() for field in fields(part)}

@@ -78,9 +78,7 @@ def test_the_package_itself_imports_nothing():
 
 
 def test_no_file_is_longer_than_one_can_hold_in_the_head():
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "*.py"], cwd=PACKAGE.parent, capture_output=True, text=True
-    )
+    listed = subprocess.run(["git", "ls-files", "-z", "*.py"], cwd=PACKAGE.parent, capture_output=True, text=True)
     if listed.returncode:
         pytest.skip("not a git checkout")
     paths = [PACKAGE.parent / name for name in listed.stdout.split("\0") if name and not name.startswith("tests/")]
@@ -99,7 +97,9 @@ def ways_out(source: str) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("source", ["print(1)", "def f():\n    sys.exit(2)", "x = net.to(0).cuda()", "raise SystemExit"])
+@pytest.mark.parametrize(
+    "source", ["print(1)", "def f():\n    sys.exit(2)", "x = net.to(0).cuda()", "raise SystemExit"]
+)
 def test_the_check_finds_prints_exits_and_fixed_devices(source):
     assert ways_out(source)
 

@@ -92,7 +92,16 @@ def test_seeded_does_not_depend_on_the_global_state():
 SEEDERS = {"manual_seed", "manual_seed_all", "seed", "seed_all", "set_seed", "default_rng", "RandomState"}
 TORCH_DRAWS = {"rand", "randn", "randint", "randperm", "multinomial", "bernoulli", "normal", "poisson"}
 LIKE_DRAWS = {"rand_like", "randn_like", "randint_like"}
-IN_PLACE_DRAWS = {"bernoulli_", "cauchy_", "exponential_", "geometric_", "log_normal_", "normal_", "random_", "uniform_"}
+IN_PLACE_DRAWS = {
+    "bernoulli_",
+    "cauchy_",
+    "exponential_",
+    "geometric_",
+    "log_normal_",
+    "normal_",
+    "random_",
+    "uniform_",
+}
 
 
 def forbidden_calls(source: str) -> list[str]:

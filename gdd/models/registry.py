@@ -132,7 +132,7 @@ def parse(text: str) -> Arch:
         if field in chosen:
             raise ConfigError(f"network {text!r} sets its {field} twice")
         chosen[field] = value
-    values = {"norm": "none", "depth": None, "pooling": None, **family.defaults, **chosen}
+    values = {"norm": "none", "activation": "relu", "depth": None, "pooling": None, **family.defaults, **chosen}
     if values["width"] < SMALLEST_WIDTH:
         raise ConfigError(f"network {text!r} has width {values['width']}, the smallest is {SMALLEST_WIDTH}")
     if values["depth"] == 0:

@@ -38,8 +38,13 @@ def observe(step: Step, gan: Gan, monitor: Monitor) -> None:
         step.images = monitor.grid(images)
 
 
-def finish(run: Run, config: Config, dataset: Dataset, gan: Gan, monitor: Monitor, stage: str) -> Path:
-    """Write the averaged generator and its grid, and return the generator's path."""
+def finish(
+    run: Run, config: Config, dataset: Dataset, gan: Gan, monitor: Monitor, stage: str, seconds_before: float = 0.0
+) -> Path:
+    """Write the averaged generator and its grid, and return the generator's path.
+
+    The file's `seconds` are what it took from real images to this generator: `seconds_before` and this stage.
+    """
     if run.is_main:
         provenance = {
             "method": "gan" if stage == STAGE else config.method,
@@ -47,7 +52,7 @@ def finish(run: Run, config: Config, dataset: Dataset, gan: Gan, monitor: Monito
             "seed": config.seed,
             "fingerprint": run.fingerprint,
             "data": dataset.fingerprint,
-            "seconds": run.seconds,
+            "seconds": round(seconds_before + run.seconds, 1),
             "config": to_plain(config),
         }
         artifact.save(run.folder, gan.averaged_generator, dataset.spec, config.gan.width, provenance)

@@ -77,4 +77,4 @@ def refine(config: Config, dataset: Dataset, run: Run, pretrained: Path) -> Path
         if settings.discriminator == "trained":
             step.record(gan.discriminator_step(step.index, u8_to_pm1(images_u8), labels))
         observe(step, gan, monitor)
-    return finish(run, config, dataset, gan, monitor, STAGE)
+    return finish(run, config, dataset, gan, monitor, STAGE, artifact.load(pretrained).provenance["seconds"])

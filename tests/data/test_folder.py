@@ -101,9 +101,7 @@ class TestFolder:
         opened = open_dataset("folder", tmp_path)
         for name in "ab":
             save_image(tmp_path / "test" / name / "000.png", constant(7, height=4, width=12))
-        with pytest.raises(
-            ConfigError, match=r"test images of .* have shape \(3, 4, 12\), train images have"
-        ):
+        with pytest.raises(ConfigError, match=r"test images of .* have shape \(3, 4, 12\), train images have"):
             opened.test()
 
     def test_statistics_are_those_of_the_pixels(self, tmp_path: Path) -> None:

@@ -27,7 +27,11 @@ class TestScores:
     @pytest.mark.parametrize(
         ("kind", "discriminator", "generator"),
         [
-            ("ns", (softplus(-2) + softplus(0)) / 2 + (softplus(-3) + softplus(1)) / 2, (softplus(3) + softplus(-1)) / 2),
+            (
+                "ns",
+                (softplus(-2) + softplus(0)) / 2 + (softplus(-3) + softplus(1)) / 2,
+                (softplus(3) + softplus(-1)) / 2,
+            ),
             ("hinge", (0 + 1) / 2 + (0 + 2) / 2, 1.0),
             ("wgan-gp", -1 - 1, 1.0),
         ],

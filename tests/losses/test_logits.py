@@ -111,7 +111,9 @@ class TestSkdProperties:
         real, synthetic = random_logits(seed), random_logits(seed + 1)
         shifts = shift * torch.arange(1, 7, dtype=torch.float64)[:, None]
         expected = skd(real, synthetic, 2.0, mode, standardized).item()
-        assert skd(real + shifts, synthetic - shifts, 2.0, mode, standardized).item() == pytest.approx(expected, abs=1e-9)
+        assert skd(real + shifts, synthetic - shifts, 2.0, mode, standardized).item() == pytest.approx(
+            expected, abs=1e-9
+        )
 
 
 @pytest.mark.parametrize("mode", ["divide", "multiply"])

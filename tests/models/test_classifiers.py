@@ -179,9 +179,7 @@ def test_group_norm_has_four_groups():
     x = maps()
     groups = x.view(5, 4, 2, 6, 4)
     over = (2, 3, 4)
-    expected = (groups - groups.mean(over, keepdim=True)) / (
-        groups.var(over, keepdim=True, correction=0) + 1e-5
-    ).sqrt()
+    expected = (groups - groups.mean(over, keepdim=True)) / (groups.var(over, keepdim=True, correction=0) + 1e-5).sqrt()
     torch.testing.assert_close(make_norm("group", 8, (6, 4))(x), expected.view_as(x), atol=1e-5, rtol=1e-4)
 
 
