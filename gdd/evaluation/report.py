@@ -75,7 +75,7 @@ def estimate(values: Sequence[float]) -> Estimate:
     if n < 2:
         return Estimate(values[0], math.nan, math.nan, n)
     std = statistics.stdev(values)
-    return Estimate(statistics.fmean(values), std, float(stats.t.ppf(0.95, n - 1)) * std / math.sqrt(n), n)
+    return Estimate(statistics.fmean(values), std, float(stats.t.ppf(0.975, n - 1)) * std / math.sqrt(n), n)
 
 
 def read_rows(folder: Path) -> list[Row]:
