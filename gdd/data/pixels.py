@@ -21,12 +21,15 @@ class Normalizer:
         self.mean = torch.tensor(mean, device=device).view(1, -1, 1, 1)
         self.std = torch.tensor(std, device=device).view(1, -1, 1, 1)
 
+    def from_unit(self, images_unit: Tensor) -> Tensor:
+        return (images_unit - self.mean) / self.std
+
     def from_u8(self, images_u8: Tensor) -> Tensor:
-        return (images_u8.float() / 255 - self.mean) / self.std
+        return self.from_unit(u8_to_unit(images_u8))
 
     def from_pm1(self, images_pm1: Tensor) -> Tensor:
         """Differentiable: stage 2 sends gradients through it into the generator."""
-        return ((images_pm1 + 1) / 2 - self.mean) / self.std
+        return self.from_unit((images_pm1 + 1) / 2)
 
 
 def u8_to_pm1(images_u8: Tensor) -> Tensor:

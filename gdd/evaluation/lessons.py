@@ -35,7 +35,7 @@ def to_std(images: Tensor, normalize: Normalizer) -> Tensor:
     """Return uint8 or [0, 1]-scale images in classifier space."""
     if images.dtype == torch.uint8:
         return normalize.from_u8(images)
-    return (images - normalize.mean) / normalize.std
+    return normalize.from_unit(images)
 
 
 class Fixed:
