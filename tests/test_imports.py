@@ -16,7 +16,7 @@ MOST_LINES = 350
 ORDER = (
     *("config", "rng", "checkpoint", "losses"),
     *("run", "data", "models", "synth", "training", "evaluation"),
-    *("stages", "dryrun", "cli"),
+    *("stages", "dryrun", "reference", "cli"),
 )
 
 
@@ -45,6 +45,7 @@ def imported_places(source: str) -> set[str]:
 
 
 def wrong_imports(place: str, source: str) -> list[str]:
+    assert place in ORDER, f"give {place} a place in ORDER"
     return [other for other in imported_places(source) if ORDER.index(other) > ORDER.index(place)]
 
 

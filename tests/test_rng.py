@@ -74,9 +74,14 @@ def test_seeded_seeds_the_global_generator_and_restores_it():
 
 def test_seeded_restores_the_global_state_after_an_error():
     before = torch.get_rng_state()
-    with pytest.raises(RuntimeError, match="inside"), seeded(0, "init"):
-        torch.rand(4)
-        raise RuntimeError("inside")
+
+    def fail() -> None:
+        with seeded(0, "init"):
+            torch.rand(4)
+            raise RuntimeError("inside")
+
+    with pytest.raises(RuntimeError, match="inside"):
+        fail()
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -116,9 +121,8 @@ def forbidden_calls(source: str) -> list[str]:
         text, name = ast.unparse(node.func), ast.unparse(node.func).rpartition(".")[2]
         given = any(keyword.arg == "generator" for keyword in node.keywords)
         draws = (text.startswith("torch.") and name in TORCH_DRAWS | LIKE_DRAWS) or name in IN_PLACE_DRAWS
-        if name in SEEDERS or text.startswith(("np.random.", "numpy.random.")) or text == "os.urandom":
-            found.append(text)
-        elif draws and not given:
+        seeds = name in SEEDERS or text.startswith(("np.random.", "numpy.random.")) or text == "os.urandom"
+        if seeds or (draws and not given):
             found.append(text)
     return found
 
@@ -151,7 +155,7 @@ def test_nothing_outside_rng_seeds_or_draws_globally(path):
 
 
 def test_rng_itself_never_reads_the_clock():
-    imports = [node for node in ast.walk(ast.parse((PACKAGE / "rng.py").read_text()))]
+    imports = list(ast.walk(ast.parse((PACKAGE / "rng.py").read_text())))
     modules = {name.name for node in imports if isinstance(node, ast.Import) for name in node.names}
     modules |= {node.module for node in imports if isinstance(node, ast.ImportFrom)}
     assert modules == {"hashlib", "collections.abc", "contextlib", "torch"}
