@@ -1,9 +1,11 @@
 """Named state objects in one file per step: written whole or not at all, read without running any code."""
 
+import errno
 import json
 import os
 import re
 import struct
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,7 +32,11 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Call `write` on a temporary neighbour, flush it to the disk, and rename it to `path`."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        write(temporary)
+        try:
+            write(temporary)
+        except (RuntimeError, SafetensorError) as error:  # how torch and safetensors tell of a full disk
+            reason = str(error).partition("\n")[0]
+            raise OSError(errno.EIO, f"writing failed ({reason})", str(path)) from error
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -78,6 +84,10 @@ def load(path: Path, states: Mapping[str, Stateful], device: torch.device | str 
         ConfigError: the file is missing, damaged, of another schema, lacks a state, or fits other networks.
     """
     try:
+        # Torch's reader skips the checksums that its writer stored.
+        with zipfile.ZipFile(path) as archive:
+            if (part := archive.testzip()) is not None:
+                raise ValueError(f"wrong checksum of {part}")
         content = torch.load(path, map_location=device, weights_only=True)
         schema, step, saved = content["schema"], content["step"], content["states"]
     except FileNotFoundError:
@@ -94,7 +104,7 @@ def load(path: Path, states: Mapping[str, Stateful], device: torch.device | str 
             raise ConfigError(f"{path} holds no state named {name!r}, only {sorted(saved)}")
         try:
             state.load_state_dict(saved[name])
-        except (RuntimeError, ValueError, KeyError) as error:
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise ConfigError(f"{path}: {name!r} does not fit this configuration ({reason})") from error
     return int(step)
@@ -114,7 +124,10 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
             header = json.loads(file.read(length))
-        return tensors, json.loads(header["__metadata__"]["gdd"])
+        metadata = json.loads(header["__metadata__"]["gdd"])
+        if not isinstance(metadata, dict):
+            raise KeyError("gdd")
+        return tensors, metadata
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist; a .safetensors file was expected there") from None
     except (SafetensorError, OSError, ValueError) as error:

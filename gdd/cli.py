@@ -25,7 +25,7 @@ STAGES = {
 def _stage_parser(program: str, description: str) -> ArgumentParser:
     parser = ArgumentParser(prog=program, description=description, exit_on_error=False)
     parser.add_argument("--config", action="config", help="YAML file of settings; flags after it win")
-    parser.add_argument("--dry_run", type=bool, default=False, help="say what would be done and stop")
+    parser.add_argument("--dry_run", action="store_true", help="say what would be done and stop")
     parser.add_class_arguments(Config, None, fail_untyped=True)
     return parser
 
@@ -65,14 +65,17 @@ def _run_stage(command: str, config: Config, dry_run: bool, console: Console) ->
     from gdd.evaluation import report
     from gdd.run import OutOfTime, make_accelerator
 
-    dataset = stages.open_data(config.data, config.seed)
+    accelerator = make_accelerator(config.run.threads)
+    with accelerator.local_main_process_first():  # it downloads or decodes, the others find the result
+        dataset = stages.open_data(config.data, config.seed)
     stages.check_networks(config, dataset.spec)
+    if command == "evaluate" or (command == "distill" and config.score):
+        stages.check_scoring(config, dataset)
     if dry_run:
         from gdd import dryrun
 
         console.print(dryrun.table(config, dataset.spec))
         return
-    accelerator = make_accelerator()
     try:
         if command == "train-gan":
             stages.train_gan(config, dataset, accelerator)
@@ -82,7 +85,7 @@ def _run_stage(command: str, config: Config, dry_run: bool, console: Console) ->
             _, rows = stages.evaluate(config, dataset, accelerator)
             console.print(report.table(rows))
     except OutOfTime as stop:
-        console.print(str(stop))
+        console.print(str(stop), markup=False)
     finally:
         accelerator.end_training()
 
@@ -129,15 +132,25 @@ def _sentence(error: Exception) -> str:
     return re.sub(r'^"([\w.]+)": ', r"\1: ", text)
 
 
+def _parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
+    try:
+        return parser.parse_args(list(arguments))
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"--config names a file that is no UTF-8 text ({error.reason})") from error
+
+
 def _config(parser: ArgumentParser, values: Namespace) -> Config:
-    made = parser.instantiate(values)
+    try:
+        made = parser.instantiate(values)
+    except TypeError as error:
+        raise ConfigError(f"a section or value of the config has the wrong type, such as null: {error}") from error
     return Config(**{name: getattr(made, name) for name in Config.__dataclass_fields__})
 
 
 def parse_config(arguments: Sequence[str]) -> Config:
     """Return the config of a stage's command line, such as `["--config", "configs/digits.yaml", "--seed", "1"]`."""
     parser = _stage_parser("gdd", "")
-    return _config(parser, parser.parse_args(list(arguments)))
+    return _config(parser, _parse(parser, arguments))
 
 
 def run(command: str, arguments: Sequence[str], program: str) -> None:
@@ -158,9 +171,9 @@ def run(command: str, arguments: Sequence[str], program: str) -> None:
         console.print(report.table(rows))
         return
     parser = _stage_parser(program, STAGES[command])
-    values = parser.parse_args(list(arguments))
+    values = _parse(parser, arguments)
     config = _config(parser, values)
-    console.print(parser.dump(values), style="dim", highlight=False)
+    console.print(parser.dump(values), style="dim", highlight=False, markup=False, soft_wrap=True)
     _run_stage(command, config, values.dry_run, console)
 
 
@@ -181,6 +194,10 @@ def main(arguments: Sequence[str] | None = None, program: str = "gdd") -> int:
         run(command, rest, program if program != "gdd" else f"gdd {command}")
     except (ConfigError, ArgumentError) as error:
         errors.print(f"{program}: {_sentence(error)}", markup=False)
+        return 2
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        errors.print(f"{program}: {error.filename or 'a file'} cannot be used ({reason})", markup=False)
         return 2
     return 0
 

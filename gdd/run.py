@@ -67,7 +67,7 @@ class Run:
         mark = self.folder / "config.json"
         try:
             if mark.exists():
-                found = checkpoint.read_json(mark).get("fingerprint")
+                found = self._found(mark)
                 if found != self.fingerprint and not self.settings.overwrite:
                     raise ConfigError(
                         f"{self.folder} holds a run of another configuration ({found}, this one is "
@@ -79,6 +79,14 @@ class Run:
             checkpoint.write_json(mark, {"fingerprint": self.fingerprint, "config": config})
         except OSError as error:
             raise ConfigError(f"{self.folder} cannot be written to ({error.strerror}); set run.root") from error
+
+    def _found(self, mark: Path) -> str | None:
+        try:
+            return str(checkpoint.read_json(mark)["fingerprint"])
+        except (ConfigError, KeyError, TypeError) as error:
+            if self.settings.overwrite:
+                return None
+            raise ConfigError(f"{mark} is damaged; add --run.overwrite true or choose another --name") from error
 
     @property
     def seconds(self) -> float:
@@ -124,11 +132,18 @@ class Run:
                 stop = self.out_of_time
                 if stop or step.done % self.settings.save_every == 0 or step.done == total:
                     meter.require_finite(step)
+                    self._require_finite_weights(states, step, title)
                     if self.is_main:
                         checkpoint.save(self.folder, step.done, states, self.settings.keep)
                     self.accelerator.wait_for_everyone()
                 if stop and step.done < total:
                     raise OutOfTime(f"{title}: stopped after step {step.done} of {total}; the same command goes on")
+
+    def _require_finite_weights(self, states: Mapping[str, Stateful], step: "Step", title: str) -> None:
+        """Losses are taken before the update, so they cannot vouch for the weights that it left."""
+        for name, state in states.items():
+            if isinstance(state, torch.nn.Module) and not all(bool(p.isfinite().all()) for p in state.parameters()):
+                raise Diverged(f"{title}: the weights of {name} are not finite after step {step.done}")
 
 
 class Step:
@@ -211,14 +226,27 @@ def drop_lines_after(path: Path, step: int) -> None:
     checkpoint.write_atomically(path, lambda temporary: temporary.write_text("".join(f"{x}\n" for x in kept)))
 
 
-def make_accelerator() -> Accelerator:
-    """Build the process's Accelerator, refusing a launch that started fewer processes than were asked for."""
+def make_accelerator(threads: int | None = None) -> Accelerator:
+    """Build the process's Accelerator, refusing a launch that started fewer processes than were asked for.
+
+    Args:
+        threads: CPU threads of this process; none shares the cores among the processes of this machine, for
+            `accelerate launch` would leave each with one.
+    """
     # Batch statistics of the generator stay each process's own; the checkpoint holds rank 0's.
-    accelerator = Accelerator(kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)])
+    # float32 whatever the user's accelerate config says: precision would change results without showing.
+    accelerator = Accelerator(
+        mixed_precision="no",
+        gradient_accumulation_steps=1,
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+    )
     asked = int(os.environ.get("WORLD_SIZE", "1"))
     if accelerator.num_processes != asked:
         raise ConfigError(
             f"WORLD_SIZE is {asked} but {accelerator.num_processes} process started; on CPUs use "
             "ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes N"
         )
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    torch.set_num_threads(threads or max(1, cores // local))
     return accelerator

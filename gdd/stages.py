@@ -12,9 +12,10 @@ from gdd.data import augment
 from gdd.data.readers import Dataset, open_dataset
 from gdd.data.spec import DatasetSpec
 from gdd.evaluation import grid, report
+from gdd.evaluation.protocol import open_sources
 from gdd.models import registry
 from gdd.run import Run
-from gdd.synth import artifact
+from gdd.synth import artifact, store
 from gdd.training import pretrain, refine
 
 logger = logging.getLogger(__name__)
@@ -43,11 +44,18 @@ def open_data(settings: DataConfig, seed: int) -> Dataset:
 def check_networks(config: Config, spec: DatasetSpec) -> None:
     """Build every named network without memory, so that a name or size that cannot be is refused at the start."""
     settings = config.evaluate
+    teachers = () if settings.teacher == "none" else (settings.teacher_arch,)
     with torch.device("meta"):
-        for name in (*config.pool.members, *settings.archs, settings.teacher_arch):
+        for name in (*config.pool.members, *settings.archs, *teachers):
             registry.build(name, spec.shape, spec.num_classes)
     for strategy in (config.gan.augment, config.refine.augment):
         augment.parse_strategy(strategy, spec.flip)
+
+
+def check_scoring(config: Config, dataset: Dataset) -> None:
+    """Refuse sources and IPC that cannot be scored, before hours of training; a run's own stages come later."""
+    named = [(text, text) for text in config.evaluate.sources]
+    open_sources(named, config.evaluate.ipc, dataset)
 
 
 def _open_run(config: Config, stage: str, fingerprint: str, accelerator: Accelerator) -> Run:
@@ -74,12 +82,26 @@ def train_gan(config: Config, dataset: Dataset, accelerator: Accelerator) -> Pat
 def distill(config: Config, dataset: Dataset, accelerator: Accelerator) -> Path:
     """Run stage 2, and stage 1 before it unless `refine.pretrained` names one; return stage 2's run folder."""
     start = config.refine.pretrained or train_gan(config, dataset, accelerator)
-    if not checkpoint.steps(start):
-        raise ConfigError(f"refine.pretrained is {str(start)!r}, expected a finished run folder of train_gan.py")
+    _check_start(config, dataset, start)
     run = _open_run(config, refine.STAGE, refine.fingerprint(config, dataset, start), accelerator)
     if not _finished(run):
         refine.refine(config, dataset, run, start)
     return run.folder
+
+
+def _check_start(config: Config, dataset: Dataset, start: Path) -> None:
+    """Refuse a stage 1 that is missing, is this run's own stage 2, or was made for other data or another GAN."""
+    if not checkpoint.steps(start):
+        raise ConfigError(f"refine.pretrained is {str(start)!r}, expected a finished run folder of train_gan.py")
+    if start.resolve() == (config.run.root / config.name / refine.STAGE).resolve():
+        raise ConfigError(f"refine.pretrained is {str(start)!r}, this run's own stage 2; choose another --name")
+    found = artifact.load(start)
+    store.check_matches(found.spec, dataset.spec, f"refine.pretrained {start}")
+    made = found.provenance["config"]["gan"]
+    for key in ("width", "noise_dim", "loss"):
+        value = getattr(config.gan, key)
+        if made[key] != value:
+            raise ConfigError(f"gan.{key} is {value!r}, but refine.pretrained {start} was made with {made[key]!r}")
 
 
 def own_sources(config: Config) -> list[tuple[str, str]]:

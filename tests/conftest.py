@@ -5,21 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from commands import TINY
 
 from gdd.cli import main
 
 # Two cores shared by OpenMP and pytest's own work are slower with two threads than with one.
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-TINY = [
-    *("--gan.width", "4", "--gan.noise_dim", "8", "--gan.r1_every", "2"),
-    *("--pretrain.steps", "6", "--pretrain.batch_size", "8", "--refine.steps", "4", "--refine.batch_size", "8"),
-    *("--pool.members", "[convnet3-w4, resnet10-w4]", "--pool.steps_before", "1", "--pool.steps_between", "1"),
-    *("--pool.batch_size", "8", "--pool.redraw_every", "2"),
-    *("--evaluate.archs", "[mlp-w4]", "--evaluate.seeds", "[0, 1]", "--evaluate.ipc", "[2]"),
-    *("--evaluate.all_epochs", "1", "--run.log_every", "2", "--run.grid_every", "3", "--run.save_every", "2"),
-]
 
 
 @pytest.fixture

@@ -18,7 +18,8 @@ def standardize(logits: Tensor, eps: float = 1e-7) -> Tensor:
     """
     centred = logits - logits.mean(dim=1, keepdim=True)
     variance = centred.square().mean(dim=1, keepdim=True)
-    constant = variance == 0
+    # Not `variance == 0`: the mean of ten times 0.1 rounds, and its error would be blown up to unit scale.
+    constant = logits.amax(dim=1, keepdim=True) == logits.amin(dim=1, keepdim=True)
     std = torch.where(constant, torch.ones_like(variance), variance).sqrt()
     return torch.where(constant, torch.zeros_like(centred), centred / (std + eps))
 

@@ -60,13 +60,17 @@ def load(path: Path) -> Artifact:
     tensors, metadata = checkpoint.load_tensors(path)
     if metadata.get("kind") != "generator":
         raise ConfigError(f"{path} holds a {metadata.get('kind')}, expected a generator")
-    spec = DatasetSpec.from_dict(metadata["spec"])
-    generator = Generator(spec.shape, spec.num_classes, **metadata["build"])
+    try:
+        spec = DatasetSpec.from_dict(metadata["spec"])
+        generator = Generator(spec.shape, spec.num_classes, **metadata["build"])
+        stated, provenance = metadata["hash"], dict(metadata["provenance"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"{path}: its header lacks or misstates {error}") from error
     try:
         generator.load_state_dict(tensors)
     except RuntimeError as error:
         raise ConfigError(f"{path}: the weights do not fit the generator that its header describes") from error
-    if tensor_hash(tensors) != metadata["hash"]:
+    if tensor_hash(tensors) != stated:
         raise ConfigError(f"{path}: the weights do not match the hash in its header; the file was changed")
     generator.eval().requires_grad_(False)
-    return Artifact(generator, spec, metadata["hash"], path.stat().st_size, metadata["provenance"])
+    return Artifact(generator, spec, metadata["hash"], path.stat().st_size, provenance)

@@ -1,5 +1,6 @@
 """Other programs' formats: image folders, npz arrays, and one picture of a set."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +26,26 @@ def _to_array(image_u8: Tensor) -> np.ndarray:
     return array[..., 0] if array.shape[2] == 1 else array
 
 
+def folder_names(class_names: tuple[str, ...]) -> list[str]:
+    """Return a folder name per class that leads nowhere else and sorts, as readers do, in the order of the labels."""
+    names = [re.sub(r"[/\\\0]", "_", name).lstrip(".") or "_" for name in class_names]
+    if names != sorted(set(names)):
+        digits = len(str(len(names) - 1))
+        names = [f"{index:0{digits}d}_{name}" for index, name in enumerate(names)]
+    return names
+
+
 def export_folder(synthetic: SyntheticSet, folder: Path) -> None:
     """Write `folder/train/<class>/<number>.png`, which gdd and torchvision's ImageFolder read."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder} is not an empty folder; name a new one")
-    counts = [0] * synthetic.spec.num_classes
+    names = folder_names(synthetic.spec.class_names)
+    counts = [0] * len(names)
     try:
-        for name in synthetic.spec.class_names:
+        for name in names:
             (folder / "train" / name).mkdir(parents=True)
         for image, label in zip(images_u8(synthetic), synthetic.labels.tolist(), strict=True):
-            file = folder / "train" / synthetic.spec.class_names[label] / f"{counts[label]:06d}.png"
+            file = folder / "train" / names[label] / f"{counts[label]:06d}.png"
             Image.fromarray(_to_array(image)).save(file)
             counts[label] += 1
     except OSError as error:

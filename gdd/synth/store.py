@@ -41,6 +41,10 @@ class SyntheticSet:
             raise ConfigError(f"the set's images are {tuple(self.images.shape)}, expected (N, *{self.spec.shape})")
         if self.images.dtype == torch.float32 and not bool(self.images.abs().max() < 50):
             raise ConfigError("the set's float images leave [-50, 50], expected values near [0, 1]")
+        if self.labels.ndim != 1 or self.labels.dtype != torch.int64:
+            raise ConfigError(
+                f"the set's labels are {self.labels.dtype} {tuple(self.labels.shape)}, expected int64 (N,)"
+            )
         if len(self.labels) != len(self.images) or len(self.labels) == 0:
             raise ConfigError(f"the set has {len(self.labels)} labels for {len(self.images)} images")
         if int(self.labels.min()) < 0 or int(self.labels.max()) >= self.spec.num_classes:
@@ -100,12 +104,15 @@ def load(path: Path) -> SyntheticSet:
     tensors, metadata = checkpoint.load_tensors(path)
     if metadata.get("kind") != "set":
         raise ConfigError(f"{path} holds a {metadata.get('kind')}, expected a set")
-    spec = DatasetSpec.from_dict(metadata["spec"])
     try:
+        spec = DatasetSpec.from_dict(metadata["spec"])
         images, labels, soft = tensors["images"], tensors["labels"], tensors.get("soft_labels")
         synthetic = SyntheticSet(images, labels, spec, metadata["ipc"], metadata["provenance"], soft)
-    except (KeyError, ConfigError) as error:
+        stated = metadata["hash"]
+    except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
-    if synthetic.hash != metadata["hash"]:
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"{path}: its header lacks or misstates {error}") from error
+    if synthetic.hash != stated:
         raise ConfigError(f"{path}: the content does not match the hash in its header; the file was changed")
     return synthetic

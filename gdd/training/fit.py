@@ -37,7 +37,7 @@ def fit(
         optimizer: over the network's parameters.
         lr: maps a step to the learning rate; none leaves the optimiser's.
         loss: maps logits, labels and images to a scalar.
-        max_accuracy: a batch already classified this well changes nothing; 1 switches this off.
+        max_accuracy: a batch already classified this well changes no weight; 1 switches this off.
     """
     if not steps:
         raise ValueError(f"a network would be trained for no step at all ({steps})")

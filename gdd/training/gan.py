@@ -61,11 +61,11 @@ class Gan:
             "opt_d": self.opt_d,
         }
 
-    def set_lr(self, lr: float) -> None:
-        """Set both learning rates; loading a checkpoint of another stage has brought that stage's."""
+    def set_adam(self, lr: float) -> None:
+        """Set both optimisers' settings; loading a checkpoint of another stage has brought that stage's."""
         for optimizer in (self.opt_g, self.opt_d):
             for group in optimizer.param_groups:
-                group["lr"] = lr
+                group.update(lr=lr, betas=(self.settings.beta1, self.settings.beta2))
 
     def _draw(self, purpose: str, step: int) -> torch.Generator:
         return rng.generator(self.seed, f"{self.stage}-{purpose}", step, self.run.rank)

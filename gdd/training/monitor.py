@@ -48,7 +48,8 @@ class Monitor:
     def diversity(self, images: Tensor) -> dict[str, Tensor]:
         """Return each class's diversity relative to real images: the mean and the smallest; collapse shows as 0."""
         labels = self.labels.to(images.device)
-        ratio = class_diversity(images, labels, self.num_classes) / self.real_diversity.clamp_min(1e-6)
+        varied = self.real_diversity > 0  # a class of one real image has nothing to compare with
+        ratio = class_diversity(images, labels, self.num_classes)[varied] / self.real_diversity[varied]
         return {"diversity/mean": ratio.mean(), "diversity/min": ratio.min()}
 
     def grid(self, images: Tensor) -> Tensor:

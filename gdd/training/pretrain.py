@@ -4,7 +4,7 @@ from pathlib import Path
 
 from torchvision.utils import save_image
 
-from gdd.config import Config, config_hash, to_plain
+from gdd.config import Config, ConfigError, config_hash, to_plain
 from gdd.data.batches import Batches
 from gdd.data.pixels import u8_to_pm1
 from gdd.data.readers import Dataset
@@ -23,6 +23,9 @@ def fingerprint(config: Config, dataset: Dataset) -> str:
 
 def real_batches(dataset: Dataset, batch_size: int, seed: int, purpose: str, run: Run) -> Batches:
     """Return this process's share of training batches, the images on its device."""
+    size = min(batch_size, len(dataset.train.labels))
+    if size < 2 * run.world_size:
+        raise ConfigError(f"{size} images per step on {run.world_size} processes leave one with fewer than 2")
     images, labels = dataset.train.images_u8.to(run.device), dataset.train.labels.to(run.device)
     return Batches(images, labels, batch_size, seed, purpose, run.rank, run.world_size)
 
@@ -55,8 +58,9 @@ def finish(
             "seconds": round(seconds_before + run.seconds, 1),
             "config": to_plain(config),
         }
-        artifact.save(run.folder, gan.averaged_generator, dataset.spec, config.gan.width, provenance)
         save_image(monitor.grid(monitor.sample(gan.average)), run.folder / "grid.png")
+        # Last, for its presence says that the stage is finished.
+        artifact.save(run.folder, gan.averaged_generator, dataset.spec, config.gan.width, provenance)
     run.accelerator.wait_for_everyone()
     return run.folder / artifact.FILE
 

@@ -1,5 +1,6 @@
 """Stage 2: refine the generator so that pool networks answer real and synthetic images alike (SKD)."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
@@ -24,7 +25,8 @@ STAGE = "refine"
 def fingerprint(config: Config, dataset: Dataset, pretrained: Path) -> str:
     """Return the hash of all that decides stage 2's result, the stage-1 generator among it."""
     start = artifact.load(pretrained).hash
-    parts = (config.seed, config.gan, config.pool, config.refine, dataset.spec.to_dict(), dataset.fingerprint)
+    settings = replace(config.refine, pretrained=None)  # a moved stage 1 is the same stage 1
+    parts = (config.seed, config.gan, config.pool, settings, dataset.spec.to_dict(), dataset.fingerprint)
     return config_hash(*parts, start)
 
 
@@ -40,7 +42,7 @@ def refine(config: Config, dataset: Dataset, run: Run, pretrained: Path) -> Path
     if not done:
         raise ConfigError(f"refine.pretrained is {str(pretrained)!r}, expected a run folder with checkpoints")
     checkpoint.load(checkpoint.path_of(pretrained, done[-1]), gan.states(), run.device)
-    gan.set_lr(settings.lr)
+    gan.set_adam(settings.lr)
 
     normalize = Normalizer(spec.mean, spec.std, run.device)
     batches = real_batches(dataset, settings.batch_size, config.seed, STAGE, run)

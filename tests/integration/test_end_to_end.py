@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from commands import TINY
 from PIL import Image
 
 from gdd.data.readers import open_dataset
@@ -94,7 +95,7 @@ def test_evaluate_mixes_stored_sets_generators_and_real_images(distilled, gdd, t
 
 
 def test_dry_run_prints_costs_and_writes_nothing(gdd, tiny, tmp_path):
-    code, out, _ = gdd("distill", *tiny, "--dry_run", "true")
+    code, out, _ = gdd("distill", *tiny, "--dry_run")
     assert code == 0
     assert "discriminator" in out
     assert not (tmp_path / "runs").exists()
@@ -127,8 +128,6 @@ def test_a_folder_of_ones_own_images_goes_through_all_three_scripts(tmp_path):
         for number in range(count):
             pixels = torch.randint(80 * index, 80 * index + 80, (24, 40, 3), generator=generator, dtype=torch.uint8)
             Image.fromarray(pixels.numpy()).save(folder / f"{number}.png")
-    from conftest import TINY
-
     flags = [*TINY, "--data.name", str(tmp_path / "shapes"), "--name", "shapes", "--run.root", str(tmp_path / "runs")]
     for script in ("train_gan.py", "distill.py", "evaluate.py"):
         done = subprocess.run([sys.executable, ROOT / script, *flags], capture_output=True, text=True, check=False)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY
+from commands import TINY
 
 from gdd import checkpoint
 from gdd.synth import artifact
