@@ -1,5 +1,6 @@
 """A student's batches: the same images every epoch, or as many new ones from a generator."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from gdd.synth.artifact import Artifact
 
 # A set whose float copy would take more is normalised batch by batch.
 FLOAT_BYTES = 2**30
+# A stream whose images would take more is generated again for every student.
+STREAM_BYTES = 2**28
 # Images per forward pass of a generator, to bound its memory.
 PASS = 1024
 
@@ -79,17 +82,22 @@ class Stream:
         self.artifact, self.ipc, self.seed, self.normalize = artifact, ipc, seed, normalize
         self.count = ipc * artifact.spec.num_classes
         self.seconds_generating = 0.0
-        self._epoch: int | None = None
-        self._images, self._labels = torch.empty(0), torch.empty(0)
+        # Students of one seed see one stream: a short one is kept as uint8, and each of them is billed for it.
+        self._room = STREAM_BYTES // (self.count * math.prod(artifact.spec.shape))
+        self._epochs: dict[int, tuple[Tensor, Tensor]] = {}
+        self._images, self._epoch = torch.empty(0), -1
 
     def take(self, epoch: int, chosen: Tensor | None) -> tuple[Tensor, Tensor]:
+        if epoch not in self._epochs:
+            if len(self._epochs) >= self._room:
+                self._epochs.clear()
+            self._epochs[epoch] = self._generate(epoch)
+        images_u8, labels = self._epochs[epoch]
         if self._epoch != epoch:
-            self._generate(epoch)
-        if chosen is None:
-            return self._images, self._labels
-        return self._images[chosen], self._labels[chosen]
+            self._images, self._epoch = self.normalize.from_u8(images_u8), epoch
+        return (self._images, labels) if chosen is None else (self._images[chosen], labels[chosen])
 
-    def _generate(self, epoch: int) -> None:
+    def _generate(self, epoch: int) -> tuple[Tensor, Tensor]:
         began, device = time.perf_counter(), self.normalize.mean.device
         first, last = epoch * self.ipc, (epoch + 1) * self.ipc
         stride = max(1, PASS // self.artifact.spec.num_classes)
@@ -97,16 +105,15 @@ class Stream:
             sample.stream_batch(self.artifact, self.seed, start, min(start + stride, last), device)
             for start in range(first, last, stride)
         ]
-        self._images = self.normalize.from_u8(torch.cat([images for images, _ in parts]))
-        self._labels = torch.cat([labels for _, labels in parts])
+        images, labels = torch.cat([images for images, _ in parts]), torch.cat([labels for _, labels in parts])
         if len(parts) > 1:
             # Ordered by class like the fixed set, so that both protocols' batches have the same labels.
-            order = self._labels.argsort(stable=True)
-            self._images, self._labels = self._images[order], self._labels[order]
+            order = labels.argsort(stable=True)
+            images, labels = images[order], labels[order]
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        self._epoch = epoch
         self.seconds_generating += time.perf_counter() - began
+        return images, labels
 
     def distinct(self, epochs: int) -> int:
         return epochs * self.count

@@ -85,6 +85,7 @@ class Classroom:
         self.config_hash = config_hash
         self.normalize = Normalizer(spec.mean, spec.std, device)
         self._set = lru_cache(maxsize=keep)(self._draw_set)
+        self._stream = lru_cache(maxsize=keep)(self._open_stream)
         self._teacher = lru_cache(maxsize=keep)(self._train_teacher)
 
     def _draw_set(self, source: Source, ipc: int | None, seed: int) -> SyntheticSet:
@@ -99,15 +100,18 @@ class Classroom:
             split = random_real(split, self.spec.num_classes, ipc, seed)
         return SyntheticSet(split.images_u8.cpu(), split.labels.cpu(), self.spec, ipc or 0, source.provenance)
 
+    def _open_stream(self, source: Source, ipc: int | None, seed: int) -> Stream:
+        assert source.artifact is not None
+        assert ipc is not None
+        return Stream(source.artifact, ipc, seed, self.normalize)
+
     def _whole(self) -> Fixed:
         return Fixed(self.real.train.images_u8, self.real.train.labels, self.normalize)
 
     def _material(self, job: Job) -> tuple[Fixed | Stream, SyntheticSet | None]:
         """Return the images to train on and, unless they are streamed, their set."""
         if job.protocol == "stream":
-            assert job.source.artifact is not None
-            assert job.ipc is not None
-            return Stream(job.source.artifact, job.ipc, job.seed, self.normalize), None
+            return self._stream(job.source, job.ipc, job.seed), None
         # A set that does not depend on the seed is kept once.
         drawn = job.source.kind in (FLOOR, "generator")
         stored = self._set(job.source, job.ipc, job.seed if drawn else 0)
@@ -160,8 +164,11 @@ class Classroom:
         material, stored = self._material(job)
         seconds_drawing = time.perf_counter() - began if stored is not None else 0.0
         lessons = Lessons(material, recipe, job.seed, "student")
+        generated_before = material.seconds_generating
         train_loss = train(network, lessons, loss)
-        seconds = time.perf_counter() - began
+        generating = material.seconds_generating - generated_before
+        # A stream that an earlier student of the seed has generated costs this one the same.
+        seconds = time.perf_counter() - began + (material.seconds_generating if generating == 0 else 0.0)
         memory = peak_memory_mb(self.device)
         test = self.real.test()
         total = len(test.labels)
@@ -190,7 +197,7 @@ class Classroom:
             images_per_step=min(recipe.batch_size, material.count),
             train_loss=train_loss,
             seconds=round(seconds, 3),
-            seconds_generating=round(seconds_drawing + material.seconds_generating, 3),
+            seconds_generating=round(seconds_drawing + (generating or material.seconds_generating), 3),
             seconds_teacher=round(seconds_teacher, 3),
             peak_memory_mb=memory,
             device=device_name(self.device),
