@@ -97,7 +97,7 @@ class GanConfig:
     """First decay of both Adam optimisers, in [0, 1) (DiM: 0)."""
     beta2: float = 0.99
     """Second decay of both Adam optimisers, in [0, 1) (DiM: 0.9)."""
-    ema_decay: float = 0.998
+    ema_decay: float = 0.99
     """Decay per step of the averaged generator that is sampled from, in [0, 1)."""
     augment: str = "none"
     """DiffAugment of what the discriminator sees, such as color_crop_cutout; none switches it off."""
@@ -115,9 +115,9 @@ class GanConfig:
 class PretrainConfig:
     """Stage 1: the adversarial loss alone."""
 
-    steps: int = 1200
+    steps: int = 1500
     """Optimiser steps of each network, at least 1 (DiM: 58,500, that is 150 epochs of CIFAR-10)."""
-    batch_size: int = 64
+    batch_size: int = 32
     """Images per step over all processes, at least 2 (DiM: 128)."""
     lr: float = 1e-3
     """Learning rate of both Adam optimisers, above 0 (DiM: 1e-4)."""
@@ -140,7 +140,7 @@ class PoolConfig:
     """Uses of a member after which it starts anew from random weights, at least 1 (DiM: 781, one epoch)."""
     steps_before: int = 16
     """Training steps on real images that a new member gets before its first use, at least 0 (DiM: 16)."""
-    steps_between: int = 2
+    steps_between: int = 1
     """Training steps on real images before every further use, at least 0 (DiM: 16)."""
     max_accuracy: float = 1.0
     """Members stop learning while their accuracy on a fresh real batch is at least this, in (0, 1]."""
@@ -176,9 +176,9 @@ class RefineConfig:
     """Run folder of a finished stage 1; none runs stage 1 first, beside this stage's folder."""
     steps: int = 500
     """Optimiser steps of the generator, at least 1 (DiM: 78,100, that is 100 epochs of CIFAR-10)."""
-    batch_size: int = 64
+    batch_size: int = 32
     """Images per step over all processes, at least 2 (DiM: 64)."""
-    lr: float = 2e-4
+    lr: float = 5e-4
     """Learning rate of both Adam optimisers, above 0 (DiM: 5e-6)."""
     match: Literal["kl", "log_mse"] = "kl"
     """kl between (standardized) logits (SKD), or log_mse between log-probabilities (DiM, without tau)."""
@@ -216,7 +216,7 @@ class EvaluateConfig:
     """Images per class of sets drawn from generators and from real data, each at least 1."""
     protocols: tuple[Literal["fixed", "stream"], ...] = ("fixed", "stream")
     """fixed reuses exactly IPC stored images per class; stream draws new ones at every step."""
-    archs: tuple[str, ...] = ("convnet3-w32", "resnet18-bn-w8", "alexnet-bn-w16", "mlp")
+    archs: tuple[str, ...] = ("convnet3-w24", "resnet18-bn-w8", "alexnet-bn-w8", "mlp")
     """Student architectures."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """One student per seed; a seed also draws its own set from a generator or from real data."""

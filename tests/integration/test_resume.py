@@ -15,7 +15,7 @@ from gdd import checkpoint
 from gdd.synth import artifact
 
 ROOT = Path(__file__).parents[2]
-LONG = ["--pretrain.steps", "60", "--refine.steps", "30", "--run.save_every", "7", "--score", "false"]
+LONG = ["--pretrain.steps", "120", "--refine.steps", "40", "--run.save_every", "7", "--score", "false"]
 
 
 def _command(root: Path) -> list[str]:
