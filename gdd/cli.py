@@ -156,7 +156,8 @@ def parse_config(arguments: Sequence[str]) -> Config:
 def run(command: str, arguments: Sequence[str], program: str) -> None:
     """Parse and do one command; ConfigError and ArgumentError are the user's mistakes."""
     # Only the first of several processes speaks.
-    console = Console(quiet=os.environ.get("RANK", "0") != "0")
+    width = None if sys.stdout.isatty() else 120  # a log file has room for whole column names
+    console = Console(quiet=os.environ.get("RANK", "0") != "0", width=width)
     if command in TOOLS:
         make_parser, act = TOOLS[command]
         parser = make_parser(program)

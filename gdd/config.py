@@ -224,7 +224,7 @@ class EvaluateConfig:
     """dc: SGD .01, 300 epochs (1000 with DSA), rate / 10 at half; dim: SGD .01, 1000 epochs, colour and crop."""
     augment: Literal["none", "dsa"] = "none"
     """Whether recipe dc augments with DSA."""
-    all_epochs: int | None = 10
+    all_epochs: int | None = 20
     """Epochs on the whole real training part, at least 1; none uses the recipe's, which may take days."""
     teacher: Literal["none", "set", "real"] = "none"
     """Network whose outputs the students also imitate: trained on the same set, or on all real images."""

@@ -30,6 +30,7 @@ def test_a_config_says_its_command_machine_minutes_and_result(path):
     header = path.read_text().split("\n\n")[0]
     for word in (f"--config configs/{path.name}", "machine:", "minutes:", "result:"):
         assert word in header
+    assert "TBD" not in header
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

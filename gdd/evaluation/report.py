@@ -281,7 +281,7 @@ def table(rows: Sequence[Row]) -> Group:
         # As Text, since a user's folder name may hold brackets, which rich would read as markup.
         table = Table(title=Text(section.title), title_justify="left")
         for index, header in enumerate(section.headers):
-            table.add_column(Text(header), justify="right" if index else "left")
+            table.add_column(Text(header), justify="right" if index else "left", overflow="fold")
         for line in section.lines:
             table.add_row(*map(Text, line))
         shown += [table, *map(Text, section.notes)]
