@@ -55,7 +55,9 @@ class Run:
     ) -> None:
         self.folder, self.settings, self.fingerprint = folder, settings, fingerprint
         self.accelerator = accelerator or make_accelerator()
-        self.device = self.accelerator.device
+        device = self.accelerator.device
+        # Two processes on CPUs are told "cpu:0", which torch.load does not know.
+        self.device = torch.device("cpu") if device.type == "cpu" else device
         self.rank, self.world_size = self.accelerator.process_index, self.accelerator.num_processes
         self.is_main = self.accelerator.is_main_process
         self.started, self.earlier_seconds = time.monotonic(), 0.0

@@ -71,6 +71,7 @@ OUT_OF_RANGE = [
     ("run.grid_every", (0,)),
     ("run.save_every", (0,)),
     ("run.keep", (0, -1)),
+    ("run.threads", (0, -1)),
     ("seed", (-1,)),
     ("name", ("", ".", "..", "a/b", "../a", "/a", "a/")),
 ]
@@ -98,6 +99,7 @@ ON_THE_EDGE = [
     ("evaluate.all_epochs", 1),
     ("evaluate.ipc", (1,)),
     ("run.keep", 1),
+    ("run.threads", 1),
     ("seed", 0),
     ("name", "a.b"),
 ]
@@ -176,7 +178,7 @@ def other(value: object) -> object:
     raise AssertionError(value)
 
 
-OPTIONAL = {"size": (16, 16), "channels": 1, "pretrained": Path("x"), "all_epochs": 1, "max_minutes": 1.0}
+OPTIONAL = {"threads": 1, "size": (16, 16), "channels": 1, "pretrained": Path("x"), "all_epochs": 1, "max_minutes": 1.0}
 TOGETHER = {"members": {"members": ("mlp",)}, "weights": {"weights": (1.0, 2.0, 1.0)}, "sources": {"sources": ("x",)}}
 
 

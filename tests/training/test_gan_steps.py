@@ -295,7 +295,7 @@ class TestAugment:
 
 def test_the_learning_rate_of_both_can_be_set(make):
     gan = make(lr=0.1)
-    gan.set_lr(0.0)
+    gan.set_adam(0.0)
     before = parameters(gan.plain_generator) | parameters(gan.plain_discriminator)
     gan.generator_step(0, batch(gan)[1])
     gan.discriminator_step(0, *batch(gan))
