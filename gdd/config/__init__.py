@@ -1,0 +1,58 @@
+"""Every setting and its default, one frozen dataclass per part; a YAML file holds only what differs.
+
+Each field's docstring gives its unit, range and, where a number comes from a paper, its source. `--help` and
+docs/configuration.md are generated from them. Ranges are checked when the object is made.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from gdd.config.checks import ConfigError, config_hash, nearest, require, to_plain
+from gdd.config.distillation import DataConfig, GanConfig, MatchConfig, PoolConfig, PretrainConfig, RefineConfig
+from gdd.config.evaluation import EvaluateConfig, RunConfig
+
+__all__ = [
+    "Config",
+    "ConfigError",
+    "DataConfig",
+    "EvaluateConfig",
+    "GanConfig",
+    "MatchConfig",
+    "PoolConfig",
+    "PretrainConfig",
+    "RefineConfig",
+    "RunConfig",
+    "config_hash",
+    "nearest",
+    "to_plain",
+]
+
+
+@dataclass(frozen=True)
+class Config:
+    """One experiment: a dataset, a generator or a set distilled from it, and its score."""
+
+    name: str = "digits"
+    """Folder below run.root that this experiment writes to."""
+    method: Literal["skd", "gradient_matching"] = "skd"
+    """How distill.py distils: skd refines a generator, gradient_matching optimises pixels (DC, DSA, DM)."""
+    seed: int = 0
+    """Root of every random draw, at least 0."""
+    score: bool = True
+    """Whether distill.py ends with an evaluation."""
+    data: DataConfig = field(default_factory=DataConfig)
+    gan: GanConfig = field(default_factory=GanConfig)
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
+    pool: PoolConfig = field(default_factory=PoolConfig)
+    refine: RefineConfig = field(default_factory=RefineConfig)
+    match: MatchConfig = field(default_factory=MatchConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+    def __post_init__(self) -> None:
+        require(isinstance(self.seed, int) and self.seed >= 0, "seed", self.seed, "a whole number of at least 0")
+        for part in ("data", "gan", "pretrain", "pool", "refine", "match", "evaluate", "run"):
+            require(getattr(self, part) is not None, part, None, "a mapping of settings")
+        plain = bool(self.name) and Path(self.name).name == self.name and self.name not in (".", "..")
+        require(plain, "name", self.name, "a plain folder name without slashes")
