@@ -4,14 +4,15 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
 from rich.console import Console
 
 from gdd.config import Config, ConfigError
+from gdd.tools import TOOLS
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
@@ -19,6 +20,7 @@ STAGES = {
     "train-gan": "stage 1: pretrain the conditional GAN",
     "distill": "stage 1 if needed, stage 2, and the score of both",
     "evaluate": "train fresh students on any sets and report their accuracy on real test data",
+    "compare": "score several methods beside each other, each against the first, and draw their curves",
 }
 
 
@@ -30,28 +32,23 @@ def _stage_parser(program: str, description: str) -> ArgumentParser:
     return parser
 
 
-def _sample_parser(program: str) -> ArgumentParser:
-    parser = ArgumentParser(prog=program, description="Draw a training set from a generator.", exit_on_error=False)
-    parser.add_argument("source", type=Path, help="run folder or generator.safetensors")
-    parser.add_argument("--ipc", type=int, required=True, help="images per class, at least 1")
-    parser.add_argument("--out", type=Path, required=True, help="the .safetensors file to write")
-    parser.add_argument("--seed", type=int, default=0, help="root of the noise, at least 0")
+def _compare_parser(program: str) -> ArgumentParser:
+    parser = _stage_parser(program, STAGES["compare"])
+    parser.add_argument("sources", type=str, nargs="+", help="run folders, stored sets, real:random, real:all")
+    parser.add_argument("--arch", type=str, nargs="+", help="students, instead of evaluate.archs")
+    parser.add_argument("--ipc", type=int, nargs="+", help="images per class to draw, instead of evaluate.ipc")
+    parser.add_argument("--mark", type=float, nargs="*", default=[], help="published accuracies to draw, in percent")
+    parser.set_defaults(name="compare")
     return parser
 
 
-def _export_parser(program: str) -> ArgumentParser:
-    parser = ArgumentParser(prog=program, description="Write a set in another format.", exit_on_error=False)
-    parser.add_argument("set", type=Path, help="a stored set, .safetensors")
-    parser.add_argument("--to", type=Literal["folder", "npz"], required=True, help="PNG files by class, or arrays")
-    parser.add_argument("--out", type=Path, required=True, help="the new folder, or the .npz file")
-    return parser
-
-
-def _preview_parser(program: str) -> ArgumentParser:
-    parser = ArgumentParser(prog=program, description="Draw a picture of a set.", exit_on_error=False)
-    parser.add_argument("set", type=Path, help="a stored set, .safetensors")
-    parser.add_argument("--out", type=Path, required=True, help="the .png file to write")
-    return parser
+def _compared(config: Config, values: Namespace) -> Config:
+    """Put what `gdd compare` was told beside the settings into them."""
+    settings = config.evaluate
+    if settings.sources:
+        raise ConfigError(f"evaluate.sources is {settings.sources}, expected none beside those of gdd compare")
+    archs, ipc = tuple(values.arch or settings.archs), tuple(values.ipc or settings.ipc)
+    return replace(config, evaluate=replace(settings, sources=tuple(values.sources), archs=archs, ipc=ipc))
 
 
 def _report_parser(program: str) -> ArgumentParser:
@@ -60,18 +57,20 @@ def _report_parser(program: str) -> ArgumentParser:
     return parser
 
 
-def _run_stage(command: str, config: Config, dry_run: bool, console: Console) -> None:
+def _run_stage(command: str, config: Config, values: Namespace, console: Console) -> None:
     from gdd import stages  # torch and friends take seconds to import; --help need not wait for them
     from gdd.evaluation import report
     from gdd.run import OutOfTime, make_accelerator
 
     accelerator = make_accelerator(config.run.threads)
+    if command == "compare":
+        config = stages.with_data_of_sources(config)
     with accelerator.local_main_process_first():  # it downloads or decodes, the others find the result
         dataset = stages.open_data(config.data, config.seed)
     stages.check_networks(config, dataset.spec)
     if command == "evaluate" or (command == "distill" and config.score):
         stages.check_scoring(config, dataset)
-    if dry_run:
+    if values.dry_run:
         from gdd import dryrun
 
         console.print(dryrun.table(config, dataset.spec))
@@ -84,42 +83,12 @@ def _run_stage(command: str, config: Config, dry_run: bool, console: Console) ->
         if command == "evaluate" or (command == "distill" and config.score):
             _, rows = stages.evaluate(config, dataset, accelerator)
             console.print(report.table(rows))
+        elif command == "compare":
+            console.print(stages.compare(config, dataset, accelerator, values.mark))
     except OutOfTime as stop:
         console.print(str(stop), markup=False)
     finally:
         accelerator.end_training()
-
-
-def _sample(options: Namespace) -> None:
-    from gdd.run import make_accelerator
-    from gdd.synth import artifact, sample, store
-
-    if options.ipc < 1:
-        raise ConfigError(f"--ipc is {options.ipc}, expected a whole number of at least 1")
-    if options.seed < 0:
-        raise ConfigError(f"--seed is {options.seed}, expected a whole number of at least 0")
-    device = make_accelerator().device
-    store.save(options.out, sample.sample_set(artifact.load(options.source), options.ipc, options.seed, device))
-
-
-def _export(options: Namespace) -> None:
-    from gdd.synth import exchange, store
-
-    write = exchange.export_folder if options.to == "folder" else exchange.export_npz
-    write(store.load(options.set), options.out)
-
-
-def _preview(options: Namespace) -> None:
-    from gdd.synth import exchange, store
-
-    exchange.preview(store.load(options.set), options.out)
-
-
-TOOLS: dict[str, tuple[Callable[[str], ArgumentParser], Callable[[Namespace], None]]] = {
-    "sample": (_sample_parser, _sample),
-    "export": (_export_parser, _export),
-    "preview": (_preview_parser, _preview),
-}
 
 
 def _sentence(error: Exception) -> str:
@@ -171,11 +140,13 @@ def run(command: str, arguments: Sequence[str], program: str) -> None:
         report.write(options.folder, rows)
         console.print(report.table(rows))
         return
-    parser = _stage_parser(program, STAGES[command])
+    parser = _compare_parser(program) if command == "compare" else _stage_parser(program, STAGES[command])
     values = _parse(parser, arguments)
     config = _config(parser, values)
+    if command == "compare":
+        config = _compared(config, values)
     console.print(parser.dump(values), style="dim", highlight=False, markup=False, soft_wrap=True)
-    _run_stage(command, config, values.dry_run, console)
+    _run_stage(command, config, values, console)
 
 
 def main(arguments: Sequence[str] | None = None, program: str = "gdd") -> int:

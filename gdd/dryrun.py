@@ -12,6 +12,7 @@ from gdd.config import Config
 from gdd.data.spec import DatasetSpec
 from gdd.models import registry
 from gdd.models.gan import Discriminator, Generator
+from gdd.training.pool import members
 
 _PROBE = 2  # images; batch norm in train mode needs more than one
 
@@ -35,19 +36,26 @@ def cost(network: nn.Module, call: Callable[[], object]) -> tuple[int, float, in
     return parameters, counter.get_total_flops() / _PROBE / 1e9, sum(kept.values()) // _PROBE
 
 
-def table(config: Config, spec: DatasetSpec) -> Table:
-    """Return a table with a row per network of this config; memory is weights, gradients, two moments, activations."""
-    images = torch.zeros(_PROBE, *spec.shape)
-    labels = torch.zeros(_PROBE, dtype=torch.int64)
+def _gan_rows(
+    config: Config, spec: DatasetSpec, images: Tensor
+) -> list[tuple[str, nn.Module, Callable[[], object], int]]:
     generator = Generator(spec.shape, spec.num_classes, config.gan.width, config.gan.noise_dim)
     discriminator = Discriminator(spec.shape, spec.num_classes, config.gan.width)
-    noise = torch.zeros(_PROBE, config.gan.noise_dim)
+    noise, labels = torch.zeros(_PROBE, config.gan.noise_dim), torch.zeros(_PROBE, dtype=torch.int64)
     batch = max(config.pretrain.batch_size, config.refine.batch_size)
-    rows: list[tuple[str, nn.Module, Callable[[], object], int]] = [
+    return [
         ("generator", generator, lambda: generator(noise, labels), batch),
         ("discriminator", discriminator, lambda: discriminator(images), 2 * batch),
     ]
-    names = {f"pool {name}": (name, config.pool.batch_size) for name in config.pool.members}
+
+
+def table(config: Config, spec: DatasetSpec) -> Table:
+    """Return a table with a row per network of this config; memory is weights, gradients, two moments, activations."""
+    images = torch.zeros(_PROBE, *spec.shape)
+    matching = config.method == "gradient_matching"
+    rows = [] if matching else _gan_rows(config, spec, images)
+    pool_batch = config.match.batch_real if matching else config.pool.batch_size
+    names = {f"pool {name}": (name, pool_batch) for name in members(config.pool, config.pool_kind)}
     largest = max(config.evaluate.ipc) * spec.num_classes
     names |= {f"student {name}": (name, min(256, largest)) for name in config.evaluate.archs}
     for title, (name, size) in names.items():

@@ -26,8 +26,9 @@ def fields(source: str) -> dict[str, list[tuple[str, str, str, str]]]:
             continue
         for field, text in zip(node.body, node.body[1:], strict=False):
             if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and field.value is not None:
-                values = [ast.unparse(part) for part in (field.target, field.annotation, field.value)]
-                found.setdefault(node.name, []).append((*values, " ".join(ast.literal_eval(text.value).split())))
+                key, kind, default = (ast.unparse(part) for part in (field.target, field.annotation, field.value))
+                meaning = " ".join(ast.literal_eval(text.value).split())
+                found.setdefault(node.name, []).append((key, kind, default, meaning))
     return found
 
 

@@ -1,5 +1,7 @@
 """One stage's run: the only place that builds an Accelerator; folder, trackers, cadence, time limit."""
 
+import contextlib
+import ctypes
 import json
 import logging
 import math
@@ -251,4 +253,14 @@ def make_accelerator(threads: int | None = None) -> Accelerator:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     torch.set_num_threads(threads or max(1, cores // local))
+    _keep_freed_memory()
     return accelerator
+
+
+def _keep_freed_memory() -> None:
+    """Tell glibc to reuse large freed blocks: fresh pages for every activation cost 3 times a training step on CPUs."""
+    m_trim_threshold, m_mmap_max = -1, -4  # malloc.h
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        library = ctypes.CDLL(None)
+        library.mallopt(m_mmap_max, 0)
+        library.mallopt(m_trim_threshold, 2**31 - 1)

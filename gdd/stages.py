@@ -1,22 +1,26 @@
 """The three jobs behind the scripts: each unpacks the config, opens its run folder and calls one function."""
 
 import logging
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from rich.console import Group
 
 from gdd import checkpoint
 from gdd.config import Config, ConfigError, DataConfig, config_hash, to_plain
 from gdd.data import augment
 from gdd.data.readers import Dataset, open_dataset
 from gdd.data.spec import DatasetSpec
-from gdd.evaluation import grid, report
-from gdd.evaluation.protocol import open_sources
+from gdd.evaluation import compare as comparison
+from gdd.evaluation import grid, report, tables
+from gdd.evaluation.protocol import open_sources, read_source
 from gdd.models import registry
 from gdd.run import Run
 from gdd.synth import artifact, store
-from gdd.training import pretrain, refine
+from gdd.training import match, pool, pretrain, refine
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +50,7 @@ def check_networks(config: Config, spec: DatasetSpec) -> None:
     settings = config.evaluate
     teachers = () if settings.teacher == "none" else (settings.teacher_arch,)
     with torch.device("meta"):
-        for name in (*config.pool.members, *settings.archs, *teachers):
+        for name in (*pool.members(config.pool, config.pool_kind), *settings.archs, *teachers):
             registry.build(name, spec.shape, spec.num_classes)
     for strategy in (config.gan.augment, config.refine.augment):
         augment.parse_strategy(strategy, spec.flip)
@@ -64,8 +68,8 @@ def _open_run(config: Config, stage: str, fingerprint: str, accelerator: Acceler
 
 
 def _finished(run: Run) -> bool:
-    """Tell whether the stage's generator is there already; its folder's fingerprint has been checked."""
-    if not (run.folder / artifact.FILE).exists():
+    """Tell whether the stage's generator or set is there already; its folder's fingerprint has been checked."""
+    if not any((run.folder / name).exists() for name in (artifact.FILE, store.FILE)):
         return False
     logger.info("%s: finished before", run.folder)
     return True
@@ -80,7 +84,15 @@ def train_gan(config: Config, dataset: Dataset, accelerator: Accelerator) -> Pat
 
 
 def distill(config: Config, dataset: Dataset, accelerator: Accelerator) -> Path:
-    """Run stage 2, and stage 1 before it unless `refine.pretrained` names one; return stage 2's run folder."""
+    """Distil by the config's method and return the run folder of the generator or the set.
+
+    skd runs stage 2, and stage 1 before it unless `refine.pretrained` names one.
+    """
+    if config.method == "gradient_matching":
+        run = _open_run(config, match.STAGE, match.fingerprint(config, dataset), accelerator)
+        if not _finished(run):
+            match.match(config, dataset, run)
+        return run.folder
     start = config.refine.pretrained or train_gan(config, dataset, accelerator)
     _check_start(config, dataset, start)
     run = _open_run(config, refine.STAGE, refine.fingerprint(config, dataset, start), accelerator)
@@ -105,13 +117,16 @@ def _check_start(config: Config, dataset: Dataset, start: Path) -> None:
 
 
 def own_sources(config: Config) -> list[tuple[str, str]]:
-    """Return the labelled sources that a bare evaluation compares: floor, both stages, ceiling."""
+    """Return the labelled sources that a bare evaluation compares: floor, what this run distilled, ceiling."""
     home = config.run.root / config.name
     stages = [
         ("stage 1", config.refine.pretrained or home / pretrain.STAGE),
         ("stage 2", home / refine.STAGE),
     ]
     found = [(label, str(folder)) for label, folder in stages if (folder / artifact.FILE).exists()]
+    optimised = home / match.STAGE / store.FILE
+    if optimised.exists():
+        found.append((match.describe(config), str(optimised)))
     if not found:
         raise ConfigError(f"{home} holds no finished stage; run distill.py first or name evaluate.sources")
     return [("random real", "real:random"), *found, ("all real", "real:all")]
@@ -120,10 +135,57 @@ def own_sources(config: Config) -> list[tuple[str, str]]:
 def evaluate(config: Config, dataset: Dataset, accelerator: Accelerator) -> tuple[Path, list[grid.Row]]:
     """Score the config's sources; return the run folder and the rows of this evaluation."""
     sources = [(text, text) for text in config.evaluate.sources] or own_sources(config)
-    fingerprint = config_hash(dataset.spec.to_dict(), dataset.fingerprint)
-    run = _open_run(config, "evaluate", fingerprint, accelerator)
+    run = _open_run(config, "evaluate", _score_fingerprint(dataset), accelerator)
     rows = grid.evaluate(config, dataset, run, sources)
     if run.is_main:
         for path in report.write(run.folder, rows):
             logger.info("wrote %s", path)
     return run.folder, rows
+
+
+def _score_fingerprint(dataset: Dataset) -> str:
+    """Return the hash of the data, all that decides a score and does not stand in its row."""
+    return config_hash(dataset.spec.to_dict(), dataset.fingerprint)
+
+
+def with_data_of_sources(config: Config) -> Config:
+    """Take the data settings of the first source that carries them, unless the config has its own.
+
+    Where the data lie, and whether they may be fetched, stays what the config says.
+    """
+    default = DataConfig()
+    if replace(config.data, root=default.root, download=default.download) != default:
+        return config
+    for text in config.evaluate.sources:
+        if text.startswith("real:"):
+            continue
+        try:
+            found = read_source(text, text).provenance["config"]["data"]
+            size = found["size"] and tuple(found["size"])
+            root = Path(found["root"]) if found["name"] == "folder" else config.data.root
+            data = DataConfig(**{**found, "size": size, "root": root, "download": config.data.download})
+        except (KeyError, TypeError):  # another program's, or a set drawn from a generator
+            continue
+        logger.info("compare: data settings of %s: data.name %s", text, data.name)
+        return replace(config, data=data)
+    return config
+
+
+def compare(config: Config, dataset: Dataset, accelerator: Accelerator, marks: Sequence[float]) -> Group:
+    """Score the config's sources beside each other, write tables and pictures, and return the tables.
+
+    Args:
+        config: its `evaluate.sources`, of which the first is the one that the others are compared with.
+        dataset: what all of them stand for.
+        accelerator: shared by all processes.
+        marks: accuracies in percent to draw into the picture of seconds.
+    """
+    compared = comparison.contenders(config.evaluate.sources, dataset)
+    named = [(one.label, one.text) for one in compared]
+    open_sources(named, config.evaluate.ipc, dataset, ceiling=False)  # refuses before there is a folder
+    run = _open_run(config, "compare", _score_fingerprint(dataset), accelerator)
+    rows = grid.evaluate(config, dataset, run, named, ceiling=False)
+    if run.is_main:
+        for path in comparison.write(run.folder, rows, compared, marks):
+            logger.info("wrote %s", path)
+    return tables.terminal(comparison.sections(rows, compared[0].label, brief=True))

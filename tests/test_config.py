@@ -2,6 +2,7 @@ import ast
 import json
 from dataclasses import FrozenInstanceError, fields, is_dataclass, replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -12,7 +13,9 @@ from gdd.config import (
     DataConfig,
     EvaluateConfig,
     GanConfig,
+    MatchConfig,
     PoolConfig,
+    PoolKind,
     PretrainConfig,
     RefineConfig,
     RunConfig,
@@ -26,6 +29,7 @@ SECTIONS = {
     "pretrain": PretrainConfig,
     "pool": PoolConfig,
     "refine": RefineConfig,
+    "match": MatchConfig,
     "evaluate": EvaluateConfig,
     "run": RunConfig,
 }
@@ -48,6 +52,11 @@ OUT_OF_RANGE = [
     ("pretrain.lr", (0.0, -1e-4, NAN)),
     ("pool.members", ((),)),
     ("pool.weights", ((1.0,), (1.0, 1.0, 1.0, 1.0), (1.0, -1.0, 1.0), (0.0, 0.0, 0.0))),
+    ("pool.main_probability", (-0.1, 1.1, NAN, None)),
+    ("pool.main_probability_end", (-0.1, 1.1, NAN)),
+    ("pool.main_only", (-1, NAN)),
+    ("pool.similar_depth", (0, -1)),
+    ("pool.various", ((),)),
     ("pool.redraw_every", (0,)),
     ("pool.steps_before", (-1,)),
     ("pool.steps_between", (-1,)),
@@ -59,6 +68,14 @@ OUT_OF_RANGE = [
     ("refine.lr", (0.0, NAN)),
     ("refine.tau", (0.0, -1.0, NAN)),
     ("refine.weight", (-0.01, NAN)),
+    ("match.ipc", (0, -1, NAN)),
+    ("match.iterations", (0, -1)),
+    ("match.outer", (0, -1)),
+    ("match.inner", (0, -1)),
+    ("match.batch_real", (0,)),
+    ("match.batch_train", (0,)),
+    ("match.lr_image", (0.0, -0.1, NAN, INF)),
+    ("match.lr_network", (0.0, -0.1, NAN, INF)),
     ("evaluate.ipc", ((), (0,), (10, -1))),
     ("evaluate.protocols", ((),)),
     ("evaluate.archs", ((),)),
@@ -66,11 +83,14 @@ OUT_OF_RANGE = [
     ("evaluate.all_epochs", (0, -3)),
     ("evaluate.alpha", (-0.1, 1.1, NAN)),
     ("evaluate.temperature", (0.0, -1.0, NAN)),
+    ("evaluate.select_alpha", ((-0.1,), (0.5, 1.1), (NAN,))),
+    ("evaluate.select_temperature", ((0.0,), (1.0, -1.0), (NAN,), (INF,))),
     ("run.max_minutes", (0.0, -1.0)),
     ("run.log_every", (0,)),
     ("run.grid_every", (0,)),
     ("run.save_every", (0,)),
     ("run.keep", (0, -1)),
+    ("run.snapshots", ((-1,), (0, 10, -1))),
     ("run.threads", (0, -1)),
     ("seed", (-1,)),
     ("name", ("", ".", "..", "a/b", "../a", "/a", "a/")),
@@ -93,12 +113,32 @@ ON_THE_EDGE = [
     ("pool.steps_before", 0),
     ("pool.steps_between", 0),
     ("pool.max_accuracy", 1.0),
+    ("pool.main_probability", 0.0),
+    ("pool.main_probability", 1.0),
+    ("pool.main_probability_end", None),
+    ("pool.main_probability_end", 0.0),
+    ("pool.main_probability_end", 1.0),
+    ("pool.main_only", 0),
+    ("pool.similar_depth", 1),
+    ("pool.various", ("mlp",)),
     ("refine.weight", 0.0),
+    ("match.ipc", 1),
+    ("match.iterations", 1),
+    ("match.outer", 1),
+    ("match.outer", None),
+    ("match.inner", 1),
+    ("match.inner", None),
+    ("match.batch_real", 1),
+    ("match.batch_train", 1),
+    ("match.lr_image", None),
+    ("match.lr_image", 1e-9),
     ("evaluate.alpha", 0.0),
     ("evaluate.alpha", 1.0),
     ("evaluate.all_epochs", 1),
     ("evaluate.ipc", (1,)),
     ("run.keep", 1),
+    ("run.snapshots", ()),
+    ("run.snapshots", (0,)),
     ("run.threads", 1),
     ("seed", 0),
     ("name", "a.b"),
@@ -133,8 +173,9 @@ def test_every_number_with_a_range_is_tried():
     free |= {
         f"refine.{name}" for name in ("pretrained", "match", "standardize", "tau_mode", "discriminator", "augment")
     }
-    free |= {f"evaluate.{name}" for name in ("sources", "recipe", "augment", "teacher", "teacher_arch")}
-    free |= {"run.root", "run.overwrite"}
+    free |= {f"evaluate.{name}" for name in ("sources", "recipe", "augment", "teacher", "teacher_arch", "kd_recipe")}
+    free |= {"run.root", "run.overwrite", "pool.kind", "pool.main"}
+    free |= {f"match.{name}" for name in ("objective", "distance", "inner_first", "augment", "init", "generator")}
     every = {f"{section}.{field.name}" for section, part in SECTIONS.items() for field in fields(part)}
     every |= {field.name for field in fields(Config)} - set(SECTIONS)
     assert every - free == {key for key, _ in OUT_OF_RANGE}
@@ -147,6 +188,54 @@ def test_settings_that_cannot_go_together_are_refused():
     with pytest.raises(ConfigError, match=r"^evaluate\.augment is 'dsa'"):
         EvaluateConfig(recipe="dim", augment="dsa")
     EvaluateConfig(recipe="dim")
+    for name in ("select_alpha", "select_temperature"):
+        refusal = rf"^evaluate\.{name} is \(1\.0,\), expected empty without evaluate\.teacher$"
+        with pytest.raises(ConfigError, match=refusal):
+            EvaluateConfig(**{name: (1.0,)})
+        EvaluateConfig(teacher="real", **{name: (1.0,)})
+
+
+def test_a_generator_is_named_if_and_only_if_matching_starts_from_it():
+    MatchConfig(init="generator", generator=Path("runs/digits/refine"))
+    with pytest.raises(ConfigError, match=r"^match\.generator is None, expected a path with init generator only$"):
+        MatchConfig(init="generator")
+    for init in ("noise", "real"):
+        with pytest.raises(ConfigError, match=r"^match\.generator is .*x.*, expected a path with init generator only$"):
+            MatchConfig(init=init, generator=Path("x"))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("distance", "cos"), ("distance", "mse"), ("outer", 2), ("inner", 3), ("inner_first", True)]
+)
+def test_embedding_matching_refuses_what_only_gradient_matching_has(key, value):
+    with pytest.raises(ConfigError, match=rf"^match\.{key} is {value!r}, expected its default"):
+        MatchConfig(objective="embedding", **{key: value})
+    MatchConfig(objective="gradient", **{key: value})
+    MatchConfig(objective="embedding")
+
+
+def test_the_kind_of_the_pool_follows_the_method_unless_named():
+    assert Config().pool_kind == "members"
+    assert Config(method="gradient_matching").pool_kind == "main"
+    for method in ("skd", "gradient_matching"):
+        for kind in get_args(PoolKind):
+            assert Config(method=method, pool=PoolConfig(kind=kind)).pool_kind == kind
+
+
+def test_candidates_keep_to_the_range_of_what_they_replace():
+    for values in ((-0.1,), (0.5, 1.1), (NAN,)):
+        with pytest.raises(ConfigError, match=r"^evaluate\.select_alpha is .* numbers in \[0, 1\]"):
+            EvaluateConfig(teacher="set", select_alpha=values)
+    for values in ((0.0,), (1.0, -1.0), (INF,)):
+        with pytest.raises(ConfigError, match=r"^evaluate\.select_temperature is .* numbers above 0"):
+            EvaluateConfig(teacher="set", select_temperature=values)
+    EvaluateConfig(teacher="set", select_alpha=(0.0, 1.0), select_temperature=(0.1, 20.0))
+
+
+def test_the_released_recipe_knows_temperature_0():
+    EvaluateConfig(teacher="set", kd_recipe="released", temperature=0.0, select_temperature=(0.0, 1.0))
+    with pytest.raises(ConfigError, match=r"^evaluate\.temperature is -1\.0"):
+        EvaluateConfig(kd_recipe="released", temperature=-1.0)
 
 
 def test_a_config_error_is_a_value_error():
@@ -179,7 +268,16 @@ def other(value: object) -> object:
 
 
 OPTIONAL = {"threads": 1, "size": (16, 16), "channels": 1, "pretrained": Path("x"), "all_epochs": 1, "max_minutes": 1.0}
-TOGETHER = {"members": {"members": ("mlp",)}, "weights": {"weights": (1.0, 2.0, 1.0)}, "sources": {"sources": ("x",)}}
+OPTIONAL |= {"kind": "main", "main_probability_end": 0.5, "outer": 1, "inner": 1, "lr_image": 0.1}
+TOGETHER = {
+    "members": {"members": ("mlp",)},
+    "weights": {"weights": (1.0, 2.0, 1.0)},
+    "sources": {"sources": ("x",)},
+    "generator": {"generator": Path("x"), "init": "generator"},
+    "snapshots": {"snapshots": (1,)},
+    "select_alpha": {"select_alpha": (0.5,)},
+    "select_temperature": {"select_temperature": (1.5,)},
+}
 
 
 @pytest.mark.parametrize(
@@ -187,7 +285,8 @@ TOGETHER = {"members": {"members": ("mlp",)}, "weights": {"weights": (1.0, 2.0, 
     [(section, field.name) for section, part in SECTIONS.items() for field in fields(part)],
 )
 def test_the_hash_changes_with_any_value(section, field):
-    default = Config()
+    # With a teacher, for without one there can be no candidates.
+    default = Config(evaluate=EvaluateConfig(teacher="set"))
     part = getattr(default, section)
     value = getattr(part, field)
     change = TOGETHER.get(field) or {field: OPTIONAL[field] if value is None else other(value)}
@@ -220,9 +319,9 @@ def test_plain_values_are_json_and_come_back_the_same():
 
 
 def test_every_field_is_documented():
-    tree = ast.parse(Path(gdd.config.__file__).read_text())
+    modules = [ast.parse(path.read_text()) for path in Path(gdd.config.__file__).parent.glob("*.py")]
     documented = {}
-    for part in (node for node in tree.body if isinstance(node, ast.ClassDef)):
+    for part in (node for module in modules for node in module.body if isinstance(node, ast.ClassDef)):
         for statement, after in zip(part.body, [*part.body[1:], None], strict=True):
             if isinstance(statement, ast.AnnAssign):
                 text = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) and after.value.value

@@ -16,7 +16,7 @@ MOST_LINES = 350
 ORDER = (
     *("config", "rng", "checkpoint", "losses"),
     *("run", "data", "models", "synth", "training", "evaluation"),
-    *("stages", "dryrun", "reference", "cli"),
+    *("stages", "dryrun", "reference", "tools", "cli"),
 )
 
 

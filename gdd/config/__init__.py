@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import Literal
 
 from gdd.config.checks import ConfigError, config_hash, nearest, require, to_plain
-from gdd.config.distillation import DataConfig, GanConfig, MatchConfig, PoolConfig, PretrainConfig, RefineConfig
+from gdd.config.distillation import (
+    DataConfig,
+    GanConfig,
+    MatchConfig,
+    PoolConfig,
+    PoolKind,
+    PretrainConfig,
+    RefineConfig,
+)
 from gdd.config.evaluation import EvaluateConfig, RunConfig
 
 __all__ = [
@@ -20,6 +28,7 @@ __all__ = [
     "GanConfig",
     "MatchConfig",
     "PoolConfig",
+    "PoolKind",
     "PretrainConfig",
     "RefineConfig",
     "RunConfig",
@@ -56,3 +65,8 @@ class Config:
             require(getattr(self, part) is not None, part, None, "a mapping of settings")
         plain = bool(self.name) and Path(self.name).name == self.name and self.name not in (".", "..")
         require(plain, "name", self.name, "a plain folder name without slashes")
+
+    @property
+    def pool_kind(self) -> PoolKind:
+        """The kind of pool that the method draws from."""
+        return self.pool.kind or ("main" if self.method == "gradient_matching" else "members")

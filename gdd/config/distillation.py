@@ -238,8 +238,10 @@ class MatchConfig:
         require_above_0(self, "match", "lr_network")
         if self.lr_image is not None:
             require_above_0(self, "match", "lr_image")
-        if self.init == "generator":
-            require(self.generator is not None, "match.generator", None, "a generator's run folder for init generator")
+        named = self.generator is not None
+        require(
+            named == (self.init == "generator"), "match.generator", self.generator, "a path with init generator only"
+        )
         if self.objective == "embedding":
             for name, default in (("distance", "dc"), ("outer", None), ("inner", None), ("inner_first", False)):
                 value = getattr(self, name)

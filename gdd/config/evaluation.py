@@ -57,6 +57,9 @@ class EvaluateConfig:
         for name, values in (("temperature", (self.temperature,)), ("select_temperature", self.select_temperature)):
             valid = all(is_number(value) and (value > 0 or (released and value == 0)) for value in values)
             require(valid, f"evaluate.{name}", getattr(self, name), "numbers above 0 (or 0 with kd_recipe released)")
+        for name in ("select_alpha", "select_temperature"):
+            values = getattr(self, name)
+            require(self.teacher != "none" or not values, f"evaluate.{name}", values, "empty without evaluate.teacher")
         if self.recipe == "dim":
             require(
                 self.augment == "none",

@@ -102,7 +102,8 @@ def open_npz(path: Path, size: tuple[int, int] | None, channels: int | None) -> 
     """Read x_train, y_train, x_test, y_test; without x_test, a fixed fifth of train is held out as test.
 
     Images are uint8, or float in [0, 1], of shape (N, H, W), (N, H, W, C) or (N, C, H, W). Labels are
-    integers 0..K-1 of shape (N,), each of which occurs in train.
+    integers 0..K-1 of shape (N,), each of which occurs in train. Texts class_names of shape (K,), if there,
+    name the classes.
 
     Raises:
         ConfigError: the file or an array is missing, or of another type, shape or range.
@@ -117,7 +118,7 @@ def open_npz(path: Path, size: tuple[int, int] | None, channels: int | None) -> 
             f"y_train of {path} holds {len(present)} different labels from {present[0]} to {present[-1]}, "
             f"expected 0 to {len(present) - 1} with none left out"
         )
-    class_names = tuple(str(label) for label in present.tolist())
+    class_names = _class_names(path, len(present)) if "class_names" in names else tuple(map(str, present.tolist()))
     if "x_test" not in names and "y_test" not in names:
         train, test = holdout(whole.labels, class_names, path)
         return Source(class_names, whole.take(train), lambda: whole.take(test))
@@ -125,6 +126,16 @@ def open_npz(path: Path, size: tuple[int, int] | None, channels: int | None) -> 
         _require_array(path, name, names)
     channels = whole.images_u8.shape[1]
     return Source(class_names, whole, lambda: fit(_npz_split(path, "test", names), size, channels))
+
+
+def _class_names(path: Path, count: int) -> tuple[str, ...]:
+    class_names = _load_npz(path, "class_names")
+    if class_names.dtype.kind != "U" or class_names.shape != (count,) or len(set(class_names.tolist())) != count:
+        raise ConfigError(
+            f"class_names of {path} is {class_names.dtype} of shape {class_names.shape}, expected {count} different "
+            "texts, one for each label of y_train"
+        )
+    return tuple(class_names.tolist())
 
 
 def _npz_split(path: Path, part: str, names: Any) -> Split:

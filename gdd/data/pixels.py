@@ -31,6 +31,14 @@ class Normalizer:
         """Differentiable: stage 2 sends gradients through it into the generator."""
         return self.from_unit((images_pm1 + 1) / 2)
 
+    def from_unit_rounded_once(self, images_unit: Tensor) -> Tensor:
+        """`from_unit` for files: computed in float64, rounded to float32 once."""
+        return ((images_unit.double() - self.mean.double()) / self.std.double()).float()
+
+    def to_unit(self, images_std: Tensor) -> Tensor:
+        """Invert `from_unit`, unclipped; computed in float64 and rounded once to float32."""
+        return (images_std.double() * self.std.double() + self.mean.double()).float()
+
 
 def u8_to_pm1(images_u8: Tensor) -> Tensor:
     return images_u8.float() / 127.5 - 1

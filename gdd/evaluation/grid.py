@@ -12,7 +12,8 @@ from gdd import checkpoint
 from gdd.config import Config, config_hash
 from gdd.data.readers import Dataset
 from gdd.data.splits import Split
-from gdd.evaluation.protocol import FLOOR, Conditions, Job, Recipe, Row, Source, open_sources
+from gdd.evaluation.protocol import FLOOR, Conditions, Job, Recipe, Source, open_sources
+from gdd.evaluation.row import Row
 from gdd.evaluation.student import Classroom, Real
 from gdd.models import registry
 from gdd.run import OutOfTime, Run
@@ -85,11 +86,11 @@ def evaluate(
     run: Run,
     sources: list[tuple[str, str]],
     recipe: Recipe | None = None,
+    ceiling: bool = True,
 ) -> list[Row]:
     """Train and score every student of `config.evaluate` that has no row yet, and return the rows of all.
 
-    Whole students are dealt to processes. Real random images at every IPC and all real images are scored too,
-    whether named or not.
+    Whole students are dealt to processes. Real random images at every IPC are scored too, whether named or not.
 
     Args:
         config: its `evaluate` part decides.
@@ -97,19 +98,20 @@ def evaluate(
         run: rows go to `rows.jsonl` in its folder, each as it finishes.
         sources: names for the table, and real:random, real:all, a set's path or a generator's.
         recipe: instead of the config's.
+        ceiling: whether all real images are scored if they are not named.
 
     Raises:
         ConfigError: a source, an architecture or an IPC cannot be used; nothing has been trained then.
         OutOfTime: run.max_minutes had passed after a student; the same call goes on.
     """
     settings, spec = config.evaluate, dataset.spec
-    opened, floors = open_sources(sources, settings.ipc, dataset)
+    opened, floors = open_sources(sources, settings.ipc, dataset, ceiling)
     conditions = Conditions.of(settings, spec, recipe)
     jobs = enumerate_jobs(config, opened, floors)
     for arch in {job.arch for job in jobs} | ({conditions.teacher_arch} if conditions.teacher != "none" else set()):
         registry.build(arch, spec.shape, spec.num_classes)  # refuses what these images do not allow
     done = {row.key for row in _gather(run)}
-    pending = [job for job in jobs if job.key(conditions.hash) not in done]
+    pending = [job for job in jobs if job.key(conditions) not in done]
     if run.is_main and len(pending) < len(jobs):
         logger.info("evaluate: %d of %d students were scored before", len(jobs) - len(pending), len(jobs))
 
@@ -117,12 +119,12 @@ def evaluate(
     def test() -> Split:
         return _on(run, dataset.test())
 
-    train = _on(run, dataset.train)
+    train, val = _on(run, dataset.train), _on(run, dataset.val)
     shown = config_hash(settings, conditions.hash, run.fingerprint)
-    classroom = Classroom(Real(train, test), spec, conditions, run.device, shown, keep=len(settings.seeds))
+    classroom = Classroom(Real(train, val, test), spec, conditions, run.device, shown, keep=len(settings.seeds))
     _work(run, classroom, pending, len(jobs) - len(pending))
     found = {row.key: row for row in _gather(run)}
-    return [_named(found[job.key(conditions.hash)], job) for job in jobs]
+    return [_named(found[job.key(conditions)], job) for job in jobs]
 
 
 def _on(run: Run, split: Split) -> Split:

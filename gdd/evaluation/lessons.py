@@ -46,7 +46,7 @@ class Fixed:
 
     Args:
         images: (N, C, H, W) uint8 or float32 in [0, 1]-scale, on the device.
-        labels: (N,).
+        labels: (N,) classes, or (N, K) probabilities.
         normalize: on the same device.
     """
 
@@ -121,7 +121,7 @@ class Stream:
 
 @dataclass
 class Lessons:
-    """Map a step to augmented images in classifier space and labels.
+    """Map a step to augmented images in classifier space and labels, (B,) classes or (B, K) probabilities.
 
     Order and augmentation depend on (seed, who) and the step alone, never on the source, so students of one
     seed differ in nothing but their images. A set that fits into one batch is never reordered.

@@ -1,7 +1,8 @@
-"""What is compared and how: recipes, sources, jobs, and the row that one trained student yields."""
+"""What is compared and how: recipes, sources, jobs."""
 
+import itertools
 import math
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -96,40 +97,62 @@ class Source:
             return self.synthetic.provenance
         return self.artifact.provenance if self.artifact is not None else {"method": "real", "stage": None}
 
+    @property
+    def stored_ipc(self) -> int | None:
+        """Images per class of a stored set; none where any number can be drawn."""
+        return None if self.synthetic is None else self.synthetic.ipc
+
     def ipcs(self, wanted: tuple[int, ...]) -> tuple[int | None, ...]:
         """Return the images per class to score it at; all real images have no such number."""
         if self.kind == CEILING:
             return (None,)
-        return (self.synthetic.ipc,) if self.synthetic is not None else wanted
+        return wanted if self.stored_ipc is None else (self.stored_ipc,)
 
     def protocols(self, wanted: tuple[Protocol, ...]) -> tuple[Protocol, ...]:
         """Return how it can be scored: only a generator streams."""
         return wanted if self.kind == "generator" else ("fixed",)
 
 
-def open_source(label: str, text: str, dataset: Dataset) -> Source:
-    """Open `real:random`, `real:all`, a stored set, or a generator's file or run folder.
+def file_of(text: str) -> Path:
+    """Return the generator's or the set's file that a source's text names, itself or by its run folder."""
+    path = Path(text)
+    if text.startswith("real:"):
+        raise ConfigError(f"the source {text} is unknown, expected {FLOOR}, {CEILING}, a set or a run folder")
+    if not path.exists():
+        raise ConfigError(f"the source {text} does not exist; {FLOOR} and {CEILING} are built in")
+    if not path.is_dir():
+        return path
+    for name in (artifact.FILE, store.FILE):
+        if (path / name).exists():
+            return path / name
+    raise ConfigError(
+        f"{text} holds neither {artifact.FILE} nor {store.FILE}, expected the folder of a finished run of "
+        "train_gan.py or distill.py"
+    )
 
-    Raises:
-        ConfigError: there is nothing such, or it does not fit the dataset.
-    """
+
+def read_source(label: str, text: str) -> Source:
+    """Read a stored set or a generator from its file or run folder; ConfigError if there is neither."""
+    path = file_of(text)
+    if checkpoint.load_tensors(path)[1].get("kind") == "generator":
+        generator = artifact.load(path)
+        return Source(label, "generator", generator.hash, artifact=generator)
+    synthetic = store.load(path)
+    _require_balanced(synthetic, text)
+    return Source(label, "set", synthetic.hash, synthetic=synthetic)
+
+
+def open_source(label: str, text: str, dataset: Dataset) -> Source:
+    """Open `real:random`, `real:all`, or what `read_source` reads; ConfigError if it does not fit the dataset."""
     if text == FLOOR:
         return Source(label, FLOOR, dataset.fingerprint)
     if text == CEILING:
         return Source(label, CEILING, dataset.fingerprint)
-    if text.startswith("real:"):
-        raise ConfigError(f"evaluate.sources names {text}, expected {FLOOR}, {CEILING}, a set or a run folder")
-    path = Path(text)
-    if not path.exists():
-        raise ConfigError(f"evaluate.sources names {text}, which does not exist; {FLOOR} and {CEILING} are built in")
-    if path.is_dir() or checkpoint.load_tensors(path)[1].get("kind") == "generator":
-        generator = artifact.load(path)
-        store.check_matches(generator.spec, dataset.spec, text)
-        return Source(label, "generator", generator.hash, artifact=generator)
-    synthetic = store.load(path)
-    store.check_matches(synthetic.spec, dataset.spec, text)
-    _require_balanced(synthetic, text)
-    return Source(label, "set", synthetic.hash, synthetic=synthetic)
+    source = read_source(label, text)
+    held = source.synthetic or source.artifact
+    assert held is not None
+    store.check_matches(held.spec, dataset.spec, text)
+    return source
 
 
 def _require_balanced(synthetic: SyntheticSet, text: str) -> None:
@@ -140,29 +163,39 @@ def _require_balanced(synthetic: SyntheticSet, text: str) -> None:
 
 
 def open_sources(
-    named: list[tuple[str, str]], ipc: tuple[int, ...], dataset: Dataset
+    named: list[tuple[str, str]], ipc: tuple[int, ...], dataset: Dataset, ceiling: bool = True
 ) -> tuple[list[Source], tuple[int, ...]]:
-    """Open everything before anything is trained; floor first, ceiling last, both there whether named or not.
+    """Open everything before anything is trained; floor first, ceiling last.
+
+    Args:
+        named: labels and texts; only stored sets of different IPC share a label.
+        ipc: at which generators are scored.
+        dataset: what everything must fit.
+        ceiling: whether it is added if it is not named; the floor always is.
 
     Returns:
-        The sources, and the IPC that need a floor: those of `ipc` and those of stored sets.
+        The sources, and the IPC that need a floor: those of stored sets, and `ipc` if anything is drawn at them.
 
     Raises:
         ConfigError: a source is missing, unfit or given twice, or a class is too small for the floor.
     """
     given = list(dict.fromkeys(named))
     texts = [text for _, text in given]
-    given = [(text, text) for text in (FLOOR, CEILING) if text not in texts] + given
+    added = (FLOOR, CEILING) if ceiling else (FLOOR,)
+    given = [(text, text) for text in added if text not in texts] + given
     sources = [open_source(label, text, dataset) for label, text in given]
     for index, source in enumerate(sources):
         for other in sources[:index]:
-            if other.label == source.label:
+            own = {source.stored_ipc, other.stored_ipc}
+            if other.label == source.label and (None in own or len(own) == 1):
                 raise ConfigError(f"two sources are called {source.label!r}, expected different names")
             if (other.kind, other.hash) == (source.kind, source.hash):
                 raise ConfigError(f"sources {other.label!r} and {source.label!r} are the same {source.kind}")
     place = {FLOOR: 0, CEILING: 2}
     sources.sort(key=lambda source: place.get(source.kind, 1))
-    needed = tuple(sorted({*ipc, *(source.synthetic.ipc for source in sources if source.synthetic is not None)}))
+    stored = {source.stored_ipc for source in sources if source.stored_ipc is not None}
+    drawn = not stored or any(source.kind == "generator" for source in sources)
+    needed = tuple(sorted(stored | set(ipc if drawn else ())))
     counts = dataset.train.labels.bincount(minlength=dataset.spec.num_classes)
     if needed[-1] > int(counts.min()):
         name = dataset.spec.class_names[int(counts.argmin())]
@@ -183,135 +216,69 @@ class Job:
     arch: str
     seed: int
 
-    def key(self, recipe_hash: str) -> tuple[Any, ...]:
+    def key(self, conditions: "Conditions") -> tuple[Any, ...]:
         """Return what makes two rows the same measurement."""
-        return self.source.kind, self.source.hash, self.ipc, self.protocol, self.arch, self.seed, recipe_hash
+        kind, epochs = self.source.kind, conditions.recipe_for(self.source.kind).epochs
+        return kind, self.source.hash, self.ipc, self.protocol, self.arch, self.seed, epochs, conditions.hash
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """What holds for all students of one evaluation; its hash tells comparable rows."""
+    """What holds for all students of one evaluation; its hash tells comparable rows.
+
+    Args:
+        recipe: of every student but the ceiling's.
+        all_epochs: the ceiling's epochs, and those of a teacher on all real images.
+        teacher: what it is trained on.
+        teacher_arch: its architecture.
+        kd_recipe: how its outputs are imitated: by equation 1, or as the released code did.
+        candidates: pairs of alpha and temperature; more than one only if `selects`.
+        selects: whether validation data choose a pair for each student.
+    """
 
     recipe: Recipe
     all_epochs: int
-    teacher: Literal["none", "set", "real"]
-    teacher_arch: str
-    alpha: float
-    temperature: float
+    teacher: Literal["none", "set", "real"] = "none"
+    teacher_arch: str = ""
+    kd_recipe: Literal["equation", "released"] = "equation"
+    candidates: tuple[tuple[float, float], ...] = ()
+    selects: bool = False
 
     @classmethod
     def of(cls, settings: EvaluateConfig, spec: DatasetSpec, chosen: Recipe | None = None) -> "Conditions":
         """Read the config; `chosen` replaces the recipe it names."""
         chosen = chosen or recipe(settings.recipe, settings.augment, spec.flip)
-        teaching = (settings.teacher, settings.teacher_arch, settings.alpha, settings.temperature)
-        # Without a teacher its settings decide nothing, so they must not tell rows apart.
-        teacher, arch, alpha, temperature = teaching if settings.teacher != "none" else ("none", "", 0.0, 1.0)
-        return cls(chosen, settings.all_epochs or chosen.epochs, teacher, arch, alpha, temperature)
+        all_epochs = settings.all_epochs or chosen.epochs
+        if settings.teacher == "none":
+            # Without a teacher its settings decide nothing, so they must not tell rows apart.
+            return cls(chosen, all_epochs)
+        alphas = settings.select_alpha or (settings.alpha,)
+        temperatures = settings.select_temperature or (settings.temperature,)
+        pairs = tuple(dict.fromkeys(itertools.product(alphas, temperatures)))
+        selects = bool(settings.select_alpha or settings.select_temperature)
+        return cls(chosen, all_epochs, settings.teacher, settings.teacher_arch, settings.kd_recipe, pairs, selects)
 
     @property
     def hash(self) -> str:
-        return config_hash(self)
+        """The same for all rows of one table, whatever the epochs of its ceiling, which that row itself states."""
+        return config_hash(self if self.teacher == "real" else replace(self, all_epochs=0))
 
     def recipe_for(self, kind: Kind) -> Recipe:
         return replace(self.recipe, epochs=self.all_epochs) if kind == CEILING else self.recipe
 
-    def label_kind(self, protocol: Protocol) -> str:
+    def label_kind(self, protocol: Protocol, labels: Literal["hard", "stored soft"]) -> str:
+        """Say what students learn from; the same for all seeds, so a choice is told by its candidates."""
         if self.teacher == "none":
-            return "hard"
+            return labels
         taught = "all real images" if self.teacher == "real" else f"the same {protocol} set"
         if self.teacher == "set" and protocol == "stream":
             taught = "the same stream"
-        return (
-            f"hard + online teacher {self.teacher_arch} on {taught} "
-            f"(alpha {self.alpha:g}, temperature {self.temperature:g})"
+        alpha, temperature = (
+            " or ".join(dict.fromkeys(f"{value:g}" for value in values))
+            for values in zip(*self.candidates, strict=True)
         )
-
-
-@dataclass(frozen=True)
-class Row:
-    """One student's score and everything needed to judge and repeat it.
-
-    Args:
-        source: the table's name of what it was trained on.
-        kind: real:random (the floor), real:all (the ceiling), set or generator.
-        method: how the set was distilled; none if its maker did not say.
-        stage: stage of a generator's distillation.
-        arch: canonical name of the student.
-        seed: of the student, and of a set drawn for it.
-        ipc: images per class; none for all real images.
-        protocol: fixed: the same stored images every epoch; stream: new samples every epoch.
-        accuracy: percent of the test images, after the last step.
-        correct: test images classified correctly.
-        total: test images, all of them.
-        recipe: name of the recipe.
-        augment: operations on the student's training images.
-        label_kind: hard, or hard + online teacher and what that was trained on.
-        epochs: passes over the images.
-        images: images of the set; of one epoch if streamed.
-        distinct_images_seen: samples over the whole training, augmentation not counted.
-        bytes: of images and labels; of the generator's file if streamed.
-        optimizer_steps: of the student.
-        images_per_step: of the largest batch.
-        train_loss: of the last step.
-        seconds: wall clock of the student's training, generation included, its teacher's not.
-        seconds_generating: share of it that streaming took; drawing a fixed set is in it once per student.
-        seconds_teacher: training of the teacher, shared by all students that it teaches; 0 without.
-        peak_memory_mb: GPU: allocated while training; CPU: the whole process so far (MiB).
-        device: its name.
-        generator_seconds: what distilling took, if known.
-        set_hash: of the images really used if fixed; none if streamed.
-        source_hash: of the generator, the stored set, or the real data.
-        recipe_hash: rows of another one do not compare.
-        config_hash: of the whole evaluation.
-        git_revision: of this package's checkout, if it is one.
-        versions: of libraries.
-        dataset: its name.
-    """
-
-    source: str
-    kind: Kind
-    method: str | None
-    stage: str | None
-    arch: str
-    seed: int
-    ipc: int | None
-    protocol: Protocol
-    accuracy: float
-    correct: int
-    total: int
-    recipe: str
-    augment: str
-    label_kind: str
-    epochs: int
-    images: int
-    distinct_images_seen: int
-    bytes: int
-    optimizer_steps: int
-    images_per_step: int
-    train_loss: float
-    seconds: float
-    seconds_generating: float
-    seconds_teacher: float
-    peak_memory_mb: float
-    device: str
-    generator_seconds: float | None
-    set_hash: str | None
-    source_hash: str
-    recipe_hash: str
-    config_hash: str
-    git_revision: str | None
-    versions: dict[str, str]
-    dataset: str
-
-    @property
-    def key(self) -> tuple[Any, ...]:
-        """The key of the job that this row answers."""
-        return self.kind, self.source_hash, self.ipc, self.protocol, self.arch, self.seed, self.recipe_hash
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "Row":
-        """Rebuild a row; KeyError if a field is missing, for instance in a row of another version."""
-        return cls(**{field.name: values[field.name] for field in fields(cls)})
+        chosen = ", chosen on validation data" if self.selects else ""
+        return (
+            f"{labels} + online teacher {self.teacher_arch} on {taught} "
+            f"({self.kd_recipe}, alpha {alpha}, temperature {temperature}{chosen})"
+        )

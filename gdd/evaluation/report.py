@@ -1,23 +1,22 @@
 """Statistics over seeds, and the tables and files that carry them; fixed and stream never share a column."""
 
-import csv
-import json
 import math
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Group
-from rich.table import Table
-from rich.text import Text
 from scipy import stats
 
 from gdd.checkpoint import write_atomically
 from gdd.config import ConfigError
-from gdd.evaluation import figure, grid
-from gdd.evaluation.protocol import CEILING, FLOOR, Kind, Protocol, Row
+from gdd.evaluation import figure, grid, tables
+from gdd.evaluation.protocol import CEILING, FLOOR, Kind, Protocol
+from gdd.evaluation.row import Row
+from gdd.evaluation.tables import Section
 
 TITLES: dict[Protocol, str] = {
     "fixed": "fixed: exactly IPC stored images per class, the same every epoch",
@@ -89,18 +88,26 @@ def read_rows(folder: Path) -> list[Row]:
 def _by_recipe(rows: Iterable[Row]) -> list[list[Row]]:
     """Part rows that were trained under different conditions, for they do not compare.
 
-    A folder may also hold one name's rows from before and after it was distilled anew; hashes then tell them.
+    A folder may also hold one name's rows from before and after it was distilled anew, or the ceiling's of several
+    numbers of epochs; hashes and epochs then tell them. Stored sets may share a name, each at its own IPC.
     """
     parts: dict[str, list[Row]] = {}
     for row in rows:
         parts.setdefault(row.recipe_hash, []).append(row)
     for part in parts.values():
-        known = {(row.source, row.source_hash) for row in part}
-        names = Counter(name for name, _ in known)
+        known = {(row.source, row.ipc, row.source_hash) for row in part}
+        names = Counter((name, ipc) for name, ipc, _ in known)
         part[:] = [
-            replace(row, source=f"{row.source} ({row.source_hash[:6]})") if names[row.source] > 1 else row
+            replace(row, source=f"{row.source} ({row.source_hash[:6]})") if names[row.source, row.ipc] > 1 else row
             for row in part
         ]
+        if len({row.epochs for row in part if row.kind == CEILING}) > 1:
+            part[:] = [
+                replace(row, source=f"{row.source}, {row.epochs:,} epoch{'s' * (row.epochs > 1)}")
+                if row.kind == CEILING
+                else row
+                for row in part
+            ]
     return list(parts.values())
 
 
@@ -108,7 +115,7 @@ def summarise(rows: Sequence[Row]) -> list[Summary]:
     """Return a summary per source, IPC, protocol and architecture: floor first, ceiling last, else as given."""
     groups: dict[tuple[object, ...], list[Row]] = {}
     for row in rows:
-        key = (row.recipe_hash, row.source, row.source_hash, row.ipc, row.protocol, row.arch)
+        key = (row.recipe_hash, row.epochs, row.source, row.source_hash, row.ipc, row.protocol, row.arch)
         groups.setdefault(key, []).append(row)
     summaries = [
         Summary(
@@ -126,6 +133,16 @@ def summarise(rows: Sequence[Row]) -> list[Summary]:
     ]
     place = {FLOOR: 0, CEILING: 2}
     return sorted(summaries, key=lambda summary: place.get(summary.kind, 1))
+
+
+def by_line(rows: Sequence[Row]) -> tuple[dict[tuple[str, int | None], dict[str, Summary]], list[str], int]:
+    """Return summaries by (source, IPC) and architecture, all architectures, and the most seeds of a cell."""
+    lines: dict[tuple[str, int | None], dict[str, Summary]] = {}
+    summaries = summarise(rows)
+    for summary in summaries:
+        lines.setdefault((summary.source, summary.ipc), {})[summary.arch] = summary
+    archs = list(dict.fromkeys(row.arch for row in rows))
+    return lines, archs, max(summary.accuracy.n for summary in summaries)
 
 
 def differences(rows: Sequence[Row], a: str, b: str) -> list[Difference]:
@@ -159,16 +176,6 @@ def refinement(rows: Sequence[Row]) -> list[Difference]:
     return [difference for a, b in pairs for difference in differences(rows, a, b)]
 
 
-@dataclass(frozen=True)
-class Section:
-    """One table of one protocol; what is fixed in a table of streams says so."""
-
-    title: str
-    notes: list[str]
-    headers: list[str]
-    lines: list[list[str]]
-
-
 def _sections(rows: Sequence[Row], brief: bool) -> list[Section]:
     """Return the sections of each recipe and protocol; `brief` leaves out what a terminal has no room for."""
     sections = []
@@ -181,28 +188,25 @@ def _sections(rows: Sequence[Row], brief: bool) -> list[Section]:
 
 def _section(rows: Sequence[Row], protocol: Protocol, brief: bool) -> Section:
     shown = [row for row in rows if row.protocol == protocol or row.kind in (FLOOR, CEILING)]
-    summaries = summarise(shown)
-    archs = list(dict.fromkeys(row.arch for row in shown))
-    lines: dict[tuple[object, ...], dict[str, Summary]] = {}
-    for summary in summaries:
-        lines.setdefault((summary.source, summary.ipc), {})[summary.arch] = summary
-    most = max(summary.accuracy.n for summary in summaries)
+    lines, archs, most = by_line(shown)
     body = []
     for cells in lines.values():
         first = next(iter(cells.values()))
         row = first.first
-        facts = [_name(first, protocol), "all" if row.ipc is None else str(row.ipc)]
-        facts.append(f"{row.distinct_images_seen:,}")
+        line = [name_of(first, protocol), "all" if row.ipc is None else str(row.ipc)]
+        line.append(f"{row.distinct_images_seen:,}")
         if not brief:
-            facts += [f"{row.bytes / 1024:,.1f}", f"{row.optimizer_steps:,}"]
-        body.append(facts + [_cell(cells[arch].accuracy, most, brief) if arch in cells else "" for arch in archs])
+            line += [f"{row.bytes / 1024:,.1f}", f"{row.optimizer_steps:,}"]
+        body.append(line + [_cell(cells[arch].accuracy, most, brief) if arch in cells else "" for arch in archs])
     headers = ["trained on", "IPC", "images seen", *([] if brief else ["KiB", "steps"]), *archs]
     first_row = next(row for row in shown if row.protocol == protocol)
     title = f"{first_row.dataset}, {TITLES[protocol]}"
-    return Section(title, _notes(shown, protocol, brief), headers, body)
+    spread = "standard deviation" + ("" if brief else " (± half width of the 95 % t-interval)")
+    return Section(title, notes(shown, protocol, spread, brief), headers, body)
 
 
-def _name(summary: Summary, protocol: Protocol) -> str:
+def name_of(summary: Summary, protocol: Protocol) -> str:
+    """Return a source's name in the table of a protocol; floor and ceiling say that they are, and are always fixed."""
     role = {FLOOR: "floor", CEILING: "ceiling"}.get(summary.kind)
     if role is None:
         return summary.source
@@ -216,23 +220,24 @@ def _cell(accuracy: Estimate, most: int, brief: bool) -> str:
     return text if accuracy.n == most else f"{text}, n = {accuracy.n}"
 
 
-def _notes(rows: Sequence[Row], protocol: Protocol, brief: bool) -> list[str]:
+def notes(rows: Sequence[Row], protocol: Protocol, spread: str, brief: bool) -> list[str]:
+    """Return what stands below a table: the scale, with what follows ± if there is more than one seed, and facts."""
     scale = "Test accuracy in percent after the last step"
     if len({row.seed for row in rows}) > 1:
-        scale += ", mean ± standard deviation" + ("" if brief else " (± half width of the 95 % t-interval)")
-    notes = [f"{scale}; {_facts(rows, protocol)}."]
+        scale += f", mean ± {spread}"
+    found = [f"{scale}; {facts(rows, protocol)}."]
     if not brief:
-        notes.append(
+        found.append(
             "A seed sets the student and draws its set from a generator or from real data; a stored set stays the "
             "same, so its spread is that of students alone."
         )
         row = rows[0]
         library = ", ".join(f"{name} {version}" for name, version in row.versions.items())
-        notes.append(f"{library}; git {row.git_revision or 'unknown'}; recipe hash {row.recipe_hash}.")
-    return notes
+        found.append(f"{library}; git {row.git_revision or 'unknown'}; recipe hash {row.recipe_hash}.")
+    return found
 
 
-def _facts(rows: Sequence[Row], protocol: Protocol) -> str:
+def facts(rows: Sequence[Row], protocol: Protocol) -> str:
     """Return n, seeds, recipe, labels and device in one line."""
     seeds = sorted({row.seed for row in rows})
     students = [row for row in rows if row.kind != CEILING] or list(rows)
@@ -240,7 +245,11 @@ def _facts(rows: Sequence[Row], protocol: Protocol) -> str:
     ceiling = {row.epochs for row in rows if row.kind == CEILING} - {row.epochs for row in students}
     more = "".join(f" ({epochs:,} on all real images)" for epochs in sorted(ceiling))
     row = next(row for row in rows if row.protocol == protocol)
-    labels = "; ".join(dict.fromkeys(row.label_kind for row in rows if row.protocol == protocol))
+    taught = {row.label_kind: "" for row in rows if row.protocol == protocol}
+    if len(taught) > 1:
+        for kind in taught:
+            taught[kind] = " for " + ", ".join(dict.fromkeys(row.source for row in rows if row.label_kind == kind))
+    labels = "; ".join(kind + sources for kind, sources in taught.items())
     devices = ", ".join(dict.fromkeys(row.device for row in rows))
     return (
         f"n = {len(seeds)} (seeds {', '.join(map(str, seeds))}), {row.total:,} test images; recipe {row.recipe}, "
@@ -262,41 +271,27 @@ def _difference_section(rows: Sequence[Row], protocol: Protocol) -> Section | No
         return None
     most = max(difference.points.n for difference in found)
     body = [
-        [f"{a} − {b}", str(ipc), *(_points(cells[arch], most) if arch in cells else "" for arch in archs)]
+        [f"{a} − {b}", str(ipc), *(interval(cells[arch], most, "+") if arch in cells else "" for arch in archs)]
         for (a, b, ipc), cells in lines.items()
     ]
     headers = ["difference", "IPC", *archs]
     return Section(f"{rows[0].dataset}, {protocol}: {_DIFFERENCES}", [], headers, body)
 
 
-def _points(points: Estimate, most: int) -> str:
-    text = f"{points.mean:+.1f}" + (f" ± {points.half_width:.1f}" if points.n > 1 else "")
-    return text if points.n == most else f"{text}, n = {points.n}"
+def interval(found: Estimate, most: int, sign: Literal["", "+"] = "") -> str:
+    """Return mean ± half width; `most` is the number of seeds that need not be told, `sign` + shows a plus."""
+    text = f"{found.mean:{sign}.1f}" + (f" ± {found.half_width:.1f}" if found.n > 1 else "")
+    return text if found.n == most else f"{text}, n = {found.n}"
 
 
 def table(rows: Sequence[Row]) -> Group:
     """Return the tables for a terminal: fixed and stream apart, each with refined minus pretrained generators."""
-    shown: list[Table | Text] = []
-    for section in _sections(rows, brief=True):
-        # As Text, since a user's folder name may hold brackets, which rich would read as markup.
-        table = Table(title=Text(section.title), title_justify="left")
-        for index, header in enumerate(section.headers):
-            table.add_column(Text(header), justify="right" if index else "left", overflow="fold")
-        for line in section.lines:
-            table.add_row(*map(Text, line))
-        shown += [table, *map(Text, section.notes)]
-    return Group(*shown)
+    return tables.terminal(_sections(rows, brief=True))
 
 
 def markdown(rows: Sequence[Row]) -> str:
     """Return the same tables as Markdown, with bytes, steps, intervals and library versions."""
-    blocks = ["# Evaluation"]
-    for section in _sections(rows, brief=False):
-        marks = [":--", *["--:"] * (len(section.headers) - 1)]
-        lines = [[cell.replace("|", "\\|") for cell in line] for line in [section.headers, marks, *section.lines]]
-        body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-        blocks += [f"## {section.title}", body, *section.notes]
-    return "\n\n".join(blocks) + "\n"
+    return tables.page("Evaluation", _sections(rows, brief=False))
 
 
 def write(folder: Path, rows: Sequence[Row]) -> list[Path]:
@@ -304,15 +299,7 @@ def write(folder: Path, rows: Sequence[Row]) -> list[Path]:
     if not rows:
         raise ConfigError(f"there is no row to report in {folder}")
     sheet, page = folder / "rows.csv", folder / "table.md"
-
-    def write_csv(temporary: Path) -> None:
-        with temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(rows[0].to_dict()))
-            writer.writeheader()
-            for row in rows:
-                writer.writerow({**row.to_dict(), "versions": json.dumps(row.versions)})
-
-    write_atomically(sheet, write_csv)
+    tables.write_csv(sheet, rows)
     write_atomically(page, lambda temporary: temporary.write_text(markdown(rows)))
     paths, parts = [sheet, page], _by_recipe(rows)
     for part in parts:
@@ -321,7 +308,7 @@ def write(folder: Path, rows: Sequence[Row]) -> list[Path]:
             figure.Bar(s.source, s.kind, s.ipc, s.protocol, s.arch, s.accuracy.mean, s.accuracy.half_width)
             for s in summarise(part)
         ]
-        note = f"Bars: mean; whiskers: 95 % t-interval; {_facts(part, part[0].protocol)}."
+        note = f"Bars: mean; whiskers: 95 % t-interval; {facts(part, part[0].protocol)}."
         figure.draw(folder / name, bars, f"{part[0].dataset}: student accuracy on the test part", note)
         paths.append(folder / name)
     return paths

@@ -6,7 +6,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from pathlib import Path
 
 import accelerate
@@ -20,8 +20,9 @@ from gdd.data.pixels import Normalizer
 from gdd.data.spec import DatasetSpec
 from gdd.data.splits import Split
 from gdd.evaluation.lessons import Fixed, Lessons, Stream, lr, random_real
-from gdd.evaluation.protocol import CEILING, FLOOR, Conditions, Job, Row, Source
-from gdd.losses.logits import distillation
+from gdd.evaluation.protocol import CEILING, FLOOR, Conditions, Job, Source
+from gdd.evaluation.row import Row
+from gdd.losses.logits import distillation, released_distillation
 from gdd.models import registry
 from gdd.synth import sample
 from gdd.synth.store import SyntheticSet
@@ -36,19 +37,21 @@ class Real:
 
     Args:
         train: what distillation may have seen, validation part excluded.
+        val: chooses among candidates.
         test: reads the test part once and keeps it.
     """
 
     train: Split
+    val: Split
     test: Callable[[], Split]
 
 
 @torch.no_grad()
-def count_correct(network: nn.Module, test: Split, normalize: Normalizer) -> int:
-    """Return how many test images the network classifies correctly in eval mode."""
+def count_correct(network: nn.Module, split: Split, normalize: Normalizer) -> int:
+    """Return how many of the images the network classifies correctly in eval mode."""
     network.eval()
-    correct = torch.zeros((), dtype=torch.int64, device=test.labels.device)
-    for images_u8, labels in zip(test.images_u8.split(TEST_BATCH), test.labels.split(TEST_BATCH), strict=True):
+    correct = torch.zeros((), dtype=torch.int64, device=split.labels.device)
+    for images_u8, labels in zip(split.images_u8.split(TEST_BATCH), split.labels.split(TEST_BATCH), strict=True):
         correct += (network(normalize.from_u8(images_u8)).argmax(1) == labels).sum()
     return int(correct)
 
@@ -60,11 +63,39 @@ def train(network: nn.Module, lessons: Lessons, loss: Loss = cross_entropy) -> f
     return float(fit(network, lessons, range(lessons.total), optimizer, lr(recipe, lessons.total), loss))
 
 
+Pair = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A student after its last step.
+
+    Args:
+        network: its weights.
+        pair: alpha and temperature; none without a teacher.
+        validated: validation images classified correctly; none unless validation data choose.
+        train_loss: of the last step.
+        optimizer_steps: all of them.
+        seconds: of training, generation included.
+        seconds_generating: of which a stream was generated; 0 if an earlier student's was kept.
+        peak_memory_mb: of training.
+    """
+
+    network: nn.Module
+    pair: Pair | None
+    validated: int | None
+    train_loss: float
+    optimizer_steps: int
+    seconds: float
+    seconds_generating: float
+    peak_memory_mb: float
+
+
 class Classroom:
     """Everything that the students of one evaluation share: images, conditions, teachers.
 
     Args:
-        real: train and test part on the device.
+        real: train, validation and test part on the device.
         spec: of the dataset.
         conditions: recipe and teacher.
         device: to train on.
@@ -117,7 +148,8 @@ class Classroom:
         stored = self._set(job.source, job.ipc, job.seed if drawn else 0)
         if job.source.kind == CEILING:
             return self._whole(), stored
-        return Fixed(stored.images.to(self.device), stored.labels.to(self.device), self.normalize), stored
+        labels = stored.labels if stored.soft_labels is None else stored.soft_labels.float().softmax(1)
+        return Fixed(stored.images.to(self.device), labels.to(self.device), self.normalize), stored
 
     def _train_teacher(self, job: Job | None, seed: int) -> tuple[nn.Module, float]:
         """Train a teacher by the students' recipe on the job's set or all real images; return its seconds."""
@@ -133,46 +165,60 @@ class Classroom:
         with rng.seeded(seed, f"init-{who}"):
             return registry.build(arch, self.spec.shape, self.spec.num_classes).to(self.device)
 
-    def _loss(self, job: Job) -> tuple[Loss, float]:
-        """Return the student's loss and what training its teacher took."""
+    def _losses(self, job: Job) -> tuple[dict[Pair | None, Loss], float]:
+        """Return the loss of each candidate, and what training their teacher took."""
         conditions = self.conditions
         if conditions.teacher == "none":
-            return cross_entropy, 0.0
+            return {None: cross_entropy}, 0.0
         # One teacher for all students of a set and seed: the architecture must not be part of its key.
         lesson = Job(job.source, job.ipc, job.protocol, "", job.seed) if conditions.teacher == "set" else None
         teacher, seconds = self._teacher(lesson, job.seed)
+        formula = released_distillation if conditions.kd_recipe == "released" else distillation
 
-        def taught(logits: Tensor, labels: Tensor, images_std: Tensor) -> Tensor:
+        def taught(logits: Tensor, labels: Tensor, images_std: Tensor, alpha: float, temperature: float) -> Tensor:
             with torch.no_grad():
                 answer = teacher(images_std)
-            return distillation(logits, answer, labels, conditions.alpha, conditions.temperature)
+            return formula(logits, answer, labels, alpha, temperature)
 
-        return taught, seconds
+        return {(a, t): partial(taught, alpha=a, temperature=t) for a, t in conditions.candidates}, seconds
+
+    def _learn(self, job: Job, material: Fixed | Stream, pair: Pair | None, loss: Loss) -> Trained:
+        """Train one candidate; all of a job begin alike and see the same batches."""
+        network = self._build(job.arch, job.seed, "student")
+        lessons = Lessons(material, self.conditions.recipe_for(job.source.kind), job.seed, "student")
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        began, generated_before = time.perf_counter(), material.seconds_generating
+        train_loss = train(network, lessons, loss)
+        seconds, generating = time.perf_counter() - began, material.seconds_generating - generated_before
+        memory = peak_memory_mb(self.device)
+        validated = count_correct(network, self.real.val, self.normalize) if self.conditions.selects else None
+        return Trained(network, pair, validated, train_loss, lessons.total, seconds, generating, memory)
 
     def score(self, job: Job) -> Row:
         """Train the job's student, then read the test part, and return the row.
 
         The student's initialisation, its order of images and its augmentation depend on the seed alone, so
-        rows of one seed and architecture differ by their images only.
+        rows of one seed and architecture differ by their images only. Among candidates, the first of those
+        that classify most validation images correctly is the student; no other meets the test part.
         """
-        recipe = self.conditions.recipe_for(job.source.kind)
-        loss, seconds_teacher = self._loss(job)
-        network = self._build(job.arch, job.seed, "student")
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
+        conditions = self.conditions
+        recipe = conditions.recipe_for(job.source.kind)
+        losses, seconds_teacher = self._losses(job)
         began = time.perf_counter()
         material, stored = self._material(job)
-        seconds_drawing = time.perf_counter() - began if stored is not None else 0.0
-        lessons = Lessons(material, recipe, job.seed, "student")
-        generated_before = material.seconds_generating
-        train_loss = train(network, lessons, loss)
-        generating = material.seconds_generating - generated_before
+        drawn = time.perf_counter()
+        seconds_drawing = drawn - began if stored is not None else 0.0
+        candidates = (self._learn(job, material, pair, loss) for pair, loss in losses.items())
+        best = max(candidates, key=lambda candidate: candidate.validated or 0)
+        seconds_selecting = time.perf_counter() - drawn - best.seconds if conditions.selects else 0.0
         # A stream that an earlier student of the seed has generated costs this one the same.
-        seconds = time.perf_counter() - began + (material.seconds_generating if generating == 0 else 0.0)
-        memory = peak_memory_mb(self.device)
+        generating = best.seconds_generating or material.seconds_generating
         test = self.real.test()
         total = len(test.labels)
-        correct = count_correct(network, test, self.normalize)
+        correct = count_correct(best.network, test, self.normalize)
+        soft = stored is not None and stored.soft_labels is not None
+        alpha, temperature = best.pair or (None, None)
         source = job.source
         return Row(
             source=source.label,
@@ -184,27 +230,31 @@ class Classroom:
             ipc=job.ipc,
             protocol=job.protocol,
             accuracy=100 * correct / total,
+            validation_accuracy=None if best.validated is None else 100 * best.validated / len(self.real.val.labels),
             correct=correct,
             total=total,
             recipe=recipe.name,
             augment=recipe.augment,
-            label_kind=self.conditions.label_kind(job.protocol),
+            label_kind=conditions.label_kind(job.protocol, "stored soft" if soft else "hard"),
+            alpha=alpha,
+            temperature=temperature,
             epochs=recipe.epochs,
             images=material.count,
             distinct_images_seen=material.distinct(recipe.epochs),
             bytes=_bytes(source, stored),
-            optimizer_steps=lessons.total,
+            optimizer_steps=best.optimizer_steps,
             images_per_step=min(recipe.batch_size, material.count),
-            train_loss=train_loss,
-            seconds=round(seconds, 3),
-            seconds_generating=round(seconds_drawing + (generating or material.seconds_generating), 3),
+            train_loss=best.train_loss,
+            seconds=round(seconds_drawing + best.seconds - best.seconds_generating + generating, 3),
+            seconds_generating=round(seconds_drawing + generating, 3),
             seconds_teacher=round(seconds_teacher, 3),
-            peak_memory_mb=memory,
+            seconds_selecting=round(seconds_selecting, 3),
+            peak_memory_mb=best.peak_memory_mb,
             device=device_name(self.device),
             generator_seconds=source.provenance.get("seconds"),
             set_hash=None if stored is None else stored.hash,
             source_hash=source.hash,
-            recipe_hash=self.conditions.hash,
+            recipe_hash=conditions.hash,
             config_hash=self.config_hash,
             git_revision=git_revision(),
             versions=versions(),

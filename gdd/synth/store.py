@@ -13,6 +13,8 @@ from gdd.config import ConfigError
 from gdd.data.spec import DatasetSpec
 from gdd.synth.artifact import tensor_hash
 
+FILE = "set.safetensors"
+
 
 @dataclass(frozen=True)
 class SyntheticSet:
@@ -24,7 +26,7 @@ class SyntheticSet:
         spec: the dataset that it stands for; class names in index order.
         ipc: images per class.
         provenance: JSON: method, stage, seeds, generator hash, seconds, ...
-        soft_labels: (N, K) float16 logits, if any.
+        soft_labels: (N, K) floating-point logits, if any.
     """
 
     images: Tensor
@@ -39,8 +41,8 @@ class SyntheticSet:
             raise ConfigError(f"the set's images are {self.images.dtype}, expected uint8 or float32 in [0, 1]-scale")
         if self.images.ndim != 4 or tuple(self.images.shape[1:]) != self.spec.shape:
             raise ConfigError(f"the set's images are {tuple(self.images.shape)}, expected (N, *{self.spec.shape})")
-        if self.images.dtype == torch.float32 and not bool(self.images.abs().max() < 50):
-            raise ConfigError("the set's float images leave [-50, 50], expected values near [0, 1]")
+        if not bool(self.images.isfinite().all()):
+            raise ConfigError("the set's images hold values that are infinite or not a number")
         if self.labels.ndim != 1 or self.labels.dtype != torch.int64:
             raise ConfigError(
                 f"the set's labels are {self.labels.dtype} {tuple(self.labels.shape)}, expected int64 (N,)"
@@ -49,6 +51,9 @@ class SyntheticSet:
             raise ConfigError(f"the set has {len(self.labels)} labels for {len(self.images)} images")
         if int(self.labels.min()) < 0 or int(self.labels.max()) >= self.spec.num_classes:
             raise ConfigError(f"the set's labels leave 0..{self.spec.num_classes - 1}")
+        soft, expected = self.soft_labels, (len(self.labels), self.spec.num_classes)
+        if soft is not None and (soft.shape != expected or not soft.is_floating_point() or not soft.isfinite().all()):
+            raise ConfigError(f"the set's soft labels are {soft.dtype} {tuple(soft.shape)}, expected finite {expected}")
 
     @property
     def tensors(self) -> dict[str, Tensor]:

@@ -27,8 +27,9 @@ def fit(
     lr: Callable[[int], float] | None = None,
     loss: Loss = cross_entropy,
     max_accuracy: float = 1.0,
+    frozen_statistics: bool = False,
 ) -> Tensor:
-    """Take one optimiser step for each number in `steps`, in train mode, and return the last loss.
+    """Take one optimiser step for each number in `steps` and return the last loss.
 
     Args:
         network: maps images (B, C, H, W) in classifier space to logits (B, K).
@@ -38,10 +39,11 @@ def fit(
         lr: maps a step to the learning rate; none leaves the optimiser's.
         loss: maps logits, labels and images to a scalar.
         max_accuracy: a batch already classified this well changes no weight; 1 switches this off.
+        frozen_statistics: whether batch norm uses and keeps the statistics that it has, as in eval mode.
     """
     if not steps:
         raise ValueError(f"a network would be trained for no step at all ({steps})")
-    network.train()
+    network.train(not frozen_statistics)
     value = torch.zeros(())
     for step in steps:
         images_std, labels = batches(step)

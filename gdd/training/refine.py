@@ -52,7 +52,9 @@ def refine(config: Config, dataset: Dataset, run: Run, pretrained: Path) -> Path
         images_u8, labels = lessons(step)
         return normalize.from_u8(images_u8), labels
 
-    pool = Pool(config.pool, spec.shape, spec.num_classes, lesson, config.seed, run.device)
+    pool = Pool(
+        config.pool, config.pool_kind, settings.steps, spec.shape, spec.num_classes, config.seed, lesson, run.device
+    )
     strategy = augment.parse_strategy(settings.augment, spec.flip)
     weight = settings.weight * (settings.tau**2 if settings.match == "kl" else 1.0)
     monitor = Monitor(batches, spec.num_classes, config.gan.noise_dim, config.seed)

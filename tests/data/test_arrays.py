@@ -95,6 +95,12 @@ class TestNpz:
         assert opened[0].fingerprint == opened[1].fingerprint
         assert opened[0].test().labels.bincount().tolist() == [2, 2, 2]
 
+    def test_class_names_are_read(self, tmp_path: Path) -> None:
+        named = self.save(tmp_path / "x.npz", class_names=np.array(["owl", "cat", "ant"]))
+        opened = open_dataset(str(named), tmp_path)
+        assert opened.spec.class_names == ("owl", "cat", "ant")
+        assert opened.fingerprint == open_dataset(str(self.save(tmp_path / "y.npz")), tmp_path).fingerprint
+
     def test_resized(self, tmp_path: Path) -> None:
         opened = open_dataset(str(self.save(tmp_path / "x.npz")), tmp_path, size=(4, 6), channels=1)
         assert opened.spec.shape == opened.test().images_u8.shape[1:] == (1, 4, 6)
@@ -118,6 +124,10 @@ class TestNpz:
             ({"y_train": np.arange(30) % 3 * 2}, "3 different labels from 0 to 4, expected 0 to 2"),
             ({"y_train": np.zeros(30, int)}, "holds one class, expected at least 2"),
             ({"y_train": np.array([{}] * 30)}, "is not a readable .npz file"),
+            ({"class_names": np.array(["a", "b"])}, "is <U1 of shape (2,), expected 3 different texts"),
+            ({"class_names": np.array(["a", "b", "a"])}, "is <U1 of shape (3,), expected 3 different texts"),
+            ({"class_names": np.arange(3)}, "is int64 of shape (3,), expected 3 different texts"),
+            ({"class_names": np.array(["a", "b", None])}, "is not a readable .npz file"),
         ],
     )
     def test_errors(self, tmp_path: Path, changes: dict[str, object], sentence: str) -> None:

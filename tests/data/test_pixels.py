@@ -1,5 +1,7 @@
 """Pixel spaces convert back to what they came from."""
 
+from fractions import Fraction
+
 import pytest
 import torch
 
@@ -39,6 +41,17 @@ def test_normalizer_by_hand() -> None:
 def test_both_ways_into_classifier_space_agree() -> None:
     normalizer = Normalizer(mean=(0.3,), std=(0.2,))
     torch.testing.assert_close(normalizer.from_pm1(u8_to_pm1(ALL_LEVELS)), normalizer.from_u8(ALL_LEVELS))
+
+
+def test_both_ways_rounded_once_are_the_exact_value_to_the_nearest_float() -> None:
+    normalizer = Normalizer(mean=(0.1307,), std=(0.3081,))
+    mean, std = Fraction(normalizer.mean.item()), Fraction(normalizer.std.item())
+    values = torch.linspace(-3, 3, 101).view(1, 1, 1, -1)
+    for found, exact in (
+        (normalizer.to_unit(values), [Fraction(value) * std + mean for value in values.flatten().tolist()]),
+        (normalizer.from_unit_rounded_once(values), [(Fraction(v) - mean) / std for v in values.flatten().tolist()]),
+    ):
+        assert found.flatten().tolist() == torch.tensor([float(value) for value in exact]).tolist()
 
 
 def test_own_statistics_standardize() -> None:

@@ -9,7 +9,8 @@ from gdd import rng
 from gdd.config import Config, EvaluateConfig, RunConfig
 from gdd.data.readers import Dataset, open_dataset
 from gdd.evaluation import grid
-from gdd.evaluation.protocol import Recipe, Row
+from gdd.evaluation.protocol import Recipe
+from gdd.evaluation.row import Row
 from gdd.models.gan import Generator
 from gdd.run import Run
 from gdd.synth import artifact

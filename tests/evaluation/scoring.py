@@ -3,11 +3,12 @@
 import dataclasses
 from collections.abc import Callable
 
-from gdd.evaluation.protocol import Recipe, Row
+from gdd.evaluation.protocol import Recipe
+from gdd.evaluation.row import Row
 
 SHORT = Recipe("dc", lr=0.01, epochs=3, batch_size=256, drop_at=0.5)
 Evaluate = Callable[..., list[Row]]
-TIMINGS = ("seconds", "seconds_generating", "seconds_teacher", "peak_memory_mb")
+TIMINGS = ("seconds", "seconds_generating", "seconds_teacher", "seconds_selecting", "peak_memory_mb")
 
 
 def timeless(row: Row) -> Row:

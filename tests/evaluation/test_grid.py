@@ -60,12 +60,11 @@ def test_stored_set_keeps_its_own_ipc_and_gets_a_floor(evaluate: Evaluate, gener
     store.save(tmp_path / "set.safetensors", made)
     rows = evaluate(str(tmp_path / "set.safetensors"), protocols=("stream",))
     assert [(row.kind, row.ipc, row.protocol) for row in rows] == [
-        ("real:random", 1, "fixed"),
         ("real:random", 3, "fixed"),
         ("set", 3, "fixed"),
         ("real:all", None, "fixed"),
     ]
-    assert rows[2].set_hash == made.hash
+    assert rows[1].set_hash == made.hash
 
 
 def test_same_seed_gives_the_same_rows(evaluate: Evaluate, generator: Path) -> None:
@@ -157,6 +156,29 @@ def test_finished_students_are_not_trained_again(
     assert len(file.read_text().splitlines()) == 4
     evaluate(seeds=(0,), recipe=dataclasses.replace(SHORT, epochs=2))
     assert trained == [1, 1, 0, 0]
+
+
+def test_epochs_of_the_ceiling_retrain_the_ceiling_alone(
+    evaluate: Evaluate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = evaluate(all_epochs=2)
+    trained = []
+    score = student.Classroom.score
+    monkeypatch.setattr(
+        student.Classroom, "score", lambda self, job: trained.append(job.source.kind) or score(self, job)
+    )
+    after = evaluate(all_epochs=3)
+    assert trained == ["real:all"]
+    assert [(row.kind, row.epochs) for row in after] == [("real:random", 3), ("real:all", 3)]
+    assert after[0] == before[0]
+    assert after[0].recipe_hash == after[1].recipe_hash
+    assert evaluate(all_epochs=2) == before
+    assert trained == ["real:all"]
+    # A teacher on all real images has the ceiling's epochs, and so decides every student.
+    for epochs in (2, 3):
+        trained.clear()
+        evaluate(all_epochs=epochs, teacher="real", teacher_arch="mlp-w8")
+        assert trained == ["real:random", "real:all"]
 
 
 def test_time_limit_keeps_what_is_done(evaluate: Evaluate, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from scoring import Evaluate
 
 from gdd.config import ConfigError
 from gdd.evaluation import report
-from gdd.evaluation.protocol import Row
+from gdd.evaluation.row import Row
 
 
 @pytest.fixture
@@ -102,6 +102,15 @@ def test_rows_of_another_recipe_or_another_generator_are_not_averaged(rows: list
     assert len(report.summarise([*rows, *other])) == 2 * len(report.summarise(rows))
     again = [replace(row, source_hash="abcdef", accuracy=1.0) for row in rows if row.source == "stage 1"]
     assert "stage 1 (abcdef)" in report.markdown([*rows, *again])
+    larger = [replace(row, ipc=10) for row in again]
+    assert "abcdef" not in report.markdown([*rows, *larger])
+
+
+def test_ceilings_of_different_epochs_are_not_averaged(rows: list[Row]) -> None:
+    longer = [replace(row, epochs=1000, accuracy=99.0) for row in rows if row.kind == "real:all"]
+    lines = [line.split("|")[1].strip() for line in lines_of(report.markdown([*rows, *longer]), "fixed: exactly")]
+    assert lines[-2:] == ["real:all, 1 epoch (ceiling)", "real:all, 1,000 epochs (ceiling)"]
+    assert [found.accuracy.mean for found in report.summarise([*rows, *longer])][-2:] == [90.0, 99.0]
 
 
 def test_files(rows: list[Row], tmp_path: Path) -> None:

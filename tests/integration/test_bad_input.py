@@ -98,6 +98,7 @@ def test_a_run_folder_that_cannot_be_made(gdd, tiny, tmp_path):
         (["sample", "nowhere", "--ipc", "0", "--out", "x.safetensors"], "--ipc"),
         (["sample", "nowhere", "--out", "x.safetensors"], "ipc"),
         (["export", "nowhere", "--to", "tar", "--out", "x"], "to"),
+        (["import", "nowhere", "--format", "dc", "--dataset", "digits", "--out", "x.safetensors"], "nowhere"),
         (["preview", "nowhere", "--out", "x.png"], "nowhere"),
         (["report", "nowhere"], "nowhere"),
         (["distil"], "distil"),

@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as hnp
 from scipy.special import log_softmax, rel_entr, softmax
 from torch.nn import functional as F
 
-from gdd.losses.logits import distillation, log_probability_mse, skd, standardize
+from gdd.losses.logits import distillation, log_probability_mse, released_distillation, skd, standardize
 
 MODES = [("divide", 1 / 2), ("multiply", 2.0)]
 ANY_LOGITS = hnp.arrays(
@@ -254,3 +254,78 @@ class TestDistillation:
         distillation(student, teacher, self.labels, 0.5, 2.0).backward()
         assert teacher.grad is None
         assert student.grad.abs().sum() > 0
+
+
+class TestReleasedDistillation:
+    labels = torch.tensor([0, 3, 9, 1, 1, 5])
+
+    def loss_and_gradient(self, formula, alpha, temperature):
+        student, teacher = random_logits(0).requires_grad_(True), 3 * random_logits(1)
+        loss = formula(student, teacher, self.labels, alpha, temperature)
+        return loss.item(), torch.autograd.grad(loss, student)[0]
+
+    @pytest.mark.parametrize("temperature", [0.0, 0.05, 1.5, 10.0])
+    @pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
+    def test_equals_the_formula(self, alpha, temperature):
+        student, teacher = random_logits(0), 3 * random_logits(1)
+        s, t = softmax(student.numpy(), axis=1), softmax(teacher.numpy(), axis=1)
+        divergence = rel_entr(s, t).sum(1).mean()
+        entropy = -np.log(s)[np.arange(6), self.labels.numpy()].mean()
+        expected = (1 - alpha) * entropy + alpha * temperature**3 * divergence
+        loss = released_distillation(student, teacher, self.labels, alpha, temperature)
+        assert loss.item() == pytest.approx(expected, rel=1e-12)
+
+    def test_known_number_in_the_reverse_direction(self):
+        # Student 1/2, 1/2 and teacher 1/4, 3/4: KL = (log 2 + log 2/3) / 2; eq. 1's direction differs.
+        student = torch.zeros(1, 2, dtype=torch.float64)
+        teacher = torch.tensor([[0.0, math.log(3)]], dtype=torch.float64)
+        loss = released_distillation(student, teacher, torch.tensor([0]), 1.0, 1.0).item()
+        assert loss == pytest.approx((math.log(2) + math.log(2 / 3)) / 2, abs=1e-14)
+        other = distillation(student, teacher, torch.tensor([0]), 1.0, 1.0).item()
+        assert other == pytest.approx(math.log(1 / 2) / 4 + 3 * math.log(3 / 2) / 4, abs=1e-14)
+        assert abs(loss - other) > 0.01
+
+    @pytest.mark.parametrize("temperature", [0.5, 1.5, 10.0])
+    def test_alpha_1_is_0_at_the_teacher_and_has_no_slope_there(self, temperature):
+        student = random_logits(0).requires_grad_(True)
+        loss = released_distillation(student, student.detach().clone(), self.labels, 1.0, temperature)
+        loss.backward()
+        assert loss.item() == pytest.approx(0, abs=1e-12)
+        assert student.grad.abs().max() < 1e-11
+
+    @pytest.mark.parametrize("alpha", [0.0, 0.5, 0.8])
+    def test_temperature_0_leaves_a_share_of_cross_entropy(self, alpha):
+        loss, gradient = self.loss_and_gradient(released_distillation, alpha, 0.0)
+        student = random_logits(0).requires_grad_(True)
+        share = (1 - alpha) * F.cross_entropy(student, self.labels)
+        assert loss == share.item()
+        assert torch.equal(gradient, torch.autograd.grad(share, student)[0])
+
+    def test_temperature_only_weighs_while_that_of_the_equation_softens(self):
+        one, three = (self.loss_and_gradient(released_distillation, 1.0, temperature) for temperature in (1.0, 3.0))
+        assert three[0] == pytest.approx(27 * one[0], rel=1e-12)
+        torch.testing.assert_close(three[1], 27 * one[1], rtol=1e-12, atol=1e-14)
+        one, three = (self.loss_and_gradient(distillation, 1.0, temperature)[1] for temperature in (1.0, 3.0))
+        assert F.cosine_similarity(one.flatten(), three.flatten(), dim=0) < 0.95
+
+    def test_gradient_goes_through_the_student_alone_and_is_that_of_differences(self):
+        student, teacher = random_logits(0).requires_grad_(True), (3 * random_logits(1)).requires_grad_(True)
+
+        def loss(logits: torch.Tensor) -> torch.Tensor:
+            return released_distillation(logits, teacher, self.labels, 0.5, 1.5)
+
+        assert torch.autograd.gradcheck(loss, student)
+        loss(student).backward()
+        assert teacher.grad is None
+
+
+@pytest.mark.parametrize("formula", [distillation, released_distillation])
+def test_probabilities_may_stand_for_labels(formula):
+    student, teacher, labels = random_logits(0), random_logits(1), torch.tensor([0, 3, 9, 1, 1, 5])
+    certain = F.one_hot(labels, 10).double()
+    hard = formula(student, teacher, labels, 0.4, 2.0).item()
+    assert formula(student, teacher, certain, 0.4, 2.0).item() == pytest.approx(hard, abs=1e-14)
+    # The mean over classes of the cross-entropy is what a uniform label gives.
+    every = [F.cross_entropy(student, torch.full_like(labels, k)).item() for k in range(10)]
+    uniform = formula(student, teacher, torch.full_like(certain, 0.1), 0.0, 2.0).item()
+    assert uniform == pytest.approx(sum(every) / 10, abs=1e-14)

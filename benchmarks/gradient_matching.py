@@ -1,0 +1,159 @@
+"""Iterations per second of gradient matching against a plain loop, and the share of the measured peak; prints JSON.
+
+`uv run python benchmarks/gradient_matching.py --config configs/cifar10-gm.yaml` (any flag of distill.py may follow,
+such as `--match.ipc 10`). Each side runs in a process of its own, by turns:
+
+- `gdd`: the package;
+- `plain`: a loop as one would write it: a DataLoader per class, one batch per class, the network built anew, each
+  epoch of the network through a DataLoader;
+- `plain, kept memory`: the same with gdd's setting of the C library's allocator, to tell the two gains apart.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from gan_step import matmul_gflops
+from torch.utils.data import DataLoader, TensorDataset
+
+from gdd import stages
+from gdd.cli import parse_config
+from gdd.config import Config
+from gdd.data.pixels import Normalizer
+from gdd.data.readers import Dataset
+from gdd.dryrun import cost
+from gdd.losses.gradients import distance
+from gdd.models import registry
+from gdd.run import Run, make_accelerator
+from gdd.training.match import Matcher, loops
+
+SIDES = ("plain", "plain, kept memory", "gdd")
+ROUNDS = 3
+
+
+def plain_iteration(config: Config, dataset: Dataset, device: torch.device) -> Callable[[int], None]:
+    """Return a function that does what `Matcher.iterate` does, one class and one DataLoader at a time."""
+    spec, settings = dataset.spec, config.match
+    outer, inner = loops(settings)
+    real = Normalizer(spec.mean, spec.std).from_u8(dataset.train.images_u8)
+    labels = dataset.train.labels
+    by_class = [TensorDataset(real[labels == c], labels[labels == c]) for c in range(spec.num_classes)]
+    images = torch.randn(spec.num_classes, settings.ipc, *spec.shape, device=device, requires_grad=True)
+    image_optimizer = torch.optim.SGD([images], 0.1, momentum=0.5)
+    targets = torch.arange(spec.num_classes, device=device).repeat_interleave(settings.ipc)
+
+    def iterate(_: int) -> None:
+        network = registry.build(config.pool.main, spec.shape, spec.num_classes).to(device)
+        parameters = list(network.parameters())
+        optimizer = torch.optim.SGD(parameters, settings.lr_network)
+        for turn in range(outer):
+            loss = torch.zeros((), device=device)
+            for c in range(spec.num_classes):
+                batch, truth = next(iter(DataLoader(by_class[c], settings.batch_real, shuffle=True)))
+                answer = F.cross_entropy(network(batch.to(device)), truth.to(device))
+                target = [gradient.detach() for gradient in torch.autograd.grad(answer, parameters)]
+                answer = F.cross_entropy(network(images[c]), targets[c * settings.ipc :][: settings.ipc])
+                loss = loss + distance(torch.autograd.grad(answer, parameters, create_graph=True), target)
+            image_optimizer.zero_grad()
+            loss.backward()
+            image_optimizer.step()
+            if turn == outer - 1:
+                break
+            loader = DataLoader(TensorDataset(images.detach().flatten(0, 1), targets), 256, shuffle=True)
+            for _ in range(inner):
+                for batch, truth in loader:
+                    optimizer.zero_grad()
+                    F.cross_entropy(network(batch), truth).backward()
+                    optimizer.step()
+
+    return iterate
+
+
+def work(config: Config, dataset: Dataset) -> float:
+    """Return the GFLOP of one iteration: three forward passes per real image and per image that trains the network.
+
+    The second derivative of the synthetic images comes on top and is not counted.
+    """
+    spec, settings = dataset.spec, config.match
+    outer, inner = loops(settings)
+    network = registry.build(config.pool.main, spec.shape, spec.num_classes)
+    images = torch.zeros(2, *spec.shape)
+    _, forward, _ = cost(network, lambda: network(images))
+    real = outer * sum(min(settings.batch_real, int(n)) for n in dataset.train.labels.bincount())
+    return 3 * forward * (real + (outer - 1) * inner * settings.ipc * spec.num_classes)
+
+
+def measure(side: str, config: Config) -> dict[str, object]:
+    """Return seconds per iteration of one side, after one iteration to warm up."""
+    threads = config.run.threads or torch.get_num_threads()
+    accelerator = make_accelerator(threads) if side != "plain" else None
+    torch.set_num_threads(threads)
+    device = torch.device("cuda") if torch.cuda.is_available() else torch.device("cpu")
+    dataset = stages.open_data(config.data, config.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        if side == "gdd":
+            matcher = Matcher(config, dataset, Run(Path(folder), config.run, {}, "benchmark", accelerator))
+            iterate: Callable[[int], object] = matcher.iterate
+        else:
+            iterate = plain_iteration(config, dataset, device)
+        iterate(0)
+        counted = config.match.iterations
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        began = time.perf_counter()
+        for iteration in range(1, counted + 1):
+            iterate(iteration)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds = (time.perf_counter() - began) / counted
+    gflops = work(config, dataset)
+    peak = matmul_gflops() if device.type == "cpu" else None
+    return {
+        "seconds": seconds,
+        "GFLOP/s": gflops / seconds,
+        "peak GFLOP/s": peak,
+        "threads": threads,
+        "device": str(device),
+    }
+
+
+def main() -> None:
+    if sys.argv[1] == "--side":
+        print(json.dumps(measure(sys.argv[2], parse_config(sys.argv[3:]))))
+        return
+    config = parse_config(sys.argv[1:])
+    # The published iteration at IPC 10 takes minutes; two of its updates with its ratio of training to matching.
+    flags = [] if config.match.ipc == 1 else ["--match.outer", "2", "--match.inner", "90"]
+    flags += ["--match.iterations", "3" if config.match.ipc == 1 else "1"]
+    found: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
+    for _ in range(ROUNDS):
+        for side in SIDES:
+            command = [sys.executable, __file__, "--side", side, *sys.argv[1:], *flags]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            found[side].append(json.loads(done.stdout.splitlines()[-1]))
+    seconds = {side: statistics.median(result["seconds"] for result in results) for side, results in found.items()}
+    last = found["gdd"][-1]
+    result = {
+        "config": config.name,
+        "ipc": config.match.ipc,
+        "device": last["device"],
+        "threads": last["threads"],
+        "iterations per second": {side: round(1 / value, 4) for side, value in seconds.items()},
+        "gdd / plain": round(seconds["plain"] / seconds["gdd"], 2),
+        "gdd / plain, kept memory": round(seconds["plain, kept memory"] / seconds["gdd"], 2),
+    }
+    if last["peak GFLOP/s"]:
+        shares = [result["GFLOP/s"] / result["peak GFLOP/s"] for result in found["gdd"]]
+        result["share of the matrix-product peak"] = round(statistics.median(shares), 2)
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

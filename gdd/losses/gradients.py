@@ -1,0 +1,61 @@
+"""Distances between the gradients, or the features, that real and synthetic images cause (DC, DSA, DM)."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Distance = Literal["dc", "cos", "mse"]
+
+
+def cosine_distance(a: Tensor, b: Tensor) -> Tensor:
+    """Return the sum over rows of 1 - cosine of (R, F) and (R, F).
+
+    The directions alone decide: rescaling either side changes nothing, and equal sides give 0. DC adds 1e-6 to the
+    product of the norms instead, which makes a row of small gradients count as distant from itself. A row that is
+    zero on one side counts 1, on both sides 0, without gradient.
+    """
+    zero_a, zero_b = a.eq(0).all(1), b.eq(0).all(1)
+    either = (zero_a | zero_b)[:, None]
+    # Where a norm is 0 its slope is infinite; such rows are kept out of the graph.
+    a, b = a.where(~either, torch.ones_like(a)), b.where(~either, torch.ones_like(b))
+    # Scaled by the largest entry first, since squares of small gradients underflow.
+    a, b = (x / x.detach().abs().amax(1, keepdim=True) for x in (a, b))
+    a, b = (x / x.norm(dim=1, keepdim=True) for x in (a, b))
+    # Half the squared distance of unit vectors is 1 - cosine, and exactly 0 for equal ones.
+    apart = (a - b).square().sum(1) / 2
+    return torch.where(either[:, 0], (zero_a != zero_b).to(apart.dtype), apart).sum()
+
+
+def _rows(gradient: Tensor) -> Tensor:
+    """Return (outputs, F): convolutions (O, I, h, w), linear layers (O, I), layer norms (C, h, w) by first axis."""
+    return gradient.flatten(1)
+
+
+def distance(synthetic: Sequence[Tensor], real: Sequence[Tensor], kind: Distance = "dc") -> Tensor:
+    """Return the distance between two gradients of one network, a scalar (DC: Zhao, Mopuri and Bilen 2021).
+
+    Args:
+        synthetic: one gradient per parameter tensor.
+        real: the same of the real images.
+        kind: `dc` sums 1 - cosine over every output row of every tensor and leaves out 1-D tensors (biases and
+            affine parameters); `cos` is 1 - cosine, `mse` the squared distance, of all tensors joined.
+
+    Raises:
+        ValueError: the gradients differ in number or shape.
+    """
+    if [x.shape for x in synthetic] != [x.shape for x in real]:
+        raise ValueError("the two gradients are not of the same parameters")
+    if kind == "dc":
+        pairs = [(a, b) for a, b in zip(synthetic, real, strict=True) if a.ndim > 1]
+        return torch.stack([cosine_distance(_rows(a), _rows(b)) for a, b in pairs]).sum()
+    a, b = (torch.cat([x.flatten() for x in gradient]) for gradient in (synthetic, real))
+    if kind == "cos":
+        return cosine_distance(a[None], b[None])
+    return (a - b).square().sum()
+
+
+def embedding_distance(synthetic: Tensor, real: Tensor) -> Tensor:
+    """Return the squared distance between the mean features (B, F) and (B', F) (DM: Zhao and Bilen 2023)."""
+    return (synthetic.mean(0) - real.mean(0)).square().sum()

@@ -1,0 +1,179 @@
+"""What students learn from: stored soft labels, a teacher by either recipe, and validation data that choose."""
+
+import dataclasses
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from scoring import SHORT, Evaluate
+
+from gdd.data.readers import Dataset
+from gdd.data.splits import Split
+from gdd.evaluation import report, student
+from gdd.evaluation.protocol import Recipe
+from gdd.evaluation.row import Row
+from gdd.synth import artifact, sample, store
+from gdd.synth.store import SyntheticSet
+
+ONE_STEP = dataclasses.replace(SHORT, epochs=1)
+LONGER = Recipe("dc", lr=0.05, epochs=40, batch_size=256)
+TEACHER = {"teacher": "set", "teacher_arch": "mlp-w8"}
+CANDIDATES = {"select_alpha": (0.2, 0.8), "select_temperature": (1.0, 4.0)}
+
+
+def learned(rows: list[Row]) -> list[tuple[float, int]]:
+    """Return what equal students have in common to the last bit."""
+    return [(row.train_loss, row.correct) for row in rows]
+
+
+class TestReleasedRecipe:
+    def test_temperature_0_halves_the_loss_and_hears_no_teacher(self, evaluate: Evaluate) -> None:
+        settings = {"teacher": "set", "kd_recipe": "released", "temperature": 0.0}
+        plain = evaluate(recipe=ONE_STEP, folder="plain")
+        halved = evaluate(recipe=ONE_STEP, folder="halved", teacher_arch="mlp-w8", **settings)
+        assert halved[0].train_loss == 0.5 * plain[0].train_loss
+        one, other = (evaluate(folder=arch, teacher_arch=arch, **settings) for arch in ("mlp-w8", "mlp-w4"))
+        assert learned(one) == learned(other)
+
+    def test_differs_from_the_equation_and_says_so(self, evaluate: Evaluate) -> None:
+        one, other = (evaluate(kd_recipe=name, **TEACHER)[0] for name in ("equation", "released"))
+        assert one.train_loss != other.train_loss
+        assert one.recipe_hash != other.recipe_hash
+        assert one.label_kind.endswith("on the same fixed set (equation, alpha 0.5, temperature 1.5)")
+        assert other.label_kind.endswith("on the same fixed set (released, alpha 0.5, temperature 1.5)")
+        assert (one.alpha, one.temperature, one.validation_accuracy, one.seconds_selecting) == (0.5, 1.5, None, 0.0)
+
+
+@pytest.fixture
+def met(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Which part each score was of; of four candidates the validation part ranks the second and third equal best."""
+    events: list[str] = []
+    scripted: Iterator[int] = itertools.cycle([3, 7, 7, 5])
+    count = student.count_correct
+
+    def spy(network: torch.nn.Module, split: Split, normalize: object) -> int:
+        if torch.equal(split.images_u8, dataset.val.images_u8) and torch.equal(split.labels, dataset.val.labels):
+            events.append("val")
+            return next(scripted)
+        events.append("test")
+        return count(network, split, normalize)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(student, "count_correct", spy)
+    return events
+
+
+class TestSelection:
+    def test_only_the_best_on_validation_data_meets_the_test_part(
+        self, evaluate: Evaluate, dataset: Dataset, met: list[str]
+    ) -> None:
+        rows = evaluate(**TEACHER, **CANDIDATES)
+        assert met == ["val", "val", "val", "val", "test"] * 2
+        for row in rows:
+            assert (row.alpha, row.temperature) == (0.2, 4.0)
+            assert row.validation_accuracy == 100 * 7 / len(dataset.val.labels)
+            assert row.seconds_selecting > 0
+            assert row.label_kind.endswith(
+                "(equation, alpha 0.2 or 0.8, temperature 1 or 4, chosen on validation data)"
+            )
+
+    def test_chosen_student_is_the_one_of_its_values_alone(self, evaluate: Evaluate, met: list[str]) -> None:
+        chosen = evaluate(folder="chosen", **TEACHER, **CANDIDATES)
+        alone = evaluate(folder="alone", alpha=0.2, temperature=4.0, **TEACHER)
+        other = evaluate(folder="other", alpha=0.8, temperature=1.0, **TEACHER)
+        assert learned(chosen) == learned(alone)
+        assert learned(chosen) != learned(other)
+
+    def test_one_list_alone_keeps_the_other_value(self, evaluate: Evaluate, met: list[str]) -> None:
+        row = evaluate(alpha=0.3, select_temperature=(1.0, 4.0), **TEACHER)[0]
+        assert met[:3] == ["val", "val", "test"]
+        assert (row.alpha, row.temperature) == (0.3, 4.0)
+
+    @pytest.mark.usefixtures("met")
+    def test_seeds_of_different_choices_share_a_cell(self, evaluate: Evaluate) -> None:
+        rows = evaluate(select_temperature=(1.0, 2.0, 4.0), seeds=(0, 1), **TEACHER)
+        floor = [row for row in rows if row.kind == "real:random"]
+        # Scores of three candidates from the script of four: 3 7 7, then 5 3 7.
+        assert [row.temperature for row in floor] == [2.0, 4.0]
+        assert [summary.seeds for summary in report.summarise(rows)] == [(0, 1), (0, 1)]
+
+    def test_what_learns_nothing_is_not_chosen(self, evaluate: Evaluate) -> None:
+        """Released with T = 0 and alpha = 1 is a loss of 0; alpha = 0 is plain cross-entropy."""
+        rows = evaluate(
+            recipe=LONGER,
+            all_epochs=10,
+            kd_recipe="released",
+            temperature=0.0,
+            select_alpha=(1.0, 0.0),
+            **TEACHER,
+        )
+        assert [row.alpha for row in rows] == [0.0, 0.0]
+        assert rows[-1].validation_accuracy > 60
+        assert rows[-1].accuracy > 60
+
+    def test_without_a_teacher_nothing_is_chosen(self, evaluate: Evaluate, met: list[str]) -> None:
+        row = evaluate()[0]
+        assert (row.alpha, row.temperature, row.validation_accuracy, row.seconds_selecting) == (None, None, None, 0.0)
+        assert "val" not in met
+
+
+class TestStoredSoftLabels:
+    @pytest.fixture
+    def made(self, generator: Path) -> SyntheticSet:
+        return sample.sample_set(artifact.load(generator), 3, 0)
+
+    def rows(self, evaluate: Evaluate, tmp_path: Path, synthetic: SyntheticSet, name: str, **settings: object) -> Row:
+        store.save(tmp_path / f"{name}.safetensors", synthetic)
+        found = evaluate(str(tmp_path / f"{name}.safetensors"), folder=name, **settings)
+        return next(row for row in found if row.kind == "set")
+
+    @pytest.mark.parametrize(
+        "settings",
+        [{}, {"teacher": "set", "alpha": 1.0}, {"teacher": "set", "alpha": 0.0}, {"archs": ("convnet3-w8",)}],
+    )
+    def test_sure_soft_labels_are_the_labels_of_their_class(
+        self, evaluate: Evaluate, tmp_path: Path, made: SyntheticSet, settings: dict[str, object]
+    ) -> None:
+        """Labels and soft labels disagree, so that the one that is learned from shows; so it does for a teacher."""
+        moved = (made.labels + 1) % 10
+        logits = (100 * torch.nn.functional.one_hot(moved, 10)).half()
+        hard = self.rows(evaluate, tmp_path, dataclasses.replace(made, labels=moved), "hard", **settings)
+        soft = self.rows(evaluate, tmp_path, dataclasses.replace(made, soft_labels=logits), "soft", **settings)
+        assert soft.train_loss == pytest.approx(hard.train_loss, rel=1e-5)
+        assert abs(soft.correct - hard.correct) <= 1
+        assert soft.label_kind == hard.label_kind.replace("hard", "stored soft")
+        assert soft.bytes == hard.bytes + 30 * 10 * 2
+        assert (soft.images, soft.optimizer_steps) == (hard.images, hard.optimizer_steps)
+
+    def test_loss_is_the_cross_entropy_of_the_softmax(
+        self, evaluate: Evaluate, tmp_path: Path, made: SyntheticSet, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        draw = torch.Generator().manual_seed(0)
+        soft = torch.randn(30, 10, generator=draw).half()
+        seen = []
+        train = student.train
+
+        def spy(network: torch.nn.Module, lessons: student.Lessons, *rest: object) -> float:
+            images, _ = lessons(0)
+            seen.append(network(images).detach().double().log_softmax(1))
+            return train(network, lessons, *rest)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(student, "train", spy)
+        row = self.rows(
+            evaluate, tmp_path, dataclasses.replace(made, soft_labels=soft), "soft", recipe=ONE_STEP, ipc=(3,)
+        )
+        expected = -(soft.double().softmax(1) * seen[1]).sum(1).mean().item()
+        assert row.train_loss == pytest.approx(expected, rel=1e-5)
+
+    def test_both_kinds_stand_in_one_table_that_tells_them(
+        self, evaluate: Evaluate, tmp_path: Path, made: SyntheticSet
+    ) -> None:
+        soft = dataclasses.replace(made, soft_labels=torch.zeros(30, 10).half())
+        paths = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
+        for path, synthetic in zip(paths, (made, soft), strict=True):
+            store.save(path, synthetic)
+        rows = evaluate(*map(str, paths), ipc=(3,))
+        assert len({row.recipe_hash for row in rows}) == 1
+        text = report.markdown(rows)
+        assert f"labels: hard for real:random, {paths[0]}, real:all; stored soft for {paths[1]};" in text

@@ -1,0 +1,198 @@
+"""Gradient matching through the commands: its tree and score, repeating, being killed, two processes, mistakes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from commands import TINY
+from PIL import Image
+from test_bad_input import _refused
+from test_end_to_end import ROOT, _tree
+from test_processes import LAUNCH
+
+from gdd import checkpoint
+from gdd.synth import store
+
+MATCHING = [
+    *("--method", "gradient_matching", "--pool.main", "convnet3-w4", "--match.ipc", "2", "--match.iterations", "3"),
+    *("--match.inner", "2", "--match.batch_real", "16", "--match.batch_train", "8"),
+]
+ALONE = ["--score", "false"]
+
+
+@pytest.fixture
+def matched(gdd, tiny, tmp_path) -> tuple[Path, str]:
+    """The folder of a finished run and what it printed."""
+    code, out, error = gdd("distill", *tiny, *MATCHING)
+    assert code == 0, error
+    return tmp_path / "runs/digits", out
+
+
+def _rows(folder: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (folder / "evaluate/rows.jsonl").read_text().splitlines()]
+
+
+def test_it_writes_exactly_this_tree_and_scores_its_set(matched):
+    folder, out = matched
+    stage = {"config.json", "set.safetensors", "grid.png", "metrics.jsonl"}
+    expected = {f"match/{name}" for name in stage | {"checkpoint-00000002.pt", "checkpoint-00000003.pt"}}
+    scores = ("config.json", "rows.jsonl", "rows.csv", "table.md", "accuracy.png")
+    assert _tree(folder) == expected | {f"evaluate/{name}" for name in scores}
+    for word in ("random real", "gradient matching", "all real", "mlp-w4"):
+        assert word in out
+    made = store.load(folder / "match" / store.FILE)
+    assert made.images.shape == (20, 1, 16, 16)
+    assert made.labels.tolist() == [label for label in range(10) for _ in range(2)]
+    rows = [row for row in _rows(folder) if row["source"] == "gradient matching"]
+    assert sorted(row["seed"] for row in rows) == [0, 1]
+    for row in rows:
+        assert row["protocol"] == "fixed"
+        assert row["images"] == 20
+        assert 0 <= row["accuracy"] <= 100
+    lines = [json.loads(line) for line in (folder / "match/metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [2, 3]
+    assert all(line["loss/matching"] > 0 for line in lines)
+
+
+def test_the_same_command_finds_it_finished(matched, gdd, tiny):
+    folder, _ = matched
+    before = {
+        name: (folder / name).stat().st_mtime_ns for name in _tree(folder) if name.endswith((".pt", "set.safetensors"))
+    }
+    rows = _rows(folder)
+    assert gdd("distill", *tiny, *MATCHING)[0] == 0
+    assert {name: (folder / name).stat().st_mtime_ns for name in before} == before
+    assert _rows(folder) == rows
+    code, _, error = gdd("distill", *tiny, *MATCHING, "--match.lr_image", "0.2")
+    assert code == 2
+    assert "run.overwrite" in error
+    # A bare evaluation scores what lies there.
+    assert gdd("evaluate", *tiny, *MATCHING)[0] == 0
+    assert _rows(folder) == rows
+
+
+def test_its_set_can_be_seen_and_exported(matched, gdd, tmp_path):
+    folder, _ = matched
+    path = folder / "match" / store.FILE
+    assert gdd("preview", path, "--out", tmp_path / "a.png")[0] == 0
+    assert Image.open(tmp_path / "a.png").width > 16
+    assert gdd("export", path, "--to", "folder", "--out", tmp_path / "png")[0] == 0
+    assert len(list((tmp_path / "png").rglob("*.png"))) == 20
+
+
+def test_kill_9_then_the_same_command_gives_the_same_bits(gdd, tiny, tmp_path):
+    flags = [*MATCHING, *ALONE, "--match.iterations", "60", "--run.save_every", "7", "--run.snapshots", "[5]"]
+    command = [sys.executable, str(ROOT / "distill.py"), *TINY, *flags, "--run.root", str(tmp_path / "runs")]
+    folder = tmp_path / "runs/digits/match"
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not checkpoint.steps(folder) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (folder / store.FILE).exists()
+    assert 0 < checkpoint.steps(folder)[-1] < 60
+    assert gdd("distill", *tiny, *flags)[0] == 0
+    assert gdd("distill", *tiny, *flags, "--run.root", tmp_path / "undisturbed")[0] == 0
+    killed, whole = (
+        store.load(root / "digits/match" / store.FILE) for root in (tmp_path / "runs", tmp_path / "undisturbed")
+    )
+    assert torch.equal(killed.images, whole.images)
+    assert killed.hash == whole.hash
+    assert store.load(folder / "set-00000005.safetensors").hash not in (killed.hash, None)
+
+
+@pytest.mark.parametrize("flags", [[], ["--match.objective", "embedding"]], ids=["gradient", "embedding"])
+def test_two_processes_make_the_set_of_one(flags, gdd, tiny, tmp_path):
+    flags = [*MATCHING, *ALONE, *flags]
+    if "embedding" in flags:
+        flags = [flag for flag in flags if flag not in ("--match.inner",)]
+    assert gdd("distill", *tiny, *flags)[0] == 0
+    command = [*LAUNCH, "--multi_gpu", "--num_processes", "2", "--main_process_port", "29657"]
+    command += [str(ROOT / "distill.py"), *TINY, *flags, "--run.root", str(tmp_path / "two")]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    one, two = (store.load(tmp_path / root / "digits/match" / store.FILE) for root in ("runs", "two"))
+    assert torch.equal(one.images, two.images)
+    assert one.hash == two.hash
+    lines = [(tmp_path / root / "digits/match/metrics.jsonl").read_text().splitlines() for root in ("runs", "two")]
+    losses = [[json.loads(line)["loss/matching"] for line in found] for found in lines]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-6)
+
+
+def test_max_minutes_stops_with_a_checkpoint_and_goes_on(gdd, tiny, tmp_path):
+    code, out, _ = gdd("distill", *tiny, *MATCHING, "--run.max_minutes", "0.00001")
+    folder = tmp_path / "runs/digits/match"
+    assert code == 0
+    assert "goes on" in out
+    assert checkpoint.steps(folder) == [1]
+    assert gdd("distill", *tiny, *MATCHING, *ALONE)[0] == 0
+    assert checkpoint.steps(folder)[-1] == 3
+    assert (folder / store.FILE).exists()
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--match.augment", "dsa", "--match.init", "real", "--match.distance", "mse"),
+        ("--pool.kind", "main+similar", "--pool.main_probability", "0.2", "--pool.similar_depth", "1"),
+        ("--pool.kind", "total random", "--pool.various", "[mlp-w4, resnet10-w4]", "--pool.main_only", "1"),
+        ("--match.inner_first", "true", "--pool.main", "convnet3-w4-bn"),
+    ],
+    ids=" ".join,
+)
+def test_every_switch_runs(flags, gdd, tiny):
+    assert gdd("distill", *tiny, *MATCHING, *ALONE, *flags)[0] == 0
+
+
+def test_it_starts_from_the_generator_of_another_run(gdd, tiny, tmp_path):
+    assert gdd("train-gan", *tiny)[0] == 0
+    start = ["--match.init", "generator", "--match.generator", str(tmp_path / "runs/digits/pretrain")]
+    code, out, _ = gdd("distill", *tiny, *MATCHING, *start)
+    assert code == 0
+    for word in ("random real", "stage 1", "from generator", "all real"):
+        assert word in out
+
+
+def test_skd_refines_with_any_pool(gdd, tiny):
+    kinds = ["--pool.kind", "main+various", "--pool.main", "convnet3-w4", "--pool.various", "[mlp-w4]"]
+    assert gdd("distill", *tiny, *ALONE, *kinds, "--pool.main_probability", "0.5")[0] == 0
+
+
+def test_dry_run_prints_its_networks_and_writes_nothing(gdd, tiny, tmp_path):
+    code, out, _ = gdd("distill", *tiny, *MATCHING, "--dry_run")
+    assert code == 0
+    assert "convnet3-w4" in out
+    assert "discriminator" not in out
+    assert not (tmp_path / "runs").exists()
+
+
+MISTAKES = {
+    "ipc 0": (["--match.ipc", "0"], "match.ipc"),
+    "no iteration": (["--match.iterations", "0"], "match.iterations"),
+    "generator without a path": (["--match.init", "generator"], "match.generator"),
+    "path without init generator": (["--match.generator", "runs/digits/refine"], "match.generator"),
+    "no such generator": (["--match.init", "generator", "--match.generator", "nowhere"], "nowhere"),
+    "unknown main model": (["--pool.main", "convnet33"], "did you mean 'convnet3'"),
+    "unknown other model": (["--pool.kind", "total random", "--pool.various", "[lenett]"], "lenett"),
+    "unknown kind": (["--pool.kind", "main+some"], "pool.kind"),
+    "similar to a resnet": (["--pool.kind", "main+similar", "--pool.main", "resnet18-w4"], "pool.main"),
+    "similar ones too deep": (["--pool.kind", "main+similar", "--pool.similar_depth", "5"], "depth 5"),
+    "unknown distance": (["--match.distance", "cosine"], "match.distance"),
+    "distance of embeddings": (["--match.objective", "embedding", "--match.distance", "cos"], "match."),
+    "more real images than there are": (["--match.init", "real", "--match.ipc", "500"], "match.ipc is 500"),
+    "snapshot before the start": (["--run.snapshots", "[-1]"], "run.snapshots"),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_a_mistake_is_one_sentence(case, gdd, tiny):
+    flags, expected = MISTAKES[case]
+    _refused(gdd("distill", *tiny, *MATCHING, *ALONE, *flags), expected)

@@ -1,0 +1,250 @@
+import math
+from collections.abc import Sequence
+from typing import get_args
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from gdd.losses.gradients import Distance, distance, embedding_distance
+
+KINDS: tuple[Distance, ...] = get_args(Distance)
+# A convolution, its bias, a layer norm, a linear layer, its bias.
+SHAPES = ((4, 3, 3, 3), (4,), (3, 5, 5), (6, 7), (6,))
+ANY_SHAPES = st.lists(st.lists(st.integers(1, 5), min_size=1, max_size=4).map(tuple), min_size=1, max_size=4)
+
+
+def gradient(
+    seed: int, shapes: Sequence[Sequence[int]] = SHAPES, dtype: torch.dtype = torch.float64, scale: float = 1.0
+) -> list[Tensor]:
+    draw = torch.Generator().manual_seed(seed)
+    return [(torch.randn(*shape, generator=draw, dtype=torch.float64) * scale).to(dtype) for shape in shapes]
+
+
+def row_distance(a: list[float], b: list[float]) -> float:
+    """1 - cosine in plain numbers."""
+    if not any(a) or not any(b):
+        return float(any(a) != any(b))
+    return 1 - math.fsum(x * y for x, y in zip(a, b, strict=True)) / (math.hypot(*a) * math.hypot(*b))
+
+
+def joined(tensors: Sequence[Tensor]) -> list[float]:
+    return [value for tensor in tensors for value in tensor.double().flatten().tolist()]
+
+
+def reference(a: Sequence[Tensor], b: Sequence[Tensor], kind: Distance) -> float:
+    """The three distances, written again with loops over tensors, rows and numbers."""
+    if kind == "cos":
+        return row_distance(joined(a), joined(b))
+    if kind == "mse":
+        return math.fsum((x - y) ** 2 for x, y in zip(joined(a), joined(b), strict=True))
+    rows = []
+    for first, second in zip(a, b, strict=True):
+        if first.ndim == 1:
+            continue
+        for row in range(len(first)):
+            rows.append(row_distance(joined([first[row]]), joined([second[row]])))
+    return math.fsum(rows)
+
+
+def value_and_gradient(a: Sequence[Tensor], b: Sequence[Tensor], kind: Distance) -> tuple[Tensor, list[Tensor]]:
+    """Return the distance and its gradient in the first argument, zeros where it has none."""
+    a = [x.clone().requires_grad_() for x in a]
+    value = distance(a, b, kind)
+    return value, list(torch.autograd.grad(value, a, allow_unused=True, materialize_grads=True))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+class TestEveryDistance:
+    @pytest.mark.parametrize(("dtype", "accuracy"), [(torch.float32, 1e-6), (torch.float64, 1e-12)])
+    @pytest.mark.parametrize("seed", range(3))
+    def test_it_is_the_formula_written_with_loops(self, kind, dtype, accuracy, seed):
+        a, b = gradient(2 * seed, dtype=dtype), gradient(2 * seed + 1, dtype=dtype, scale=3.0)
+        value = distance(a, b, kind)
+        assert value.shape == ()
+        assert value.dtype == dtype
+        assert value.item() == pytest.approx(reference(a, b, kind), rel=accuracy)
+
+    @settings(max_examples=40, deadline=None)
+    @given(ANY_SHAPES, st.integers(0, 10**6))
+    def test_any_shapes_will_do(self, kind, shapes, seed):
+        shapes = [*shapes, (2, 3)]  # a network has at least one weight matrix
+        a, b = gradient(seed, shapes), gradient(seed + 1, shapes)
+        # A row of one number has cosine 1 or -1, which rounding may miss by a little.
+        assert distance(a, b, kind).item() == pytest.approx(reference(a, b, kind), rel=1e-12, abs=1e-14)
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    @pytest.mark.parametrize("scale", [1e-20, 1e-6, 1.0, 1e6])
+    def test_equal_gradients_are_exactly_0_apart(self, kind, dtype, scale):
+        a = gradient(0, dtype=dtype, scale=scale)
+        a[0][1] = 0
+        a[3][:2] = 0
+        value, slope = value_and_gradient(a, [x.clone() for x in a], kind)
+        assert value.item() == 0
+        assert all(torch.equal(x, torch.zeros_like(x)) for x in slope)
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    def test_gradients_that_are_all_zero_are_0_apart(self, kind, dtype):
+        a = [torch.zeros(shape, dtype=dtype) for shape in SHAPES]
+        value, slope = value_and_gradient(a, a, kind)
+        assert value.item() == 0
+        assert all(torch.equal(x, torch.zeros_like(x)) for x in slope)
+
+    def test_it_is_symmetric(self, kind):
+        a, b = gradient(0), gradient(1)
+        a[0][0] = 0
+        assert distance(a, b, kind).item() == pytest.approx(distance(b, a, kind).item(), rel=1e-14)
+
+    def test_it_grows_with_the_angle(self, kind):
+        a, b = gradient(0), gradient(1)
+        values = [distance([x + share * y for x, y in zip(a, b, strict=True)], a, kind) for share in (0, 0.1, 0.3, 1)]
+        assert values == sorted(values)
+        assert len(set(values)) == 4
+
+    def test_gradient_is_that_of_differences(self, kind):
+        shapes = [(2, 2, 1, 2), (3,), (2, 2, 2), (3, 2)]
+        a, b = gradient(0, shapes), gradient(1, shapes)
+        # A zero row of the constant side counts 1 wherever the other side moves to.
+        b[0][1] = 0
+        b[3][2] = 0
+        a = [x.requires_grad_() for x in a]
+        assert torch.autograd.gradcheck(lambda *x: distance(x, b, kind), a)
+
+    def test_the_gradient_of_float32_is_that_of_float64(self, kind):
+        a, b = gradient(0, dtype=torch.float32), gradient(1, dtype=torch.float32)
+        value, slope = value_and_gradient(a, b, kind)
+        _, exact = value_and_gradient([x.double() for x in a], [x.double() for x in b], kind)
+        assert value.requires_grad
+        for found, expected in zip(slope, exact, strict=True):
+            torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-6 * expected.abs().max().item())
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    @pytest.mark.parametrize("scale", [1e-20, 1.0, 1e6])
+    def test_the_gradient_is_finite_with_zero_rows_on_either_side(self, kind, dtype, scale):
+        a, b = gradient(0, dtype=dtype, scale=scale), gradient(1, dtype=dtype, scale=scale)
+        a[0][0], b[0][1], a[3][2], b[3][2] = 0, 0, 0, 0
+        for first, second in ((a, b), (b, a), ([torch.zeros_like(x) for x in a], b)):
+            value, slope = value_and_gradient(first, second, kind)
+            assert value.isfinite()
+            assert all(x.isfinite().all() for x in slope)
+
+    def test_other_parameters_are_refused(self, kind):
+        a = gradient(0)
+        with pytest.raises(ValueError, match="not of the same parameters"):
+            distance(a, gradient(0)[:-1], kind)
+        with pytest.raises(ValueError, match="not of the same parameters"):
+            # As many numbers, and they would even broadcast.
+            distance([torch.ones(1, 6)], [torch.ones(6)], kind)
+        with pytest.raises(ValueError, match="not of the same parameters"):
+            distance([*a[:3], a[3].T, a[4]], a, kind)
+
+
+class TestRows:
+    """Distances of type dc, and of cos, whose one row is everything."""
+
+    @pytest.mark.parametrize("kind", ["dc", "cos"])
+    @pytest.mark.parametrize("factor", [1e-6, 1e-3, 7.0, 1e6])
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    def test_the_length_of_either_side_does_not_matter(self, kind, factor, dtype):
+        a, b = gradient(0, dtype=dtype), gradient(1, dtype=dtype)
+        expected = distance(a, b, kind).item()
+        accuracy = 1e-12 if dtype == torch.float64 else 2e-6
+        assert distance([factor * x for x in a], b, kind).item() == pytest.approx(expected, rel=accuracy)
+        assert distance(a, [factor * x for x in b], kind).item() == pytest.approx(expected, rel=accuracy)
+        assert distance([factor * x for x in a], a, kind).item() == pytest.approx(0, abs=1e-12)
+
+    @pytest.mark.parametrize(("shape", "rows"), [((4, 3, 3, 3), 4), ((3, 5, 5), 3), ((6, 7), 6), ((5, 1), 5)])
+    def test_opposite_rows_count_2_each(self, shape, rows):
+        a = gradient(0, [shape])
+        assert distance(a, [-2 * x for x in a], "dc").item() == pytest.approx(2 * rows, rel=1e-14)
+        assert distance(a, [-2 * x for x in a], "cos").item() == pytest.approx(2, rel=1e-14)
+
+    def test_orthogonal_rows_count_1_each(self):
+        a, b = torch.zeros(3, 2, 2, 1), torch.zeros(3, 2, 2, 1)
+        a[:, 0], b[:, 1] = 5.0, -3.0
+        assert distance([a], [b], "dc").item() == pytest.approx(3, rel=1e-6)
+        assert distance([a], [b], "cos").item() == pytest.approx(1, rel=1e-6)
+
+    def test_known_angles_add_up_over_rows_and_tensors(self):
+        # 0, 60, 90, 120 and 180 degrees: 0 + 1/2 + 1 + 3/2 + 2.
+        angles = torch.tensor([0, 60, 90, 120, 180], dtype=torch.float64).deg2rad()
+        turned = torch.stack([angles.cos(), angles.sin()], 1)
+        plain = torch.tensor([[1.0, 0.0]], dtype=torch.float64).expand(5, 2)
+        assert distance([turned], [plain], "dc").item() == pytest.approx(5, rel=1e-14)
+        parts = [turned[:2], turned[2:].view(3, 1, 2)]
+        assert distance(parts, [plain[:2], plain[2:].view(3, 1, 2)], "dc").item() == pytest.approx(5, rel=1e-14)
+
+    def test_a_small_angle_is_not_lost_in_rounding(self):
+        # In float32 1 - cosine of a thousandth, 5e-7, would come out as a multiple of 6e-8.
+        angle = 1e-3
+        a, b = torch.tensor([[1.0, 0.0]]), torch.tensor([[math.cos(angle), math.sin(angle)]])
+        assert distance([a], [b], "dc").item() == pytest.approx(2 * math.sin(angle / 2) ** 2, rel=1e-3)
+
+    def test_a_zero_row_counts_1_on_one_side_and_0_on_both(self):
+        a, b = gradient(0, [(4, 3)])[0], gradient(0, [(4, 3)])[0]
+        a[0], b[1] = 0, 0
+        a[2], b[2] = 0, 0
+        assert distance([a], [b], "dc").item() == 2
+        assert distance([b], [a], "dc").item() == 2
+        assert distance([torch.zeros(4, 3)], [torch.ones(4, 3)], "dc").item() == 4
+        assert distance([torch.zeros(4, 3)], [torch.ones(4, 3)], "cos").item() == 1
+        _, (slope,) = value_and_gradient([a], [b], "dc")
+        assert torch.equal(slope[:3], torch.zeros(3, 3, dtype=torch.float64))
+
+    def test_rows_are_the_outputs_of_a_layer(self):
+        a, b = gradient(0, [(4, 3, 2, 2)])[0], gradient(1, [(4, 3, 2, 2)])[0]
+        one_by_one = sum(distance([a[row : row + 1]], [b[row : row + 1]], "dc").item() for row in range(4))
+        assert distance([a], [b], "dc").item() == pytest.approx(one_by_one, rel=1e-14)
+        # Each output may be rescaled alone, an input may not.
+        outputs, inputs = torch.tensor([1.0, 2, 3, 4]).view(4, 1, 1, 1), torch.tensor([1.0, 2, 3]).view(1, 3, 1, 1)
+        assert distance([a * outputs], [b], "dc").item() == pytest.approx(one_by_one, rel=1e-12)
+        assert abs(distance([a * inputs], [b], "dc").item() - one_by_one) > 1e-3
+
+    def test_biases_count_in_cos_and_mse_but_not_in_dc(self):
+        weight = gradient(0, [(3, 4)])
+        a, b = [*weight, torch.ones(3, dtype=torch.float64)], [*weight, -torch.ones(3, dtype=torch.float64)]
+        assert distance(a, b, "dc").item() == 0
+        assert distance(a, b, "mse").item() == pytest.approx(12, rel=1e-14)
+        # |weight|^2 of the numbers agree, 3 are opposite.
+        square = weight[0].square().sum().item()
+        assert distance(a, b, "cos").item() == pytest.approx(6 / (square + 3), rel=1e-12)
+        for kind, moves in (("dc", False), ("cos", True), ("mse", True)):
+            _, slope = value_and_gradient(a, b, kind)
+            assert bool(slope[1].any()) is moves
+
+
+def test_the_squared_distance_scales_with_the_square():
+    a, b = gradient(0), gradient(1)
+    expected = 9 * distance(a, b, "mse").item()
+    assert distance([3 * x for x in a], [3 * x for x in b], "mse").item() == pytest.approx(expected, rel=1e-12)
+
+
+class TestEmbeddings:
+    def test_known_numbers(self):
+        synthetic = torch.tensor([[1.0, 2.0], [3.0, 4.0]])  # mean (2, 3)
+        real = torch.tensor([[0.0, 0.0], [0.0, 0.0], [3.0, 3.0]])  # mean (1, 1)
+        assert embedding_distance(synthetic, real).item() == pytest.approx(1**2 + 2**2, rel=1e-6)
+
+    def test_it_is_the_formula_written_with_loops(self):
+        synthetic, real = gradient(0, [(5, 7), (11, 7)])
+        expected = 0.0
+        for column in range(7):
+            first, second = (x[:, column].tolist() for x in (synthetic, real))
+            expected += (math.fsum(first) / 5 - math.fsum(second) / 11) ** 2
+        assert embedding_distance(synthetic, real).item() == pytest.approx(expected, rel=1e-12)
+        assert embedding_distance(real, synthetic).item() == pytest.approx(expected, rel=1e-12)
+
+    def test_equal_batches_and_a_batch_twice_are_0_apart(self):
+        (x,) = gradient(0, [(4, 3)])
+        assert embedding_distance(x, x.clone()).item() == 0
+        assert embedding_distance(x, torch.cat([x, x])).item() == pytest.approx(0, abs=1e-28)
+
+    def test_the_gradient_is_shared_by_the_images(self):
+        synthetic, real = gradient(0, [(5, 3), (8, 3)])
+        synthetic.requires_grad_()
+        (slope,) = torch.autograd.grad(embedding_distance(synthetic, real), synthetic)
+        expected = 2 * (synthetic.detach().mean(0) - real.mean(0)) / 5
+        torch.testing.assert_close(slope, expected.expand(5, 3), rtol=1e-12, atol=1e-14)
+        assert torch.autograd.gradcheck(lambda x: embedding_distance(x, real), synthetic)
