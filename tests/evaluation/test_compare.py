@@ -78,6 +78,7 @@ def test_difference_is_taken_at_the_same_protocol(some_row: Row) -> None:
     # A stored set is no stream, so nothing in the table of streams can be compared with it.
     without = compare.sections(rows, "pixels", brief=False)[1]
     assert "mlp-w16" in without.headers
+    assert {len(line) for line in without.lines} == {len(without.headers)}
     assert not any("difference" in text.lower() for text in [*without.headers, *without.notes])
 
 

@@ -87,32 +87,27 @@ def test_its_set_can_be_seen_and_exported(matched, gdd, tmp_path):
 
 
 def test_kill_9_then_the_same_command_gives_the_same_bits(gdd, tiny, tmp_path):
-    flags = [*MATCHING, *ALONE, "--match.iterations", "60", "--run.save_every", "7", "--run.snapshots", "[5]"]
+    flags = [*MATCHING, *ALONE, "--match.iterations", "30", "--run.save_every", "5", "--run.snapshots", "[3]"]
     command = [sys.executable, str(ROOT / "distill.py"), *TINY, *flags, "--run.root", str(tmp_path / "runs")]
     folder = tmp_path / "runs/digits/match"
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not checkpoint.steps(folder) and time.monotonic() < deadline:
+    deadline = time.monotonic() + 300  # a busy machine takes minutes to import torch
+    while not checkpoint.steps(folder) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert not (folder / store.FILE).exists()
-    assert 0 < checkpoint.steps(folder)[-1] < 60
+    assert 0 < checkpoint.steps(folder)[-1] < 30
     assert gdd("distill", *tiny, *flags)[0] == 0
     assert gdd("distill", *tiny, *flags, "--run.root", tmp_path / "undisturbed")[0] == 0
-    killed, whole = (
-        store.load(root / "digits/match" / store.FILE) for root in (tmp_path / "runs", tmp_path / "undisturbed")
-    )
-    assert torch.equal(killed.images, whole.images)
-    assert killed.hash == whole.hash
-    assert store.load(folder / "set-00000005.safetensors").hash not in (killed.hash, None)
+    for name in (store.FILE, "set-00000003.safetensors"):
+        killed, whole = (store.load(tmp_path / root / "digits/match" / name) for root in ("runs", "undisturbed"))
+        assert torch.equal(killed.images, whole.images)
+        assert killed.hash == whole.hash
 
 
-@pytest.mark.parametrize("flags", [[], ["--match.objective", "embedding"]], ids=["gradient", "embedding"])
-def test_two_processes_make_the_set_of_one(flags, gdd, tiny, tmp_path):
-    flags = [*MATCHING, *ALONE, *flags]
-    if "embedding" in flags:
-        flags = [flag for flag in flags if flag not in ("--match.inner",)]
+def test_two_processes_make_the_set_of_one(gdd, tiny, tmp_path):
+    flags = [*MATCHING, *ALONE]
     assert gdd("distill", *tiny, *flags)[0] == 0
     command = [*LAUNCH, "--multi_gpu", "--num_processes", "2", "--main_process_port", "29657"]
     command += [str(ROOT / "distill.py"), *TINY, *flags, "--run.root", str(tmp_path / "two")]
@@ -169,8 +164,10 @@ def test_skd_refines_with_any_pool(gdd, tiny):
 def test_dry_run_prints_its_networks_and_writes_nothing(gdd, tiny, tmp_path):
     code, out, _ = gdd("distill", *tiny, *MATCHING, "--dry_run")
     assert code == 0
-    assert "convnet3-w4" in out
-    assert "discriminator" not in out
+    table = out[out.index("pool convnet3-w4") :]  # what comes before are the settings
+    assert "student mlp-w4" in table
+    assert "discriminator" not in table
+    assert "generator" not in table
     assert not (tmp_path / "runs").exists()
 
 
