@@ -4,10 +4,12 @@ import pytest
 import torch
 
 from gdd import rng
+from gdd.config import MatchConfig
 from gdd.data.spec import DatasetSpec
 from gdd.models import registry
 from gdd.models.gan import Generator
-from gdd.synth import artifact, sample
+from gdd.synth import artifact, sample, store
+from gdd.training.match import group_loss
 
 pytestmark = [
     pytest.mark.gpu,
@@ -37,3 +39,22 @@ def test_published_sizes_train_on_the_device(name):
     logits = network(torch.randn(64, 3, 32, 32, device="cuda"))
     logits.square().mean().backward()
     assert all(bool(p.grad.isfinite().all()) for p in network.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("kind", ["main", "main+similar"])
+def test_gradient_matching_runs_end_to_end_on_the_device(gdd, tiny, tmp_path, kind):
+    settings = ["--match.iterations", "4", "--match.batch_real", "8", "--match.ipc", "2", "--match.inner", "2"]
+    flags = ["--method", "gradient_matching", "--pool.kind", kind, "--pool.main", "convnet3-w4", *settings]
+    code, _, error = gdd("distill", *tiny, *flags)
+    assert code == 0, error
+    assert store.load(tmp_path / "runs/digits/match" / store.FILE).ipc == 2
+
+
+def test_the_matching_loss_agrees_with_the_cpu():
+    with rng.seeded(0, "test"):
+        network = registry.build("convnet3-w8", (3, 32, 32), 10).eval().double()
+    draw = rng.generator(0, "images")
+    own, real = (torch.randn(2, 5, 3, 32, 32, generator=draw, dtype=torch.float64) for _ in range(2))
+    cpu = group_loss(network, own, list(real), [3, 4], MatchConfig())
+    gpu = group_loss(network.cuda(), own.cuda(), list(real.cuda()), [3, 4], MatchConfig())
+    assert gpu.item() == pytest.approx(cpu.item(), rel=1e-9)

@@ -491,7 +491,11 @@ class TestFrozenStatistics:
         monkeypatch.setattr(matcher.real, "draw", lambda *what: drawn.append(draw(*what)) or drawn[-1])
         network = network_of("convnet3-w4-bn")
         match.freeze_statistics(network, matcher.real, 0, 0)
+        earlier, drawn[:] = drawn[:], []
+        match.freeze_statistics(network, matcher.real, 0, 1)
+        # Of the latest batch alone, which is another one.
         assert [len(part) for part in drawn] == [16] * CLASSES
+        assert not any(torch.equal(old, new) for old, new in zip(earlier, drawn, strict=True))
         assert not any(module.training for module in network.modules())
         batch = torch.cat(drawn)
         for label, part in enumerate(drawn):
