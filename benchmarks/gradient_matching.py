@@ -1,7 +1,7 @@
 """Iterations per second of gradient matching against a plain loop, and the share of the measured peak; prints JSON.
 
-`uv run python benchmarks/gradient_matching.py --config configs/cifar10-gm.yaml` (any flag of distill.py may follow,
-such as `--match.ipc 10`). Each side runs in a process of its own, by turns:
+`uv run python benchmarks/gradient_matching.py --config configs/cifar10-gm.yaml` (flags such as
+`--match.ipc 10` may follow). Each side runs in a process of its own, by turns:
 
 - `gdd`: the package;
 - `plain`: a loop as one would write it: a DataLoader per class, one batch per class, the network built anew, each
@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from gdd import stages
 from gdd.cli import parse_config
-from gdd.config import Config
+from gdd.config import Config, ConfigError, MatchConfig
 from gdd.data.pixels import Normalizer
 from gdd.data.readers import Dataset
 from gdd.dryrun import cost
@@ -90,6 +90,16 @@ def work(config: Config, dataset: Dataset) -> float:
     return 3 * forward * (real + (outer - 1) * inner * settings.ipc * spec.num_classes)
 
 
+def require_plain(config: Config) -> None:
+    """Refuse settings that the plain loop does not have."""
+    settings, default = config.match, MatchConfig()
+    for name in ("objective", "distance", "augment", "init", "inner_first", "lr_image", "batch_train"):
+        if getattr(settings, name) != getattr(default, name):
+            raise ConfigError(f"match.{name} is {getattr(settings, name)!r}, expected its default in this benchmark")
+    if config.pool_kind != "main" or "-bn" in config.pool.main:
+        raise ConfigError("the pool is not one network without batch norm, as this benchmark expects")
+
+
 def measure(side: str, config: Config) -> dict[str, object]:
     """Return seconds per iteration of one side, after one iteration to warm up."""
     threads = config.run.threads or torch.get_num_threads()
@@ -125,13 +135,17 @@ def measure(side: str, config: Config) -> dict[str, object]:
 
 
 def main() -> None:
-    if sys.argv[1] == "--side":
+    if sys.argv[1:2] == ["--side"]:
         print(json.dumps(measure(sys.argv[2], parse_config(sys.argv[3:]))))
         return
     config = parse_config(sys.argv[1:])
-    # The published iteration at IPC 10 takes minutes; two of its updates with its ratio of training to matching.
-    flags = [] if config.match.ipc == 1 else ["--match.outer", "2", "--match.inner", "90"]
-    flags += ["--match.iterations", "3" if config.match.ipc == 1 else "1"]
+    require_plain(config)
+    outer, inner = loops(config.match)
+    flags = ["--match.iterations", "3"]
+    if outer > 2:
+        # A whole iteration takes minutes: two of its updates, with as many epochs per update as all of them have.
+        epochs = round(2 * inner * (outer - 1) / outer)
+        flags = ["--match.iterations", "1", "--match.outer", "2", "--match.inner", str(epochs)]
     found: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
     for _ in range(ROUNDS):
         for side in SIDES:

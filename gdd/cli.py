@@ -98,7 +98,16 @@ def _sentence(error: Exception) -> str:
     text = re.sub(r"(a )?<class '(?:\w+\.)*(\w+)'>", r"\2", text)
     text = re.sub(r"(a )?typing\.Literal\[(.*?)\]", r"one of \2", text)
     text = text.replace("Expected tuple.", "Expected a list such as [a, b].")
+    text = re.sub(
+        r"Does not validate against any .* Errors: - (.*) Given value type: \w+ Given value: (.*)", _either, text
+    )
     return re.sub(r'^"([\w.]+)": ', r"\1: ", text)
+
+
+def _either(union: re.Match[str]) -> str:
+    """Say what an optional setting takes."""
+    kinds = [error.removeprefix("Expected ").replace("NoneType", "null") for error in union[1].split(" - ")]
+    return f"{union[2]} is none of what was expected: {' or '.join(kinds)}"
 
 
 def _parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:

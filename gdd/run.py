@@ -6,9 +6,11 @@ import json
 import logging
 import math
 import os
+import platform
 import shutil
 import time
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -253,7 +255,8 @@ def make_accelerator(threads: int | None = None) -> Accelerator:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     torch.set_num_threads(threads or max(1, cores // local))
-    _keep_freed_memory()
+    if accelerator.device.type == "cpu":
+        _keep_freed_memory()
     return accelerator
 
 
@@ -264,3 +267,15 @@ def _keep_freed_memory() -> None:
         library = ctypes.CDLL(None)
         library.mallopt(m_mmap_max, 0)
         library.mallopt(m_trim_threshold, 2**31 - 1)
+
+
+@cache
+def device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    name = models[0] if models else platform.machine()
+    threads = torch.get_num_threads()
+    return f"{device.type} ({name}, {threads} thread{'s' * (threads > 1)})"

@@ -21,6 +21,7 @@ from gdd.models import registry
 from gdd.run import Run
 from gdd.synth import artifact, store
 from gdd.training import match, pool, pretrain, refine
+from gdd.training.images import check_first_images
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +60,8 @@ def check_networks(config: Config, spec: DatasetSpec) -> None:
 def check_scoring(config: Config, dataset: Dataset) -> None:
     """Refuse sources and IPC that cannot be scored, before hours of training; a run's own stages come later."""
     named = [(text, text) for text in config.evaluate.sources]
-    open_sources(named, config.evaluate.ipc, dataset)
+    own_set = config.method == "gradient_matching" and not named
+    open_sources(named, (config.match.ipc,) if own_set else config.evaluate.ipc, dataset)
 
 
 def _open_run(config: Config, stage: str, fingerprint: str, accelerator: Accelerator) -> Run:
@@ -89,6 +91,7 @@ def distill(config: Config, dataset: Dataset, accelerator: Accelerator) -> Path:
     skd runs stage 2, and stage 1 before it unless `refine.pretrained` names one.
     """
     if config.method == "gradient_matching":
+        check_first_images(config, dataset)  # a folder that is claimed in vain would refuse the mended command
         run = _open_run(config, match.STAGE, match.fingerprint(config, dataset), accelerator)
         if not _finished(run):
             match.match(config, dataset, run)
@@ -126,7 +129,7 @@ def own_sources(config: Config) -> list[tuple[str, str]]:
     found = [(label, str(folder)) for label, folder in stages if (folder / artifact.FILE).exists()]
     optimised = home / match.STAGE / store.FILE
     if optimised.exists():
-        found.append((match.describe(config), str(optimised)))
+        found.append((str(store.load(optimised).provenance["method"]), str(optimised)))
     if not found:
         raise ConfigError(f"{home} holds no finished stage; run distill.py first or name evaluate.sources")
     return [("random real", "real:random"), *found, ("all real", "real:all")]
@@ -160,14 +163,15 @@ def with_data_of_sources(config: Config) -> Config:
         if text.startswith("real:"):
             continue
         try:
-            found = read_source(text, text).provenance["config"]["data"]
+            made = read_source(text, text).provenance["config"]
+            found = made["data"]
             size = found["size"] and tuple(found["size"])
             root = Path(found["root"]) if found["name"] == "folder" else config.data.root
             data = DataConfig(**{**found, "size": size, "root": root, "download": config.data.download})
         except (KeyError, TypeError):  # another program's, or a set drawn from a generator
             continue
         logger.info("compare: data settings of %s: data.name %s", text, data.name)
-        return replace(config, data=data)
+        return replace(config, data=data, seed=made["seed"])  # the seed decides which images validate
     return config
 
 

@@ -71,6 +71,10 @@ def _import(options: Namespace) -> None:
         synthetic = foreign.read_mtt(options.file, options.labels, spec, options.lr, method=options.method)
     store.save(options.out, synthetic)
     low, high = synthetic.images.aminmax()
+    if max(-low, high) > 50:
+        logger.warning(
+            "%s: pixels are far from [0, 1]; is it normalised by %s's mean and std?", options.file, spec.name
+        )
     soft, rate = synthetic.provenance.get("soft_labels"), synthetic.provenance.get("learned_lr")
     logger.info(
         "%s: %d images of %d classes, %d of each, pixels from %.3g to %.3g, %s labels%s",

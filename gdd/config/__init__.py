@@ -63,6 +63,8 @@ class Config:
         require(isinstance(self.seed, int) and self.seed >= 0, "seed", self.seed, "a whole number of at least 0")
         for part in ("data", "gan", "pretrain", "pool", "refine", "match", "evaluate", "run"):
             require(getattr(self, part) is not None, part, None, "a mapping of settings")
+        late = self.method == "gradient_matching" and max(self.run.snapshots, default=0) > self.match.iterations
+        require(not late, "run.snapshots", self.run.snapshots, f"at most match.iterations, {self.match.iterations}")
         plain = bool(self.name) and Path(self.name).name == self.name and self.name not in (".", "..")
         require(plain, "name", self.name, "a plain folder name without slashes")
 

@@ -56,12 +56,18 @@ def contenders(texts: Sequence[str], dataset: Dataset) -> list[Contender]:
     found = []
     for source in sources:
         line = lines[ends[source.label].label]
-        snapshot = ends[source.label] is not source
+        snapshot = ends[source.label] is not source or _unfinished(source)
         label = f"{line}, iteration {source.provenance['iterations']}" if snapshot else line
         found.append(Contender(label, source.label, line))
     if FLOOR not in [source.kind for source in sources]:
         found.append(Contender(_REAL[FLOOR], FLOOR, _REAL[FLOOR]))
     return found
+
+
+def _unfinished(source: Source) -> bool:
+    """Tell whether a set is an early one of its run, whose end need not be compared."""
+    facts = source.provenance
+    return "iterations" in facts and facts["iterations"] < facts["config"]["match"]["iterations"]
 
 
 def _end(source: Source, sources: Sequence[Source]) -> Source:

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from gdd import checkpoint
-from gdd.config import Config, config_hash
+from gdd.config import Config, ConfigError, config_hash
 from gdd.data.readers import Dataset
 from gdd.data.splits import Split
 from gdd.evaluation.protocol import FLOOR, Conditions, Job, Recipe, Source, open_sources
@@ -107,6 +107,8 @@ def evaluate(
     settings, spec = config.evaluate, dataset.spec
     opened, floors = open_sources(sources, settings.ipc, dataset, ceiling)
     conditions = Conditions.of(settings, spec, recipe)
+    if conditions.selects:
+        _require_held_out(opened, dataset)
     jobs = enumerate_jobs(config, opened, floors)
     for arch in {job.arch for job in jobs} | ({conditions.teacher_arch} if conditions.teacher != "none" else set()):
         registry.build(arch, spec.shape, spec.num_classes)  # refuses what these images do not allow
@@ -131,9 +133,21 @@ def _on(run: Run, split: Split) -> Split:
     return Split(split.images_u8.to(run.device), split.labels.to(run.device))
 
 
+def _require_held_out(sources: Sequence[Source], dataset: Dataset) -> None:
+    """Refuse to select on validation images that a source may have been distilled from."""
+    for source in sources:
+        if source.provenance.get("data", dataset.fingerprint) != dataset.fingerprint:
+            raise ConfigError(
+                f"{source.label} was distilled with another validation part, so nothing can be selected on this one; "
+                "use its seed and its data settings"
+            )
+
+
 def _named(row: Row, job: Job) -> Row:
-    """Return the row under the name that this evaluation gives its source."""
-    return Row.from_dict({**row.to_dict(), "source": job.source.label})
+    """Return the row with what this evaluation knows of its source, whose file may have been described anew."""
+    facts = job.source.provenance
+    known = {"method": facts.get("method"), "stage": facts.get("stage"), "generator_seconds": facts.get("seconds")}
+    return Row.from_dict({**row.to_dict(), "source": job.source.label, **known})
 
 
 def _work(run: Run, classroom: Classroom, pending: list[Job], before: int) -> None:

@@ -47,7 +47,6 @@ class Summary:
 
     source: str
     kind: Kind
-    stage: str | None
     ipc: int | None
     protocol: Protocol
     arch: str
@@ -121,7 +120,6 @@ def summarise(rows: Sequence[Row]) -> list[Summary]:
         Summary(
             source=found[0].source,
             kind=found[0].kind,
-            stage=found[0].stage,
             ipc=found[0].ipc,
             protocol=found[0].protocol,
             arch=found[0].arch,

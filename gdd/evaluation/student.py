@@ -24,6 +24,7 @@ from gdd.evaluation.protocol import CEILING, FLOOR, Conditions, Job, Source
 from gdd.evaluation.row import Row
 from gdd.losses.logits import distillation, released_distillation
 from gdd.models import registry
+from gdd.run import device_name
 from gdd.synth import sample
 from gdd.synth.store import SyntheticSet
 from gdd.training.fit import Loss, cross_entropy, fit, sgd
@@ -275,18 +276,6 @@ def peak_memory_mb(device: torch.device) -> float:
         return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (2**20 if platform.system() == "Darwin" else 2**10), 1)
-
-
-@cache
-def device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    name = models[0] if models else platform.machine()
-    threads = torch.get_num_threads()
-    return f"{device.type} ({name}, {threads} thread{'s' * (threads > 1)})"
 
 
 @cache

@@ -37,7 +37,7 @@ def sample_set(artifact: Artifact, ipc: int, seed: int, device: torch.device | s
     classes = range(artifact.spec.num_classes)
     images = torch.cat([sample_images(artifact, label, 0, ipc, seed, device) for label in classes])
     labels, _ = latents.balanced(artifact.spec.num_classes, 0, ipc)
-    keys = ("method", "stage", "seed", "fingerprint", "seconds")
+    keys = ("method", "stage", "seed", "fingerprint", "data", "seconds")
     provenance = {key: artifact.provenance[key] for key in keys if key in artifact.provenance}
     return SyntheticSet(
         images, labels, artifact.spec, ipc, {**provenance, "generator": artifact.hash, "sample_seed": seed}

@@ -55,26 +55,27 @@ class SyntheticImages(nn.Module):
         return self.images_std.detach().flatten(0, 1)
 
 
-def first_images(config: Config, dataset: Dataset, real: RealImages) -> Tensor:
-    """Return (K, ipc, C, H, W) in classifier space: noise, real images, or a generator's.
+def check_first_images(config: Config, dataset: Dataset) -> None:
+    """Raise ConfigError if a class has too few real images to start from, or the generator was made for other data."""
+    settings, spec = config.match, dataset.spec
+    counts = dataset.train.labels.bincount(minlength=spec.num_classes)
+    if settings.init == "real" and int(counts.min()) < settings.ipc:
+        raise ConfigError(
+            f"match.ipc is {settings.ipc}, but class {spec.class_names[int(counts.argmin())]!r} has "
+            f"{int(counts.min())} training images for init real"
+        )
+    if settings.generator is not None:
+        store.check_matches(artifact.load(settings.generator).spec, spec, f"match.generator {settings.generator}")
 
-    Raises:
-        ConfigError: a class has too few real images, or the generator was made for other data.
-    """
+
+def first_images(config: Config, dataset: Dataset, real: RealImages) -> Tensor:
+    """Return (K, ipc, C, H, W) in classifier space: noise, real images, or a generator's, all checked before."""
     settings, spec = config.match, dataset.spec
     size = (spec.num_classes, settings.ipc, *spec.shape)
     if settings.init == "noise":
         return torch.randn(size, generator=rng.generator(config.seed, "match-noise"))
     if settings.init == "real":
-        fewest = min(range(spec.num_classes), key=lambda label: len(real.members[label]))
-        if len(real.members[fewest]) < settings.ipc:
-            raise ConfigError(
-                f"match.ipc is {settings.ipc}, but class {spec.class_names[fewest]!r} has "
-                f"{len(real.members[fewest])} training images for init real"
-            )
         return torch.stack([real.draw(label, settings.ipc, "match-init") for label in range(spec.num_classes)])
     assert settings.generator is not None
-    found = artifact.load(settings.generator)
-    store.check_matches(found.spec, spec, f"match.generator {settings.generator}")
-    made = sample.sample_set(found, settings.ipc, config.seed, real.images_u8.device)
+    made = sample.sample_set(artifact.load(settings.generator), settings.ipc, config.seed, real.images_u8.device)
     return real.normalize.from_u8(made.images.to(real.images_u8.device)).view(size)

@@ -22,7 +22,7 @@ from gdd.data.pixels import Normalizer
 from gdd.data.readers import Dataset
 from gdd.losses import gradients
 from gdd.models.layers import Classifier
-from gdd.run import Run
+from gdd.run import Run, device_name
 from gdd.synth import artifact, store
 from gdd.training.fit import fit
 from gdd.training.images import RealImages, SyntheticImages, first_images
@@ -52,7 +52,6 @@ def describe(config: Config) -> str:
     parts = ["gradient matching" if settings.objective == "gradient" else "embedding matching"]
     parts += [settings.distance] * (settings.distance != "dc") + ["DSA"] * (settings.augment == "dsa")
     parts += [f"pool {config.pool_kind}"] * (config.pool_kind != "main")
-    parts += [f"from {settings.init}"] * (settings.init != "noise")
     return ", ".join(parts)
 
 
@@ -147,8 +146,9 @@ def _embedding_loss(network: nn.Module, synthetic: Tensor, real: Sequence[Tensor
 class Matcher:
     """One iteration: a new network, `outer` updates of the images, `inner` epochs of the network in between.
 
-    Processes share the groups of classes. A class's loss depends on its own images alone, so that the sum over
-    processes is what one process finds, to the bit.
+    Processes share the groups of classes, of which there are no more than classes; further processes idle. A class's
+    loss depends on its own images alone, so that the sum over processes is what one process finds, to the bit if it
+    has as many threads.
 
     Args:
         config: its match and pool part.
@@ -263,6 +263,7 @@ def match(config: Config, dataset: Dataset, run: Run) -> Path:
                 "fingerprint": run.fingerprint,
                 "data": dataset.fingerprint,
                 "seconds": round(run.seconds + _seconds_before(config.match), 1),
+                "device": device_name(run.device),
                 "config": to_plain(config),
             }
             labels = matcher.synthetic.labels.cpu()

@@ -8,7 +8,7 @@ from gdd.config import Config, ConfigError, config_hash, to_plain
 from gdd.data.batches import Batches
 from gdd.data.pixels import u8_to_pm1
 from gdd.data.readers import Dataset
-from gdd.run import Run, Step
+from gdd.run import Run, Step, device_name
 from gdd.synth import artifact
 from gdd.training.gan import Gan
 from gdd.training.monitor import Monitor
@@ -56,6 +56,7 @@ def finish(
             "fingerprint": run.fingerprint,
             "data": dataset.fingerprint,
             "seconds": round(seconds_before + run.seconds, 1),
+            "device": device_name(run.device),
             "config": to_plain(config),
         }
         save_image(monitor.grid(monitor.sample(gan.average)), run.folder / "grid.png")
