@@ -46,6 +46,19 @@ class Classifier(nn.Module):
         return self.head(self.embed(images))
 
 
+class LayerNorm(nn.LayerNorm):
+    """Layer norm written out, since torch 2.15 gets the second derivative of its own wrong under vmap.
+
+    Gradient matching takes that derivative; tests/training compare it with differences.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        axes = tuple(range(-len(self.normalized_shape), 0))
+        centred = input - input.mean(axes, keepdim=True)
+        variance = centred.square().mean(axes, keepdim=True)
+        return centred * (variance + self.eps).rsqrt() * self.weight + self.bias
+
+
 def make_norm(kind: str, channels: int, size: Size) -> nn.Module:
     """Return a norm layer over maps of this size, as DC's networks.py builds it.
 
@@ -73,7 +86,7 @@ def make_norm(kind: str, channels: int, size: Size) -> nn.Module:
             )
         return nn.GroupNorm(NORM_GROUPS, channels)
     if kind == "layer":
-        return nn.LayerNorm([channels, *size])
+        return LayerNorm([channels, *size])
     assert kind == "none", kind
     return nn.Identity()
 
