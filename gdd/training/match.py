@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -29,8 +30,8 @@ from gdd.training.images import RealImages, SyntheticImages, first_images
 from gdd.training.pool import Pool, members
 
 STAGE = "match"
-# (outer, inner) by images per class (DatasetCondensation, utils.py get_loops).
-LOOPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}
+# Epochs between two updates by images per class, which is also how many updates (DatasetCondensation, utils.py).
+INNER = {1: 1, 10: 50, 20: 25, 30: 20, 40: 15, 50: 10}
 # Real images of each class whose statistics batch norms are frozen at (DatasetCondensation, main.py).
 STATISTICS_IMAGES = 16
 # Activations of so many images stay in a CPU's cache.
@@ -40,10 +41,9 @@ GROUP_IMAGES = 5
 
 
 def loops(settings: MatchConfig) -> tuple[int, int]:
-    """Return the image updates per network and the epochs between them: DC's table, its trend where it is silent."""
-    ipc = settings.ipc
-    outer, inner = LOOPS.get(ipc, (min(ipc, 50), max(10, min(50, round(500 / ipc)))))
-    return settings.outer or outer, settings.inner or inner
+    """Return the image updates per network and the epochs between them: DC's table, or linear between its entries."""
+    inner = round(float(np.interp(settings.ipc, list(INNER), list(INNER.values()))))
+    return settings.outer or min(settings.ipc, max(INNER)), settings.inner or inner
 
 
 def describe(config: Config) -> str:
