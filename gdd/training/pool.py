@@ -49,7 +49,8 @@ def probabilities(settings: PoolConfig, kind: PoolKind, step: int, total: int) -
     if kind == "total random":
         return torch.full((count,), 1 / count)
     start, end = settings.main_probability, settings.main_probability_end
-    share = start if end is None else start + (end - start) * step / max(1, total - 1)
+    done = step / max(1, total - 1)
+    share = start if end is None else start * (1 - done) + end * done
     return torch.tensor([share] + [(1 - share) / (count - 1)] * (count - 1))
 
 
@@ -124,6 +125,8 @@ class Pool:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        if len(state["uses"]) != len(self.names):
+            raise ValueError(f"the state is of {len(state['uses'])} members, expected {len(self.names)}")
         self.uses, self.trained = list(state["uses"]), state["trained"]
         self.living = {member: self._new(member) for member in state["networks"]}
         for member, (network, optimizer) in self.living.items():

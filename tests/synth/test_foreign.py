@@ -1,47 +1,21 @@
-"""Other projects' .pt files: what comes in is what they hold, to the stated rounding, and nothing of theirs runs."""
-
-import os
-import pickle
+"""Other projects' .pt files: what comes in is what they hold, to the stated rounding."""
 
 import numpy as np
 import pytest
 import torch
+from foreign_files import COLOUR, GREY, LABELS, dc_file, mtt_files, normalised, refusal, saved
 
 from gdd import rng
-from gdd.config import ConfigError
 from gdd.data.spec import DatasetSpec
 from gdd.synth import foreign, store
 
-GREY = DatasetSpec("grey", 1, 6, 4, ("cat", "dog", "eel"), (0.1307,), (0.3081,), False)
-COLOUR = DatasetSpec("colour", 3, 6, 4, ("cat", "dog", "eel"), (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010), True)
-LABELS = torch.tensor([0, 0, 1, 1, 2, 2])
 E = 2.0**-24  # float32's largest relative rounding error
 SLACK = 1 + 1e-6  # terms of second order, and float64's own rounding
-
-
-def normalised(spec: DatasetSpec, count: int = 6, seed: int = 0) -> torch.Tensor:
-    return 2 * torch.randn(count, *spec.shape, generator=rng.generator(seed, "test"))
-
-
-def saved(path, content, **options):
-    torch.save(content, path, **options)
-    return path
-
-
-def dc_file(path, images, labels=LABELS, **others):
-    return saved(path, {"data": [[images, labels]], "accs_all_exps": {"ConvNet": []}, **others})
 
 
 def constants(spec):
     """Return mean and std as float64 tensors of the float32 values that classifiers are fed with."""
     return (torch.tensor(values).double().view(1, -1, 1, 1) for values in (spec.mean, spec.std))
-
-
-def refusal(call, *arguments, **options) -> str:
-    with pytest.raises(ConfigError) as raised:
-        call(*arguments, **options)
-    assert "\n" not in str(raised.value)
-    return str(raised.value)
 
 
 @pytest.mark.parametrize("spec", [GREY, COLOUR], ids=["grey", "colour"])
@@ -188,11 +162,6 @@ def test_every_kind_of_tensor_is_read(save, change, tmp_path):
     assert torch.equal(found.images, expected.images)
 
 
-def mtt_files(folder, labels, images=None):
-    images = normalised(GREY) if images is None else images
-    return saved(folder / "images.pt", images), saved(folder / "labels.pt", labels)
-
-
 def test_soft_logits_keep_every_bit(tmp_path):
     logits = torch.randn(6, 3, generator=rng.generator(2, "test"))
     logits[torch.arange(6), LABELS.flip(0)] += 9
@@ -243,238 +212,3 @@ def test_a_learned_rate_is_kept(rate, tmp_path):
     assert (synthetic.provenance["method"], synthetic.provenance["format"]) == ("mtt", "mtt")
     store.save(tmp_path / "set.safetensors", synthetic)
     assert store.load(tmp_path / "set.safetensors").provenance == synthetic.provenance
-
-
-@pytest.mark.parametrize("rate", [torch.zeros(2), torch.tensor(float("nan")), "0.1", torch.tensor(1)])
-def test_what_is_no_rate_is_refused(rate, tmp_path):
-    path = saved(tmp_path / "lr.pt", rate)
-    sentence = refusal(foreign.read_mtt, *mtt_files(tmp_path, LABELS), GREY, path)
-    assert f"{path} holds" in sentence
-    assert "expected one finite number" in sentence
-
-
-class Hostile:
-    """Unpickled by pickle itself, it makes a folder."""
-
-    def __init__(self, marker):
-        self.marker = str(marker)
-
-    def __reduce__(self):
-        return os.mkdir, (self.marker,)
-
-
-@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
-def test_a_file_with_code_is_refused_and_its_code_does_not_run(legacy, tmp_path):
-    marker = tmp_path / "marker"
-    content = {"data": [[normalised(GREY), LABELS]], "accs_all_exps": {"ConvNet": [Hostile(marker)]}}
-    path = saved(tmp_path / "x.pt", content, _use_new_zipfile_serialization=not legacy)
-    sentence = refusal(foreign.read_dc, path, GREY)
-    assert sentence == f"{path} would run code of its own choice (posix.mkdir) when read; refused"
-    assert not marker.exists()
-    pickle.loads(pickle.dumps(Hostile(marker)))
-    assert marker.exists()
-
-
-def test_an_object_of_an_unknown_class_is_refused(tmp_path):
-    path = dc_file(tmp_path / "x.pt", normalised(GREY), args=GREY)
-    assert "would run code of its own choice (gdd.data.spec.DatasetSpec)" in refusal(foreign.read_dc, path, GREY)
-
-
-def test_a_dtype_that_declares_bytes_to_be_pointers_stays_a_stand_in(tmp_path):
-    """numpy's own dtype takes this state, and its arrays would then follow the bytes as addresses."""
-
-    class Crafted:
-        def __reduce__(self):
-            state = (3, "|", None, ("a",), {"a": (np.dtype("O"), 0)}, 8, 1, 0)
-            return np.dtype, ("V8", False, True), state
-
-    path = saved(tmp_path / "x.pt", Crafted())
-    assert type(foreign._load(path).content) is foreign.NumpyValue
-
-
-@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
-def test_damaged_files_are_refused(legacy, tmp_path):
-    path = dc_file(tmp_path / "x.pt", normalised(GREY))
-    if legacy:
-        saved(path, {"data": [[normalised(GREY), LABELS]]}, _use_new_zipfile_serialization=False)
-    whole = path.read_bytes()
-    for part in (b"", whole[:20], whole[: len(whole) // 2], whole[:-30], b"not a pickle", pickle.dumps({"data": []})):
-        path.write_bytes(part)
-        assert refusal(foreign.read_dc, path, GREY) == f"{path} is damaged or was not written by torch.save"
-
-
-def test_a_flipped_bit_of_a_pixel_is_noticed(tmp_path):
-    images = torch.full((6, *GREY.shape), 1.5)
-    path = dc_file(tmp_path / "x.pt", images)
-    data = bytearray(path.read_bytes())
-    data[data.index(images.numpy().tobytes())] ^= 1
-    path.write_bytes(data)
-    assert "is damaged" in refusal(foreign.read_dc, path, GREY)
-
-
-def test_what_is_no_file_is_refused(tmp_path):
-    assert f"{tmp_path / 'none.pt'} cannot be read" in refusal(foreign.read_dc, tmp_path / "none.pt", GREY)
-    assert f"{tmp_path} cannot be read" in refusal(foreign.read_dc, tmp_path, GREY)
-
-
-NAN = torch.full((6, *GREY.shape), float("nan"))
-
-
-@pytest.mark.parametrize(
-    ("content", "expected"),
-    [
-        ({"images": 1}, "holds a dict of images, expected a dict whose 'data' lists pairs"),
-        ({}, "holds a dict of nothing, expected a dict whose 'data'"),
-        (torch.zeros(2), "holds torch.float32 (2,), expected a dict whose 'data'"),
-        ({"data": []}, "holds a list of 0, expected a dict whose 'data'"),
-        ({"data": torch.zeros(2)}, "holds torch.float32 (2,), expected a dict whose 'data'"),
-        ({"data": [[normalised(GREY)]]}, "is a list of 1, expected images and labels"),
-        ({"data": [[normalised(GREY), LABELS.tolist()]]}, "the labels of {path} are a list of 6, expected a dense"),
-        ({"data": [[normalised(GREY).tolist(), LABELS]]}, "the images of {path} are a list of 6, expected a dense"),
-        ({"data": [[normalised(GREY).to_sparse(), LABELS]]}, "expected a dense tensor"),
-        ({"data": [[normalised(GREY).to("meta"), LABELS]]}, "expected a dense tensor"),
-        ({"data": [[normalised(GREY), LABELS.float()]]}, "are torch.float32 (6,), expected integers (N,)"),
-        ({"data": [[normalised(GREY), LABELS > 0]]}, "are torch.bool (6,), expected integers (N,)"),
-        ({"data": [[normalised(GREY), LABELS[:, None]]]}, "are torch.int64 (6, 1), expected integers (N,)"),
-        ({"data": [[normalised(GREY), LABELS[:4]]]}, "has 6 images for 4 labels"),
-        ({"data": [[normalised(GREY)[:0], LABELS[:0]]]}, "has 0 images for 0 labels"),
-        ({"data": [[normalised(COLOUR), LABELS]]}, "are torch.float32 (6, 3, 6, 4), expected normalised float"),
-        ({"data": [[normalised(GREY)[0], LABELS]]}, "(1, 6, 4), expected normalised float (N, C, H, W)"),
-        ({"data": [[normalised(GREY).byte(), LABELS]]}, "are torch.uint8 (6, 1, 6, 4), expected normalised float"),
-        ({"data": [[normalised(GREY), LABELS + 1]]}, "the labels of {path} go from 1 to 3, expected 0 to 2"),
-        ({"data": [[normalised(GREY), LABELS - 1]]}, "the labels of {path} go from -1 to 1, expected 0 to 2"),
-        (
-            {"data": [[normalised(GREY), torch.tensor([0, 0, 1, 1, 1, 2])]]},
-            "has 1 images of class 'eel' but 3 of 'dog'",
-        ),
-        ({"data": [[normalised(GREY), LABELS.clamp_max(1)]]}, "has 0 images of class 'eel' but 4 of 'dog'"),
-        ({"data": [[NAN, LABELS]]}, "the images of {path} hold NaN or infinite values"),
-    ],
-)
-def test_what_does_not_fit_is_refused(content, expected, tmp_path):
-    path = saved(tmp_path / "x.pt", content)
-    sentence = refusal(foreign.read_dc, path, GREY)
-    assert expected.format(path=path) in sentence
-    assert str(path) in sentence
-
-
-def test_a_set_of_fewer_classes_is_refused(tmp_path):
-    spec = DatasetSpec("many", 1, 6, 4, tuple("abcdefg"), GREY.mean, GREY.std, False)
-    path = dc_file(tmp_path / "x.pt", normalised(GREY))
-    sentence = refusal(foreign.read_dc, path, spec)
-    assert sentence.endswith(
-        "has 0 images of class 'd' but 2 of 'a', expected the same number of each of the 7 of many"
-    )
-
-
-@pytest.mark.parametrize(
-    ("labels", "expected"),
-    [
-        (torch.zeros(6, 4), "are torch.float32 (6, 4), expected integers (N,) or soft float labels (N, 3) for grey"),
-        (torch.zeros(6), "are torch.float32 (6,), expected integers (N,) or soft"),
-        (torch.zeros(6, 3, dtype=torch.int64), "are torch.int64 (6, 3), expected integers (N,) or soft"),
-        (torch.full((6, 3), float("nan")), "hold NaN or infinite values"),
-        (torch.full((6, 3), float("-inf")), "hold NaN or infinite values"),
-        ({"labels": LABELS}, "are a dict of labels, expected a dense tensor"),
-    ],
-)
-def test_labels_that_do_not_fit_are_refused(labels, expected, tmp_path):
-    images_path, labels_path = mtt_files(tmp_path, labels)
-    assert f"the labels of {labels_path} {expected}" in refusal(foreign.read_mtt, images_path, labels_path, GREY)
-
-
-def test_a_file_that_cannot_be_written_is_said_so(tmp_path):
-    synthetic = store.SyntheticSet(torch.zeros(3, *GREY.shape), torch.arange(3), GREY, 1)
-    (tmp_path / "file").write_text("")
-    inside = tmp_path / "file/x.pt"
-    assert f"{inside} cannot be written" in refusal(foreign.write_dc, synthetic, inside)
-    same = tmp_path / "x.pt"
-    assert "expected two files" in refusal(foreign.write_mtt, synthetic, same, tmp_path / "." / "x.pt")
-    assert not same.exists()
-
-
-@pytest.fixture
-def digits_file(tmp_path):
-    images = torch.randn(20, 1, 16, 16, generator=rng.generator(4, "test"))
-    return dc_file(tmp_path / "res_DC.pt", images, torch.arange(10).repeat_interleave(2))
-
-
-def test_the_command_imports_and_exports_dc(gdd, digits_file, tmp_path, caplog):
-    out = tmp_path / "sets/dc.safetensors"
-    caplog.set_level("INFO")
-    code, _, error = gdd(
-        "import", digits_file, "--format", "dc", "--dataset", "digits", "--method", "dc", "--index", "-1", "--out", out
-    )
-    assert (code, "Traceback" in error) == (0, False)
-    (line,) = [record.getMessage() for record in caplog.records if record.name == "gdd.tools"]
-    synthetic = store.load(out)
-    low, high = synthetic.images.min().item(), synthetic.images.max().item()
-    assert (
-        line == f"{digits_file}: 20 images of 10 classes, 2 of each, pixels from {low:.3g} to {high:.3g}, hard labels"
-    )
-    assert synthetic.provenance["method"] == "dc"
-    assert gdd("export", out, "--to", "dc", "--out", tmp_path / "again.pt")[0] == 0
-    again, original = (
-        torch.load(path, weights_only=True)["data"][0][0] for path in (tmp_path / "again.pt", digits_file)
-    )
-    assert torch.allclose(again, original, atol=1e-6, rtol=0)
-
-
-def test_the_command_imports_and_exports_mtt(gdd, tmp_path, caplog):
-    labels = torch.arange(10).repeat_interleave(2)
-    images = torch.randn(20, 1, 16, 16, generator=rng.generator(5, "test"))
-    soft = 0.91 * torch.eye(10)[labels] + 0.009
-    files = [saved(tmp_path / f"{name}.pt", value) for name, value in zip("ilr", (images, soft, 0.5), strict=True)]
-    out = tmp_path / "mtt.safetensors"
-    caplog.set_level("INFO")
-    flags = ["--format", "mtt", "--dataset", "digits", "--labels", files[1], "--lr", files[2], "--out", out]
-    assert gdd("import", files[0], *flags)[0] == 0
-    (line,) = [record.getMessage() for record in caplog.records if record.name == "gdd.tools"]
-    assert line.endswith("soft (probabilities) labels, learned learning rate 0.5")
-    assert torch.equal(store.load(out).labels, labels)
-    images_out, labels_out = tmp_path / "images_again.pt", tmp_path / "labels_again.pt"
-    assert gdd("export", out, "--to", "mtt", "--out", images_out, "--labels", labels_out)[0] == 0
-    assert torch.allclose(torch.load(images_out, weights_only=True), images, atol=1e-6, rtol=0)
-    assert torch.allclose(torch.load(labels_out, weights_only=True), soft, atol=1e-6, rtol=0)
-
-
-@pytest.mark.parametrize(
-    ("flags", "expected"),
-    [
-        (["--format", "dc", "--labels", "l.pt"], "--labels is l.pt, expected none with --format dc"),
-        (["--format", "dc", "--lr", "l.pt"], "--lr is l.pt, expected none with --format dc"),
-        (["--format", "mtt"], "--labels is not given"),
-        (["--format", "mtt", "--labels", "l.pt", "--index", "0"], "--index is 0, expected none with --format mtt"),
-        (["--format", "mtt", "--labels", "nowhere.pt"], "nowhere.pt cannot be read"),
-        (["--format", "dc", "--index", "1"], "index is 1, but"),
-        (["--format", "dc", "--dataset", "digit"], "did you mean 'digits'"),
-        (["--format", "tar"], "format"),
-        ([], "format"),
-    ],
-)
-def test_the_import_command_refuses(flags, expected, gdd, digits_file, tmp_path):
-    out = tmp_path / "x.safetensors"
-    dataset = [] if "--dataset" in flags else ["--dataset", "digits"]
-    code, _, error = gdd("import", digits_file, "--out", out, *dataset, *flags)
-    _one_sentence(code, error, expected)
-    assert not out.exists()
-
-
-@pytest.mark.parametrize(
-    ("flags", "expected"),
-    [
-        (["--to", "mtt"], "--labels is not given"),
-        (["--to", "npz", "--labels", "l.pt"], "--labels is l.pt, expected none with --to npz"),
-        (["--to", "dc", "--labels", "l.pt"], "--labels is l.pt, expected none with --to dc"),
-    ],
-)
-def test_the_export_command_refuses(flags, expected, gdd, tmp_path):
-    code, _, error = gdd("export", tmp_path / "set.safetensors", "--out", tmp_path / "x.pt", *flags)
-    _one_sentence(code, error, expected)
-
-
-def _one_sentence(code, error, expected):
-    (line,) = [line for line in error.splitlines() if line.startswith("gdd: ")]
-    assert code == 2
-    assert expected in line
-    assert "Traceback" not in error
