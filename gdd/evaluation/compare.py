@@ -66,8 +66,8 @@ def contenders(texts: Sequence[str], dataset: Dataset) -> list[Contender]:
 
 def _unfinished(source: Source) -> bool:
     """Tell whether a set is an early one of its run, whose end need not be compared."""
-    facts = source.provenance
-    return "iterations" in facts and facts["iterations"] < facts["config"]["match"]["iterations"]
+    planned = source.provenance.get("config", {}).get("match", {}).get("iterations", 0)
+    return planned > source.provenance.get("iterations", planned)
 
 
 def _end(source: Source, sources: Sequence[Source]) -> Source:

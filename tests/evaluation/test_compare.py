@@ -161,17 +161,17 @@ def test_generators_of_one_method_are_told_apart(dataset: Dataset, generator: Pa
 
 
 def test_snapshots_are_called_by_their_iteration_and_drawn_with_the_end_of_their_run(dataset: Dataset, stored) -> None:
-    run = {"method": "dc", "fingerprint": "f"}
+    run = {"method": "dc", "fingerprint": "f", "config": {"match": {"iterations": 100}}}
     early = stored("match/set-00000010.safetensors", 1, **run, iterations=10)
     end = stored("match/set.safetensors", 1, **run, iterations=100)
-    other = stored("again/set.safetensors", 1, method="dc", fingerprint="g", iterations=50)
+    other = stored("again/set.safetensors", 1, **{**run, "fingerprint": "g"}, iterations=100)
     found = contenders([early, end, other], dataset)
     lines = ["dc (match)", "dc (match)", "dc (again)", "random real"]
     assert [contender.line for contender in found] == lines
     assert found[0].label == "dc (match), iteration 10"
     assert [contender.label for contender in found[1:]] == lines[1:]
     assert names([early, end], dataset) == ["dc, iteration 10", "dc", "random real"]
-    assert names([early], dataset) == ["dc", "random real"]
+    assert names([early], dataset) == ["dc, iteration 10", "random real"]
 
 
 def test_the_same_content_is_scored_once(dataset: Dataset, stored, caplog: pytest.LogCaptureFixture) -> None:

@@ -19,7 +19,7 @@ def trained(gdd, tiny, tmp_path) -> tuple[Path, Path]:
     generator = tmp_path / "runs/digits/pretrain"
     facts = artifact.load(generator)
     images = torch.rand(20, 1, 20, 20, generator=torch.Generator().manual_seed(0)) * 1.2 - 0.1
-    provenance = {"method": "gradient matching", "stage": "match", "seconds": 123.4, "iterations": 10, "seed": 0}
+    provenance = {"method": "gradient matching", "stage": "match", "seconds": 123.4, "iterations": 1000, "seed": 0}
     provenance["config"] = facts.provenance["config"]
     made = store.SyntheticSet(images, torch.arange(10).repeat(2), facts.spec, 2, provenance)
     store.save(tmp_path / "runs/dc/match" / store.FILE, made)
