@@ -34,7 +34,6 @@ from gdd.models import registry
 from gdd.run import Run, make_accelerator
 from gdd.training.match import Matcher, loops
 
-ROUNDS = 2
 SIDES = ("plain", "plain, kept memory", "gdd")
 
 
@@ -148,7 +147,7 @@ def main() -> None:
         epochs = round(2 * inner * (outer - 1) / outer)
         flags = ["--match.iterations", "1", "--match.outer", "2", "--match.inner", str(epochs)]
     found: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
-    for _ in range(ROUNDS):
+    for _ in range(2 if outer == 1 else 1):  # minutes each
         for side in SIDES:
             command = [sys.executable, __file__, "--side", side, *sys.argv[1:], *flags]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
