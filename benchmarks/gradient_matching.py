@@ -141,11 +141,11 @@ def main() -> None:
     config = parse_config(sys.argv[1:])
     require_plain(config)
     outer, inner = loops(config.match)
-    flags = ["--match.iterations", "3"]
+    flags = ["--match.iterations", "3", "--run.snapshots", "[]"]
     if outer > 2:
         # A whole iteration takes minutes: two of its updates, with as many epochs per update as all of them have.
         epochs = round(2 * inner * (outer - 1) / outer)
-        flags = ["--match.iterations", "1", "--match.outer", "2", "--match.inner", str(epochs)]
+        flags = ["--run.snapshots", "[]", "--match.iterations", "1", "--match.outer", "2", "--match.inner", str(epochs)]
     found: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
     for _ in range(2 if outer == 1 else 1):  # minutes each
         for side in SIDES:
