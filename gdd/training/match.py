@@ -106,8 +106,8 @@ def group_loss(
 ) -> Tensor:
     """Return how far apart a network in eval mode sees synthetic and real images, summed over some classes.
 
-    The classes' gradients are taken in one graph, as a vmap over stacked batches: twice as fast as one by one for
-    single images and narrow networks, and never slower in benchmarks/gradient_matching.py.
+    The classes' gradients are taken in one graph, as a vmap over stacked batches: for single images on two AVX2 cores
+    twice as fast as one by one with networks of width 24 and 32, and level with 10 images of width 128.
 
     Args:
         network: a Classifier.
