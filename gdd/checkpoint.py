@@ -1,12 +1,13 @@
 """Named state objects in one file per step: written whole or not at all, read without running any code."""
 
 import errno
+import hashlib
 import json
 import os
 import re
 import struct
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from gdd.config import ConfigError
 
-SCHEMA = 1
+SCHEMA = 2
 _NAME = re.compile(r"checkpoint-(\d{8})\.pt")
 
 
@@ -26,6 +27,10 @@ class Stateful(Protocol):
 
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state_dict: dict[str, Any]) -> Any: ...
+
+
+class Damaged(ConfigError):
+    """A checkpoint that was cut, changed or never one; an earlier one may serve."""
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -39,10 +44,24 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         except (RuntimeError, SafetensorError) as error:  # how torch and safetensors tell of a full disk
             reason = str(error).partition("\n")[0]
             raise OSError(errno.EIO, f"writing failed ({reason})", str(path)) from error
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
+        _flush(temporary)
         temporary.replace(path)
+        _flush(path.parent)  # a new name is safe from a power cut only when its folder is on the disk
     finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what killed writers left behind; nobody else may be writing to the folder."""
+    for temporary in folder.glob(".*.tmp"):
         temporary.unlink(missing_ok=True)
 
 
@@ -69,47 +88,96 @@ def path_of(folder: Path, step: int) -> Path:
     return folder / f"checkpoint-{step:08d}.pt"
 
 
+def _tensors(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors of a nested state with their places, such as networks/0/head.bias."""
+    if isinstance(value, Tensor):
+        yield name, value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _tensors(item, f"{name}/{key}" if name else str(key))
+    elif isinstance(value, list | tuple):
+        yield from _tensors(dict(enumerate(value)), name)
+
+
+def _digest(tensor: Tensor) -> str:
+    if tensor.numel() * tensor.itemsize > tensor.untyped_storage().nbytes():
+        raise ValueError(f"a tensor of shape {tuple(tensor.shape)} claims more numbers than the file holds")
+    values = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
+    return hashlib.blake2b(values.numpy().tobytes(), digest_size=16).hexdigest()
+
+
+def _manifest(state: Any) -> dict[str, list[Any]]:
+    """Return type, shape and hash of every tensor of a state."""
+    return {name: [str(t.dtype), list(t.shape), _digest(t)] for name, t in _tensors(state)}
+
+
+def _network(state: Stateful) -> str | None:
+    """Return the layers of a network as text: other activations or strides have weights of the same shapes."""
+    return str(state) if isinstance(state, torch.nn.Module) else None
+
+
 def save(folder: Path, step: int, states: Mapping[str, Stateful], keep: int) -> Path:
-    """Write the states after `step` steps, then remove all but the newest `keep` checkpoints."""
+    """Write the states after `step` steps with their manifest, then remove all but the newest `keep` checkpoints."""
     path = path_of(folder, step)
-    content = {"schema": SCHEMA, "step": step, "states": {name: s.state_dict() for name, s in states.items()}}
+    saved = {name: state.state_dict() for name, state in states.items()}
+    manifest = {name: _manifest(state) for name, state in saved.items()}
+    networks = {name: _network(state) for name, state in states.items()}
+    content = {"schema": SCHEMA, "step": step, "states": saved, "manifest": manifest, "networks": networks}
     write_atomically(path, lambda temporary: torch.save(content, temporary))
     for old in steps(folder)[:-keep]:
         path_of(folder, old).unlink()
     return path
 
 
-def load(path: Path, states: Mapping[str, Stateful], device: torch.device | str = "cpu") -> int:
-    """Put a checkpoint's content into `states` and return its step.
-
-    Raises:
-        ConfigError: the file is missing, damaged, of another schema, lacks a state, or fits other networks.
-    """
+def _read(path: Path) -> dict[str, Any]:
+    """Return a checkpoint's content, compared with its checksums and its manifest."""
     try:
-        # Torch's reader skips the checksums that its writer stored.
         with zipfile.ZipFile(path) as archive:
-            if (part := archive.testzip()) is not None:
+            # torch stores its entries as they are; compressed or overlapping ones could grow without end.
+            parts = archive.infolist()
+            if any(part.compress_type for part in parts) or sum(part.file_size for part in parts) > path.stat().st_size:
+                raise ValueError("its parts claim more bytes than it has")
+            if (part := archive.testzip()) is not None:  # torch's reader skips the checksums that its writer stored
                 raise ValueError(f"wrong checksum of {part}")
-        content = torch.load(path, map_location=device, weights_only=True)
-        schema, step, saved = content["schema"], content["step"], content["states"]
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        if content["schema"] == SCHEMA:
+            for name in content["states"]:
+                if _manifest(content["states"][name]) != content["manifest"][name]:
+                    raise ValueError(f"{name!r} is not what its manifest says")
+            int(content["step"]), content["networks"].items()
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist; a checkpoint was expected there") from None
+    except PermissionError:
+        raise
     except Exception as error:  # torch raises many kinds for a damaged file
-        reason = str(error).partition("\n")[0]
-        raise ConfigError(
-            f"{path} is damaged or no checkpoint ({reason}); delete it to go on from the one before"
-        ) from error
-    if schema != SCHEMA:
-        raise ConfigError(f"{path} has checkpoint schema {schema}, this version reads {SCHEMA}")
+        reason = " ".join(str(error).partition("\n")[0].split())[:200]
+        raise Damaged(f"{path} is damaged or no checkpoint ({reason})") from error
+    if content["schema"] != SCHEMA:
+        raise ConfigError(f"{path} has checkpoint schema {content['schema']}, this version reads {SCHEMA}")
+    return content
+
+
+def load(path: Path, states: Mapping[str, Stateful]) -> int:
+    """Put a checkpoint's content into `states`, wherever they live, and return its step.
+
+    Raises:
+        Damaged: the file is cut, was changed, or is no checkpoint.
+        ConfigError: it is missing, of another schema, lacks a state, or was saved from other networks.
+    """
+    content = _read(path)
     for name, state in states.items():
-        if name not in saved:
-            raise ConfigError(f"{path} holds no state named {name!r}, only {sorted(saved)}")
+        if name not in content["states"]:
+            raise ConfigError(f"{path} holds no state named {name!r}, only {sorted(content['states'])}")
+        if content["networks"].get(name) != _network(state):
+            raise ConfigError(f"{path}: {name!r} does not fit this configuration (it was saved from another network)")
         try:
-            state.load_state_dict(saved[name])
+            state.load_state_dict(content["states"][name])
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from error
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise ConfigError(f"{path}: {name!r} does not fit this configuration ({reason})") from error
-    return int(step)
+    return int(content["step"])
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_s
 from rich.console import Console
 
 from gdd.config import Config, ConfigError
+from gdd.stop import Stopped, on_signals
 from gdd.tools import TOOLS
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
@@ -59,10 +60,10 @@ def _report_parser(program: str) -> ArgumentParser:
 
 def _run_stage(command: str, config: Config, values: Namespace, console: Console) -> None:
     from gdd import stages  # torch and friends take seconds to import; --help need not wait for them
+    from gdd.device import make_accelerator
     from gdd.evaluation import report
-    from gdd.run import OutOfTime, make_accelerator
 
-    accelerator = make_accelerator(config.run.threads)
+    accelerator = make_accelerator(config.run)
     if command == "compare":
         config = stages.with_data_of_sources(config)
     with accelerator.local_main_process_first():  # it downloads or decodes, the others find the result
@@ -85,8 +86,6 @@ def _run_stage(command: str, config: Config, values: Namespace, console: Console
             console.print(report.table(rows))
         elif command == "compare":
             console.print(stages.compare(config, dataset, accelerator, values.mark))
-    except OutOfTime as stop:
-        console.print(str(stop), markup=False)
     finally:
         accelerator.end_training()
 
@@ -108,6 +107,21 @@ def _either(union: re.Match[str]) -> str:
     """Say what an optional setting takes."""
     kinds = [error.removeprefix("Expected ").replace("NoneType", "null") for error in union[1].split(" - ")]
     return f"{union[2]} is none of what was expected: {' or '.join(kinds)}"
+
+
+def _speaks() -> bool:
+    """Only the first of several processes does."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _limit(error: Exception) -> str | None:
+    """Say what the machine or its libraries cannot do; none for our own mistakes."""
+    reason = str(error).strip().partition("\n")[0][:200]
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "allocate memory" in reason:
+        return f"there is not enough memory ({reason}); choose smaller batches, widths or images"
+    if "deterministic" in reason:
+        return f"run.deterministic is True, but {reason}"
+    return None
 
 
 def _parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
@@ -133,9 +147,8 @@ def parse_config(arguments: Sequence[str]) -> Config:
 
 def run(command: str, arguments: Sequence[str], program: str) -> None:
     """Parse and do one command; ConfigError and ArgumentError are the user's mistakes."""
-    # Only the first of several processes speaks.
     width = None if sys.stdout.isatty() else 120  # a log file has room for whole column names
-    console = Console(quiet=os.environ.get("RANK", "0") != "0", width=width)
+    console = Console(quiet=not _speaks(), width=width)
     if command in TOOLS:
         make_parser, act = TOOLS[command]
         parser = make_parser(program)
@@ -162,7 +175,7 @@ def main(arguments: Sequence[str] | None = None, program: str = "gdd") -> int:
     """Run a command line such as `["sample", "runs/digits/refine", "--ipc", "10"]` and return the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     commands = [*STAGES, *TOOLS, "report"]
-    level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING
+    level = logging.INFO if _speaks() else logging.WARNING
     logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
     errors = Console(stderr=True, soft_wrap=True, highlight=False)
     try:
@@ -172,13 +185,21 @@ def main(arguments: Sequence[str] | None = None, program: str = "gdd") -> int:
         command, rest = given[0], given[1:]
         if command not in commands:
             raise ConfigError(f"{command!r} is no command, expected one of {', '.join(commands)}")
-        run(command, rest, program if program != "gdd" else f"gdd {command}")
+        with on_signals():
+            run(command, rest, program if program != "gdd" else f"gdd {command}")
+    except Stopped as stop:
+        Console(quiet=not _speaks()).print(str(stop), markup=False)
     except (ConfigError, ArgumentError) as error:
         errors.print(f"{program}: {_sentence(error)}", markup=False)
         return 2
     except OSError as error:
         reason = error.strerror or type(error).__name__
         errors.print(f"{program}: {error.filename or 'a file'} cannot be used ({reason})", markup=False)
+        return 2
+    except (RuntimeError, MemoryError) as error:
+        if (limit := _limit(error)) is None:
+            raise
+        errors.print(f"{program}: {limit}", markup=False)
         return 2
     return 0
 

@@ -1,37 +1,25 @@
-"""One stage's run: the only place that builds an Accelerator; folder, trackers, cadence, time limit."""
+"""One stage's run: its folder, trackers, cadence, and the loop that resumes and stops."""
 
-import contextlib
-import ctypes
+import fcntl
 import json
 import logging
 import math
-import os
-import platform
 import shutil
 import time
-from collections.abc import Iterator, Mapping
-from functools import cache
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from gdd import checkpoint
+from gdd import checkpoint, stop
 from gdd.checkpoint import Stateful
 from gdd.config import ConfigError, RunConfig
 
 logger = logging.getLogger(__name__)
-
-
-_PROCESS_START = time.monotonic()
-
-
-class OutOfTime(Exception):
-    """run.max_minutes is over; the checkpoint is written and the same command goes on."""
 
 
 class Diverged(ConfigError):
@@ -41,37 +29,46 @@ class Diverged(ConfigError):
 class Run:
     """Open the folder of one stage, refusing another configuration's, and drive its loop.
 
+    A context manager: until it is closed, no other process can open the folder.
+
     Args:
         folder: `<run.root>/<name>/<stage>`.
         settings: cadence, limits, whether to overwrite.
         config: the resolved configuration as JSON values, written to `config.json`.
         fingerprint: hash of everything that decides the result; a folder of another one is refused.
-        accelerator: given to share one among several stages of a process.
+        accelerator: shared by all stages of a process.
     """
 
     def __init__(
-        self,
-        folder: Path,
-        settings: RunConfig,
-        config: dict[str, Any],
-        fingerprint: str,
-        accelerator: Accelerator | None = None,
+        self, folder: Path, settings: RunConfig, config: dict[str, Any], fingerprint: str, accelerator: Accelerator
     ) -> None:
         self.folder, self.settings, self.fingerprint = folder, settings, fingerprint
-        self.accelerator = accelerator or make_accelerator()
+        self.accelerator = accelerator
         device = self.accelerator.device
         # Two processes on CPUs are told "cpu:0", which torch.load does not know.
         self.device = torch.device("cpu") if device.type == "cpu" else device
         self.rank, self.world_size = self.accelerator.process_index, self.accelerator.num_processes
         self.is_main = self.accelerator.is_main_process
+        self.bound = True
         self.started, self.earlier_seconds = time.monotonic(), 0.0
         if self.is_main:
             self._claim(config)
         self.accelerator.wait_for_everyone()
+        if not (folder / "config.json").exists():
+            raise ConfigError(f"{folder} is not seen by process {self.rank}; set run.root to a folder of all machines")
+
+    def __enter__(self) -> "Run":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.is_main:
+            self._lock.close()
 
     def _claim(self, config: dict[str, Any]) -> None:
         mark = self.folder / "config.json"
         try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._take_lock()
             if mark.exists():
                 found = self._found(mark)
                 if found != self.fingerprint and not self.settings.overwrite:
@@ -80,11 +77,30 @@ class Run:
                         f"{self.fingerprint}); choose another --name or add --run.overwrite true"
                     )
                 if found != self.fingerprint:
-                    shutil.rmtree(self.folder)
-            self.folder.mkdir(parents=True, exist_ok=True)
+                    self._empty()
+            checkpoint.remove_unfinished(self.folder)
             checkpoint.write_json(mark, {"fingerprint": self.fingerprint, "config": config})
         except OSError as error:
             raise ConfigError(f"{self.folder} cannot be written to ({error.strerror}); set run.root") from error
+
+    def _take_lock(self) -> None:
+        """Two processes that write to one folder would undo each other's work."""
+        self._lock = (self.folder / ".lock").open("w")
+        try:
+            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            raise ConfigError(
+                f"{self.folder} is in use by another process; wait for it or choose another --name"
+            ) from None
+        except OSError as error:
+            logger.warning("%s cannot be locked (%s); let no other process write to it", self.folder, error.strerror)
+
+    def _empty(self) -> None:
+        for path in self.folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name != ".lock":
+                path.unlink()
 
     def _found(self, mark: Path) -> str | None:
         try:
@@ -100,50 +116,84 @@ class Run:
         return round(self.earlier_seconds + time.monotonic() - self.started, 1)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"seconds": self.seconds}
+        precision = self.accelerator.mixed_precision
+        return {"seconds": self.seconds, "processes": self.world_size, "mixed_precision": precision}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.earlier_seconds, self.started = state["seconds"], time.monotonic()
+        own = self.state_dict()
+        for key in ("processes", "mixed_precision") if self.bound else ():
+            if state[key] != own[key]:
+                raise ConfigError(f"{key} was {state[key]} and is now {own[key]}; go on as it began")
 
-    @property
-    def out_of_time(self) -> bool:
-        """Whether run.max_minutes, counted from the start of the command, are over on any process."""
-        limit = self.settings.max_minutes
-        over = limit is not None and time.monotonic() - _PROCESS_START > 60 * limit
-        if self.world_size == 1:
-            return over
+    def stop_is_due(self) -> bool:
+        """Tell whether any process got a signal or ran out of run.max_minutes; all must ask alike."""
+        due = stop.is_due(self.settings.max_minutes)
         # Processes must agree, or some would stop in a step the others wait in.
-        flag = torch.tensor([float(over)], device=self.device)
-        return bool(self.accelerator.reduce(flag, "sum").item() > 0)
+        return self.means([float(due)])[0] > 0
 
-    def loop(self, states: Mapping[str, Stateful], total: int, images_per_step: int, title: str) -> Iterator["Step"]:
-        """Yield the steps still to do, resuming from the newest checkpoint and writing new ones on the way.
+    def means(self, values: Sequence[float]) -> list[float]:
+        """Return the means over all processes, which all must ask for."""
+        if self.world_size == 1:
+            return list(values)
+        own = torch.tensor(values, dtype=torch.float64, device=self.device)
+        return self.accelerator.reduce(own, "mean").tolist()
+
+    def loop(
+        self, states: Mapping[str, Stateful], total: int, images_per_step: int, title: str, bound: bool = True
+    ) -> Iterator["Step"]:
+        """Yield the steps still to do, resuming from the newest whole checkpoint and writing new ones on the way.
+
+        Args:
+            states: all that a checkpoint holds.
+            total: steps of the stage.
+            images_per_step: for the speed that is shown.
+            title: of the progress bar.
+            bound: whether another number of processes or another precision would give another result, so that
+                neither may change on the way.
 
         Raises:
-            OutOfTime: after the step at which run.max_minutes had passed.
+            Stopped: after the step at which a signal came or run.max_minutes had passed.
             Diverged: a recorded loss was not finite when it was logged or about to be saved.
         """
-        states = {**states, "clock": self}
-        done = checkpoint.steps(self.folder)
-        start = 0
-        if done:
-            start = checkpoint.load(checkpoint.path_of(self.folder, done[-1]), states, self.device)
-            if self.is_main and start < total:
-                logger.info("%s: going on after step %d of %d", title, start, total)
-        with Meter(self, start, total, images_per_step, title) as meter:
+        states, self.bound = {**states, "clock": self}, bound
+        start = self._resume(states)
+        if self.is_main and 0 < start < total:
+            logger.info("%s: going on after step %d of %d", title, start, total)
+        with stop.at_the_end_of_a_step(), Meter(self, start, total, images_per_step, title) as meter:
             for index in range(start, total):
                 step = Step(index, total, self.settings)
                 yield step
                 meter.count(step)
-                stop = self.out_of_time
-                if stop or step.done % self.settings.save_every == 0 or step.done == total:
+                due = self.stop_is_due()
+                if due or step.done % self.settings.save_every == 0 or step.done == total:
                     meter.require_finite(step)
                     self._require_finite_weights(states, step, title)
                     if self.is_main:
                         checkpoint.save(self.folder, step.done, states, self.settings.keep)
                     self.accelerator.wait_for_everyone()
-                if stop and step.done < total:
-                    raise OutOfTime(f"{title}: stopped after step {step.done} of {total}; the same command goes on")
+                if due and step.done < total:
+                    raise stop.Stopped(f"{title}: stopped after step {step.done} of {total}; the same command goes on")
+
+    def _resume(self, states: Mapping[str, Stateful]) -> int:
+        """Load the newest whole checkpoint, set damaged newer ones aside, and return its step, or 0 without any."""
+        paths = [checkpoint.path_of(self.folder, step) for step in reversed(checkpoint.steps(self.folder))]
+        for count, path in enumerate(paths):
+            try:
+                start = checkpoint.load(path, states)
+            except checkpoint.Damaged as error:
+                if path == paths[-1]:
+                    raise ConfigError(
+                        f"{error}; there is no earlier one, remove {self.folder} to start anew"
+                    ) from error
+                logger.warning("%s; going on from the one before", error)
+                continue
+            self.accelerator.wait_for_everyone()  # all have read before any is renamed
+            if self.is_main:
+                for damaged in paths[:count]:
+                    damaged.replace(damaged.with_name(f"{damaged.name}.damaged"))
+            return start
+        return 0
 
     def _require_finite_weights(self, states: Mapping[str, Stateful], step: "Step", title: str) -> None:
         """Losses are taken before the update, so they cannot vouch for the weights that it left."""
@@ -194,7 +244,9 @@ class Meter:
             self.writer.close()
 
     def require_finite(self, step: Step) -> dict[str, float]:
-        values = {name: float(value) for name, value in step.scalars.items()}
+        """Return the scalars' means over all processes, which all must ask for; Diverged if one is not finite."""
+        means = self.run.means([float(value) for value in step.scalars.values()])
+        values = dict(zip(step.scalars, means, strict=True))
         bad = {name: value for name, value in values.items() if not math.isfinite(value)}
         if bad:
             good = checkpoint.steps(self.run.folder)
@@ -230,52 +282,3 @@ def drop_lines_after(path: Path, step: int) -> None:
         except ValueError:  # a line cut by a kill
             continue
     checkpoint.write_atomically(path, lambda temporary: temporary.write_text("".join(f"{x}\n" for x in kept)))
-
-
-def make_accelerator(threads: int | None = None) -> Accelerator:
-    """Build the process's Accelerator, refusing a launch that started fewer processes than were asked for.
-
-    Args:
-        threads: CPU threads of this process; none shares the cores among the processes of this machine, for
-            `accelerate launch` would leave each with one.
-    """
-    # Batch statistics of the generator stay each process's own; the checkpoint holds rank 0's.
-    # float32 whatever the user's accelerate config says: precision would change results without showing.
-    accelerator = Accelerator(
-        mixed_precision="no",
-        gradient_accumulation_steps=1,
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
-    )
-    asked = int(os.environ.get("WORLD_SIZE", "1"))
-    if accelerator.num_processes != asked:
-        raise ConfigError(
-            f"WORLD_SIZE is {asked} but {accelerator.num_processes} process started; on CPUs use "
-            "ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes N"
-        )
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    torch.set_num_threads(threads or max(1, cores // local))
-    if accelerator.device.type == "cpu":
-        _keep_freed_memory()
-    return accelerator
-
-
-def _keep_freed_memory() -> None:
-    """Tell glibc to reuse large freed blocks: fresh pages for activations slow training on CPUs 1.5 times or more."""
-    m_trim_threshold, m_mmap_max = -1, -4  # malloc.h
-    with contextlib.suppress(OSError, AttributeError):  # another C library
-        library = ctypes.CDLL(None)
-        library.mallopt(m_mmap_max, 0)
-        library.mallopt(m_trim_threshold, 2**31 - 1)
-
-
-@cache
-def device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    name = models[0] if models else platform.machine()
-    threads = torch.get_num_threads()
-    return f"{device.type} ({name}, {threads} thread{'s' * (threads > 1)})"

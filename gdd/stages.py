@@ -79,9 +79,9 @@ def _finished(run: Run) -> bool:
 
 def train_gan(config: Config, dataset: Dataset, accelerator: Accelerator) -> Path:
     """Run stage 1, or find it done, and return its run folder."""
-    run = _open_run(config, pretrain.STAGE, pretrain.fingerprint(config, dataset), accelerator)
-    if not _finished(run):
-        pretrain.pretrain(config, dataset, run)
+    with _open_run(config, pretrain.STAGE, pretrain.fingerprint(config, dataset), accelerator) as run:
+        if not _finished(run):
+            pretrain.pretrain(config, dataset, run)
     return run.folder
 
 
@@ -92,15 +92,15 @@ def distill(config: Config, dataset: Dataset, accelerator: Accelerator) -> Path:
     """
     if config.method == "gradient_matching":
         check_first_images(config, dataset)  # a folder that is claimed in vain would refuse the mended command
-        run = _open_run(config, match.STAGE, match.fingerprint(config, dataset), accelerator)
-        if not _finished(run):
-            match.match(config, dataset, run)
+        with _open_run(config, match.STAGE, match.fingerprint(config, dataset), accelerator) as run:
+            if not _finished(run):
+                match.match(config, dataset, run)
         return run.folder
     start = config.refine.pretrained or train_gan(config, dataset, accelerator)
     _check_start(config, dataset, start)
-    run = _open_run(config, refine.STAGE, refine.fingerprint(config, dataset, start), accelerator)
-    if not _finished(run):
-        refine.refine(config, dataset, run, start)
+    with _open_run(config, refine.STAGE, refine.fingerprint(config, dataset, start), accelerator) as run:
+        if not _finished(run):
+            refine.refine(config, dataset, run, start)
     return run.folder
 
 
@@ -138,11 +138,11 @@ def own_sources(config: Config) -> list[tuple[str, str]]:
 def evaluate(config: Config, dataset: Dataset, accelerator: Accelerator) -> tuple[Path, list[grid.Row]]:
     """Score the config's sources; return the run folder and the rows of this evaluation."""
     sources = [(text, text) for text in config.evaluate.sources] or own_sources(config)
-    run = _open_run(config, "evaluate", _score_fingerprint(dataset), accelerator)
-    rows = grid.evaluate(config, dataset, run, sources)
-    if run.is_main:
-        for path in report.write(run.folder, rows):
-            logger.info("wrote %s", path)
+    with _open_run(config, "evaluate", _score_fingerprint(dataset), accelerator) as run:
+        rows = grid.evaluate(config, dataset, run, sources)
+        if run.is_main:
+            for path in report.write(run.folder, rows):
+                logger.info("wrote %s", path)
     return run.folder, rows
 
 
@@ -187,9 +187,9 @@ def compare(config: Config, dataset: Dataset, accelerator: Accelerator, marks: S
     compared = comparison.contenders(config.evaluate.sources, dataset)
     named = [(one.label, one.text) for one in compared]
     open_sources(named, config.evaluate.ipc, dataset, ceiling=False)  # refuses before there is a folder
-    run = _open_run(config, "compare", _score_fingerprint(dataset), accelerator)
-    rows = grid.evaluate(config, dataset, run, named, ceiling=False)
-    if run.is_main:
-        for path in comparison.write(run.folder, rows, compared, marks):
-            logger.info("wrote %s", path)
+    with _open_run(config, "compare", _score_fingerprint(dataset), accelerator) as run:
+        rows = grid.evaluate(config, dataset, run, named, ceiling=False)
+        if run.is_main:
+            for path in comparison.write(run.folder, rows, compared, marks):
+                logger.info("wrote %s", path)
     return tables.terminal(comparison.sections(rows, compared[0].label, brief=True))

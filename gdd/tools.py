@@ -1,4 +1,4 @@
-"""The tools of the console command: draw, import, export or picture a set; each is a parser and an act."""
+"""The tools of the console command: draw, verify, import, export or picture a set; each is a parser and an act."""
 
 import logging
 from collections.abc import Callable
@@ -7,31 +7,86 @@ from typing import Literal
 
 from jsonargparse import ArgumentParser, Namespace
 
-from gdd.config import ConfigError
+from gdd.config import ConfigError, RunConfig
 
 # The acts import torch and friends themselves: they take seconds, and --help need not wait for them.
 logger = logging.getLogger(__name__)
+
+
+SHARD_SIZE = 10_000
 
 
 def _sample_parser(program: str) -> ArgumentParser:
     parser = ArgumentParser(prog=program, description="Draw a training set from a generator.", exit_on_error=False)
     parser.add_argument("source", type=Path, help="run folder or generator.safetensors")
     parser.add_argument("--ipc", type=int, required=True, help="images per class, at least 1")
-    parser.add_argument("--out", type=Path, required=True, help="the .safetensors file to write")
+    parser.add_argument("--out", type=Path, required=True, help="the .safetensors file to write, or the shards' folder")
     parser.add_argument("--seed", type=int, default=0, help="root of the noise, at least 0")
+    parser.add_argument(
+        "--format",
+        type=Literal["safetensors", "webdataset"],
+        default="safetensors",
+        help="one file, or tar shards of PNG files; the same command goes on with a folder of shards",
+    )
+    parser.add_argument(
+        "--shard-size",
+        type=int | None,
+        default=None,
+        help=f"webdataset: samples per shard, {SHARD_SIZE} if not given; fastest in multiples of 16 per class",
+    )
+    parser.add_argument(
+        "--shards", type=str | None, default=None, help="webdataset: A:B makes shards A to B - 1 only, as one of many"
+    )
+    parser.add_argument(
+        "--threads", type=int | None, default=None, help="CPU threads of a process; its share of the cores if not given"
+    )
     return parser
 
 
-def _sample(options: Namespace) -> None:
-    from gdd.run import make_accelerator
-    from gdd.synth import artifact, sample, store
+def _check_sampling(options: Namespace) -> None:
+    least = {"ipc": 1, "seed": 0, "shard_size": 1, "threads": 1}
+    for key, low in least.items():
+        if options[key] is not None and options[key] < low:
+            flag = key.replace("_", "-")
+            raise ConfigError(f"--{flag} is {options[key]}, expected a whole number of at least {low}")
+    for key in ("shard_size", "shards") if options.format == "safetensors" else ():
+        if options[key] is not None:
+            flag = key.replace("_", "-")
+            raise ConfigError(f"--{flag} is {options[key]}, expected none with --format safetensors")
 
-    if options.ipc < 1:
-        raise ConfigError(f"--ipc is {options.ipc}, expected a whole number of at least 1")
-    if options.seed < 0:
-        raise ConfigError(f"--seed is {options.seed}, expected a whole number of at least 0")
-    device = make_accelerator().device
-    store.save(options.out, sample.sample_set(artifact.load(options.source), options.ipc, options.seed, device))
+
+def _sample(options: Namespace) -> None:
+    from gdd.device import make_accelerator
+    from gdd.synth import artifact, sample, shards, store
+
+    _check_sampling(options)
+    accelerator = make_accelerator(RunConfig(threads=options.threads))
+    try:
+        source = artifact.load(options.source)
+        if options.format == "webdataset":
+            plan = shards.Plan(source.hash, options.seed, options.ipc, options.shard_size or SHARD_SIZE, source.spec)
+            wanted = range(plan.shards) if options.shards is None else shards.chosen(options.shards, plan.shards)
+            shards.make(options.out, plan, source, accelerator, wanted)
+        elif (drawn := sample.sample_set_together(source, options.ipc, options.seed, accelerator)) is not None:
+            store.save(options.out, drawn)
+    finally:
+        accelerator.end_training()
+
+
+def _verify_parser(program: str) -> ArgumentParser:
+    parser = ArgumentParser(prog=program, description="Check a folder of shards.", exit_on_error=False)
+    parser.add_argument("folder", type=Path, help="what gdd sample --format webdataset wrote")
+    return parser
+
+
+def _verify(options: Namespace) -> None:
+    from gdd.synth.verify import verify
+
+    plan, found = verify(options.folder)
+    logger.info(
+        "%s: %d shards, %d images, %d classes, %d bytes, all as its manifest says",
+        *(options.folder, found.shards, found.images, plan.spec.num_classes, found.bytes),
+    )
 
 
 def _import_parser(program: str) -> ArgumentParser:
@@ -131,6 +186,7 @@ def _preview(options: Namespace) -> None:
 
 TOOLS: dict[str, tuple[Callable[[str], ArgumentParser], Callable[[Namespace], None]]] = {
     "sample": (_sample_parser, _sample),
+    "verify": (_verify_parser, _verify),
     "import": (_import_parser, _import),
     "export": (_export_parser, _export),
     "preview": (_preview_parser, _preview),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from gdd.config.checks import ConfigError, config_hash, nearest, require, to_plain
+from gdd.config.checks import ConfigError, config_hash, nearest, require, require_types, to_plain
 from gdd.config.distillation import (
     DataConfig,
     GanConfig,
@@ -60,9 +60,8 @@ class Config:
     run: RunConfig = field(default_factory=RunConfig)
 
     def __post_init__(self) -> None:
-        require(isinstance(self.seed, int) and self.seed >= 0, "seed", self.seed, "a whole number of at least 0")
-        for part in ("data", "gan", "pretrain", "pool", "refine", "match", "evaluate", "run"):
-            require(getattr(self, part) is not None, part, None, "a mapping of settings")
+        require_types(self)
+        require(self.seed >= 0, "seed", self.seed, "a whole number of at least 0")
         late = self.method == "gradient_matching" and max(self.run.snapshots, default=0) > self.match.iterations
         require(not late, "run.snapshots", self.run.snapshots, f"at most match.iterations, {self.match.iterations}")
         plain = bool(self.name) and Path(self.name).name == self.name and self.name not in (".", "..")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from gdd.config.checks import is_number, require, require_above_0, require_at_least
+from gdd.config.checks import is_number, require, require_above_0, require_at_least, require_types
 
 
 @dataclass(frozen=True)
@@ -25,13 +25,13 @@ class DataConfig:
     """Whether torchvision may fetch a missing dataset."""
 
     def __post_init__(self) -> None:
+        require_types(self, "data")
         require(
             is_number(self.val_fraction) and 0 < self.val_fraction <= 0.5,
             "data.val_fraction",
             self.val_fraction,
             "above 0 and at most 0.5",
         )
-        require(self.root is not None, "data.root", self.root, "a folder")
         if self.size is not None:
             require(min(self.size) >= 16, "data.size", self.size, "a height and a width of at least 16 pixels")
 
@@ -64,6 +64,7 @@ class GanConfig:
     """DiffAugment of what the discriminator sees, such as color_crop_cutout; none switches it off."""
 
     def __post_init__(self) -> None:
+        require_types(self, "gan")
         require_at_least(self, "gan", 4, "width")
         require_at_least(self, "gan", 1, "noise_dim", "r1_every")
         require_at_least(self, "gan", 0, "aux_weight", "gradient_penalty", "r1")
@@ -84,6 +85,7 @@ class PretrainConfig:
     """Learning rate of both Adam optimisers, above 0 (DiM: 1e-4)."""
 
     def __post_init__(self) -> None:
+        require_types(self, "pretrain")
         require_at_least(self, "pretrain", 1, "steps")
         require_at_least(self, "pretrain", 2, "batch_size")
         require_above_0(self, "pretrain", "lr")
@@ -133,11 +135,11 @@ class PoolConfig:
     """Learning rate of a member's SGD, above 0 (DiM: 0.01; momentum 0.9 and weight decay 5e-4 are fixed)."""
 
     def __post_init__(self) -> None:
+        require_types(self, "pool")
         require(bool(self.various), "pool.various", self.various, "at least one architecture")
         for name in ("main_probability", "main_probability_end"):
             value = getattr(self, name)
-            absent = value is None and name == "main_probability_end"
-            valid = absent or (is_number(value) and 0 <= value <= 1)
+            valid = value is None or (is_number(value) and 0 <= value <= 1)
             require(valid, f"pool.{name}", value, "a number in [0, 1]")
         require_at_least(self, "pool", 0, "main_only")
         require_at_least(self, "pool", 1, "similar_depth")
@@ -187,6 +189,7 @@ class RefineConfig:
     """Differentiable augmentation shared by the real and the synthetic batch; none switches it off."""
 
     def __post_init__(self) -> None:
+        require_types(self, "refine")
         require_at_least(self, "refine", 1, "steps")
         require_at_least(self, "refine", 2, "batch_size")
         require_at_least(self, "refine", 0, "weight")
@@ -231,6 +234,7 @@ class MatchConfig:
     """Run folder or file of the generator for init generator."""
 
     def __post_init__(self) -> None:
+        require_types(self, "match")
         require_at_least(self, "match", 1, "ipc", "iterations", "batch_real", "batch_train")
         for name in ("outer", "inner"):
             if getattr(self, name) is not None:

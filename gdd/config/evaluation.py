@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from gdd.config.checks import is_number, require, require_above_0, require_at_least
+from gdd.config.checks import is_number, require, require_above_0, require_at_least, require_types
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class EvaluateConfig:
     """Values of temperature among which each student's validation accuracy chooses; empty keeps temperature."""
 
     def __post_init__(self) -> None:
+        require_types(self, "evaluate")
         for name in ("ipc", "protocols", "archs", "seeds"):
             require(bool(getattr(self, name)), f"evaluate.{name}", getattr(self, name), "at least one value")
         require(min(self.ipc) >= 1, "evaluate.ipc", self.ipc, "whole numbers of at least 1")
@@ -91,8 +92,15 @@ class RunConfig:
     """Iterations after which gradient matching also stores its set, each at least 0."""
     threads: int | None = None
     """CPU threads per process, at least 1; none shares the cores. Another number may change a result's last bits."""
+    precision: Literal["float32", "auto"] = "float32"
+    """auto trains GAN and pool in mixed bfloat16 on GPUs that have it; students and matching stay in float32."""
+    tf32: bool = True
+    """Whether GPUs may round the factors of float32 products to TF32, as PyTorch does in convolutions."""
+    deterministic: bool = False
+    """Whether only algorithms that repeat to the bit are used; on CPUs all of gdd's do (docs/scaling.md)."""
 
     def __post_init__(self) -> None:
+        require_types(self, "run")
         require_at_least(self, "run", 1, "log_every", "grid_every", "save_every", "keep")
         if self.max_minutes is not None:
             require_above_0(self, "run", "max_minutes")

@@ -1,5 +1,6 @@
 """Datasets that come as arrays: scikit-learn's digits, torchvision's classes, and .npz files."""
 
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +13,10 @@ from torchvision import datasets
 from gdd.config import ConfigError
 from gdd.data.pixels import unit_to_u8
 from gdd.data.splits import Source, Split, fit, holdout
+
+# An array may always unpack to so many bytes, and to so many times its bytes in the file.
+MOST_UNPACKED = 2**25
+MOST_RATIO = 100
 
 TEN_DIGITS = tuple(str(digit) for digit in range(10))
 
@@ -160,7 +165,7 @@ def _npz_split(path: Path, part: str, names: Any) -> Split:
 
 def _require_array(path: Path, name: str, names: Any) -> str:
     if name not in names:
-        raise ConfigError(f"{path} holds no {name}, only {', '.join(names) or 'nothing'}")
+        raise ConfigError(f"{path} holds no {name}, only {', '.join(names[:8]) or 'nothing'}")
     return name
 
 
@@ -168,9 +173,22 @@ def _load_npz(path: Path, name: str | None) -> Any:
     """Return one array, or the names of all without one."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            return list(stored.files) if name is None else stored[name]
+            if name is None:
+                return list(stored.files)
+            _require_no_bomb(stored.zip.getinfo(f"{name}.npy"))
+            array = stored[name]
+            if not isinstance(array, np.ndarray):  # bytes of anything else
+                raise ValueError(f"{name} is no array")
+            return array
     except Exception as error:  # numpy and zipfile raise many types on damaged bytes
         raise ConfigError(f"{path} is not a readable .npz file: {error}") from error
+
+
+def _require_no_bomb(part: zipfile.ZipInfo) -> None:
+    """Refuse what unpacks to far more than it takes; of images, even drawings shrink less."""
+    known = part.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+    if not known or part.file_size > max(MOST_UNPACKED, MOST_RATIO * part.compress_size):
+        raise ValueError(f"{part.filename} unpacks from {part.compress_size} bytes to {part.file_size}")
 
 
 def _channels_first(images_u8: Tensor, where: str) -> Tensor:

@@ -41,6 +41,11 @@ class Augmentation:
     steps: tuple[tuple[str, Tensor], ...]
     strength: float
 
+    def take(self, rank: int, world_size: int) -> "Augmentation":
+        """Return what happens to every `world_size`-th image from `rank` on; what all share is theirs too."""
+        mine = ((name, draws if len(draws) == 1 else draws[rank::world_size]) for name, draws in self.steps)
+        return Augmentation(tuple(mine), self.strength)
+
 
 def parse_strategy(text: str, flip: bool = True) -> tuple[str, ...]:
     """Read names joined by underscores, such as `color_crop_cutout_flip_scale_rotate`, or `none`.

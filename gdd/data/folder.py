@@ -20,12 +20,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from gdd.config import ConfigError
-from gdd.data.splits import Source, Split, holdout, to_array
+from gdd.data.spec import MAX_PIXELS
+from gdd.data.splits import Source, Split, holdout, require_memory, to_array
 
 logger = logging.getLogger(__name__)
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
-MAX_PIXELS = 4096 * 4096
 CACHE_FOLDER = ".gdd-cache"
 CACHE_VERSION = 1  # raise it when the same files would decode to other bytes
 
@@ -100,7 +100,7 @@ def _read_images(
     """
     key = _content_key(folder, files, size, channels)
     cache = folder / CACHE_FOLDER / f"{key}.safetensors"
-    images_u8 = _load_cache(cache, len(files))
+    images_u8 = _load_cache(cache, len(files), size, channels)
     if images_u8 is None:
         sizes, grey = _inspect(files)
         if size is None:
@@ -138,6 +138,8 @@ def _inspect(files: Iterable[str]) -> tuple[Counter[tuple[int, int]], bool]:
 def _open_image(file: str) -> Iterator[Image.Image]:
     """Open without decoding; an error of Pillow's, here or in the body, becomes one naming the file."""
     try:
+        if not os.path.isfile(file):
+            raise OSError("it is no regular file")  # a pipe would be waited for without end
         with Image.open(file, formats=("PNG", "JPEG")) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
@@ -153,6 +155,7 @@ def _open_image(file: str) -> Iterator[Image.Image]:
 
 
 def _decode(files: list[str], shape: tuple[int, int, int]) -> Tensor:
+    require_memory((len(files), *shape), "the images")
     # One thread: on small images a thread pool took 1.7 times as long, on 512-pixel ones the same.
     images = np.empty((len(files), *shape), np.uint8)
     on_terminal = sys.stderr.isatty()
@@ -174,8 +177,8 @@ def _content_key(folder: Path, files: list[str], size: tuple[int, int] | None, c
     return digest.hexdigest()[:16]
 
 
-def _load_cache(cache: Path, count: int) -> Tensor | None:
-    """Return the cached images, or None if there are none or they are damaged."""
+def _load_cache(cache: Path, count: int, size: tuple[int, int] | None, channels: int | None) -> Tensor | None:
+    """Return the cached images, or None if there are none or they are damaged; the folder may be anybody's."""
     try:
         if not cache.is_file():
             return None
@@ -185,7 +188,10 @@ def _load_cache(cache: Path, count: int) -> Tensor | None:
     except (OSError, SafetensorError, KeyError, TypeError) as error:
         logger.warning("ignoring the damaged cache %s: %s", cache, error)
         return None
-    if len(images_u8) != count or checksum != _checksum(images_u8):
+    valid = images_u8.dtype == torch.uint8 and images_u8.ndim == 4 and len(images_u8) == count
+    valid = valid and images_u8.shape[1] in ((1, 3) if channels is None else (channels,))
+    valid = valid and size in (None, tuple(images_u8.shape[2:])) and 0 < images_u8[0].numel() <= 3 * MAX_PIXELS
+    if not valid or checksum != _checksum(images_u8):
         logger.warning("ignoring the damaged cache %s: its content does not match its checksum", cache)
         return None
     return images_u8

@@ -1,7 +1,12 @@
 """What a dataset is: its shape, its classes, its normalisation, and whether mirroring keeps the label."""
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from gdd.config.checks import from_json, require
+
+MAX_PIXELS = 4096 * 4096
 
 
 @dataclass(frozen=True)
@@ -42,9 +47,24 @@ class DatasetSpec:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "DatasetSpec":
-        """Rebuild a spec from JSON, where tuples have become lists."""
-        lists = {key: tuple(values[key]) for key in ("class_names", "mean", "std")}
-        return cls(**{**values, **lists})
+        """Rebuild a spec from JSON, where tuples have become lists.
+
+        Raises:
+            KeyError: a fact is missing.
+            ConfigError: one is of another type or of no dataset.
+        """
+        spec = from_json(cls, values)
+        require(spec.channels in (1, 3), "channels", spec.channels, "1 or 3")
+        sides = spec.height, spec.width
+        valid = min(sides) >= 1 and math.prod(sides) <= MAX_PIXELS
+        require(valid, "height and width", sides, f"at least 1 and at most {MAX_PIXELS} pixels")
+        names = spec.class_names
+        distinct = len(set(names)) == len(names) >= 1 and max(map(len, names)) <= 255
+        require(distinct, "class_names", f"{len(names)} texts", "different ones of at most 255 characters")
+        for key, numbers, low in (("mean", spec.mean, -math.inf), ("std", spec.std, 0)):
+            valid = len(numbers) == spec.channels and all(low < value < math.inf for value in numbers)
+            require(valid, key, numbers, f"{spec.channels} finite numbers{' above 0' * (low == 0)}")
+        return spec
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """What every reader returns, and the two operations they share: splitting by class and fitting to a shape."""
 
+import math
+import os
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -74,6 +76,16 @@ def holdout(labels: Tensor, class_names: tuple[str, ...], where: object) -> tupl
     return stratified_split(labels, HOLDOUT_FRACTION, HOLDOUT_SEED, "test")
 
 
+def require_memory(shape: tuple[int, ...], what: object) -> None:
+    """Refuse uint8 images that this machine cannot hold, before the system ends the process for them."""
+    needed, there = math.prod(shape), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > there:
+        raise ConfigError(
+            f"{what} take {needed / 2**30:.1f} GiB as {' x '.join(map(str, shape))} bytes, but this machine has "
+            f"{there / 2**30:.1f} GiB: set data.size to something smaller"
+        )
+
+
 def to_array(image: Image.Image, size: tuple[int, int] | None, channels: int) -> np.ndarray:
     """Return (C, H, W) uint8, resized with Pillow's antialiased bilinear filter; transparency is dropped."""
     # Convert first: palette entries cannot be interpolated.
@@ -90,8 +102,10 @@ def fit(split: Split, size: tuple[int, int] | None, channels: int | None) -> Spl
     channels = channels or old_channels
     if channels == old_channels and size in (None, tuple(old_size)):
         return split
+    shape = (count, channels, *(size or old_size))
+    require_memory(shape, "the images")
     # Pillow's integer arithmetic gives the same bytes on every machine; torch's kernels depend on the CPU.
-    fitted = np.empty((count, channels, *(size or old_size)), np.uint8)
+    fitted = np.empty(shape, np.uint8)
     for index, pixels in enumerate(split.images_u8.permute(0, 2, 3, 1).numpy()):
         image = Image.fromarray(pixels[..., 0] if old_channels == 1 else pixels)
         fitted[index] = to_array(image, size, channels)

@@ -3,20 +3,24 @@
 import json
 import logging
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
+import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch.utils.flop_counter import FlopCounterMode
 
 from gdd import checkpoint
 from gdd.config import Config, ConfigError, config_hash
 from gdd.data.readers import Dataset
+from gdd.data.spec import DatasetSpec
 from gdd.data.splits import Split
 from gdd.evaluation.protocol import FLOOR, Conditions, Job, Recipe, Source, open_sources
 from gdd.evaluation.row import Row
 from gdd.evaluation.student import Classroom, Real
 from gdd.models import registry
-from gdd.run import OutOfTime, Run
+from gdd.run import Run
+from gdd.stop import Stopped, is_due
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +74,8 @@ def _merge(folder: Path) -> None:
 
 
 def _gather(run: Run) -> list[Row]:
-    """Merge on the main process and return all rows on every process."""
+    """Merge on the main process, when all have done their work, and return all rows on every process."""
+    run.accelerator.wait_for_everyone()
     if run.is_main:
         _merge(run.folder)
     run.accelerator.wait_for_everyone()
@@ -90,7 +95,8 @@ def evaluate(
 ) -> list[Row]:
     """Train and score every student of `config.evaluate` that has no row yet, and return the rows of all.
 
-    Whole students are dealt to processes. Real random images at every IPC are scored too, whether named or not.
+    Whole students are dealt to processes, of about equal cost to each. Real random images at every IPC are scored
+    too, whether named or not.
 
     Args:
         config: its `evaluate` part decides.
@@ -102,7 +108,7 @@ def evaluate(
 
     Raises:
         ConfigError: a source, an architecture or an IPC cannot be used; nothing has been trained then.
-        OutOfTime: run.max_minutes had passed after a student; the same call goes on.
+        Stopped: a signal came, or run.max_minutes had passed after a student; the same call goes on.
     """
     settings, spec = config.evaluate, dataset.spec
     opened, floors = open_sources(sources, settings.ipc, dataset, ceiling)
@@ -124,9 +130,43 @@ def evaluate(
     train, val = _on(run, dataset.train), _on(run, dataset.val)
     shown = config_hash(settings, conditions.hash, run.fingerprint)
     classroom = Classroom(Real(train, val, test), spec, conditions, run.device, shown, keep=len(settings.seeds))
-    _work(run, classroom, pending, len(jobs) - len(pending))
+    costs = [estimated_cost(job, conditions, spec, len(dataset.train.labels)) for job in pending]
+    mine = deal(costs, run.world_size)[run.rank]
+    _work(run, classroom, [pending[index] for index in mine])
     found = {row.key: row for row in _gather(run)}
+    missing = [job for job in jobs if job.key(conditions) not in found]
+    if missing:
+        count = f"{len(jobs) - len(missing)} of {len(jobs)}"
+        raise Stopped(f"evaluate: stopped after {count} students; the same command goes on")
     return [_named(found[job.key(conditions)], job) for job in jobs]
+
+
+@cache
+def _flop_per_image(arch: str, shape: tuple[int, int, int], num_classes: int) -> float:
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        registry.build(arch, shape, num_classes)(torch.zeros(2, *shape))
+    return counter.get_total_flops() / 2
+
+
+def estimated_cost(job: Job, conditions: Conditions, spec: DatasetSpec, all_images: int) -> float:
+    """Return the forward FLOP of training a job's candidates; what comes on top is about in proportion."""
+    images = all_images if job.ipc is None else job.ipc * spec.num_classes
+    seen = conditions.recipe_for(job.source.kind).epochs * images * max(1, len(conditions.candidates))
+    return seen * _flop_per_image(job.arch, spec.shape, spec.num_classes)
+
+
+def deal(costs: Sequence[float], hands: int) -> list[list[int]]:
+    """Return which jobs each of `hands` processes gets, in their order: the dearest first, to whom has least.
+
+    The most loaded has at most 4/3 of the best possible load (Graham 1969).
+    """
+    dealt: list[list[int]] = [[] for _ in range(hands)]
+    loads = [0.0] * hands
+    for index in sorted(range(len(costs)), key=lambda index: -costs[index]):
+        least = loads.index(min(loads))
+        dealt[least].append(index)
+        loads[least] += costs[index]
+    return [sorted(hand) for hand in dealt]
 
 
 def _on(run: Run, split: Split) -> Split:
@@ -150,26 +190,19 @@ def _named(row: Row, job: Job) -> Row:
     return Row.from_dict({**row.to_dict(), "source": job.source.label, **known})
 
 
-def _work(run: Run, classroom: Classroom, pending: list[Job], before: int) -> None:
+def _work(run: Run, classroom: Classroom, pending: list[Job]) -> None:
+    """Score this process's jobs until run.max_minutes are over; a signal ends even the student at hand."""
     path = run.folder / (ROWS if run.world_size == 1 else f"rows-{run.rank}.jsonl")
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    title = "evaluate" if run.world_size == 1 else f"evaluate, process 1 of {run.world_size}"
     with Progress(*columns, disable=not run.is_main) as progress:
-        task = progress.add_task("evaluate", total=before + len(pending), completed=before)
-        # In rounds of one job each: out_of_time is a collective call, so all must make it equally often.
-        for start in range(0, len(pending), run.world_size):
-            if start + run.rank < len(pending):
-                job = pending[start + run.rank]
-                row = classroom.score(job)
-                with path.open("a") as file:
-                    file.write(json.dumps(row.to_dict()) + "\n")
-                logger.info("%s", describe(row))
-            stop = min(start + run.world_size, len(pending))
-            progress.update(task, completed=before + stop)
-            if run.out_of_time and stop < len(pending):
-                raise OutOfTime(
-                    f"evaluate: stopped after {before + stop} of {before + len(pending)} students; "
-                    "the same command goes on"
-                )
+        for job in progress.track(pending, description=title):
+            row = classroom.score(job)
+            with path.open("a") as file:
+                file.write(json.dumps(row.to_dict()) + "\n")
+            logger.info("%s", describe(row))
+            if is_due(run.settings.max_minutes):
+                return
 
 
 def describe(row: Row) -> str:

@@ -138,7 +138,6 @@ def read_source(label: str, text: str) -> Source:
         generator = artifact.load(path)
         return Source(label, "generator", generator.hash, artifact=generator)
     synthetic = store.load(path)
-    _require_balanced(synthetic, text)
     return Source(label, "set", synthetic.hash, synthetic=synthetic)
 
 
@@ -153,13 +152,6 @@ def open_source(label: str, text: str, dataset: Dataset) -> Source:
     assert held is not None
     store.check_matches(held.spec, dataset.spec, text)
     return source
-
-
-def _require_balanced(synthetic: SyntheticSet, text: str) -> None:
-    counts = synthetic.labels.bincount(minlength=synthetic.spec.num_classes).tolist()
-    for name, count in zip(synthetic.spec.class_names, counts, strict=True):
-        if count != synthetic.ipc:
-            raise ConfigError(f"{text} says {synthetic.ipc} images per class but holds {count} of class {name!r}")
 
 
 def open_sources(

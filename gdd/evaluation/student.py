@@ -19,12 +19,12 @@ from gdd import rng
 from gdd.data.pixels import Normalizer
 from gdd.data.spec import DatasetSpec
 from gdd.data.splits import Split
+from gdd.device import device_name
 from gdd.evaluation.lessons import Fixed, Lessons, Stream, lr, random_real
 from gdd.evaluation.protocol import CEILING, FLOOR, Conditions, Job, Source
 from gdd.evaluation.row import Row
 from gdd.losses.logits import distillation, released_distillation
 from gdd.models import registry
-from gdd.run import device_name
 from gdd.synth import sample
 from gdd.synth.store import SyntheticSet
 from gdd.training.fit import Loss, cross_entropy, fit, sgd

@@ -5,10 +5,12 @@ overwriting the first entries of the noise, so the generator's first layer has K
 """
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
 def _halvings(size: int) -> tuple[int, int, int, int]:
@@ -17,6 +19,59 @@ def _halvings(size: int) -> tuple[int, int, int, int]:
     for _ in range(3):
         sides.append(math.ceil(sides[-1] / 2))
     return sides[3], sides[2], sides[1], sides[0]
+
+
+class _Sum(torch.autograd.Function):
+    """Sum over all processes, of values and of gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, own: Tensor) -> Tensor:
+        total = own.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return _Sum.apply(*gradients)
+
+
+class BatchNorm(_BatchNorm):
+    """Batch norm over the images of all processes, so that their number changes nothing but rounding.
+
+    torch's own SyncBatchNorm is for GPUs alone. In eval mode, and for one process, this is torch's batch norm.
+    Every process must have as many images.
+    """
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        """Take vectors (B, F) and maps (B, C, H, W) alike."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        processes = distributed.get_world_size() if distributed.is_initialized() else 1
+        if not self.training or processes == 1:
+            return super().forward(input)
+        # Statistics need more digits than bfloat16 has.
+        values = input.to(torch.promote_types(input.dtype, torch.float32))
+        axes = (0, *range(2, values.ndim))
+
+        def mean(part: Tensor) -> Tensor:
+            return _Sum.apply(part.mean(axes, keepdim=True)) / processes
+
+        average = mean(values)
+        centred = values - average
+        variance = mean(centred.square())
+        count = processes * values.numel() // self.num_features
+        self._track(average.detach().flatten(), variance.detach().flatten() * count / (count - 1))
+        shape = average.shape
+        return centred * (variance + self.eps).rsqrt() * self.weight.view(shape) + self.bias.view(shape)
+
+    def _track(self, mean: Tensor, variance: Tensor) -> None:
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        assert self.momentum is not None
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(variance, self.momentum)
+        self.num_batches_tracked += 1
 
 
 class Generator(nn.Module):
@@ -37,12 +92,12 @@ class Generator(nn.Module):
         self.base = (width, *sizes[0])
         self.project = nn.Sequential(
             nn.Linear(noise_dim + num_classes, math.prod(self.base)),
-            nn.BatchNorm1d(math.prod(self.base)),
+            BatchNorm(math.prod(self.base)),
             nn.ReLU(),
         )
 
         def normalised(layer: nn.Module) -> list[nn.Module]:
-            return [layer, nn.BatchNorm2d(width), nn.ReLU()]
+            return [layer, BatchNorm(width), nn.ReLU()]
 
         def conv() -> list[nn.Module]:
             return normalised(nn.Conv2d(width, width, 3, padding=1))

@@ -1,13 +1,17 @@
 """The distilled artefact: a generator in one .safetensors file that says how to build it and where it is from."""
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from gdd import __version__, checkpoint
 from gdd.config import ConfigError
+from gdd.config.checks import fits, require
 from gdd.data.spec import DatasetSpec
 from gdd.models.gan import Generator
 
@@ -60,17 +64,43 @@ def load(path: Path) -> Artifact:
     tensors, metadata = checkpoint.load_tensors(path)
     if metadata.get("kind") != "generator":
         raise ConfigError(f"{path} holds a {metadata.get('kind')}, expected a generator")
-    try:
-        spec = DatasetSpec.from_dict(metadata["spec"])
-        generator = Generator(spec.shape, spec.num_classes, **metadata["build"])
-        stated, provenance = metadata["hash"], dict(metadata["provenance"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ConfigError(f"{path}: its header lacks or misstates {error}") from error
-    try:
-        generator.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise ConfigError(f"{path}: the weights do not fit the generator that its header describes") from error
-    if tensor_hash(tensors) != stated:
+    with described_by(path):
+        spec, provenance = DatasetSpec.from_dict(metadata["spec"]), stored_provenance(metadata)
+        generator = _described(spec, metadata["build"])
+    expected = generator.state_dict()
+    if _kinds(tensors) != _kinds(expected):
+        raise ConfigError(f"{path}: the weights do not fit the generator that its header describes")
+    if tensor_hash(tensors) != metadata.get("hash"):
         raise ConfigError(f"{path}: the weights do not match the hash in its header; the file was changed")
+    generator.load_state_dict(tensors, assign=True)
     generator.eval().requires_grad_(False)
     return Artifact(generator, spec, metadata["hash"], path.stat().st_size, provenance)
+
+
+@contextmanager
+def described_by(path: Path) -> Iterator[None]:
+    """Turn what is wrong with a header into a sentence that names its file."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"{path}: its header lacks or misstates {error}") from error
+
+
+def stored_provenance(metadata: dict[str, Any]) -> dict[str, Any]:
+    found = metadata["provenance"]
+    require(isinstance(found, dict), "provenance", found, "a mapping")
+    return found
+
+
+def _described(spec: DatasetSpec, build: dict[str, Any]) -> Generator:
+    """Return the generator of a header without memory: the header of a small file may describe any size."""
+    for key in ("width", "noise_dim"):
+        require(fits(build[key], int) and 1 <= build[key] <= 2**20, key, build[key], "a whole number from 1 to 2^20")
+    with torch.device("meta"):
+        return Generator(spec.shape, spec.num_classes, build["width"], build["noise_dim"])
+
+
+def _kinds(tensors: dict[str, Tensor]) -> dict[str, tuple[torch.dtype, torch.Size]]:
+    return {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()}

@@ -13,7 +13,6 @@ and what is below 1.2e-38, the least that float32 holds in full, becomes that.
 import hashlib
 import io
 import math
-import re
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -27,6 +26,7 @@ from gdd.checkpoint import write_atomically
 from gdd.config import ConfigError
 from gdd.data.pixels import Normalizer, u8_to_unit
 from gdd.data.spec import DatasetSpec
+from gdd.synth.pickled import Unwanted, check_legacy, check_zip
 from gdd.synth.store import SyntheticSet
 
 
@@ -62,16 +62,19 @@ def _load(path: Path) -> _Loaded:
     except OSError as error:
         raise ConfigError(f"{path} cannot be read ({error.strerror}), expected a .pt file") from error
     try:
-        if zipfile.is_zipfile(io.BytesIO(data)):  # torch's reader skips the checksums that its writer stored
+        if data.startswith(b"PK\3\4"):  # as torch tells them apart
             with zipfile.ZipFile(io.BytesIO(data)) as archive:
-                if (part := archive.testzip()) is not None:
-                    raise ValueError(f"wrong checksum of {part}")
+                check_zip(archive, len(data))
+        else:
+            check_legacy(io.BytesIO(data))
         # The sentence below says what torch's warnings about odd files say.
         with torch.serialization.safe_globals(_STAND_INS), warnings.catch_warnings(action="ignore"):
             content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Unwanted as error:
+        if error.name.startswith("torch."):
+            raise ConfigError(f"{path} holds {error.name}, expected a dense tensor, numbers and lists") from error
+        raise ConfigError(f"{path} would run code of its own choice ({error.name}) when read; refused") from error
     except Exception as error:  # torch raises many kinds for a damaged file
-        if code := re.search(r"GLOBAL ([\w.]+) (?:was not|whose)", str(error)):
-            raise ConfigError(f"{path} would run code of its own choice ({code[1]}) when read; refused") from error
         raise ConfigError(f"{path} is damaged or was not written by torch.save") from error
     return _Loaded(content, hashlib.sha256(data).hexdigest()[:16])
 
@@ -80,13 +83,16 @@ def _described(value: object) -> str:
     if isinstance(value, Tensor):
         return f"{value.dtype} {tuple(value.shape)}"
     if isinstance(value, dict):
-        return f"a dict of {', '.join(map(str, list(value)[:8])) or 'nothing'}"
+        keys = [key[:40] for key in value if isinstance(key, str)][:8]  # other keys may print as gigabytes
+        return f"a dict of {', '.join(keys) or 'nothing'}"
     return f"a {type(value).__name__} of {len(value)}" if isinstance(value, list | tuple) else type(value).__name__
 
 
 def _tensor(value: object, what: str) -> Tensor:
     if not isinstance(value, Tensor) or value.layout != torch.strided or value.device.type != "cpu":
         raise ConfigError(f"{what} are {_described(value)}, expected a dense tensor")
+    if value.nbytes > value.untyped_storage().nbytes():  # a copy of it would fill the memory
+        raise ConfigError(f"{what} are {_described(value)}, more numbers than the file holds")
     return value.detach()
 
 

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from gdd import __version__, checkpoint
 from gdd.config import ConfigError
+from gdd.config.checks import fits, require
 from gdd.data.spec import DatasetSpec
-from gdd.synth.artifact import tensor_hash
+from gdd.synth.artifact import described_by, stored_provenance, tensor_hash
 
 FILE = "set.safetensors"
 
@@ -105,19 +106,19 @@ def save(path: Path, synthetic: SyntheticSet) -> None:
 
 
 def load(path: Path) -> SyntheticSet:
-    """Read a set; ConfigError if it is missing, damaged, no set, or contradicts its own header."""
+    """Read a set; ConfigError if it is missing, damaged, no set, unbalanced, or contradicts its own header."""
     tensors, metadata = checkpoint.load_tensors(path)
     if metadata.get("kind") != "set":
         raise ConfigError(f"{path} holds a {metadata.get('kind')}, expected a set")
-    try:
-        spec = DatasetSpec.from_dict(metadata["spec"])
+    with described_by(path):
+        spec, ipc = DatasetSpec.from_dict(metadata["spec"]), metadata["ipc"]
+        require(fits(ipc, int) and ipc >= 1, "ipc", ipc, "a whole number of at least 1")
         images, labels, soft = tensors["images"], tensors["labels"], tensors.get("soft_labels")
-        synthetic = SyntheticSet(images, labels, spec, metadata["ipc"], metadata["provenance"], soft)
-        stated = metadata["hash"]
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
-    except (KeyError, TypeError, ValueError) as error:
-        raise ConfigError(f"{path}: its header lacks or misstates {error}") from error
-    if synthetic.hash != stated:
+        synthetic = SyntheticSet(images, labels, spec, ipc, stored_provenance(metadata), soft)
+    if synthetic.hash != metadata.get("hash"):
         raise ConfigError(f"{path}: the content does not match the hash in its header; the file was changed")
+    counts = synthetic.labels.bincount(minlength=spec.num_classes).tolist()
+    for name, count in zip(spec.class_names, counts, strict=True):
+        if count != ipc:
+            raise ConfigError(f"{path} says {ipc} images per class but holds {count} of class {name!r}")
     return synthetic

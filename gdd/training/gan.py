@@ -68,14 +68,19 @@ class Gan:
                 group.update(lr=lr, betas=(self.settings.beta1, self.settings.beta2))
 
     def _draw(self, purpose: str, step: int) -> torch.Generator:
-        return rng.generator(self.seed, f"{self.stage}-{purpose}", step, self.run.rank)
+        """Return the generator of all processes' draws; each takes its share of them."""
+        return rng.generator(self.seed, f"{self.stage}-{purpose}", step, 0)
+
+    def _share(self, drawn: Tensor) -> Tensor:
+        """Return this process's rows, the counterparts of its real images in `data.batches`, on its device."""
+        return drawn[self.run.rank :: self.run.world_size].to(self.run.device)
 
     def _augmented(self, images: Tensor, purpose: str, step: int) -> Tensor:
         if not self.strategy:
             return images
-        draw = self._draw(purpose, step)
-        change = augment.draw(self.strategy, len(images), draw, shared=False, pick="all")
-        return augment.apply(change, images)
+        count = len(images) * self.run.world_size
+        change = augment.draw(self.strategy, count, self._draw(purpose, step), shared=False, pick="all")
+        return augment.apply(change.take(self.run.rank, self.run.world_size), images)
 
     def _score(self, discriminator: Callable[..., Any], images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return scores (B,) that hinge and ns condition on the class by projection, and class logits (B, K)."""
@@ -99,8 +104,9 @@ class Gan:
             labels: (B,) classes to generate.
             extra: maps the images (B, C, H, W) in [-1, 1] to a loss that is added.
         """
-        noise = torch.randn(len(labels), self.settings.noise_dim, generator=self._draw("noise-g", step))
-        fake = self.generator(noise.to(self.run.device), labels)
+        count = len(labels) * self.run.world_size
+        noise = torch.randn(count, self.settings.noise_dim, generator=self._draw("noise-g", step))
+        fake = self.generator(self._share(noise), labels)
         # Frozen and unwrapped: the critic's gradients would be thrown away, and DDP would reduce them first.
         self.plain_discriminator.requires_grad_(False)
         score, classes = self._score(self.plain_discriminator, self._augmented(fake, "augment-g", step), labels)
@@ -118,8 +124,9 @@ class Gan:
     def discriminator_step(self, step: int, real: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Update the discriminator on one real batch (B, C, H, W) in [-1, 1] and as many generated images."""
         kind, draw = self.settings.loss, self._draw("noise-d", step)
-        noise = torch.randn(len(labels), self.settings.noise_dim, generator=draw).to(real.device)
-        fake_labels = torch.randint(self.num_classes, (len(labels),), generator=draw).to(real.device)
+        count = len(labels) * self.run.world_size
+        noise = self._share(torch.randn(count, self.settings.noise_dim, generator=draw))
+        fake_labels = self._share(torch.randint(self.num_classes, (count,), generator=draw))
         with torch.no_grad():
             fake = self.generator(noise, fake_labels)
         both = self._augmented(torch.cat([real, fake]), "augment-d", step)
@@ -146,7 +153,7 @@ class Gan:
             return self._score(self.discriminator, images, labels)[0]
 
         if self.settings.loss == "wgan-gp":
-            mixing = torch.rand(len(real), 1, 1, 1, generator=draw).to(real.device)
+            mixing = self._share(torch.rand(len(real) * self.run.world_size, 1, 1, 1, generator=draw))
             penalty = self.settings.gradient_penalty * adversarial.gradient_penalty(score, real, fake, mixing)
         elif self.settings.r1 > 0 and step % self.settings.r1_every == 0:
             penalty = self.settings.r1 * self.settings.r1_every * adversarial.r1_penalty(score, real)

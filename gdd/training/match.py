@@ -21,9 +21,10 @@ from gdd.config import Config, MatchConfig, config_hash, to_plain
 from gdd.data import augment
 from gdd.data.pixels import Normalizer
 from gdd.data.readers import Dataset
+from gdd.device import device_name
 from gdd.losses import gradients
 from gdd.models.layers import Classifier
-from gdd.run import Run, device_name
+from gdd.run import Run
 from gdd.synth import artifact, store
 from gdd.training.fit import fit
 from gdd.training.images import RealImages, SyntheticImages, first_images
@@ -275,7 +276,7 @@ def match(config: Config, dataset: Dataset, run: Run) -> Path:
 
     snapshot(0)
     per_step = matcher.outer * classes * config.match.batch_real
-    for step in run.loop(states, total, per_step, "matching"):
+    for step in run.loop(states, total, per_step, "matching", bound=False):
         step.record({"loss/matching": matcher.iterate(step.index)})
         snapshot(step.done)
         if step.grid_due:

@@ -118,6 +118,7 @@ class Pool:
 
     def state_dict(self) -> dict[str, Any]:
         return {
+            "names": list(self.names),
             "uses": list(self.uses),
             "trained": self.trained,
             "networks": {member: network.state_dict() for member, (network, _) in self.living.items()},
@@ -125,8 +126,8 @@ class Pool:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        if len(state["uses"]) != len(self.names):
-            raise ValueError(f"the state is of {len(state['uses'])} members, expected {len(self.names)}")
+        if state["names"] != list(self.names):
+            raise ValueError(f"the state is of the members {state['names']}, expected {list(self.names)}")
         self.uses, self.trained = list(state["uses"]), state["trained"]
         self.living = {member: self._new(member) for member in state["networks"]}
         for member, (network, optimizer) in self.living.items():

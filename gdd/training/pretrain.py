@@ -8,7 +8,8 @@ from gdd.config import Config, ConfigError, config_hash, to_plain
 from gdd.data.batches import Batches
 from gdd.data.pixels import u8_to_pm1
 from gdd.data.readers import Dataset
-from gdd.run import Run, Step, device_name
+from gdd.device import device_name
+from gdd.run import Run, Step
 from gdd.synth import artifact
 from gdd.training.gan import Gan
 from gdd.training.monitor import Monitor
@@ -24,8 +25,9 @@ def fingerprint(config: Config, dataset: Dataset) -> str:
 def real_batches(dataset: Dataset, batch_size: int, seed: int, purpose: str, run: Run) -> Batches:
     """Return this process's share of training batches, the images on its device."""
     size = min(batch_size, len(dataset.train.labels))
-    if size < 2 * run.world_size:
-        raise ConfigError(f"{size} images per step on {run.world_size} processes leave one with fewer than 2")
+    if size % run.world_size:
+        # Otherwise an image's share of the loss would depend on its process.
+        raise ConfigError(f"{size} images per step cannot be dealt evenly to {run.world_size} processes")
     images, labels = dataset.train.images_u8.to(run.device), dataset.train.labels.to(run.device)
     return Batches(images, labels, batch_size, seed, purpose, run.rank, run.world_size)
 

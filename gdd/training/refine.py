@@ -41,7 +41,7 @@ def refine(config: Config, dataset: Dataset, run: Run, pretrained: Path) -> Path
     done = checkpoint.steps(pretrained)
     if not done:
         raise ConfigError(f"refine.pretrained is {str(pretrained)!r}, expected a run folder with checkpoints")
-    checkpoint.load(checkpoint.path_of(pretrained, done[-1]), gan.states(), run.device)
+    checkpoint.load(checkpoint.path_of(pretrained, done[-1]), gan.states())
     gan.set_adam(settings.lr)
 
     normalize = Normalizer(spec.mean, spec.std, run.device)
@@ -62,11 +62,12 @@ def refine(config: Config, dataset: Dataset, run: Run, pretrained: Path) -> Path
     for step in run.loop({**gan.states(), "pool": pool}, settings.steps, batches.batch_size, "stage 2"):
         images_u8, labels = batches(step.index)
         _, network = pool.draw(step.index)
-        draw = rng.generator(config.seed, "refine-augment", step.index, run.rank)
+        draw = rng.generator(config.seed, "refine-augment", step.index, 0)
         change = augment.draw(strategy, len(labels), draw, shared=True, pick="all") if strategy else None
 
         def answer(images_std: Tensor, network=network, change=change) -> Tensor:  # type: ignore[no-untyped-def]
-            return network(images_std if change is None else augment.apply(change, images_std))
+            with run.accelerator.autocast():
+                return network(images_std if change is None else augment.apply(change, images_std)).float()
 
         def matching(fake_pm1: Tensor, images_u8=images_u8, answer=answer, step=step) -> Tensor:  # type: ignore[no-untyped-def]
             real, fake = answer(normalize.from_u8(images_u8)), answer(normalize.from_pm1(fake_pm1))

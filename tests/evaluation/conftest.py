@@ -8,6 +8,7 @@ from scoring import SHORT, Evaluate
 from gdd import rng
 from gdd.config import Config, EvaluateConfig, RunConfig
 from gdd.data.readers import Dataset, open_dataset
+from gdd.device import make_accelerator
 from gdd.evaluation import grid
 from gdd.evaluation.protocol import Recipe
 from gdd.evaluation.row import Row
@@ -48,7 +49,7 @@ def evaluate(dataset: Dataset, tmp_path: Path) -> Evaluate:
     ) -> list[Row]:
         defaults = {"archs": ("mlp-w16",), "ipc": (1,), "seeds": (0,), "all_epochs": 1}
         config = Config(evaluate=EvaluateConfig(**{**defaults, **settings}))  # type: ignore[arg-type]
-        opened = Run(tmp_path / folder, run or RunConfig(), {}, "test")
+        opened = Run(tmp_path / folder, run or RunConfig(), {}, "test", make_accelerator(RunConfig()))
         return grid.evaluate(config, data, opened, [(text, text) for text in sources], recipe)
 
     return call

@@ -13,7 +13,7 @@ from gdd.data.readers import Dataset
 from gdd.data.splits import Split
 from gdd.evaluation import grid, student
 from gdd.evaluation.protocol import Recipe
-from gdd.run import OutOfTime
+from gdd.stop import Stopped
 from gdd.synth import artifact, sample, store
 
 LONGER = Recipe("dc", lr=0.05, epochs=40, batch_size=256)
@@ -182,7 +182,7 @@ def test_epochs_of_the_ceiling_retrain_the_ceiling_alone(
 
 
 def test_time_limit_keeps_what_is_done(evaluate: Evaluate, tmp_path: Path) -> None:
-    with pytest.raises(OutOfTime, match="1 of 2 students"):
+    with pytest.raises(Stopped, match="1 of 2 students"):
         evaluate(run=RunConfig(max_minutes=1e-9))
     assert len(grid.read_rows(tmp_path / "run")) == 1
     assert len(evaluate()) == 2

@@ -9,6 +9,7 @@ from matching import CLASSES, PER_CLASS, SPEC, settings, toy
 
 from gdd.config import Config, to_plain
 from gdd.data.readers import Dataset
+from gdd.device import make_accelerator
 from gdd.run import Run
 from gdd.training import match
 from gdd.training.match import Matcher
@@ -25,7 +26,13 @@ def noisy() -> Dataset:
 @pytest.fixture
 def open_run(tmp_path: Path) -> Callable[..., Run]:
     def call(config: Config, dataset: Dataset, folder: str = "run") -> Run:
-        return Run(tmp_path / folder, config.run, to_plain(config), match.fingerprint(config, dataset))
+        return Run(
+            tmp_path / folder,
+            config.run,
+            to_plain(config),
+            match.fingerprint(config, dataset),
+            make_accelerator(config.run),
+        )
 
     return call
 

@@ -14,7 +14,8 @@ from gdd.data.pixels import Normalizer
 from gdd.data.readers import Dataset
 from gdd.data.spec import DatasetSpec
 from gdd.models.gan import Generator
-from gdd.run import OutOfTime, Run
+from gdd.run import Run
+from gdd.stop import Stopped
 from gdd.synth import artifact, sample, store
 from gdd.training import match
 from gdd.training.images import check_first_images
@@ -146,7 +147,7 @@ class TestStoredSet:
     def test_the_folder_has_a_picture_metrics_and_a_checkpoint(self, distil, tmp_path):
         distil(iterations=2)
         names = {path.name for path in (tmp_path / "run").iterdir()} - {"tensorboard"}
-        expected = {"config.json", "metrics.jsonl", "grid.png", "checkpoint-00000002.pt", store.FILE}
+        expected = {".lock", "config.json", "metrics.jsonl", "grid.png", "checkpoint-00000002.pt", store.FILE}
         assert names == expected
 
     def test_snapshots_are_the_sets_of_shorter_runs(self, distil, tmp_path):
@@ -189,8 +190,8 @@ class TestResuming:
         for stop in stops:
             done = count((checkpoint.steps(folder) or [0])[-1] + 1)
             with monkeypatch.context() as patch:
-                patch.setattr(Run, "out_of_time", property(lambda _, done=done, stop=stop: next(done) == stop))
-                with pytest.raises(OutOfTime):
+                patch.setattr(Run, "stop_is_due", lambda _, done=done, stop=stop: next(done) == stop)
+                with pytest.raises(Stopped):
                     distil("parts", iterations=self.TOTAL, **RUNS[name])
             assert checkpoint.steps(folder)[-1] == stop
             assert not (folder / store.FILE).exists()

@@ -192,7 +192,7 @@ class TestUntaught:
         for step in range(5):
             pool.draw(step)
         state = pool.state_dict()
-        assert state == {"uses": pool.uses, "trained": 0, "networks": {}, "optimizers": {}}
+        assert state == {"names": list(pool.names), "uses": pool.uses, "trained": 0, "networks": {}, "optimizers": {}}
         assert len(state["uses"]) == 33
         assert sum(state["uses"]) == 5
 

@@ -1,0 +1,57 @@
+"""When a command ends before its work is done: at SIGTERM, SIGUSR1, or the end of run.max_minutes."""
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+# What SLURM sends before a time limit or a preemption, by default and with --signal=USR1@60.
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+
+_PROCESS_START = time.monotonic()
+
+
+class Stopped(Exception):
+    """The command ends early with everything kept; the same command goes on."""
+
+
+class _Signals:
+    """The signal received, and whether it has to wait for the end of a step."""
+
+    received: str | None = None
+    deferred: bool = False
+
+
+def _receive(number: int, frame: FrameType | None) -> None:
+    _Signals.received = signal.Signals(number).name
+    if not _Signals.deferred:
+        raise Stopped(f"stopped by {_Signals.received}; the same command goes on")
+
+
+@contextmanager
+def on_signals() -> Iterator[None]:
+    """Raise Stopped at a signal while the block runs; main thread only, the former handlers come back."""
+    _Signals.received, _Signals.deferred = None, False
+    before = {number: signal.signal(number, _receive) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def at_the_end_of_a_step() -> Iterator[None]:
+    """Let a signal wait, in the block, until somebody asks `is_due`."""
+    _Signals.deferred = True
+    try:
+        yield
+    finally:
+        _Signals.deferred = False
+
+
+def is_due(max_minutes: float | None) -> bool:
+    """Tell whether a signal came or `max_minutes`, counted from the start of the process, are over."""
+    over = max_minutes is not None and time.monotonic() - _PROCESS_START > 60 * max_minutes
+    return over or _Signals.received is not None

@@ -1,0 +1,244 @@
+"""Prove that kill -9 loses nothing: jobs that are killed again and again end as those that were left alone.
+
+    python tests/faults/kill.py --jobs pretrain --processes 1 --kills 20
+
+Each job runs once undisturbed. Then the same command is killed with SIGKILL and started again, in another folder,
+until it has been killed so often, and what it left is compared to the bit. A job that ends before that is compared
+and begun anew. Exit code 1 if anything differs or a start fails by itself.
+"""
+
+import argparse
+import random
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # tests/commands.py
+
+from jobs import ENVIRONMENT, JOBS, Job
+from victims import Victim
+
+# When a start is killed: before its work, at any moment of it, when a file is being written, or a line.
+MOMENTS, SHARES = ("start", "work", "write", "line"), (1, 4, 4, 1)
+# Of the kills on several processes, those of one process only.
+ALONE = 0.3
+
+
+HEAD = ["job", "processes", "kills", "in a write", "of one process", "chains", "resumed at", "resuming s", "result"]
+
+
+@dataclass
+class Tally:
+    """What happened to one job on a number of processes."""
+
+    job: str
+    processes: int
+    kills: int = 0
+    torn: int = 0
+    alone: int = 0
+    chains: int = 0
+    resumed_at: list[int] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+
+    def cells(self) -> list[str]:
+        at = f"{min(self.resumed_at)}-{max(self.resumed_at)}" if self.resumed_at else "-"
+        seconds = f"{statistics.median(self.seconds):.1f}" if self.seconds else "-"
+        counts = (self.processes, self.kills, self.torn, self.alone, self.chains)
+        return [self.job, *map(str, counts), at, seconds, "; ".join(self.faults) or "equal"]
+
+
+class Attack:
+    """One job on a number of processes: its reference, and chains of kills until there were enough.
+
+    Args:
+        job: to kill.
+        processes: of the command.
+        kills: in all; the job gets work for so many.
+        rng: of the moments.
+        out: a new folder for everything.
+        stage_1: run folder of a finished stage 1.
+    """
+
+    def __init__(self, job: Job, processes: int, kills: int, rng: random.Random, out: Path, stage_1: Path) -> None:
+        self.job, self.kills, self.rng, self.out, self.stage_1 = job, kills, rng, out, stage_1
+        self.tally, self.starts = Tally(job.name, processes), 0
+        out.mkdir(parents=True)
+        self.reference = out / "reference" / job.folder
+        self.startup, self.work = self._undisturbed()
+
+    def moments(self) -> list[str]:
+        """Draw when to kill; the last kill meets the end, where much is written and little is left to do."""
+        return [*self.rng.choices(MOMENTS, SHARES, k=self.kills - 1), "end"]
+
+    def run(self, moments: Sequence[str]) -> Tally:
+        """Kill at these moments, each as soon as a start lives to see it, and let the job end after the last."""
+        left = list(moments)
+        while not self.tally.faults:
+            root = self.out / f"chain-{self.tally.chains + 1}"
+            if self._once(root, left[0] if left else None):
+                del left[:1]
+                continue
+            self._compare(root)
+            if not left:
+                break
+        return self.tally
+
+    def _undisturbed(self) -> tuple[float, float]:
+        """Make the reference and return the seconds before its work and those of its work."""
+        victim = self._start(self.out / "reference")
+        victim.survives(_never)
+        ended = time.monotonic()
+        if victim.end() or victim.began is None:
+            raise RuntimeError(_complaint(victim))
+        if wrong := self.job.compare(self.reference, self.reference):
+            raise RuntimeError(f"the reference of {self.job.name} is wrong itself: {wrong}")
+        startup, work = victim.began - victim.started, ended - victim.began
+        _say(f"{self.job.name} x{self.tally.processes}: reference in {startup:.1f} + {work:.1f} s")
+        return startup, work
+
+    def _start(self, root: Path) -> Victim:
+        self.starts += 1
+        command = self.job.command(root, self.stage_1, self.kills, self.tally.processes)
+        log = self.out / f"start-{self.starts:03d}.log"
+        return Victim(command, ENVIRONMENT, root / self.job.folder, log)
+
+    def _once(self, root: Path, moment: str | None) -> bool:
+        """Start the command and kill it at the moment, if any; False if it ended by itself, well or not."""
+        folder, tally = root / self.job.folder, self.tally
+        again, progress, old = root.exists(), self.job.progress(folder), _left_in(folder)
+        root.mkdir(exist_ok=True)
+        victim, struck = self._start(root), False
+        try:
+            struck = self._strike(victim, moment)
+            if not struck and victim.process.returncode:
+                tally.faults.append(_complaint(victim))
+        except TimeoutError as error:
+            tally.faults.append(str(error))
+        finally:
+            code = victim.end()
+        torn = bool(struck and _left_in(folder) - old)
+        tally.kills += struck
+        tally.torn += torn
+        if again:
+            tally.resumed_at.append(progress)
+        if again and victim.resumed:
+            tally.seconds.append(victim.resumed - victim.started)
+        who = f"{self.job.name} x{tally.processes}, chain {tally.chains + 1}"
+        what = f"killed ({moment}{', in a write' * torn})" if struck else f"ended with code {code}"
+        seconds = time.monotonic() - victim.started
+        _say(f"{who}: kill {tally.kills}/{self.kills}, from {progress}: {what} after {seconds:.1f} s")
+        return struck
+
+    def _strike(self, victim: Victim, moment: str | None) -> bool:
+        """Kill at the moment; False if the command ended before."""
+        if moment is None:
+            return victim.survives(_never)
+        if not self._lives_until(victim, moment):
+            return False
+        if self.tally.processes > 1 and self.rng.random() < ALONE and (left := victim.kill_one(self.rng)) is not None:
+            self.tally.alone += 1
+            self.tally.faults += [left] * bool(left)
+            return True
+        return victim.kill()
+
+    def _lives_until(self, victim: Victim, moment: str) -> bool:
+        if moment == "start":
+            return victim.survives(_never, self.rng.uniform(0, self.startup))
+        # Half of the writes that are met are among the first, which mend what the kill before left.
+        if moment == "write" and self.rng.random() < 0.5:
+            nth, met = self.rng.randint(1, 3), set[str]()
+            return victim.survives(lambda names: met.update(_temporary(names)) or len(met) >= nth)
+        if not victim.begins():
+            return False
+        if moment == "end":
+            return victim.survives(lambda names: any(name.startswith(f".{self.job.final}.") for name in names))
+        if not victim.survives(_never, self.rng.uniform(0, 2 * self.work / self.kills)):
+            return False
+        if moment == "write" and self.job.steady:
+            return victim.survives(lambda names: bool(_temporary(names)))
+        if moment in ("write", "line"):
+            return victim.survives(lambda names: any(name.startswith(self.job.lines) for name in names))
+        return True
+
+    def _compare(self, root: Path) -> None:
+        if self.tally.faults:
+            return
+        try:
+            self.tally.faults += self.job.compare(self.reference, root / self.job.folder)
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            self.tally.faults.append(f"cannot be compared ({error!r})")
+        self.tally.chains += 1
+
+
+def _temporary(names: Iterable[str]) -> set[str]:
+    """Return those that are written to before they are renamed."""
+    return {name for name in names if name.startswith(".") and name.endswith(".tmp")}
+
+
+def _left_in(folder: Path) -> set[str]:
+    """Return the temporary files of writers that were killed."""
+    return _temporary(path.name for path in folder.iterdir()) if folder.is_dir() else set()
+
+
+def _never(names: list[str]) -> bool:
+    return False
+
+
+def _complaint(victim: Victim) -> str:
+    lines = victim.log.read_text(errors="replace").split("\n")
+    tail = " / ".join(line.strip() for line in lines if line.strip())[-600:]
+    return f"exit code {victim.process.returncode}, {victim.log}: {tail}"
+
+
+def _say(text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
+
+
+def prepare(out: Path) -> Path:
+    """Run stage 1 once for the jobs that build on it, and return its run folder."""
+    job = JOBS["pretrain"]
+    return Attack(job, 1, 1, random.Random(0), out, out).reference
+
+
+def table(tallies: Sequence[Tally]) -> str:
+    """Return the results as a markdown table."""
+    rows = [HEAD, ["---"] * len(HEAD), *(tally.cells() for tally in tallies)]
+    return "".join(f"| {' | '.join(cell.replace('|', '/') for cell in row)} |\n" for row in rows)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--jobs", nargs="+", choices=JOBS, default=list(JOBS))
+    parser.add_argument("--processes", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--kills", type=int, default=20, help="of each job on each number of processes")
+    parser.add_argument("--seed", type=int, default=0, help="of the random moments")
+    parser.add_argument("--out", type=Path, help="folder for all runs; a temporary one, removed if all is equal")
+    parser.add_argument("--table", type=Path, help="file for the table")
+    options = parser.parse_args()
+    out = (options.out or Path(tempfile.mkdtemp(prefix="gdd-kill-"))).absolute()
+    stage_1 = prepare(out / "stage-1")
+    tallies = []
+    for processes in options.processes:
+        for name in options.jobs:
+            rng = random.Random(f"{options.seed} {name} {processes}")
+            attack = Attack(JOBS[name], processes, options.kills, rng, out / f"{name}-{processes}", stage_1)
+            tallies.append(attack.run(attack.moments()))
+            if options.table:
+                options.table.write_text(table(tallies))
+            print(table(tallies), flush=True)
+    if any(tally.faults for tally in tallies):
+        print(f"Everything is kept in {out}")
+        return 1
+    if options.out is None:
+        shutil.rmtree(out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,12 @@
+"""Run a gdd command in float64, where rounding is too small for twenty steps of Adam to make it show."""
+
+import sys
+
+import torch
+
+from gdd.cli import main
+
+if __name__ == "__main__":
+    torch.set_default_dtype(torch.float64)
+    torch.Tensor.float = torch.Tensor.double
+    sys.exit(main())
