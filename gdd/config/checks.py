@@ -4,6 +4,7 @@ import difflib
 import hashlib
 import json
 import math
+import reprlib
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -36,7 +37,7 @@ def nearest(value: str, names: Iterable[str]) -> str:
 
 def require(holds: bool, key: str, value: object, expected: str) -> None:
     if not holds:
-        raise ConfigError(f"{key} is {value!r}, expected {expected}")
+        raise ConfigError(f"{key} is {reprlib.repr(value)}, expected {expected}")
 
 
 def is_number(value: object) -> bool:
@@ -90,7 +91,11 @@ def require_types(part: object, section: str = "") -> None:
     """Check every field against its annotation: null gets past the parser, which does compare choices."""
     for name, annotation in get_type_hints(type(part)).items():
         value, hint = getattr(part, name), str if get_origin(annotation) is Literal else annotation
-        require(fits(value, hint), f"{section}.{name}" if section else name, value, _described(hint))
+        require_type(value, hint, f"{section}.{name}" if section else name)
+
+
+def require_type(value: object, hint: Any, key: str) -> None:
+    require(fits(value, hint), key, value, _described(hint))
 
 
 def from_json(kind: type[T], values: dict[str, Any]) -> T:
@@ -104,7 +109,7 @@ def from_json(kind: type[T], values: dict[str, Any]) -> T:
     for name, hint in get_type_hints(kind).items():
         value = values[name]
         found[name] = tuple(value) if isinstance(value, list) and get_origin(hint) is tuple else value
-        require(fits(found[name], hint), name, value, _described(hint))
+        require_type(found[name], hint, name)
     return kind(**found)
 
 

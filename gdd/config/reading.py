@@ -7,6 +7,7 @@ from jsonargparse import get_loader
 
 MOST_CHARACTERS = 10**6
 MOST_DEPTH = 20
+YAML_ERRORS = (yaml.YAMLError,)
 
 # Read once, before anybody replaces it.
 _load = get_loader("yaml")

@@ -11,11 +11,25 @@ from torch import Tensor
 
 from gdd import __version__, checkpoint
 from gdd.config import ConfigError
-from gdd.config.checks import fits, require
+from gdd.config.checks import fits, require, require_type
 from gdd.data.spec import DatasetSpec
 from gdd.models.gan import Generator
 
 FILE = "generator.safetensors"
+
+# What gdd itself reads of a provenance, outer parts first; its makers may add more.
+_PROVENANCE = {
+    "method": str | None,
+    "stage": str | None,
+    "config": dict[str, Any],
+    "config.data": dict[str, Any],
+    "config.gan": dict[str, Any],
+    "config.match": dict[str, Any],
+    "config.match.iterations": int,
+    "data": str,
+    "seconds": float | None,
+    "iterations": int,
+}
 
 
 def tensor_hash(tensors: dict[str, Tensor]) -> str:
@@ -89,8 +103,15 @@ def described_by(path: Path) -> Iterator[None]:
 
 
 def stored_provenance(metadata: dict[str, Any]) -> dict[str, Any]:
+    """Return the provenance of a header; KeyError or ConfigError if what gdd reads of it has another type."""
     found = metadata["provenance"]
-    require(isinstance(found, dict), "provenance", found, "a mapping")
+    require_type(found, dict[str, Any], "provenance")
+    for place, hint in _PROVENANCE.items():
+        part, (*outer, key) = found, place.split(".")
+        for name in outer:
+            part = part.get(name, {})
+        if key in part:
+            require_type(part[key], hint, f"provenance.{place}")
     return found
 
 

@@ -114,7 +114,9 @@ def two_lists() -> bytes:
 def huge_legacy_storage() -> bytes:
     """Let the older format claim a storage of 40 GB."""
     whole = _saved({"data": torch.zeros(1000)}, _use_new_zipfile_serialization=False)
-    return whole.replace(pickle.BININT2 + struct.pack("<H", 1000), pickle.LONG1 + b"\x05" + struct.pack("<q", 10**10)[:5])
+    return whole.replace(
+        pickle.BININT2 + struct.pack("<H", 1000), pickle.LONG1 + b"\x05" + struct.pack("<q", 10**10)[:5]
+    )
 
 
 def expanded() -> bytes:

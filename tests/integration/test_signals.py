@@ -1,0 +1,106 @@
+"""SIGTERM and SIGUSR1 end a command in order: a checkpoint at the next step, exit code 0, and nothing done twice."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from commands import TINY
+
+from gdd import checkpoint, stop
+from gdd.synth import artifact
+
+ROOT = Path(__file__).parents[2]
+STEPS = 400
+PATIENCE = 120  # seconds
+LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "-q"]
+
+
+def interrupt(command: list[str], number: int, begun: Callable[[], bool]) -> tuple[int, str]:
+    """Start a command, send it a signal once it has begun, and return its exit code and all that it said."""
+    # A run of seconds on one core; without a save but the signal's.
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        deadline = time.monotonic() + PATIENCE
+        while process.poll() is None and not begun() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(number)
+        said, _ = process.communicate(timeout=PATIENCE)
+    return process.returncode, said
+
+
+def flags(root: Path) -> list[str]:
+    return [*TINY, "--run.root", str(root), "--pretrain.steps", str(STEPS), "--run.save_every", "10000"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> str:
+    root = tmp_path_factory.mktemp("undisturbed")
+    subprocess.run([sys.executable, str(ROOT / "train_gan.py"), *flags(root)], check=True, capture_output=True)
+    return artifact.load(root / "digits/pretrain").hash
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launched", [False, True], ids=["python", "accelerate launch"])
+def test_a_signal_ends_training_with_a_checkpoint_and_it_goes_on(launched, undisturbed, tmp_path, gdd):
+    folder = tmp_path / "digits/pretrain"
+    start = LAUNCH if launched else [sys.executable]
+    command = [*start, str(ROOT / "train_gan.py"), *flags(tmp_path)]
+    number = signal.SIGTERM if launched else signal.SIGUSR1
+    code, said = interrupt(command, number, (folder / "metrics.jsonl").exists)
+    # The launcher of one process dies of the signal itself; its process hears of that.
+    assert code == (-number if launched else 0), said
+    deadline = time.monotonic() + PATIENCE
+    while not checkpoint.steps(folder) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    (step,) = checkpoint.steps(folder)
+    assert 0 < step < STEPS
+    assert f"stopped after step {step} of {STEPS}; the same command goes on" in " ".join(said.split())
+    assert "Traceback" not in said
+    while (folder / ".lock").exists() and "is in use" in (answer := gdd("train-gan", *flags(tmp_path)))[2]:
+        time.sleep(0.1)  # the process of a launcher that died may still be leaving
+    assert answer[0] == 0
+    assert artifact.load(folder).hash == undisturbed
+
+
+@pytest.mark.slow
+def test_a_signal_ends_an_evaluation_within_a_student(tmp_path):
+    """A student may take an hour; its row is written when it is done, and the rows of others stay."""
+    folder = tmp_path / "digits/evaluate"
+    command = [sys.executable, str(ROOT / "evaluate.py"), *TINY, "--run.root", str(tmp_path)]
+    command += ["--evaluate.sources", "[real:random, real:all]", "--evaluate.all_epochs", "100000"]
+    code, said = interrupt(command, signal.SIGTERM, lambda: (folder / "rows.jsonl").exists())
+    assert code == 0, said
+    assert "stopped by SIGTERM; the same command goes on" in said
+    assert "Traceback" not in said
+    rows = (folder / "rows.jsonl").read_text().splitlines()
+    assert 1 <= len(rows) <= 2  # those of the floor; the ceiling would have taken hours
+
+
+class TestHandlers:
+    def test_outside_a_step_a_signal_stops_at_once(self):
+        with pytest.raises(stop.Stopped, match="stopped by SIGUSR1"), stop.on_signals():
+            os.kill(os.getpid(), signal.SIGUSR1)
+            time.sleep(PATIENCE)
+
+    def test_within_a_step_it_waits_to_be_asked(self):
+        with stop.on_signals(), stop.at_the_end_of_a_step():
+            assert not stop.is_due(None)
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)
+            assert stop.is_due(None)
+        with stop.on_signals():
+            assert not stop.is_due(None)  # the next command starts anew
+
+    def test_the_former_handlers_come_back(self):
+        before = [signal.getsignal(number) for number in stop.SIGNALS]
+        with stop.on_signals():
+            assert [signal.getsignal(number) for number in stop.SIGNALS] != before
+        assert [signal.getsignal(number) for number in stop.SIGNALS] == before
+
+    def test_minutes_are_counted_from_the_start_of_the_process(self):
+        assert stop.is_due(1e-9)
+        assert not stop.is_due(1e9)

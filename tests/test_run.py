@@ -1,0 +1,200 @@
+"""The loop of a stage: where it goes on, what it does about damaged files, who may write to its folder."""
+
+import errno
+import logging
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from checkpoints import files
+
+from gdd import checkpoint
+from gdd.config import ConfigError, RunConfig
+from gdd.device import make_accelerator
+from gdd.run import Run
+
+TOTAL = 6
+
+
+class Walk:
+    """A state whose every step depends on the one before."""
+
+    def __init__(self) -> None:
+        self.place = torch.zeros(1000)
+
+    def step(self, index: int) -> None:
+        self.place = self.place * 0.9 + torch.randn(1000, generator=torch.Generator().manual_seed(index))
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        return {"place": self.place}
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        self.place = state["place"]
+
+
+@pytest.fixture
+def walk(tmp_path):
+    """Return a function that walks until a step and gives the place; it goes on where the last one ended."""
+    accelerator = make_accelerator(RunConfig(threads=1))
+
+    def call(until: int | None = None, keep: int = 2, bound: bool = True, world_size: int = 1) -> torch.Tensor:
+        settings = RunConfig(save_every=1, keep=keep)
+        with Run(tmp_path / "run", settings, {}, "fingerprint", accelerator) as run:
+            state = Walk()
+            run.world_size = world_size
+            run.means = lambda values: list(values)  # type: ignore[method-assign]
+            for step in run.loop({"walk": state}, TOTAL, 1, "walk", bound):
+                state.step(step.index)
+                if step.done == until:
+                    break
+            return state.place
+
+    return call
+
+
+@pytest.fixture
+def whole() -> torch.Tensor:
+    state = Walk()
+    for index in range(TOTAL):
+        state.step(index)
+    return state.place
+
+
+def damage(path: Path, how: str) -> None:
+    content = bytearray(path.read_bytes())
+    if how == "flipped byte":
+        content[len(content) // 2] ^= 0xFF
+    elif how == "empty":
+        content.clear()
+    elif how == "text":
+        content[:] = b"this is no checkpoint"
+    else:
+        del content[int(how) :]
+    path.write_bytes(content)
+
+
+class TestDamage:
+    @pytest.mark.parametrize("how", ["flipped byte", "empty", "text", *range(10)])
+    def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(self, walk, whole, tmp_path, caplog, how):
+        folder = tmp_path / "run"
+        walk(until=4)
+        assert checkpoint.steps(folder) == [2, 3]  # a step is saved when the next one begins
+        newest = checkpoint.path_of(folder, 3)
+        damage(newest, str(newest.stat().st_size * how // 10) if isinstance(how, int) else how)
+        with caplog.at_level(logging.WARNING):
+            assert torch.equal(walk(), whole)
+        assert newest.name in caplog.text
+        assert "going on from the one before" in caplog.text
+        assert f"{newest.name}.damaged" in files(folder)  # nothing is thrown away
+        assert checkpoint.steps(folder) == [TOTAL - 1, TOTAL]
+
+    def test_a_damaged_one_does_not_count_among_those_kept(self, walk, whole, tmp_path):
+        walk(until=4, keep=2)
+        damage(checkpoint.path_of(tmp_path / "run", 3), "empty")
+        walk(until=4, keep=1)  # goes on after 2 and saves 3 anew, pruning all but one
+        assert checkpoint.steps(tmp_path / "run") == [3]
+        assert torch.equal(walk(), whole)
+
+    def test_without_a_whole_one_the_run_is_refused(self, walk, tmp_path):
+        walk(until=4)
+        before = files(tmp_path / "run")
+        for step in (2, 3):
+            damage(checkpoint.path_of(tmp_path / "run", step), "empty")
+        with pytest.raises(ConfigError, match=r"checkpoint-00000002\.pt is damaged .* there is no earlier one, remove"):
+            walk()
+        assert files(tmp_path / "run") == before
+
+    def test_another_schema_is_refused_and_not_skipped(self, walk, tmp_path):
+        walk(until=4)
+        path = checkpoint.path_of(tmp_path / "run", 3)
+        torch.save({**torch.load(path, weights_only=True), "schema": 1}, path)
+        with pytest.raises(ConfigError, match="schema 1, this version reads 2"):
+            walk()
+
+
+class TestSpace:
+    @pytest.mark.parametrize("how", ["torch", "system"])
+    def test_a_full_disk_leaves_the_last_good_checkpoint(self, walk, whole, tmp_path, monkeypatch, how):
+        walk(until=3)
+        save = torch.save
+
+        def full(content: object, path: Path) -> None:
+            path.write_bytes(b"half")
+            if how == "torch":
+                raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(torch, "save", full)
+        before = checkpoint.steps(tmp_path / "run")
+        with pytest.raises(OSError, match=r"No space|unexpected pos"):
+            walk()
+        monkeypatch.setattr(torch, "save", save)
+        assert checkpoint.steps(tmp_path / "run") == before
+        assert not list((tmp_path / "run").glob(".*.tmp"))
+        assert torch.equal(walk(), whole)
+
+    def test_a_limit_on_the_size_of_files_ends_in_a_sentence(self, tmp_path, tiny):
+        """The kernel refuses every byte beyond the limit, as a full disk does."""
+        command = [sys.executable, "-m", "gdd", "train-gan", *tiny]
+
+        def run(limit: int | None) -> subprocess.CompletedProcess[str]:
+            def fence() -> None:
+                if limit is not None:
+                    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+            return subprocess.run(command, capture_output=True, text=True, preexec_fn=fence, check=False)
+
+        stopped = run(30_000)
+        assert stopped.returncode == 2
+        assert len(stopped.stderr.strip().splitlines()[-1]) < 300
+        assert "Traceback" not in stopped.stderr
+        folder = tmp_path / "runs/digits/pretrain"
+        assert checkpoint.steps(folder) == []
+        assert not list(folder.glob(".*.tmp"))
+        assert run(None).returncode == 0
+
+
+class TestFolder:
+    def test_leftovers_of_a_killed_writer_are_removed(self, walk, tmp_path):
+        walk(until=3)
+        (tmp_path / "run/.checkpoint-00000003.pt.4711.tmp").write_bytes(b"half")
+        walk(until=3)
+        assert not list((tmp_path / "run").glob(".*.tmp"))
+
+    def test_another_process_cannot_write_to_it_meanwhile(self, tmp_path, tiny, gdd):
+        folder = tmp_path / "runs/digits/pretrain"
+        folder.mkdir(parents=True)
+        hold = "import fcntl, sys; lock = open(sys.argv[1], 'w'); fcntl.lockf(lock, fcntl.LOCK_EX); print(flush=True)"
+        holder = subprocess.Popen(
+            [sys.executable, "-c", f"{hold}; input()", folder / ".lock"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        code, _, error = gdd("train-gan", *tiny)
+        assert code == 2
+        assert "is in use by another process" in error
+        holder.communicate(b"\n")
+        assert gdd("train-gan", *tiny)[0] == 0
+
+    def test_a_folder_that_a_process_cannot_see_is_refused(self, tmp_path, monkeypatch):
+        accelerator = make_accelerator(RunConfig(threads=1))
+        monkeypatch.setattr(type(accelerator), "is_main_process", property(lambda _: False))
+        with pytest.raises(ConfigError, match=r"is not seen by process 0; set run\.root"):
+            Run(tmp_path / "elsewhere", RunConfig(), {}, "fingerprint", accelerator)
+
+
+class TestProcesses:
+    def test_another_number_of_processes_does_not_go_on(self, walk):
+        walk(until=3)
+        with pytest.raises(ConfigError, match="processes was 1 and is now 2; go on as it began"):
+            walk(world_size=2)
+
+    def test_unless_it_makes_no_difference(self, walk, whole):
+        walk(until=3)
+        assert torch.equal(walk(world_size=2, bound=False), whole)
