@@ -158,7 +158,8 @@ class Attack:
             return False
         if moment == "end":
             return victim.survives(lambda names: any(name.startswith(f".{self.job.final}.") for name in names))
-        if not victim.survives(_never, self.rng.uniform(0, 2 * self.work / self.kills)):
+        # Long enough for the kills to reach the last third of the work, and short enough to leave some.
+        if not victim.survives(_never, self.rng.uniform(0, self.work * min(0.8, 2 / self.kills))):
             return False
         if moment == "write" and self.job.steady:
             return victim.survives(lambda names: bool(_temporary(names)))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from gdd import rng
+from gdd import checkpoint, device, rng
 from gdd.config import MatchConfig
 from gdd.data.spec import DatasetSpec
 from gdd.models import registry
@@ -21,6 +21,23 @@ def test_distill_runs_end_to_end_on_the_device(gdd, tiny, tmp_path):
     code, out, error = gdd("distill", *tiny)
     assert code == 0, error
     assert "stage 2" in out
+
+
+def test_both_stages_train_in_mixed_precision(gdd, tiny, tmp_path):
+    code, _, error = gdd("distill", *tiny, "--run.precision", "auto", "--score", "false")
+    assert code == 0, error
+    folder = tmp_path / "runs/digits/refine"
+    state = torch.load(checkpoint.path_of(folder, 4), weights_only=True)["states"]
+    assert state["clock"]["mixed_precision"] == ("bf16" if device.has_bfloat16() else "no")
+
+
+def test_in_deterministic_mode_a_run_repeats_to_the_bit(gdd, tiny, tmp_path):
+    hashes = set()
+    for name in ("a", "b"):
+        code, _, error = gdd("distill", *tiny, "--name", name, "--run.deterministic", "true", "--score", "false")
+        assert code == 0, error
+        hashes.add(artifact.load(tmp_path / "runs" / name / "refine").hash)
+    assert len(hashes) == 1
 
 
 def test_a_fixed_set_agrees_with_the_cpu_to_one_grey_level(tmp_path):

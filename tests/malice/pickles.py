@@ -1,6 +1,7 @@
 """Pickles and .pt files, opcode by opcode: what an attacker writes and torch.save never would."""
 
 import io
+import os
 import pickle
 import struct
 import zipfile
@@ -62,8 +63,6 @@ class Touch:
         self.mark = mark
 
     def __reduce__(self) -> tuple[Callable[..., object], tuple[str]]:
-        import os
-
         return os.mkdir, (str(self.mark),)
 
 
@@ -114,9 +113,7 @@ def two_lists() -> bytes:
 def huge_legacy_storage() -> bytes:
     """Let the older format claim a storage of 40 GB."""
     whole = _saved({"data": torch.zeros(1000)}, _use_new_zipfile_serialization=False)
-    return whole.replace(
-        pickle.BININT2 + struct.pack("<H", 1000), pickle.LONG1 + b"\x05" + struct.pack("<q", 10**10)[:5]
-    )
+    return whole.replace(pickle.BININT2 + struct.pack("<H", 1000), number(10**10))
 
 
 def expanded() -> bytes:

@@ -70,5 +70,5 @@ def test_keys_that_print_as_gigabytes_are_not_printed(tmp_path):
         key = (key,)
     path = tmp_path / "x.pt"
     torch.save({key: 1, "k" * 10**5: 2, 3: 4}, path)
-    with pytest.raises(foreign.ConfigError, match="holds a dict of k{40}, expected"):
+    with pytest.raises(foreign.ConfigError, match=r"holds a dict of k{40}, expected"):
         foreign.read_dc(path, None)

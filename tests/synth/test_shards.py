@@ -56,11 +56,16 @@ def test_every_image_is_in_one_shard(classes, ipc, size):
     assert sorted(pairs) == [(label, index) for label in range(classes) for index in range(ipc)]
 
 
-def test_a_header_is_what_gnu_tar_writes(tmp_path):
-    (tmp_path / "00001-00000002.png").write_bytes(bytes(1234))
+@pytest.mark.parametrize("size", [1, 512, 1234])
+def test_a_member_is_what_gnu_tar_writes(size, tmp_path):
+    content = bytes([7]) * size
+    (tmp_path / "00001-00000002.png").write_bytes(content)
     flags = ["--format=ustar", "--numeric-owner", "--owner=0", "--group=0", "--mtime=@0", "--mode=0644"]
     subprocess.run(["tar", *flags, "-cf", "one.tar", "00001-00000002.png"], cwd=tmp_path, check=True)
-    assert shards.header("00001-00000002.png", 1234) == (tmp_path / "one.tar").read_bytes()[:512]
+    ours = shards.header("00001-00000002.png", size) + content + shards.padding(size)
+    theirs = (tmp_path / "one.tar").read_bytes()
+    assert theirs.startswith(ours)
+    assert not any(theirs[len(ours) :])
 
 
 def read_with_webdataset(folder):
