@@ -5,7 +5,6 @@ import hashlib
 import json
 import os
 import re
-import struct
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -17,8 +16,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gdd.config import ConfigError
+from gdd.pickled import check_zip
 
 SCHEMA = 2
+MOST_HEADER = 2**23  # bytes of a safetensors header; Python makes ten times as many of them
 _NAME = re.compile(r"checkpoint-(\d{8})\.pt")
 
 
@@ -73,7 +74,7 @@ def read_json(path: Path) -> Any:
     """Return the JSON value in a file; ConfigError if there is none."""
     try:
         return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} cannot be read as JSON ({error})") from error
 
 
@@ -133,12 +134,7 @@ def _read(path: Path) -> dict[str, Any]:
     """Return a checkpoint's content, compared with its checksums and its manifest."""
     try:
         with zipfile.ZipFile(path) as archive:
-            # torch stores its entries as they are; compressed or overlapping ones could grow without end.
-            parts = archive.infolist()
-            if any(part.compress_type for part in parts) or sum(part.file_size for part in parts) > path.stat().st_size:
-                raise ValueError("its parts claim more bytes than it has")
-            if (part := archive.testzip()) is not None:  # torch's reader skips the checksums that its writer stored
-                raise ValueError(f"wrong checksum of {part}")
+            check_zip(archive, path.stat().st_size)
         content = torch.load(path, map_location="cpu", weights_only=True)
         if content["schema"] == SCHEMA:
             for name in content["states"]:
@@ -190,17 +186,19 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what `save_tensors` wrote; ConfigError if the file is missing, damaged or another program's."""
     try:
-        tensors = load_file(path)
         with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
+            length = int.from_bytes(file.read(8), "little")
+            if length > MOST_HEADER:
+                raise ValueError(f"its header would have {length} bytes")
             header = json.loads(file.read(length))
+        tensors = load_file(path)
         metadata = json.loads(header["__metadata__"]["gdd"])
         if not isinstance(metadata, dict):
             raise KeyError("gdd")
         return tensors, metadata
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist; a .safetensors file was expected there") from None
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is damaged or no .safetensors file ({error})") from error
-    except KeyError:
+    except (KeyError, TypeError):
         raise ConfigError(f"{path} was not written by gdd: its header has no gdd metadata") from None

@@ -1,5 +1,6 @@
 """One parser for the three scripts and the console command `gdd`; the only place that prints and exits."""
 
+import itertools
 import logging
 import os
 import re
@@ -8,14 +9,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
+from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_loader, set_parsing_settings
 from rich.console import Console
 
 from gdd.config import Config, ConfigError
+from gdd.config.reading import MOST_CHARACTERS, YAML_ERRORS, read_yaml
 from gdd.stop import Stopped, on_signals
 from gdd.tools import TOOLS
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
+set_loader("yaml", read_yaml, YAML_ERRORS)
+
+MOST_SAID = 800  # characters of a sentence
 
 STAGES = {
     "train-gan": "stage 1: pretrain the conditional GAN",
@@ -93,6 +98,7 @@ def _run_stage(command: str, config: Config, values: Namespace, console: Console
 def _sentence(error: Exception) -> str:
     """Fold the parser's message into one line in plain words."""
     text = " ".join(str(error).split())
+    text = "".join(character if character.isprintable() else "?" for character in text)  # a file's may steer a terminal
     text = re.sub(r"^(Parser key|Problem in key) ", "", text)
     text = re.sub(r"(a )?<class '(?:\w+\.)*(\w+)'>", r"\2", text)
     text = re.sub(r"(a )?typing\.Literal\[(.*?)\]", r"one of \2", text)
@@ -100,7 +106,8 @@ def _sentence(error: Exception) -> str:
     text = re.sub(
         r"Does not validate against any .* Errors: - (.*) Given value type: \w+ Given value: (.*)", _either, text
     )
-    return re.sub(r'^"([\w.]+)": ', r"\1: ", text)
+    text = re.sub(r'^"([\w.]+)": ', r"\1: ", text)
+    return text if len(text) <= MOST_SAID else f"{text[:MOST_SAID]} ..."
 
 
 def _either(union: re.Match[str]) -> str:
@@ -124,9 +131,24 @@ def _limit(error: Exception) -> str | None:
     return None
 
 
+def _config_files(arguments: Sequence[str]) -> list[str]:
+    """Return what --config names; ConfigError if that is too large to be one."""
+    joined = [given.partition("=")[2] for given in arguments if given.startswith("--config=")]
+    named = [*joined, *(given for flag, given in itertools.pairwise(arguments) if flag == "--config")]
+    for name in named:
+        if os.path.isfile(name) and os.path.getsize(name) > MOST_CHARACTERS:
+            raise ConfigError(f"--config {name} has more than {MOST_CHARACTERS} bytes, expected a file of settings")
+    return named
+
+
 def _parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
+    files = _config_files(arguments)
     try:
         return parser.parse_args(list(arguments))
+    except ArgumentError as error:
+        if files and str(error).startswith(("Problems parsing config", "Unexpected config")):
+            raise ConfigError(f"--config {', '.join(files)} cannot be used: {error}") from error
+        raise
     except UnicodeDecodeError as error:
         raise ConfigError(f"--config names a file that is no UTF-8 text ({error.reason})") from error
 

@@ -11,6 +11,7 @@ from rich.console import Group
 
 from gdd import checkpoint
 from gdd.config import Config, ConfigError, DataConfig, config_hash, to_plain
+from gdd.config.checks import is_number
 from gdd.data import augment
 from gdd.data.readers import Dataset, open_dataset
 from gdd.data.spec import DatasetSpec
@@ -112,11 +113,13 @@ def _check_start(config: Config, dataset: Dataset, start: Path) -> None:
         raise ConfigError(f"refine.pretrained is {str(start)!r}, this run's own stage 2; choose another --name")
     found = artifact.load(start)
     store.check_matches(found.spec, dataset.spec, f"refine.pretrained {start}")
-    made = found.provenance["config"]["gan"]
+    made = found.provenance.get("config", {}).get("gan", {})
+    if not is_number(found.provenance.get("seconds")) or not made:
+        raise ConfigError(f"refine.pretrained {start} does not say how it was made, expected one of train_gan.py")
     for key in ("width", "noise_dim", "loss"):
         value = getattr(config.gan, key)
-        if made[key] != value:
-            raise ConfigError(f"gan.{key} is {value!r}, but refine.pretrained {start} was made with {made[key]!r}")
+        if made.get(key) != value:
+            raise ConfigError(f"gan.{key} is {value!r}, but refine.pretrained {start} was made with {made.get(key)!r}")
 
 
 def own_sources(config: Config) -> list[tuple[str, str]]:
@@ -129,7 +132,7 @@ def own_sources(config: Config) -> list[tuple[str, str]]:
     found = [(label, str(folder)) for label, folder in stages if (folder / artifact.FILE).exists()]
     optimised = home / match.STAGE / store.FILE
     if optimised.exists():
-        found.append((str(store.load(optimised).provenance["method"]), str(optimised)))
+        found.append((str(store.load(optimised).provenance.get("method")), str(optimised)))
     if not found:
         raise ConfigError(f"{home} holds no finished stage; run distill.py first or name evaluate.sources")
     return [("random real", "real:random"), *found, ("all real", "real:all")]

@@ -174,7 +174,8 @@ def test_every_number_with_a_range_is_tried():
         f"refine.{name}" for name in ("pretrained", "match", "standardize", "tau_mode", "discriminator", "augment")
     }
     free |= {f"evaluate.{name}" for name in ("sources", "recipe", "augment", "teacher", "teacher_arch", "kd_recipe")}
-    free |= {"run.root", "run.overwrite", "pool.kind", "pool.main"}
+    free |= {f"run.{name}" for name in ("root", "overwrite", "precision", "tf32", "deterministic")}
+    free |= {"pool.kind", "pool.main"}
     free |= {f"match.{name}" for name in ("objective", "distance", "inner_first", "augment", "init", "generator")}
     every = {f"{section}.{field.name}" for section, part in SECTIONS.items() for field in fields(part)}
     every |= {field.name for field in fields(Config)} - set(SECTIONS)

@@ -14,7 +14,7 @@ MOST_LINES = 350
 
 # Left to right only. A new module or folder directly below gdd/ needs a place here.
 ORDER = (
-    *("config", "rng", "checkpoint", "stop", "device", "losses"),
+    *("config", "rng", "pickled", "checkpoint", "stop", "device", "losses"),
     *("run", "data", "models", "synth", "training", "evaluation"),
     *("stages", "dryrun", "reference", "tools", "cli", "__main__"),
 )

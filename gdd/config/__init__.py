@@ -4,6 +4,7 @@ Each field's docstring gives its unit, range and, where a number comes from a pa
 docs/configuration.md are generated from them. Ranges are checked when the object is made.
 """
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -65,6 +66,7 @@ class Config:
         late = self.method == "gradient_matching" and max(self.run.snapshots, default=0) > self.match.iterations
         require(not late, "run.snapshots", self.run.snapshots, f"at most match.iterations, {self.match.iterations}")
         plain = bool(self.name) and Path(self.name).name == self.name and self.name not in (".", "..")
+        plain = plain and self.name.isprintable() and len(os.fsencode(self.name)) <= 255
         require(plain, "name", self.name, "a plain folder name without slashes")
 
     @property

@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 T = TypeVar("T")
 
 _WORDS = {
-    int: "a whole number",
+    int: "a whole number of 64 bits",
     float: "a number",
     str: "text",
     bool: "true or false",
@@ -73,6 +73,8 @@ def fits(value: object, hint: Any) -> bool:
         return isinstance(value, dict) and all(fits(key, parts[0]) and fits(value[key], parts[1]) for key in value)
     if isinstance(value, bool):  # Python's bools are numbers
         return kind in (bool, Any)
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:  # neither torch nor a float holds it
+        return False
     return kind is Any or isinstance(value, int | float if kind is float else kind)
 
 

@@ -55,10 +55,10 @@ def read_rows(folder: Path) -> list[Row]:
     """Return the rows that an evaluation has written so far; a line cut by a kill is ignored."""
     rows: dict[tuple[object, ...], Row] = {}
     for path in [folder / ROWS, *sorted(folder.glob(_PARTS))]:
-        for line in path.read_text().splitlines() if path.exists() else []:
+        for line in path.read_text(errors="replace").splitlines() if path.exists() else []:
             try:
                 row = Row.from_dict(json.loads(line))
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 continue
             rows.setdefault(row.key, row)
     return list(rows.values())

@@ -1,8 +1,9 @@
 """The row that one trained student yields."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from gdd.config.checks import from_json, require
 from gdd.evaluation.protocol import Kind, Protocol
 
 
@@ -101,5 +102,7 @@ class Row:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Row":
-        """Rebuild a row; KeyError if a field is missing, for instance in a row of another version."""
-        return cls(**{field.name: values[field.name] for field in fields(cls)})
+        """Rebuild a row; KeyError if a field is missing, as in a row of another version, ConfigError if one is odd."""
+        row = from_json(cls, values)
+        require(0 <= row.accuracy <= 100, "accuracy", row.accuracy, "a number in [0, 100]")
+        return row

@@ -26,7 +26,7 @@ from gdd.checkpoint import write_atomically
 from gdd.config import ConfigError
 from gdd.data.pixels import Normalizer, u8_to_unit
 from gdd.data.spec import DatasetSpec
-from gdd.synth.pickled import Unwanted, check_legacy, check_zip
+from gdd.pickled import Unwanted, check_legacy, check_zip
 from gdd.synth.store import SyntheticSet
 
 

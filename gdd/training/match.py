@@ -291,4 +291,6 @@ def match(config: Config, dataset: Dataset, run: Run) -> Path:
 
 def _seconds_before(settings: MatchConfig) -> float:
     """Return what the generator of the first images took."""
-    return 0.0 if settings.generator is None else float(artifact.load(settings.generator).provenance["seconds"])
+    if settings.generator is None:
+        return 0.0
+    return float(artifact.load(settings.generator).provenance.get("seconds") or 0)

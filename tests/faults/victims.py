@@ -17,7 +17,7 @@ _IN_MODIFY, _IN_MOVED_TO, _IN_CREATE = 0x2, 0x80, 0x100  # sys/inotify.h
 _EVENT = struct.Struct("iIII")
 _TOKEN = "GDD_VICTIM"
 # A command that touches nothing for so long, or takes so long to end after one of its processes was killed, hangs.
-STUCK, PATIENCE = 600.0, 60.0
+STUCK, PATIENCE = 1800.0, 120.0
 # What a start writes before it looks what there is to do.
 CLAIMS = ("config.json", "settings.json", ".lock")
 

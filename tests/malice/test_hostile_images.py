@@ -36,8 +36,7 @@ IMAGES: dict[str, bytes] = {
     "png of 2^31": png(2**31 - 1, 2**31 - 1),
     "png of 0": png(0, 0),
     "png of 16 x 0": png(16, 0),
-    "png of 4096 without pixels": png(4096, 4096, b""),
-    "png whose pixels go on": png(16, 16, ZEROS)[:-40],
+    "png without pixels": png(16, 16, b""),
     "jpeg of 50000": jpeg(50_000, 50_000),
     "jpeg of 65535": jpeg(65_535, 65_535),
     "jpeg of 0": jpeg(0, 16),
@@ -45,7 +44,7 @@ IMAGES: dict[str, bytes] = {
     "international text": png(16, 16, more=chunk(b"iTXt", b"Comment\0\1\0\0\0" + ZEROS)),
     "compressed profile": png(16, 16, more=chunk(b"iCCP", b"p\0\0" + ZEROS)),
     "many texts": png(16, 16, more=chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(2**20 - 1))) * 100),
-    "truncated": png(16, 16)[:-20],
+    "truncated": png(16, 16)[:-30],
     "HTML": b"<!doctype html><title>Not found</title>",
     "nothing": b"",
     "huge chunk": png(16, 16)[:33] + struct.pack(">I", 2**31 - 1) + b"zTXt" + b"x" * 100,
@@ -76,9 +75,10 @@ def test_images_that_fill_the_machine_are_refused(tmp_path, gdd, monkeypatch):
         assert "data.size" in error
 
 
-@pytest.mark.parametrize(
-    "shape", [(), (8,), (8, 3, 16), (8, 2, 16, 16), (8, 3, 0, 16), (8, 3, 10**4, 10**4), (1, 1, 1, 8)]
-)
+SHAPES = [(), (10,), (10, 3, 16), (10, 2, 16, 16), (10, 3, 0, 16), (10, 3, 200, 200), (1, 1, 1, 10)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
 def test_a_cache_that_somebody_else_wrote_is_not_believed(shape, dtype, tmp_path, monkeypatch):
     opened = open_dataset(str(folder_of(tmp_path)), tmp_path)

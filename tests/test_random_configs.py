@@ -1,0 +1,212 @@
+"""Random settings: each is refused in one sentence or runs one step; nothing else ever happens.
+
+The settings are found by introspection, so a new field is tried as soon as it is there.
+"""
+
+import io
+import json
+import tempfile
+from collections import Counter
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import is_dataclass, replace
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gdd.cli import main
+from gdd.config import Config
+from gdd.evaluation import protocol
+
+EXAMPLES = 200
+LEAST = 40  # of the examples that are refused, and of those that run
+
+ODD_TEXTS = ("", " ", "nowhere", "-", "a/b", "..", "é\u202e", "\x1b[2J", "[", "{a: 1}", "convnet3-w4-w8", "mlp-w0")
+ODD = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.sampled_from([-1, 0, 1, 2, 3, 2**63, 10**400, -(10**30), -0.5, 0.0, 0.5, 1.0, 1e-300, 1e300]),
+    st.sampled_from([float("nan"), float("inf"), -float("inf")]),
+    st.sampled_from(ODD_TEXTS),
+    st.lists(st.sampled_from([0, -1, 2.5, "x", None, []]), max_size=3),
+    st.dictionaries(st.sampled_from(["width", "odd key", ""]), st.integers(-1, 1), max_size=2),
+)
+NUMBERS = st.sampled_from([-0.1, 0, 0.0, 1e-3, 0.1, 0.5, 0.9, 1, 1.0, 1.5, 3])
+# The meaning of a text depends on its field; others draw from all of these.
+NETWORKS = ("mlp-w4", "convnet3-w4", "lenet", "resnet10-w4", "resnet19")
+TEXTS = {
+    **dict.fromkeys(("archs", "members", "main", "various", "teacher_arch"), NETWORKS),
+    "augment": ("none", "color", "crop_cutout", "color_crop_cutout_flip_scale_rotate", "color_color"),
+    "sources": ("real:random", "real:all", "real:some"),
+    "name": ("digits", "other", "a b"),
+}
+ALL_TEXTS = tuple(sorted({text for texts in TEXTS.values() for text in texts}))
+# The whole range of these would cost more than a moment, or lead out of the test's folder.
+NARROW: dict[str, st.SearchStrategy[Any]] = {
+    "data.name": st.sampled_from(["digits", "digit", "", "mnist"]),
+    "data.root": st.just("nowhere"),
+    "data.size": st.sampled_from([None, [16, 16], [16, 20], [8, 8], [17], 16, [-1, 16], "16"]),
+    "data.download": st.sampled_from([False, None, "x"]),
+    "gan.width": st.integers(3, 6),
+    "match.ipc": st.integers(0, 2),
+    "match.outer": st.integers(0, 2),
+    "match.inner": st.integers(0, 2),
+    "run.max_minutes": st.sampled_from([None, 0, -1, "x", 10**6]),
+    "run.threads": st.sampled_from([None, 0, 1]),
+}
+UNTOUCHED = {"run.root"}  # where the test looks for what was written
+ONE_STEP = {
+    "pretrain.steps": 1,
+    "pretrain.batch_size": 4,
+    "refine.steps": 1,
+    "refine.batch_size": 4,
+    "gan.width": 4,
+    "gan.noise_dim": 4,
+    "pool.batch_size": 4,
+    "pool.members": ["mlp-w4"],
+    "pool.main": "convnet3-w4",
+    "match.iterations": 1,
+    "match.outer": 1,
+    "match.inner": 1,
+    "match.batch_real": 2,
+    "match.batch_train": 2,
+    "evaluate.archs": ["mlp-w4"],
+    "evaluate.seeds": [0],
+    "evaluate.ipc": [1],
+    "evaluate.all_epochs": 1,
+    "run.threads": 1,
+    "pool.various": ["mlp-w4"],
+    "score": False,
+}
+COMMANDS = {
+    "skd": (["distill", "--method", "skd"], "refine/generator.safetensors"),
+    "gradient matching": (["distill", "--method", "gradient_matching"], "match/set.safetensors"),
+    "evaluate": (["evaluate", "--evaluate.sources", "[real:random]"], "evaluate/table.md"),
+}
+
+
+def of_type(hint: Any, name: str) -> st.SearchStrategy[Any]:
+    """Draw JSON values of an annotation's type, in the field's range and somewhat beyond."""
+    kind, parts = get_origin(hint) or hint, get_args(hint)
+    if kind in (Union, UnionType):
+        return st.one_of([of_type(part, name) for part in parts])
+    if kind is Literal:
+        return st.sampled_from(parts)
+    if kind is tuple:
+        return st.lists(of_type(parts[0], name), max_size=2)
+    return {
+        bool: st.booleans(),
+        int: st.integers(-1, 6),
+        float: NUMBERS,
+        NoneType: st.none(),
+        str: st.sampled_from(TEXTS.get(name, ALL_TEXTS)),
+        Path: st.sampled_from(["nowhere", "nowhere/generator.safetensors", "/"]),
+    }[kind]
+
+
+def fields(kind: type = Config, section: str = "") -> dict[str, Any]:
+    """Return the annotation of every setting under its dotted name."""
+    found: dict[str, Any] = {}
+    for name, hint in get_type_hints(kind).items():
+        found |= fields(hint, f"{name}.") if is_dataclass(hint) else {section + name: hint}
+    return found
+
+
+class Trial(NamedTuple):
+    command: str
+    changes: dict[str, Any]
+    as_flags: bool
+
+
+@st.composite
+def trials(draw: st.DrawFn) -> Trial:
+    """Draw a command and some settings: most of the right type, some odd, a few unknown."""
+    known = {key: hint for key, hint in fields().items() if key not in UNTOUCHED}
+    changes: dict[str, Any] = {}
+    for key in draw(st.lists(st.sampled_from(sorted(known)), min_size=1, max_size=5, unique=True)):
+        fitting = NARROW.get(key) or of_type(known[key], key.rpartition(".")[2])
+        odd = key not in NARROW and draw(st.integers(0, 9)) == 0
+        changes[key] = draw(ODD if odd else fitting)
+    if draw(st.integers(0, 19)) == 0:
+        changes[draw(st.sampled_from(["gan.widht", "unknown", "run.root.x", "gan"]))] = draw(ODD)
+    return Trial(draw(st.sampled_from(sorted(COMMANDS))), changes, draw(st.booleans()))
+
+
+def nested(changes: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in changes.items():
+        *sections, name = key.split(".")
+        part = found
+        for section in sections:
+            part = part.setdefault(section, {}) if isinstance(part.get(section, {}), dict) else {}
+        part[name] = value
+    return found
+
+
+def arguments_of(trial: Trial, folder: Path) -> list[str]:
+    """Return a command line, with one step of everything that the trial does not set."""
+    given = {key: value for key, value in ONE_STEP.items() if key not in trial.changes}
+    command, _ = COMMANDS[trial.command]
+    arguments = [command[0]]
+    if trial.as_flags:
+        given |= trial.changes
+    else:
+        (folder / "trial.yaml").write_text(json.dumps(nested(trial.changes)))
+        arguments += ["--config", str(folder / "trial.yaml")]
+    for key, value in given.items():
+        arguments.append(f"--{key}={value if isinstance(value, str) else json.dumps(value)}")
+    # A command's own settings count only where the trial has none of them.
+    for flag, value in zip(command[1::2], command[2::2], strict=True):
+        arguments += [flag, value] if flag.removeprefix("--") not in trial.changes else []
+    return [*arguments, "--run.root", str(folder)]
+
+
+def run(trial: Trial) -> str:
+    """Run a trial, check what comes of it, and return the sentence of a refusal or an empty text."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        arguments = arguments_of(trial, folder)
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()) as error:
+            code = main(arguments)
+        said = [line for line in error.getvalue().splitlines() if line.startswith("gdd: ")]
+        assert "Traceback" not in error.getvalue()
+        if code == 0:
+            assert not said
+            made = [COMMANDS[key][1] for key in COMMANDS]
+            assert any(path.is_file() for end in made for path in folder.glob(f"*/{end}")), arguments
+            return ""
+    assert code == 2
+    (line,) = said
+    assert len(line) < 1200
+    assert names(line, trial.changes), (line, trial)
+    return line
+
+
+def names(line: str, changes: dict[str, Any]) -> bool:
+    """Tell whether a sentence speaks of a setting of the trial, or of its value."""
+    words = [word for key in changes for word in (key, key.rpartition(".")[2].replace("_", " "))]
+    return any(word in line for word in [*words, *map(str, changes.values())])
+
+
+def test_any_settings_are_refused_in_a_sentence_or_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = protocol.recipe
+    monkeypatch.setattr(protocol, "recipe", lambda *arguments: replace(recipe(*arguments), epochs=1))
+    outcomes: Counter[str] = Counter()
+
+    @settings(
+        max_examples=EXAMPLES,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(trials())
+    def each(trial: Trial) -> None:
+        outcomes["refused" if run(trial) else "ran"] += 1
+
+    each()
+    assert outcomes.total() >= EXAMPLES
+    assert min(outcomes["refused"], outcomes["ran"]) >= LEAST, outcomes
