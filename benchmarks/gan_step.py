@@ -14,6 +14,7 @@ import torch
 
 from gdd import stages
 from gdd.cli import parse_config
+from gdd.device import make_accelerator
 
 WARM_UP, STEPS = 5, 30
 
@@ -31,9 +32,7 @@ def matmul_gflops(size: int = 1024, repeats: int = 10) -> float:
 def main() -> None:
     config = parse_config(sys.argv[1:])
     dataset = stages.open_data(config.data, config.seed)
-    from gdd.run import make_accelerator
-
-    accelerator = make_accelerator()
+    accelerator = make_accelerator(config.run)
     result = {"config": config.name, "device": str(accelerator.device), "threads": torch.get_num_threads()}
     with tempfile.TemporaryDirectory() as folder:
         quiet = replace(config.run, root=Path(folder), log_every=10**9, grid_every=10**9, save_every=10**9)

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -28,10 +29,11 @@ from gdd.cli import parse_config
 from gdd.config import Config, ConfigError, MatchConfig
 from gdd.data.pixels import Normalizer
 from gdd.data.readers import Dataset
+from gdd.device import make_accelerator
 from gdd.dryrun import cost
 from gdd.losses.gradients import distance
 from gdd.models import registry
-from gdd.run import Run, make_accelerator
+from gdd.run import Run
 from gdd.training.match import Matcher, loops
 
 SIDES = ("plain", "plain, kept memory", "gdd")
@@ -102,12 +104,13 @@ def require_plain(config: Config) -> None:
 def measure(side: str, config: Config) -> dict[str, object]:
     """Return seconds per iteration of one side."""
     threads = config.run.threads or torch.get_num_threads()
-    accelerator = make_accelerator(threads) if side != "plain" else None
+    accelerator = make_accelerator(replace(config.run, threads=threads)) if side != "plain" else None
     torch.set_num_threads(threads)
     device = torch.device("cuda") if torch.cuda.is_available() else torch.device("cpu")
     dataset = stages.open_data(config.data, config.seed)
     with tempfile.TemporaryDirectory() as folder:
         if side == "gdd":
+            assert accelerator is not None
             matcher = Matcher(config, dataset, Run(Path(folder), config.run, {}, "benchmark", accelerator))
             iterate: Callable[[int], object] = matcher.iterate
         else:

@@ -131,7 +131,7 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "tensor": lambda: zipped(called(function("torch", "FloatTensor"), number(10**9))),
     "doubling": lambda: zipped(doubling(26)),
     "converted": lambda: zipped(converted()),
-    "large pickle": lambda: zipped(pickle.EMPTY_LIST + pickle.MARK + pickle.EMPTY_DICT * 10**7 + pickle.APPENDS),
+    "large pickle": lambda: zipped(pickle.EMPTY_LIST + pickle.MARK + pickle.EMPTY_DICT * 3 * 10**6 + pickle.APPENDS),
     "deflated": deflated,
     "overlapping": overlapping,
     "two lists": two_lists,

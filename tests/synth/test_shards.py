@@ -19,7 +19,8 @@ from PIL import Image
 
 from gdd.config import ConfigError
 from gdd.data.spec import DatasetSpec
-from gdd.synth import artifact, sample, shards
+from gdd.synth import artifact, latents, sample, shards
+from gdd.synth.verify import verify
 
 GREY = DatasetSpec("signs", 1, 9, 8, ("a", "b"), (0.4,), (0.2,), False)
 
@@ -64,6 +65,7 @@ def test_a_member_is_what_gnu_tar_writes(size, tmp_path):
     subprocess.run(["tar", *flags, "-cf", "one.tar", "00001-00000002.png"], cwd=tmp_path, check=True)
     ours = shards.header("00001-00000002.png", size) + content + shards.padding(size)
     theirs = (tmp_path / "one.tar").read_bytes()
+    assert len(ours) == {1: 1024, 512: 1024, 1234: 2048}[size]
     assert theirs.startswith(ours)
     assert not any(theirs[len(ours) :])
 
@@ -105,6 +107,7 @@ def test_others_read_the_images_of_a_set(read, spec, ipc, size, draw, tmp_path):
     source = save_generator(tmp_path / "other", spec)
     folder, (code, _, error) = draw("out", ipc=ipc, size=size, source=source)
     assert code == 0, error
+    verify(folder)
     found, classes = read(folder), spec.num_classes
     assert [(key, label) for key, _, label in found] == [
         (f"{n % classes:05d}-{n // classes:08d}", n % classes) for n in range(ipc * classes)
@@ -285,3 +288,11 @@ def test_a_plan_of_the_wrong_types_is_refused():
     for values in ((0, 1.0, 8), (True, 1, 8), (0, 1, "8"), (-1, 1, 8), (0, 0, 8)):
         with pytest.raises(ConfigError, match="expected a whole number"):
             shards.Plan("", *values, SPEC)
+
+
+def test_a_sample_goes_through_the_generator_in_the_same_company(source):
+    loaded, seen = artifact.load(source), []
+    loaded.generator.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    sample.sample_images(loaded, 1, 20, 23, 0, "cpu")
+    chunk = latents.noise(0, torch.full((16,), 1), torch.arange(16, 32), 6)
+    assert torch.equal(torch.cat(seen), chunk)
