@@ -111,7 +111,7 @@ class Attack:
     def _once(self, root: Path, moment: str | None) -> bool:
         """Start the command and kill it at the moment, if any; False if it ended by itself, well or not."""
         folder, tally = root / self.job.folder, self.tally
-        again, progress, old = root.exists(), self.job.progress(folder), _left_in(folder)
+        again, progress, old, alone = root.exists(), self.job.progress(folder), _left_in(folder), tally.alone
         root.mkdir(exist_ok=True)
         victim, struck = self._start(root), False
         try:
@@ -130,7 +130,8 @@ class Attack:
         if again and victim.resumed:
             tally.seconds.append(victim.resumed - victim.started)
         who = f"{self.job.name} x{tally.processes}, chain {tally.chains + 1}"
-        what = f"killed ({moment}{', in a write' * torn})" if struck else f"ended with code {code}"
+        how = f"{moment}{', one process' * (tally.alone - alone)}{', in a write' * torn}"
+        what = f"killed ({how})" if struck else f"ended with code {code}"
         seconds = time.monotonic() - victim.started
         _say(f"{who}: kill {tally.kills}/{self.kills}, from {progress}: {what} after {seconds:.1f} s")
         return struck
