@@ -151,6 +151,8 @@ def _parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
         raise
     except UnicodeDecodeError as error:
         raise ConfigError(f"--config names a file that is no UTF-8 text ({error.reason})") from error
+    except OverflowError as error:  # the parser makes floats of whole numbers
+        raise ConfigError(f"a number of the settings is too large ({error})") from error
 
 
 def _config(parser: ArgumentParser, values: Namespace) -> Config:
