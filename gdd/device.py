@@ -83,7 +83,8 @@ def _set_arithmetic(settings: RunConfig) -> None:
     # cuBLAS reads it when the first GPU is touched.
     if settings.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(settings.deterministic)
+    if settings.deterministic != torch.are_deterministic_algorithms_enabled():  # the call takes seconds of imports
+        torch.use_deterministic_algorithms(settings.deterministic)
     # Filling new memory finds bugs and costs time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 

@@ -154,14 +154,6 @@ def totals(folder: Path, plan: Plan) -> Totals:
     return Totals(len(there), sum(len(plan.samples(shard)) for shard in there), size)
 
 
-def read_json(path: Path) -> Any:
-    """Return the JSON value in a file that may be hostile; ConfigError if there is none."""
-    try:
-        return checkpoint.read_json(path)
-    except RecursionError:
-        raise ConfigError(f"{path} cannot be read as JSON (it is nested too deeply)") from None
-
-
 @contextmanager
 def _writing(path: Path) -> Iterator[None]:
     try:
@@ -214,7 +206,7 @@ def _claim(folder: Path, plan: Plan) -> None:
             raise ConfigError(f"{folder} is not empty and has no {SETTINGS}; name a new folder")
         with _writing(path):
             checkpoint.write_json(path, wanted)
-    there = read_json(path)
+    there = checkpoint.read_json(path)
     if not isinstance(there, dict):
         raise ConfigError(f"{path} does not hold settings of shards; name a new folder")
     if there != wanted:
@@ -224,7 +216,7 @@ def _claim(folder: Path, plan: Plan) -> None:
 
 
 def _write_manifest(folder: Path, plan: Plan, provenance: dict[str, Any]) -> None:
-    """Write the sizes and checksums of all shards as they are on the disk, and remove what killed jobs left."""
+    """Write the sizes and checksums of all shards as they are on the disk."""
     entries = []
     for shard in range(plan.shards):
         path = path_of(folder, shard)
@@ -234,8 +226,6 @@ def _write_manifest(folder: Path, plan: Plan, provenance: dict[str, Any]) -> Non
         entries.append(entry)
     with _writing(folder / MANIFEST):
         checkpoint.write_json(folder / MANIFEST, {**plan.to_dict(), "provenance": provenance, "shards": entries})
-        for leftover in folder.glob(".shard-*.tmp"):
-            leftover.unlink(missing_ok=True)
 
 
 def _begin(folder: Path, plan: Plan, accelerator: Accelerator, wanted: range) -> list[int]:
@@ -281,8 +271,11 @@ def make(folder: Path, plan: Plan, artifact: Artifact, accelerator: Accelerator,
 def _sum_up(folder: Path, plan: Plan, artifact: Artifact, made: int, seconds: float) -> None:
     there = totals(folder, plan)
     # A manifest stays if nothing was made: it tells what the shards were, should they be damaged since.
-    if there.shards == plan.shards and (made or not (folder / MANIFEST).exists()):
-        _write_manifest(folder, plan, sample.provenance(artifact, plan.seed))
+    if there.shards == plan.shards:
+        if made or not (folder / MANIFEST).exists():
+            _write_manifest(folder, plan, sample.provenance(artifact, plan.seed))
+        with _writing(folder):
+            checkpoint.remove_unfinished(folder)
     logger.info(
         "%s: %d of %d shards, %d images, %.1f MB; %d images made now, %.0f images/s",
         *(folder, there.shards, plan.shards, there.images, there.bytes / 1e6, made, made / seconds),

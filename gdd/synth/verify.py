@@ -7,6 +7,7 @@ import zlib
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from gdd import checkpoint
 from gdd.config import ConfigError
 from gdd.data.spec import DatasetSpec
 from gdd.synth import shards
@@ -18,7 +19,7 @@ def verify(folder: Path) -> tuple[Plan, Totals]:
     path = folder / MANIFEST
     if not path.is_file():
         raise ConfigError(_unfinished(folder))
-    values = shards.read_json(path)
+    values = checkpoint.read_json(path)
     plan = Plan.from_dict(values, path)
     entries = values.get("shards")
     if not isinstance(entries, list) or len(entries) != plan.shards:
@@ -35,7 +36,7 @@ def _unfinished(folder: Path) -> str:
     settings = folder / SETTINGS
     if not settings.is_file():
         return f"{folder} has no {MANIFEST}; a folder written by gdd sample --format webdataset was expected"
-    plan = Plan.from_dict(shards.read_json(settings), settings)
+    plan = Plan.from_dict(checkpoint.read_json(settings), settings)
     there = shards.totals(folder, plan).shards
     return f"{folder} has no {MANIFEST}: sampling is not finished, {there} of {plan.shards} shards are there"
 

@@ -27,6 +27,8 @@ from victims import Victim
 MOMENTS, SHARES = ("start", "work", "write", "line"), (1, 4, 4, 1)
 # Of the kills on several processes, those of one process only.
 ALONE = 0.3
+# A kill comes at most so many steps, rows or shards later than it was due, to meet any moment between two writes.
+PAUSE = 3
 
 
 HEAD = ["job", "processes", "kills", "in a write", "of one process", "chains", "resumed at", "resuming s", "result"]
@@ -71,6 +73,7 @@ class Attack:
         out.mkdir(parents=True)
         self.reference = out / "reference" / job.folder
         self.startup, self.work = self._undisturbed()
+        self.total = job.progress(self.reference)
 
     def moments(self) -> list[str]:
         """Draw when to kill; the last kill meets the end, where much is written and little is left to do."""
@@ -159,8 +162,13 @@ class Attack:
             return False
         if moment == "end":
             return victim.survives(lambda names: any(name.startswith(f".{self.job.final}.") for name in names))
-        # Long enough for the kills to reach the last third of the work, and short enough to leave some.
-        if not victim.survives(_never, self.rng.uniform(0, self.work * min(0.8, 2 / self.kills))):
+        # By what is done, not by time, for another load of the machine changes how fast it is done. Far enough for all
+        # kills together to reach the last third, and near enough to leave some work.
+        share = self.rng.uniform(0, min(0.8, 2 / self.kills))
+        goal = min(self.total, self.job.progress(victim.folder) + share * self.total)
+        if not victim.survives(lambda _: self.job.progress(victim.folder) >= goal):
+            return False
+        if not victim.survives(_never, self.rng.uniform(0, PAUSE * self.work / self.total)):
             return False
         if moment == "write" and self.job.steady:
             return victim.survives(lambda names: bool(_temporary(names)))

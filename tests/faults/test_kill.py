@@ -28,12 +28,13 @@ class Quick(Attack):
         return False
 
     def _run_here(self, root: Path) -> None:
-        script, *flags = self.job.arguments(root, self.stage_1, self.kills)
-        with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:
-            if script == "-m":
-                script, *flags = flags
-            patch.setattr(sys, "argv", [script, *flags])
-            (runpy.run_path if script.endswith(".py") else runpy.run_module)(script, run_name="__main__")
+        arguments = self.job.arguments(root, self.stage_1, self.kills)
+        module = arguments[0] == "-m"
+        name, *flags = arguments[module:]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", [name, *flags])
+            with pytest.raises(SystemExit) as ended:
+                (runpy.run_module if module else runpy.run_path)(name, run_name="__main__")
         assert not ended.value.code
 
 
