@@ -1,5 +1,6 @@
 """Named state objects in one file per step: written whole or not at all, read without running any code."""
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -49,7 +50,8 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
             raise OSError(errno.EIO, f"writing failed ({reason})", str(path)) from error
         _flush(temporary)
         temporary.replace(path)
-        _flush(path.parent)  # a new name is safe from a power cut only when its folder is on the disk
+        with contextlib.suppress(OSError):  # some file systems do not flush folders
+            _flush(path.parent)  # a new name is safe from a power cut only when its folder is on the disk
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -132,6 +134,13 @@ def save(folder: Path, step: int, states: Mapping[str, Stateful], keep: int) -> 
     return path
 
 
+def _is_of_the_machine(error: Exception) -> bool:
+    """Tell a disk or a memory that fails from a file that is damaged."""
+    if isinstance(error, OSError):
+        return error.errno not in (None, errno.EINVAL)  # EINVAL: an offset in the file leads nowhere
+    return isinstance(error, MemoryError) or "allocate memory" in str(error)
+
+
 def _read(path: Path) -> dict[str, Any]:
     """Return a checkpoint's content, compared with its checksums and its manifest."""
     try:
@@ -142,12 +151,13 @@ def _read(path: Path) -> dict[str, Any]:
             for name in content["states"]:
                 if _manifest(content["states"][name]) != content["manifest"][name]:
                     raise ValueError(f"{name!r} is not what its manifest says")
-            int(content["step"]), content["networks"].items()
+            if not isinstance(content["step"], int) or not isinstance(content["networks"], dict):
+                raise ValueError("it lacks its step or its networks")
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist; a checkpoint was expected there") from None
-    except PermissionError:
-        raise
     except Exception as error:  # torch raises many kinds for a damaged file
+        if _is_of_the_machine(error):
+            raise
         reason = " ".join(str(error).partition("\n")[0].split())[:200]
         raise Damaged(f"{path} is damaged or no checkpoint ({reason})") from error
     if content["schema"] != SCHEMA:

@@ -8,14 +8,18 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_loader, set_parsing_settings
 from rich.console import Console
 
 from gdd.config import Config, ConfigError
 from gdd.config.reading import MOST_CHARACTERS, YAML_ERRORS, read_yaml
-from gdd.stop import Stopped, on_signals
+from gdd.stop import Stopped, on_signals, with_launcher
 from gdd.tools import TOOLS
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 set_loader("yaml", read_yaml, YAML_ERRORS)
@@ -64,11 +68,17 @@ def _report_parser(program: str) -> ArgumentParser:
 
 
 def _run_stage(command: str, config: Config, values: Namespace, console: Console) -> None:
-    from gdd import stages  # torch and friends take seconds to import; --help need not wait for them
-    from gdd.device import make_accelerator
-    from gdd.evaluation import report
+    from gdd.device import make_accelerator  # torch and friends take seconds to import; --help need not wait for them
 
     accelerator = make_accelerator(config.run)
+    with on_signals():
+        _work(command, config, values, console, accelerator)
+
+
+def _work(command: str, config: Config, values: Namespace, console: Console, accelerator: "Accelerator") -> None:
+    from gdd import stages
+    from gdd.evaluation import report
+
     if command == "compare":
         config = stages.with_data_of_sources(config)
     with accelerator.local_main_process_first():  # it downloads or decodes, the others find the result
@@ -126,7 +136,9 @@ def _limit(error: Exception) -> str | None:
     reason = str(error).strip().partition("\n")[0][:200]
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "allocate memory" in reason:
         return f"there is not enough memory ({reason}); choose smaller batches, widths or images"
-    if "deterministic" in reason:
+    if "Connection closed" in reason or "Connection reset" in reason:
+        return f"another process has ended ({reason}); what stopped it stands above or in its own output"
+    if "deterministic implementation" in reason:
         return f"run.deterministic is True, but {reason}"
     return None
 
@@ -209,8 +221,8 @@ def main(arguments: Sequence[str] | None = None, program: str = "gdd") -> int:
         command, rest = given[0], given[1:]
         if command not in commands:
             raise ConfigError(f"{command!r} is no command, expected one of {', '.join(commands)}")
-        with on_signals():
-            run(command, rest, program if program != "gdd" else f"gdd {command}")
+        with_launcher()
+        run(command, rest, program if program != "gdd" else f"gdd {command}")
     except Stopped as stop:
         Console(quiet=not _speaks()).print(str(stop), markup=False)
     except (ConfigError, ArgumentError) as error:

@@ -4,7 +4,6 @@ import contextlib
 import ctypes
 import os
 import platform
-import signal
 import warnings
 from datetime import timedelta
 from functools import cache
@@ -12,12 +11,13 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, parse_flag_from_env
 
 from gdd.config import ConfigError, RunConfig
+from gdd.stop import is_launched
 
 # A process that has finished its students waits for the one with the longest.
-PATIENCE = timedelta(hours=6)
+PATIENCE = timedelta(days=1)
 _HOW = "on CPUs use ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes N"
 
 
@@ -30,7 +30,6 @@ def make_accelerator(settings: RunConfig) -> Accelerator:
     """
     # For several processes the launcher names a port, even when it starts only one of them.
     several = is_launched() and "MASTER_PORT" in os.environ
-    _end_with_launcher()
     _set_arithmetic(settings)
     # Buffers need no broadcast: the generator's batch norms are those of all processes together.
     # (torch 2.15 would like the argument to have another name, which accelerate does not know.)
@@ -38,7 +37,6 @@ def make_accelerator(settings: RunConfig) -> Accelerator:
     # precision is passed whatever the user's accelerate config says, which would change results without showing.
     accelerator = Accelerator(
         mixed_precision="bf16" if settings.precision == "auto" and has_bfloat16() else "no",
-        gradient_accumulation_steps=1,
         kwargs_handlers=[
             DistributedDataParallelKwargs(broadcast_buffers=False),
             InitProcessGroupKwargs(timeout=PATIENCE),
@@ -49,7 +47,7 @@ def make_accelerator(settings: RunConfig) -> Accelerator:
         raise ConfigError(f"WORLD_SIZE is {asked} but {accelerator.num_processes} process started; {_HOW}")
     if several and accelerator.num_processes == 1:
         # What `accelerate launch --cpu --num_processes 2` does without a word.
-        raise ConfigError(f"accelerate was asked for several processes but started one; {_HOW}")
+        raise ConfigError(f"accelerate was asked for several processes but started one; {_HOW}, or unset MASTER_PORT")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     torch.set_num_threads(settings.threads or max(1, cores // local))
@@ -58,22 +56,10 @@ def make_accelerator(settings: RunConfig) -> Accelerator:
     return accelerator
 
 
-def is_launched() -> bool:
-    """Tell whether `accelerate launch` started this process."""
-    return "ACCELERATE_MIXED_PRECISION" in os.environ
-
-
-def _end_with_launcher() -> None:
-    """Let Linux send SIGTERM when `accelerate launch` dies: a stray process would go on writing to the run folder."""
-    pr_set_pdeathsig = 1  # sys/prctl.h
-    if is_launched():
-        with contextlib.suppress(OSError, AttributeError):  # another system
-            ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
-
-
 def has_bfloat16() -> bool:
     """Tell whether there is a GPU that computes in bfloat16; CPUs mostly emulate it, hundreds of times slower."""
-    return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    on_gpu = torch.cuda.is_available() and not parse_flag_from_env("ACCELERATE_USE_CPU")
+    return on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def _set_arithmetic(settings: RunConfig) -> None:

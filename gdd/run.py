@@ -1,9 +1,11 @@
 """One stage's run: its folder, trackers, cadence, and the loop that resumes and stops."""
 
+import contextlib
 import fcntl
 import json
 import logging
 import math
+import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -54,8 +56,8 @@ class Run:
         if self.is_main:
             self._claim(config)
         self.accelerator.wait_for_everyone()
-        if not (folder / "config.json").exists():
-            raise ConfigError(f"{folder} is not seen by process {self.rank}; set run.root to a folder of all machines")
+        if self.means([float((folder / "config.json").exists())])[0] < 1:
+            raise ConfigError(f"{folder} is not seen by all processes; set run.root to a folder of all machines")
 
     def __enter__(self) -> "Run":
         return self
@@ -78,6 +80,10 @@ class Run:
                     )
                 if found != self.fingerprint:
                     self._empty()
+            elif any(path.suffix in (".pt", ".safetensors") for path in self.folder.iterdir()):
+                raise ConfigError(
+                    f"{self.folder} holds results but no config.json that says of what; choose another --name"
+                )
             checkpoint.remove_unfinished(self.folder)
             checkpoint.write_json(mark, {"fingerprint": self.fingerprint, "config": config})
         except OSError as error:
@@ -96,10 +102,11 @@ class Run:
             logger.warning("%s cannot be locked (%s); let no other process write to it", self.folder, error.strerror)
 
     def _empty(self) -> None:
+        """Remove all but the mark of the old configuration: cut short, the rest must not be taken for the new one's."""
         for path in self.folder.iterdir():
             if path.is_dir():
                 shutil.rmtree(path)
-            elif path.name != ".lock":
+            elif path.name not in (".lock", "config.json"):
                 path.unlink()
 
     def _found(self, mark: Path) -> str | None:
@@ -157,10 +164,12 @@ class Run:
             Diverged: a recorded loss was not finite when it was logged or about to be saved.
         """
         states, self.bound = {**states, "clock": self}, bound
-        start = self._resume(states)
-        if self.is_main and 0 < start < total:
-            logger.info("%s: going on after step %d of %d", title, start, total)
-        with stop.at_the_end_of_a_step(), Meter(self, start, total, images_per_step, title) as meter:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(stop.at_the_end_of_a_step())
+            start = self._resume(states)
+            if self.is_main and 0 < start < total:
+                logger.info("%s: going on after step %d of %d", title, start, total)
+            meter = stack.enter_context(Meter(self, start, total, images_per_step, title))
             for index in range(start, total):
                 step = Step(index, total, self.settings)
                 yield step
@@ -188,12 +197,19 @@ class Run:
                     ) from error
                 logger.warning("%s; going on from the one before", error)
                 continue
-            self.accelerator.wait_for_everyone()  # all have read before any is renamed
+            self._require_agreement(start)  # all have read before any is renamed
             if self.is_main:
                 for damaged in paths[:count]:
                     damaged.replace(damaged.with_name(f"{damaged.name}.damaged"))
             return start
         return 0
+
+    def _require_agreement(self, start: int) -> None:
+        """Stop all processes if one has read another checkpoint, perhaps for an error of its own machine."""
+        (mean,) = self.means([float(start)])
+        (apart,) = self.means([abs(start - mean)])
+        if apart > 0:
+            raise ConfigError(f"the processes read different checkpoints of {self.folder}; give the command again")
 
     def _require_finite_weights(self, states: Mapping[str, Stateful], step: "Step", title: str) -> None:
         """Losses are taken before the update, so they cannot vouch for the weights that it left."""
@@ -263,6 +279,8 @@ class Meter:
                 line = {"step": step.done, "images_per_second": round(speed, 1), **values}
                 with (self.run.folder / "metrics.jsonl").open("a") as file:
                     file.write(json.dumps(line) + "\n")
+                    file.flush()
+                    os.fsync(file.fileno())  # or a power cut could leave a checkpoint without the lines before it
                 for name, value in values.items():
                     self.writer.add_scalar(name, value, step.done)
                 self.writer.add_scalar("images_per_second", speed, step.done)

@@ -1,5 +1,8 @@
 """When a command ends before its work is done: at SIGTERM, SIGUSR1, or the end of run.max_minutes."""
 
+import contextlib
+import ctypes
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -12,8 +15,11 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 _PROCESS_START = time.monotonic()
 
 
-class Stopped(Exception):
-    """The command ends early with everything kept; the same command goes on."""
+class Stopped(BaseException):
+    """The command ends early with everything kept; the same command goes on.
+
+    No Exception, or whoever reads a file at that moment would take it for damaged.
+    """
 
 
 class _Signals:
@@ -29,14 +35,33 @@ def _receive(number: int, frame: FrameType | None) -> None:
         raise Stopped(f"stopped by {_Signals.received}; the same command goes on")
 
 
+def is_launched() -> bool:
+    """Tell whether `accelerate launch` started this process."""
+    return "ACCELERATE_MIXED_PRECISION" in os.environ
+
+
+def with_launcher() -> None:
+    """Let Linux send SIGTERM when `accelerate launch` dies: a stray process would go on writing to the run folder."""
+    pr_set_pdeathsig = 1  # sys/prctl.h
+    if is_launched():
+        parent = os.getppid()
+        with contextlib.suppress(OSError, AttributeError):  # another system
+            ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+        if os.getppid() != parent:
+            raise Stopped("stopped, for its launcher has ended")
+
+
 @contextmanager
 def on_signals() -> Iterator[None]:
-    """Raise Stopped at a signal while the block runs; main thread only, the former handlers come back."""
-    _Signals.received, _Signals.deferred = None, False
+    """Raise Stopped at a signal while the block runs; main thread only, the former handlers come back.
+
+    Not for the building of an Accelerator: waiting for the other processes, it would never come to raise.
+    """
     before = {number: signal.signal(number, _receive) for number in SIGNALS}
     try:
         yield
     finally:
+        _Signals.received = None
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -8,6 +8,7 @@ from typing import Literal
 from jsonargparse import ArgumentParser, Namespace
 
 from gdd.config import ConfigError, RunConfig
+from gdd.stop import on_signals
 
 # The acts import torch and friends themselves: they take seconds, and --help need not wait for them.
 logger = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ def _sample(options: Namespace) -> None:
 
     _check_sampling(options)
     accelerator = make_accelerator(RunConfig(threads=options.threads))
-    try:
+    with on_signals():
         source = artifact.load(options.source)
         if options.format == "webdataset":
             plan = shards.Plan(source.hash, options.seed, options.ipc, options.shard_size or SHARD_SIZE, source.spec)
@@ -69,8 +70,7 @@ def _sample(options: Namespace) -> None:
             shards.make(options.out, plan, source, accelerator, wanted)
         elif (drawn := sample.sample_set_together(source, options.ipc, options.seed, accelerator)) is not None:
             store.save(options.out, drawn)
-    finally:
-        accelerator.end_training()
+    accelerator.end_training()
 
 
 def _verify_parser(program: str) -> ArgumentParser:

@@ -7,6 +7,7 @@ from accelerate.state import AcceleratorState
 from gdd import checkpoint, device
 from gdd.config import ConfigError, RunConfig
 from gdd.device import make_accelerator
+from gdd.evaluation.student import Classroom
 from gdd.synth import artifact, store
 
 
@@ -43,24 +44,37 @@ class TestPrecision:
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
         assert device.has_bfloat16() == there
 
+    def test_processes_on_the_cpu_of_a_machine_with_a_gpu_do_not(self, monkeypatch):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+        monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+        assert not device.has_bfloat16()
+
     @pytest.mark.slow
     def test_both_stages_train_in_bfloat16_and_store_float32(self, fresh, gdd, tiny, tmp_path, monkeypatch):
         """A CPU emulates it here, slowly, so that the path of a GPU is tested."""
         monkeypatch.setattr(device, "has_bfloat16", lambda: True)
-        kinds = set()
-        apply = torch.nn.Conv2d.forward
+        kinds: dict[bool, set[torch.dtype]] = {True: set(), False: set()}
+        students, apply, score = False, torch.nn.Conv2d.forward, Classroom.score
 
         def forward(layer: torch.nn.Conv2d, images: torch.Tensor) -> torch.Tensor:
             answer = apply(layer, images)
-            kinds.add(answer.dtype)
+            kinds[students].add(answer.dtype)
             return answer
 
+        def scoring(*given: object) -> object:
+            nonlocal students
+            students = True
+            return score(*given)
+
+        monkeypatch.setattr(Classroom, "score", scoring)
         monkeypatch.setattr(torch.nn.Conv2d, "forward", forward)
         short = ["--pretrain.steps", "2", "--refine.steps", "2", "--gan.loss", "wgan-gp"]
+        short += ["--evaluate.archs", "[convnet3-w4]", "--evaluate.protocols", "[fixed]"]
         code, _, error = gdd("distill", *tiny, *short, "--run.precision", "auto")
         assert code == 0, error
-        # Students are trained in float32 all the same.
-        assert kinds == {torch.bfloat16, torch.float32}
+        assert torch.bfloat16 in kinds[False]
+        assert kinds[True] == {torch.float32}
         folder = tmp_path / "runs/digits/pretrain"
         assert {value.dtype for value in artifact.load(folder).generator.parameters()} == {torch.float32}
         state = torch.load(checkpoint.path_of(folder, 2), weights_only=True)["states"]
@@ -142,7 +156,6 @@ class TestLauncher:
     def test_one_process_for_several_is_refused(self, fresh, monkeypatch):
         monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
         monkeypatch.setenv("MASTER_PORT", "29500")
-        monkeypatch.setattr(device, "_end_with_launcher", lambda: None)
         with pytest.raises(ConfigError, match="asked for several processes but started one; on CPUs use"):
             make_accelerator(RunConfig())
 

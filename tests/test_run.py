@@ -4,6 +4,7 @@ import errno
 import logging
 import os
 import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 import torch
 from checkpoints import files
 
-from gdd import checkpoint
+from gdd import checkpoint, stop
 from gdd.config import ConfigError, RunConfig
 from gdd.device import make_accelerator
 from gdd.run import Run
@@ -115,6 +116,34 @@ class TestDamage:
         with pytest.raises(ConfigError, match="schema 1, this version reads 2"):
             walk()
 
+    def test_a_signal_while_it_is_read_damages_nothing(self, walk, whole, tmp_path, monkeypatch):
+        walk(until=4)
+        load = torch.load
+
+        def interrupted(*given: object, **named: object) -> object:
+            signal.raise_signal(signal.SIGTERM)
+            return load(*given, **named)
+
+        monkeypatch.setattr(torch, "load", interrupted)
+        with stop.on_signals(), pytest.raises(stop.Stopped, match="stopped after step 4 of 6"):
+            walk()
+        monkeypatch.setattr(torch, "load", load)
+        assert checkpoint.steps(tmp_path / "run") == [3, 4]
+        assert not list((tmp_path / "run").glob("*.damaged"))
+        assert torch.equal(walk(), whole)
+
+    @pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), MemoryError("1 GiB")])
+    def test_a_machine_that_fails_damages_nothing(self, walk, tmp_path, monkeypatch, error):
+        walk(until=4)
+
+        def fail(*_: object, **__: object) -> None:
+            raise error
+
+        monkeypatch.setattr(torch, "load", fail)
+        with pytest.raises(type(error)):
+            walk()
+        assert checkpoint.steps(tmp_path / "run") == [2, 3]
+
 
 class TestSpace:
     @pytest.mark.parametrize("how", ["torch", "system"])
@@ -182,10 +211,37 @@ class TestFolder:
         holder.communicate(b"\n")
         assert gdd("train-gan", *tiny)[0] == 0
 
+    def test_overwriting_that_is_cut_short_leaves_nothing_to_be_taken_for_the_new_run(self, gdd, tiny, monkeypatch):
+        assert gdd("train-gan", *tiny)[0] == 0
+        unlink, removed = Path.unlink, []
+
+        def power_cut(path: Path, *given: object, **named: object) -> None:
+            unlink(path, *given, **named)
+            removed.append(path.name)
+            if len(removed) == 3:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(Path, "unlink", power_cut)
+        other = [*tiny, "--seed", "1"]
+        with pytest.raises(KeyboardInterrupt):
+            gdd("train-gan", *other, "--run.overwrite", "true")
+        monkeypatch.setattr(Path, "unlink", unlink)
+        code, _, error = gdd("train-gan", *other)
+        assert code == 2
+        assert "holds a run of another configuration" in error
+        assert gdd("train-gan", *other, "--run.overwrite", "true")[0] == 0
+
+    def test_results_without_their_configuration_are_refused(self, gdd, tiny, tmp_path):
+        assert gdd("train-gan", *tiny)[0] == 0
+        (tmp_path / "runs/digits/pretrain/config.json").unlink()
+        code, _, error = gdd("train-gan", *tiny)
+        assert code == 2
+        assert "holds results but no config.json" in error
+
     def test_a_folder_that_a_process_cannot_see_is_refused(self, tmp_path, monkeypatch):
         accelerator = make_accelerator(RunConfig(threads=1))
         monkeypatch.setattr(type(accelerator), "is_main_process", property(lambda _: False))
-        with pytest.raises(ConfigError, match=r"is not seen by process 0; set run\.root"):
+        with pytest.raises(ConfigError, match=r"is not seen by all processes; set run\.root"):
             Run(tmp_path / "elsewhere", RunConfig(), {}, "fingerprint", accelerator)
 
 

@@ -93,7 +93,7 @@ class RunConfig:
     threads: int | None = None
     """CPU threads per process, at least 1; none shares the cores. Another number may change a result's last bits."""
     precision: Literal["float32", "auto"] = "float32"
-    """auto trains GAN and pool in mixed bfloat16 on GPUs that have it; students and matching stay in float32."""
+    """auto trains the GAN, and asks the pool, in mixed bfloat16 on GPUs that have it; all else stays in float32."""
     tf32: bool = True
     """Whether GPUs may round the factors of float32 products to TF32, as PyTorch does in convolutions."""
     deterministic: bool = False

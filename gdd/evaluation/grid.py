@@ -197,6 +197,8 @@ def _work(run: Run, classroom: Classroom, pending: list[Job]) -> None:
     title = "evaluate" if run.world_size == 1 else f"evaluate, process 1 of {run.world_size}"
     with Progress(*columns, disable=not run.is_main) as progress:
         for job in progress.track(pending, description=title):
+            if is_due(None):  # a signal came when a stage was about to end
+                return
             row = classroom.score(job)
             with path.open("a") as file:
                 file.write(json.dumps(row.to_dict()) + "\n")

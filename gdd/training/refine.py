@@ -41,7 +41,10 @@ def refine(config: Config, dataset: Dataset, run: Run, pretrained: Path) -> Path
     done = checkpoint.steps(pretrained)
     if not done:
         raise ConfigError(f"refine.pretrained is {str(pretrained)!r}, expected a run folder with checkpoints")
-    checkpoint.load(checkpoint.path_of(pretrained, done[-1]), gan.states())
+    try:
+        checkpoint.load(checkpoint.path_of(pretrained, done[-1]), gan.states())
+    except checkpoint.Damaged as error:  # an earlier one would be another stage 1
+        raise ConfigError(f"{error}; remove {pretrained} to pretrain anew") from error
     gan.set_adam(settings.lr)
 
     normalize = Normalizer(spec.mean, spec.std, run.device)
@@ -66,8 +69,10 @@ def refine(config: Config, dataset: Dataset, run: Run, pretrained: Path) -> Path
         change = augment.draw(strategy, len(labels), draw, shared=True, pick="all") if strategy else None
 
         def answer(images_std: Tensor, network=network, change=change) -> Tensor:  # type: ignore[no-untyped-def]
+            if change is not None:
+                images_std = augment.apply(change, images_std)
             with run.accelerator.autocast():
-                return network(images_std if change is None else augment.apply(change, images_std)).float()
+                return network(images_std).float()
 
         def matching(fake_pm1: Tensor, images_u8=images_u8, answer=answer, step=step) -> Tensor:  # type: ignore[no-untyped-def]
             real, fake = answer(normalize.from_u8(images_u8)), answer(normalize.from_pm1(fake_pm1))
