@@ -9,7 +9,7 @@ import torch
 from gdd.evaluation.student import Classroom
 from gdd.synth import artifact, store
 
-FILES = {"config.json", "rows.jsonl", "rows.csv", "compare.md", "accuracy-ipc.png", "accuracy-seconds.png"}
+FILES = {".lock", "config.json", "rows.jsonl", "rows.csv", "compare.md", "accuracy-ipc.png", "accuracy-seconds.png"}
 
 
 @pytest.fixture

@@ -30,10 +30,10 @@ def distilled(gdd, tiny, tmp_path):
 
 def test_distill_writes_exactly_this_tree_and_a_table(distilled):
     folder, out = distilled
-    stage = {"config.json", "generator.safetensors", "grid.png", "metrics.jsonl"}
+    stage = {".lock", "config.json", "generator.safetensors", "grid.png", "metrics.jsonl"}
     expected = {f"pretrain/{name}" for name in stage | {"checkpoint-00000004.pt", "checkpoint-00000006.pt"}}
     expected |= {f"refine/{name}" for name in stage | {"checkpoint-00000002.pt", "checkpoint-00000004.pt"}}
-    scores = ("config.json", "rows.jsonl", "rows.csv", "table.md", "accuracy.png")
+    scores = (".lock", "config.json", "rows.jsonl", "rows.csv", "table.md", "accuracy.png")
     assert _tree(folder) == expected | {f"evaluate/{name}" for name in scores}
     for word in ("random real", "stage 1", "stage 2", "all real", "fixed", "stream", "mlp-w4"):
         assert word in out
