@@ -119,8 +119,9 @@ class Victim:
 
     def kill(self) -> bool:
         """Kill all at once, as a power cut does, and wait until nothing is left; False if it had ended by itself."""
-        for pid in self.known:
-            _kill(pid)
+        for pid in self.known:  # those that can be named at once, before the others are looked for
+            if self.token in _environ(Path("/proc", str(pid))):
+                _kill(pid)
         while alive := self.family():
             for pid in alive:
                 _kill(pid)

@@ -40,9 +40,9 @@ def _rows(folder: Path) -> list[dict[str, object]]:
 
 def test_it_writes_exactly_this_tree_and_scores_its_set(matched):
     folder, out = matched
-    stage = {"config.json", "set.safetensors", "grid.png", "metrics.jsonl"}
+    stage = {".lock", "config.json", "set.safetensors", "grid.png", "metrics.jsonl"}
     expected = {f"match/{name}" for name in stage | {"checkpoint-00000002.pt", "checkpoint-00000003.pt"}}
-    scores = ("config.json", "rows.jsonl", "rows.csv", "table.md", "accuracy.png")
+    scores = (".lock", "config.json", "rows.jsonl", "rows.csv", "table.md", "accuracy.png")
     assert _tree(folder) == expected | {f"evaluate/{name}" for name in scores}
     for word in ("random real", "gradient matching", "all real", "mlp-w4"):
         assert word in out
