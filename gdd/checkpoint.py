@@ -5,6 +5,7 @@ import errno
 import hashlib
 import json
 import os
+import platform
 import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -39,8 +40,8 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Call `write` on a temporary neighbour, flush it to the disk, and rename it to `path`."""
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    # Of its own even among containers on several machines, which often have the same process numbers.
-    temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}.tmp")
+    # Containers on several machines often have the same process numbers.
+    temporary = path.with_name(f".{path.name}.{platform.node()}-{os.getpid()}.tmp")
     try:
         try:
             write(temporary)
