@@ -8,6 +8,8 @@ from gdd.data.batches import Batches
 from gdd.data.pixels import u8_to_pm1
 from gdd.synth import latents
 
+BATCH = 500  # images that are generated at once; a thousand classes at once took gigabytes
+
 
 def class_diversity(images: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     """Return the mean pairwise Euclidean distance within each class, (K,); 0 for fewer than two images."""
@@ -43,7 +45,8 @@ class Monitor:
         """Return (K * per_class, C, H, W) in [-1, 1], ordered by class."""
         device = next(average.parameters()).device
         average.eval()
-        return average(self.noise.to(device), self.labels.to(device))
+        parts = zip(self.noise.split(BATCH), self.labels.split(BATCH), strict=True)
+        return torch.cat([average(noise.to(device), labels.to(device)) for noise, labels in parts])
 
     def diversity(self, images: Tensor) -> dict[str, Tensor]:
         """Return each class's diversity relative to real images: the mean and the smallest; collapse shows as 0."""
