@@ -84,15 +84,18 @@ def _keep_freed_memory() -> None:
         library.mallopt(m_trim_threshold, 2**31 - 1)
 
 
-@cache
 def device_name(device: torch.device) -> str:
     """Return the device's name with what decides its last bits: TF32 on a GPU, threads on a CPU."""
     if device.type == "cuda":
         tf32 = torch.backends.cuda.matmul.fp32_precision == "tf32"
         return torch.cuda.get_device_name(device) + (", TF32" if tf32 else "")
+    threads = torch.get_num_threads()
+    return f"{device.type} ({_processor()}, {threads} thread{'s' * (threads > 1)})"
+
+
+@cache
+def _processor() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    name = models[0] if models else platform.machine()
-    threads = torch.get_num_threads()
-    return f"{device.type} ({name}, {threads} thread{'s' * (threads > 1)})"
+    return models[0] if models else platform.machine()

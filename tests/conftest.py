@@ -10,8 +10,13 @@ from commands import TINY
 from gdd.cli import main
 
 # Two cores shared by OpenMP and pytest's own work are slower with two threads than with one.
-torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """Undo what an Accelerator of the test before has set: sums depend on it in their last bits."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture

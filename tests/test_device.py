@@ -163,7 +163,11 @@ class TestLauncher:
         monkeypatch.setenv("MASTER_PORT", "29500")
         assert make_accelerator(RunConfig()).num_processes == 1
 
-    def test_the_name_of_a_cpu_tells_its_threads(self):
-        make_accelerator(RunConfig(threads=1))
-        device.device_name.cache_clear()
-        assert device.device_name(torch.device("cpu")).endswith(", 1 thread)")
+    def test_the_name_of_a_cpu_tells_its_threads_of_now(self):
+        names = []
+        for threads in (1, 2, 1):
+            make_accelerator(RunConfig(threads=threads))
+            names.append(device.device_name(torch.device("cpu")))
+        assert names[0].endswith(", 1 thread)")
+        assert names[1].endswith(", 2 threads)")
+        assert names[2] == names[0]
