@@ -46,14 +46,20 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         try:
             write(temporary)
         except (RuntimeError, SafetensorError) as error:  # how torch and safetensors tell of a full disk
-            reason = str(error).partition("\n")[0]
-            raise OSError(errno.EIO, f"writing failed ({reason})", str(path)) from error
+            raise OSError(errno.EIO, f"writing failed: {_reason(error)}", str(path)) from error
         _flush(temporary)
         temporary.replace(path)
         with contextlib.suppress(OSError):  # some file systems do not flush folders
             _flush(path.parent)  # a new name is safe from a power cut only when its folder is on the disk
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _reason(error: Exception) -> str:
+    """Say in plain words what torch's writer tells of by the position in the file."""
+    if "unexpected pos" in str(error):
+        return "the disk is full, or files may not be so large"
+    return re.sub(r"^\[enforce fail at \S+\] \. ", "", str(error).partition("\n")[0])
 
 
 def _flush(path: Path) -> None:

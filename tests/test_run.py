@@ -1,5 +1,6 @@
 """The loop of a stage: where it goes on, what it does about damaged files, who may write to its folder."""
 
+import ctypes
 import errno
 import logging
 import os
@@ -7,11 +8,13 @@ import resource
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from checkpoints import files
+from safetensors.torch import load_file
 
 from gdd import checkpoint, stop
 from gdd.config import ConfigError, RunConfig
@@ -145,6 +148,21 @@ class TestDamage:
         assert checkpoint.steps(tmp_path / "run") == [2, 3]
 
 
+def _as_an_ordinary_user() -> None:
+    """Root may write anywhere until it gives up the right to: PR_CAPBSET_DROP, CAP_DAC_OVERRIDE."""
+    ctypes.CDLL(None).prctl(24, 1, 0, 0, 0)
+
+
+def _refused(command: list[str], before: Callable[[], None]) -> str:
+    """Run the command, which must end with one sentence, after a call in its process; return the sentence."""
+    ended = subprocess.run(command, capture_output=True, text=True, preexec_fn=before, check=False)
+    assert ended.returncode == 2
+    assert "Traceback" not in ended.stderr
+    said = ended.stderr.strip().splitlines()[-1]
+    assert len(said) < 300
+    return said
+
+
 class TestSpace:
     @pytest.mark.parametrize("how", ["torch", "system"])
     def test_a_full_disk_leaves_the_last_good_checkpoint(self, walk, whole, tmp_path, monkeypatch, how):
@@ -159,7 +177,7 @@ class TestSpace:
 
         monkeypatch.setattr(torch, "save", full)
         before = checkpoint.steps(tmp_path / "run")
-        with pytest.raises(OSError, match=r"No space|unexpected pos"):
+        with pytest.raises(OSError, match=r"No space|the disk is full"):
             walk()
         monkeypatch.setattr(torch, "save", save)
         assert checkpoint.steps(tmp_path / "run") == before
@@ -170,24 +188,39 @@ class TestSpace:
         """The kernel refuses every byte beyond the limit, as a full disk does."""
         command = [sys.executable, "-m", "gdd", "train-gan", *tiny]
 
-        def run(limit: int | None) -> subprocess.CompletedProcess[str]:
-            def fence() -> None:
-                if limit is not None:
-                    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        def fence() -> None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
 
-            return subprocess.run(command, capture_output=True, text=True, preexec_fn=fence, check=False)
-
-        stopped = run(30_000)
-        assert stopped.returncode == 2
-        assert len(stopped.stderr.strip().splitlines()[-1]) < 300
-        assert "Traceback" not in stopped.stderr
+        _refused(command, fence)
         folder = tmp_path / "runs/digits/pretrain"
         assert checkpoint.steps(folder) == []
         assert not list(folder.glob(".*.tmp"))
-        assert run(None).returncode == 0
+        assert subprocess.run(command, check=False).returncode == 0
 
 
 class TestFolder:
+    def test_a_folder_that_loses_its_permission_ends_in_a_sentence_and_nothing_is_lost(self, tmp_path, tiny, gdd):
+        folder = tmp_path / "runs/digits/pretrain"
+        flags = ["train-gan", *tiny]
+        assert gdd(*flags, "--run.root", tmp_path / "undisturbed")[0] == 0
+        # The folder is closed when the second of three checkpoints is due.
+        close = "c.save = lambda at, step, *rest: (step == 4 and at.chmod(0o500), save(at, step, *rest))"
+        script = f"import sys, gdd.checkpoint as c, gdd.cli; save = c.save; {close}; sys.exit(gdd.cli.main())"
+        try:
+            said = _refused([sys.executable, "-c", script, *flags], _as_an_ordinary_user)
+            assert "checkpoint-00000004.pt cannot be used (writing failed: open file failed" in said
+            assert checkpoint.steps(folder) == [2]
+            said = _refused([sys.executable, "-m", "gdd", *flags], _as_an_ordinary_user)
+            assert f"{folder} cannot be written to (Permission denied); set run.root" in said
+        finally:
+            folder.chmod(0o700)
+        assert gdd(*flags)[0] == 0
+        made = [
+            root / "digits/pretrain/generator.safetensors" for root in (tmp_path / "undisturbed", tmp_path / "runs")
+        ]
+        first, second = (load_file(path) for path in made)
+        assert all(torch.equal(first[name], second[name]) for name in first)
+
     def test_leftovers_of_a_killed_writer_are_removed(self, walk, tmp_path):
         walk(until=3)
         (tmp_path / "run/.checkpoint-00000003.pt.4711.tmp").write_bytes(b"half")
