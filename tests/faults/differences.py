@@ -54,9 +54,17 @@ def of_files(reference: Path, found: Path) -> list[str]:
 
 
 def _files(folder: Path) -> set[str]:
-    """Each start opens a new file for TensorBoard, whose pictures of the metrics are not compared."""
+    """Each start opens a new file for TensorBoard, whose pictures of the metrics are not compared.
+
+    Of checkpoints the last counts: an end in order, such as a killed launcher's processes make, writes one more.
+    """
     paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
-    return {str(path) for path in paths if path.parts[0] != "tensorboard"}
+    older = [path.name for path in _checkpoints(folder)[:-1]]
+    return {str(path) for path in paths if path.parts[0] != "tensorboard"}.difference(older)
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    return sorted(folder.glob("checkpoint-*.pt"))
 
 
 def of_bytes(reference: Path, found: Path, name: str) -> list[str]:
@@ -88,11 +96,12 @@ def _hash(path: Path) -> str:
 
 
 def of_checkpoints(reference: Path, found: Path) -> list[str]:
-    """Compare the step and the states, the clock's apart, of the checkpoints that were kept."""
-    differing = []
-    for path in sorted(reference.glob("checkpoint-*.pt")):
+    """Compare the number of checkpoints, and step and states, the clock's apart, of those that both kept."""
+    first, second = _checkpoints(reference), _checkpoints(found)
+    differing = [] if len(first) == len(second) else [f"{len(second)} checkpoints instead of {len(first)}"]
+    for path in first:
         other = found / path.name
-        where = unequal(_states(path), _states(other)) if other.exists() else ["missing"]
+        where = unequal(_states(path), _states(other)) if other.exists() else []
         differing += [f"{path.name}: {place}" for place in where]
     return differing
 

@@ -106,8 +106,13 @@ CHANGES = {
     "a state less": ("stage", _edit_checkpoint(lambda c: c["states"].pop("pool")), "checkpoint-00000005.pt: states"),
     "an older state": ("stage", _edit_checkpoint(lambda c: c["states"]["pool"].clear(), 4), "checkpoint-00000004.pt"),
     "the step": ("stage", _edit_checkpoint(lambda c: c.update(step=4)), "checkpoint-00000005.pt: step"),
-    "a lost checkpoint": ("stage", lambda folder: (folder / "checkpoint-00000005.pt").unlink(), "is missing"),
-    "one checkpoint more": ("stage", lambda folder: (folder / "checkpoint-00000002.pt").touch(), "left behind"),
+    "a lost checkpoint": ("stage", lambda folder: (folder / "checkpoint-00000005.pt").unlink(), "5.pt is missing"),
+    "an older one lost": (
+        "stage",
+        lambda folder: (folder / "checkpoint-00000004.pt").unlink(),
+        "1 checkpoints instead",
+    ),
+    "one checkpoint more": ("stage", lambda folder: (folder / "checkpoint-00000002.pt").touch(), "3 checkpoints"),
     "a lost line": ("stage", _edit_lines("metrics.jsonl", lambda lines: lines.pop(1)), "step 4 is missing"),
     "no line": ("stage", lambda folder: (folder / "metrics.jsonl").write_text(""), "step 2 is missing"),
     "a doubled line": ("stage", _edit_lines("metrics.jsonl", lambda v: v.insert(1, v[1])), "step 4 is there 2 times"),
@@ -161,6 +166,12 @@ def test_clocks_may_differ(tmp_path):
     _edit_weights(torch.tensor([0.0, 1.0]))(found)  # with other seconds in its header
     _edit_checkpoint(lambda content: content["states"]["clock"].update(seconds=9.0))(found)
     _edit_lines("metrics.jsonl", lambda lines: lines[0].update(images_per_second=9.0))(found)
+    assert differences.of_stage(reference, found) == []
+
+
+def test_an_older_checkpoint_may_be_that_of_another_end(tmp_path):
+    reference, found = _pair("stage", tmp_path)
+    (found / "checkpoint-00000004.pt").rename(found / "checkpoint-00000003.pt")
     assert differences.of_stage(reference, found) == []
 
 
