@@ -1,7 +1,5 @@
 """`python -m gdd` and `accelerate launch -m gdd`: the console command."""
 
-import sys
+from gdd.cli import script
 
-from gdd.cli import main
-
-sys.exit(main())
+script()

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_loader, set_parsing_settings
 from rich.console import Console
@@ -240,6 +240,15 @@ def main(arguments: Sequence[str] | None = None, program: str = "gdd") -> int:
     return 0
 
 
-def script(command: str, name: str) -> int:
-    """Entry point of a script at the project's root: the same command under the script's own name."""
-    return main([command, *sys.argv[1:]], program=name)
+def script(*command: str, program: str = "gdd") -> NoReturn:
+    """Entry point of `gdd`, and of the scripts at the project's root, which put their command before what is given.
+
+    One of several processes does without Python's own end: Gloo's threads outlive the process group, and one that lets
+    go of a tensor only then would abort the process (SIGABRT; github.com/pytorch/pytorch/pull/179291).
+    """
+    code = main([*command, *sys.argv[1:]], program)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)

@@ -102,6 +102,21 @@ def test_the_same_students_get_the_same_rows(gdd, tiny, tmp_path):
     assert found[0] == found[1]
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize(
+    ("flag", "code", "said"), [("--help", 0, "usage: gdd"), ("distil", 2, "'distil' is no command")]
+)
+def test_one_of_several_processes_leaves_without_pythons_end(processes, flag, code, said):
+    """Gloo's threads may ask for Python while it ends, which aborts the process once in hundreds of starts."""
+    program = "import atexit, gdd.cli; atexit.register(print, 'Python ends'); gdd.cli.script()"
+    environment = {**os.environ, "WORLD_SIZE": str(processes)}
+    command = [sys.executable, "-c", program, flag]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == code
+    assert said in done.stdout + done.stderr
+    assert ("Python ends" in done.stdout) == (processes == 1)
+
+
 def test_the_launcher_shows_a_mistake_in_one_sentence():
     command = [*LAUNCH, str(ROOT / "distill.py"), "--refine.tua", "3"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
