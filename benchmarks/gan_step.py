@@ -12,9 +12,9 @@ from pathlib import Path
 
 import torch
 
-from gdd import stages
+from gdd import pipeline
 from gdd.cli import parse_config
-from gdd.device import make_accelerator
+from gdd.runtime.device import make_accelerator
 
 WARM_UP, STEPS = 5, 30
 
@@ -31,7 +31,7 @@ def matmul_gflops(size: int = 1024, repeats: int = 10) -> float:
 
 def main() -> None:
     config = parse_config(sys.argv[1:])
-    dataset = stages.open_data(config.data, config.seed)
+    dataset = pipeline.open_data(config.data, config.seed)
     accelerator = make_accelerator(config.run)
     result = {"config": config.name, "device": str(accelerator.device), "threads": torch.get_num_threads()}
     with tempfile.TemporaryDirectory() as folder:
@@ -45,7 +45,7 @@ def main() -> None:
                 pretrain=replace(config.pretrain, steps=steps),
                 refine=replace(config.refine, steps=steps),
             )
-            for stage, run in (("stage 1", stages.train_gan), ("stage 2", stages.distill)):
+            for stage, run in (("stage 1", pipeline.train_gan), ("stage 2", pipeline.distill)):
                 began = time.perf_counter()
                 run(short, dataset, accelerator)
                 seconds[stage, steps] = time.perf_counter() - began

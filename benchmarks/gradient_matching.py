@@ -24,17 +24,17 @@ import torch.nn.functional as F
 from gan_step import matmul_gflops
 from torch.utils.data import DataLoader, TensorDataset
 
-from gdd import stages
+from gdd import pipeline
 from gdd.cli import parse_config
+from gdd.cli.dry_run import cost
 from gdd.config import Config, ConfigError, MatchConfig
 from gdd.data.pixels import Normalizer
 from gdd.data.readers import Dataset
-from gdd.device import make_accelerator
-from gdd.dryrun import cost
 from gdd.losses.gradients import distance
 from gdd.models import registry
-from gdd.run import Run
-from gdd.training.match import Matcher, loops
+from gdd.runtime.device import make_accelerator
+from gdd.runtime.run import Run
+from gdd.training.matching import Matcher, loops
 
 SIDES = ("plain", "plain, kept memory", "gdd")
 
@@ -107,7 +107,7 @@ def measure(side: str, config: Config) -> dict[str, object]:
     accelerator = make_accelerator(replace(config.run, threads=threads)) if side != "plain" else None
     torch.set_num_threads(threads)
     device = torch.device("cuda") if torch.cuda.is_available() else torch.device("cpu")
-    dataset = stages.open_data(config.data, config.seed)
+    dataset = pipeline.open_data(config.data, config.seed)
     with tempfile.TemporaryDirectory() as folder:
         if side == "gdd":
             assert accelerator is not None

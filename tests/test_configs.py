@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gdd import stages
+from gdd import pipeline
 from gdd.cli import parse_config
 from gdd.config import Config
 from gdd.data.spec import DatasetSpec
@@ -33,7 +33,7 @@ def test_a_config_loads_and_builds(path):
     channels, height, width = SHAPES[config.data.name]
     names = tuple(map(str, range(10)))
     spec = DatasetSpec("x", channels, height, width, names, (0.5,) * channels, (0.5,) * channels, True)
-    stages.check_networks(config, spec)
+    pipeline.check_networks(config, spec)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from gdd.config.checks import ConfigError, config_hash, nearest, require, require_types, to_plain
+from gdd.config.checks import ConfigError, nearest, require, require_types, stable_hash, to_plain
 from gdd.config.distillation import (
     DataConfig,
     GanConfig,
@@ -33,8 +33,8 @@ __all__ = [
     "PretrainConfig",
     "RefineConfig",
     "RunConfig",
-    "config_hash",
     "nearest",
+    "stable_hash",
     "to_plain",
 ]
 

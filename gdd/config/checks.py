@@ -120,7 +120,7 @@ def to_plain(config: Any) -> dict[str, Any]:
     return json.loads(json.dumps(asdict(config), default=str))
 
 
-def config_hash(*parts: Any) -> str:
+def stable_hash(*parts: Any) -> str:
     """Return 16 hex digits that change with any value of any part (dataclasses or JSON values)."""
     plain = [to_plain(part) if hasattr(part, "__dataclass_fields__") else part for part in parts]
     return hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).hexdigest()[:16]

@@ -10,17 +10,18 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.flop_counter import FlopCounterMode
 
-from gdd import checkpoint
-from gdd.config import Config, ConfigError, config_hash
+from gdd.config import Config, ConfigError
+from gdd.config.checks import stable_hash
 from gdd.data.readers import Dataset
 from gdd.data.spec import DatasetSpec
 from gdd.data.splits import Split
 from gdd.evaluation.protocol import FLOOR, Conditions, Job, Recipe, Source, open_sources
 from gdd.evaluation.row import Row
-from gdd.evaluation.student import Classroom, Real
+from gdd.evaluation.student import Real, StudentTrainer
 from gdd.models import registry
-from gdd.run import Run
-from gdd.stop import Stopped, is_due
+from gdd.runtime import checkpoint
+from gdd.runtime.run import Run
+from gdd.runtime.signals import Stopped, is_due
 
 logger = logging.getLogger(__name__)
 
@@ -128,10 +129,10 @@ def evaluate(
         return _on(run, dataset.test())
 
     train, val = _on(run, dataset.train), _on(run, dataset.val)
-    shown = config_hash(settings, conditions.hash, run.fingerprint)
-    classroom = Classroom(Real(train, val, test), spec, conditions, run.device, shown, keep=len(settings.seeds))
+    shown = stable_hash(settings, conditions.hash, run.fingerprint)
+    classroom = StudentTrainer(Real(train, val, test), spec, conditions, run.device, shown, keep=len(settings.seeds))
     costs = [estimated_cost(job, conditions, spec, len(dataset.train.labels)) for job in pending]
-    mine = deal(costs, run.world_size)[run.rank]
+    mine = assign_jobs(costs, run.world_size)[run.rank]
     _work(run, classroom, [pending[index] for index in mine])
     found = {row.key: row for row in _gather(run)}
     missing = [job for job in jobs if job.key(conditions) not in found]
@@ -155,7 +156,7 @@ def estimated_cost(job: Job, conditions: Conditions, spec: DatasetSpec, all_imag
     return seen * _flop_per_image(job.arch, spec.shape, spec.num_classes)
 
 
-def deal(costs: Sequence[float], hands: int) -> list[list[int]]:
+def assign_jobs(costs: Sequence[float], hands: int) -> list[list[int]]:
     """Return which jobs each of `hands` processes gets, in their order: the dearest first, to whom has least.
 
     The most loaded has at most 4/3 of the best possible load (Graham 1969).
@@ -190,7 +191,7 @@ def _named(row: Row, job: Job) -> Row:
     return Row.from_dict({**row.to_dict(), "source": job.source.label, **known})
 
 
-def _work(run: Run, classroom: Classroom, pending: list[Job]) -> None:
+def _work(run: Run, classroom: StudentTrainer, pending: list[Job]) -> None:
     """Score this process's jobs until run.max_minutes are over; a signal ends even the student at hand."""
     path = run.folder / (ROWS if run.world_size == 1 else f"rows-{run.rank}.jsonl")
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

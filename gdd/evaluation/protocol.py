@@ -7,14 +7,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from gdd import checkpoint
-from gdd.config import ConfigError, EvaluateConfig, config_hash
+from gdd.config import ConfigError, EvaluateConfig
+from gdd.config.checks import stable_hash
 from gdd.data import augment
 from gdd.data.readers import Dataset
 from gdd.data.spec import DatasetSpec
-from gdd.synth import artifact, store
-from gdd.synth.artifact import Artifact
-from gdd.synth.store import SyntheticSet
+from gdd.runtime import checkpoint
+from gdd.sampling import generator_file, set_file
+from gdd.sampling.generator_file import Artifact
+from gdd.sampling.set_file import SyntheticSet
 
 Protocol = Literal["fixed", "stream"]
 Kind = Literal["real:random", "real:all", "set", "generator"]
@@ -122,11 +123,11 @@ def file_of(text: str) -> Path:
         raise ConfigError(f"the source {text} does not exist; {FLOOR} and {CEILING} are built in")
     if not path.is_dir():
         return path
-    for name in (artifact.FILE, store.FILE):
+    for name in (generator_file.FILE, set_file.FILE):
         if (path / name).exists():
             return path / name
     raise ConfigError(
-        f"{text} holds neither {artifact.FILE} nor {store.FILE}, expected the folder of a finished run of "
+        f"{text} holds neither {generator_file.FILE} nor {set_file.FILE}, expected the folder of a finished run of "
         "train_gan.py or distill.py"
     )
 
@@ -135,9 +136,9 @@ def read_source(label: str, text: str) -> Source:
     """Read a stored set or a generator from its file or run folder; ConfigError if there is neither."""
     path = file_of(text)
     if checkpoint.load_tensors(path)[1].get("kind") == "generator":
-        generator = artifact.load(path)
+        generator = generator_file.load(path)
         return Source(label, "generator", generator.hash, artifact=generator)
-    synthetic = store.load(path)
+    synthetic = set_file.load(path)
     return Source(label, "set", synthetic.hash, synthetic=synthetic)
 
 
@@ -150,7 +151,7 @@ def open_source(label: str, text: str, dataset: Dataset) -> Source:
     source = read_source(label, text)
     held = source.synthetic or source.artifact
     assert held is not None
-    store.check_matches(held.spec, dataset.spec, text)
+    set_file.check_matches(held.spec, dataset.spec, text)
     return source
 
 
@@ -253,7 +254,7 @@ class Conditions:
     @property
     def hash(self) -> str:
         """The same for all rows of one table, whatever the epochs of its ceiling, which that row itself states."""
-        return config_hash(self if self.teacher == "real" else replace(self, all_epochs=0))
+        return stable_hash(self if self.teacher == "real" else replace(self, all_epochs=0))
 
     def recipe_for(self, kind: Kind) -> Recipe:
         return replace(self.recipe, epochs=self.all_epochs) if kind == CEILING else self.recipe

@@ -19,15 +19,15 @@ from gdd import rng
 from gdd.data.pixels import Normalizer
 from gdd.data.spec import DatasetSpec
 from gdd.data.splits import Split
-from gdd.device import device_name
-from gdd.evaluation.lessons import Fixed, Lessons, Stream, lr, random_real
+from gdd.evaluation.batches import Fixed, Stream, StudentBatches, lr, random_real
 from gdd.evaluation.protocol import CEILING, FLOOR, Conditions, Job, Source
 from gdd.evaluation.row import Row
 from gdd.losses.logits import distillation, released_distillation
 from gdd.models import registry
-from gdd.synth import sample
-from gdd.synth.store import SyntheticSet
-from gdd.training.fit import Loss, cross_entropy, fit, sgd
+from gdd.runtime.device import device_name
+from gdd.sampling import sample
+from gdd.sampling.set_file import SyntheticSet
+from gdd.training.classifier import Loss, cross_entropy, fit, sgd
 
 TEST_BATCH = 500
 
@@ -57,7 +57,7 @@ def count_correct(network: nn.Module, split: Split, normalize: Normalizer) -> in
     return int(correct)
 
 
-def train(network: nn.Module, lessons: Lessons, loss: Loss = cross_entropy) -> float:
+def train(network: nn.Module, lessons: StudentBatches, loss: Loss = cross_entropy) -> float:
     """Train by the lessons' recipe and return the last step's loss."""
     recipe = lessons.recipe
     optimizer = sgd(network, recipe.lr)
@@ -92,7 +92,7 @@ class Trained:
     peak_memory_mb: float
 
 
-class Classroom:
+class StudentTrainer:
     """Everything that the students of one evaluation share: images, conditions, teachers.
 
     Args:
@@ -158,7 +158,7 @@ class Classroom:
         material = self._whole() if job is None else self._material(job)[0]
         recipe = self.conditions.recipe_for(CEILING if job is None else job.source.kind)
         network = self._build(self.conditions.teacher_arch, seed, "teacher")
-        train(network, Lessons(material, recipe, seed, "teacher"))
+        train(network, StudentBatches(material, recipe, seed, "teacher"))
         network.eval().requires_grad_(False)
         return network, time.perf_counter() - began
 
@@ -186,7 +186,7 @@ class Classroom:
     def _learn(self, job: Job, material: Fixed | Stream, pair: Pair | None, loss: Loss) -> Trained:
         """Train one candidate; all of a job begin alike and see the same batches."""
         network = self._build(job.arch, job.seed, "student")
-        lessons = Lessons(material, self.conditions.recipe_for(job.source.kind), job.seed, "student")
+        lessons = StudentBatches(material, self.conditions.recipe_for(job.source.kind), job.seed, "student")
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         began, generated_before = time.perf_counter(), material.seconds_generating

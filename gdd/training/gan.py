@@ -9,16 +9,16 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from gdd import rng
-from gdd.checkpoint import Stateful
 from gdd.config import GanConfig
 from gdd.data import augment
 from gdd.data.spec import DatasetSpec
 from gdd.losses import adversarial
 from gdd.models.gan import Discriminator, Generator
-from gdd.run import Run
+from gdd.runtime.checkpoint import Stateful
+from gdd.runtime.run import Run
 
 
-class Gan:
+class GanTrainer:
     """The adversarial game of one stage.
 
     Args:
@@ -71,7 +71,7 @@ class Gan:
         """Return the generator of all processes' draws; each takes its share of them."""
         return rng.generator(self.seed, f"{self.stage}-{purpose}", step, 0)
 
-    def _share(self, drawn: Tensor) -> Tensor:
+    def local_rows(self, drawn: Tensor) -> Tensor:
         """Return this process's rows, the counterparts of its real images in `data.batches`, on its device."""
         return drawn[self.run.rank :: self.run.world_size].to(self.run.device)
 
@@ -106,7 +106,7 @@ class Gan:
         """
         count = len(labels) * self.run.world_size
         noise = torch.randn(count, self.settings.noise_dim, generator=self._draw("noise-g", step))
-        fake = self.generator(self._share(noise), labels)
+        fake = self.generator(self.local_rows(noise), labels)
         # Frozen and unwrapped: the critic's gradients would be thrown away, and DDP would reduce them first.
         self.plain_discriminator.requires_grad_(False)
         score, classes = self._score(self.plain_discriminator, self._augmented(fake, "augment-g", step), labels)
@@ -125,8 +125,8 @@ class Gan:
         """Update the discriminator on one real batch (B, C, H, W) in [-1, 1] and as many generated images."""
         kind, draw = self.settings.loss, self._draw("noise-d", step)
         count = len(labels) * self.run.world_size
-        noise = self._share(torch.randn(count, self.settings.noise_dim, generator=draw))
-        fake_labels = self._share(torch.randint(self.num_classes, (count,), generator=draw))
+        noise = self.local_rows(torch.randn(count, self.settings.noise_dim, generator=draw))
+        fake_labels = self.local_rows(torch.randint(self.num_classes, (count,), generator=draw))
         with torch.no_grad():
             fake = self.generator(noise, fake_labels)
         both = self._augmented(torch.cat([real, fake]), "augment-d", step)
@@ -153,7 +153,7 @@ class Gan:
             return self._score(self.discriminator, images, labels)[0]
 
         if self.settings.loss == "wgan-gp":
-            mixing = self._share(torch.rand(len(real) * self.run.world_size, 1, 1, 1, generator=draw))
+            mixing = self.local_rows(torch.rand(len(real) * self.run.world_size, 1, 1, 1, generator=draw))
             penalty = self.settings.gradient_penalty * adversarial.gradient_penalty(score, real, fake, mixing)
         elif self.settings.r1 > 0 and step % self.settings.r1_every == 0:
             penalty = self.settings.r1 * self.settings.r1_every * adversarial.r1_penalty(score, real)

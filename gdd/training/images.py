@@ -7,7 +7,7 @@ from gdd import rng
 from gdd.config import Config, ConfigError
 from gdd.data.pixels import Normalizer
 from gdd.data.readers import Dataset
-from gdd.synth import artifact, sample, store
+from gdd.sampling import generator_file, sample, set_file
 
 
 class RealImages:
@@ -65,7 +65,9 @@ def check_first_images(config: Config, dataset: Dataset) -> None:
             f"{int(counts.min())} training images for init real"
         )
     if settings.generator is not None:
-        store.check_matches(artifact.load(settings.generator).spec, spec, f"match.generator {settings.generator}")
+        set_file.check_matches(
+            generator_file.load(settings.generator).spec, spec, f"match.generator {settings.generator}"
+        )
 
 
 def first_images(config: Config, dataset: Dataset, real: RealImages) -> Tensor:
@@ -77,5 +79,5 @@ def first_images(config: Config, dataset: Dataset, real: RealImages) -> Tensor:
     if settings.init == "real":
         return torch.stack([real.draw(label, settings.ipc, "match-init") for label in range(spec.num_classes)])
     assert settings.generator is not None
-    made = sample.sample_set(artifact.load(settings.generator), settings.ipc, config.seed, real.images_u8.device)
+    made = sample.sample_set(generator_file.load(settings.generator), settings.ipc, config.seed, real.images_u8.device)
     return real.normalize.from_u8(made.images.to(real.images_u8.device)).view(size)

@@ -6,7 +6,7 @@ from torchvision.utils import make_grid
 
 from gdd.data.batches import Batches
 from gdd.data.pixels import u8_to_pm1
-from gdd.synth import latents
+from gdd.sampling import latents
 
 BATCH = 500  # images that are generated at once; a thousand classes at once took gigabytes
 

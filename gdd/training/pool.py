@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from gdd import rng
 from gdd.config import ConfigError, PoolConfig, PoolKind
 from gdd.models import registry
-from gdd.training.fit import fit, sgd
+from gdd.training.classifier import fit, sgd
 
 # Zhou et al. 2024, table 3.
 _ACTIVATIONS = ("relu", "sigmoid", "leakyrelu", "swish")

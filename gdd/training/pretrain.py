@@ -4,14 +4,15 @@ from pathlib import Path
 
 from torchvision.utils import save_image
 
-from gdd.config import Config, ConfigError, config_hash, to_plain
+from gdd.config import Config, ConfigError, to_plain
+from gdd.config.checks import stable_hash
 from gdd.data.batches import Batches
 from gdd.data.pixels import u8_to_pm1
 from gdd.data.readers import Dataset
-from gdd.device import device_name
-from gdd.run import Run, Step
-from gdd.synth import artifact
-from gdd.training.gan import Gan
+from gdd.runtime.device import device_name
+from gdd.runtime.run import Run, Step
+from gdd.sampling import generator_file
+from gdd.training.gan import GanTrainer
 from gdd.training.monitor import Monitor
 
 STAGE = "pretrain"
@@ -19,7 +20,7 @@ STAGE = "pretrain"
 
 def fingerprint(config: Config, dataset: Dataset) -> str:
     """Return the hash of all that decides stage 1's result."""
-    return config_hash(config.seed, config.gan, config.pretrain, dataset.spec.to_dict(), dataset.fingerprint)
+    return stable_hash(config.seed, config.gan, config.pretrain, dataset.spec.to_dict(), dataset.fingerprint)
 
 
 def real_batches(dataset: Dataset, batch_size: int, seed: int, purpose: str, run: Run) -> Batches:
@@ -32,7 +33,7 @@ def real_batches(dataset: Dataset, batch_size: int, seed: int, purpose: str, run
     return Batches(images, labels, batch_size, seed, purpose, run.rank, run.world_size)
 
 
-def observe(step: Step, gan: Gan, monitor: Monitor) -> None:
+def observe(step: Step, gan: GanTrainer, monitor: Monitor) -> None:
     """Record diversity when a line is due and a grid when a picture is."""
     if not (step.log_due or step.grid_due):
         return
@@ -44,7 +45,13 @@ def observe(step: Step, gan: Gan, monitor: Monitor) -> None:
 
 
 def finish(
-    run: Run, config: Config, dataset: Dataset, gan: Gan, monitor: Monitor, stage: str, seconds_before: float = 0.0
+    run: Run,
+    config: Config,
+    dataset: Dataset,
+    gan: GanTrainer,
+    monitor: Monitor,
+    stage: str,
+    seconds_before: float = 0.0,
 ) -> Path:
     """Write the averaged generator and its grid, and return the generator's path.
 
@@ -63,15 +70,15 @@ def finish(
         }
         save_image(monitor.grid(monitor.sample(gan.average)), run.folder / "grid.png")
         # Last, for its presence says that the stage is finished.
-        artifact.save(run.folder, gan.averaged_generator, dataset.spec, config.gan.width, provenance)
+        generator_file.save(run.folder, gan.averaged_generator, dataset.spec, config.gan.width, provenance)
     run.accelerator.wait_for_everyone()
-    return run.folder / artifact.FILE
+    return run.folder / generator_file.FILE
 
 
 def pretrain(config: Config, dataset: Dataset, run: Run) -> Path:
     """Train generator and discriminator for `pretrain.steps` steps; return the generator's file."""
     settings = config.pretrain
-    gan = Gan(config.gan, dataset.spec, settings.lr, config.seed, STAGE, run)
+    gan = GanTrainer(config.gan, dataset.spec, settings.lr, config.seed, STAGE, run)
     batches = real_batches(dataset, settings.batch_size, config.seed, STAGE, run)
     monitor = Monitor(batches, dataset.spec.num_classes, config.gan.noise_dim, config.seed)
     for step in run.loop(gan.states(), settings.steps, batches.batch_size, "stage 1"):

@@ -5,16 +5,18 @@ from pathlib import Path
 
 from torch import Tensor
 
-from gdd import checkpoint, rng
-from gdd.config import Config, ConfigError, config_hash
+from gdd import rng
+from gdd.config import Config, ConfigError
+from gdd.config.checks import stable_hash
 from gdd.data import augment
 from gdd.data.batches import Batches
 from gdd.data.pixels import Normalizer, u8_to_pm1
 from gdd.data.readers import Dataset
 from gdd.losses import logits as logit_losses
-from gdd.run import Run
-from gdd.synth import artifact
-from gdd.training.gan import Gan
+from gdd.runtime import checkpoint
+from gdd.runtime.run import Run
+from gdd.sampling import generator_file
+from gdd.training.gan import GanTrainer
 from gdd.training.monitor import Monitor
 from gdd.training.pool import Pool
 from gdd.training.pretrain import finish, observe, real_batches
@@ -24,10 +26,10 @@ STAGE = "refine"
 
 def fingerprint(config: Config, dataset: Dataset, pretrained: Path) -> str:
     """Return the hash of all that decides stage 2's result, the stage-1 generator among it."""
-    start = artifact.load(pretrained).hash
+    start = generator_file.load(pretrained).hash
     settings = replace(config.refine, pretrained=None)  # a moved stage 1 is the same stage 1
     parts = (config.seed, config.gan, config.pool, settings, dataset.spec.to_dict(), dataset.fingerprint)
-    return config_hash(*parts, start)
+    return stable_hash(*parts, start)
 
 
 def refine(config: Config, dataset: Dataset, run: Run, pretrained: Path) -> Path:
@@ -37,7 +39,7 @@ def refine(config: Config, dataset: Dataset, run: Run, pretrained: Path) -> Path
     augmentation. The networks' answers to the real batch are constants.
     """
     settings, spec = config.refine, dataset.spec
-    gan = Gan(config.gan, spec, settings.lr, config.seed, STAGE, run)
+    gan = GanTrainer(config.gan, spec, settings.lr, config.seed, STAGE, run)
     done = checkpoint.steps(pretrained)
     if not done:
         raise ConfigError(f"refine.pretrained is {str(pretrained)!r}, expected a run folder with checkpoints")
@@ -87,4 +89,4 @@ def refine(config: Config, dataset: Dataset, run: Run, pretrained: Path) -> Path
         if settings.discriminator == "trained":
             step.record(gan.discriminator_step(step.index, u8_to_pm1(images_u8), labels))
         observe(step, gan, monitor)
-    return finish(run, config, dataset, gan, monitor, STAGE, artifact.load(pretrained).provenance["seconds"])
+    return finish(run, config, dataset, gan, monitor, STAGE, generator_file.load(pretrained).provenance["seconds"])

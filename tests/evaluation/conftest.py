@@ -8,13 +8,13 @@ from scoring import SHORT, Evaluate
 from gdd import rng
 from gdd.config import Config, EvaluateConfig, RunConfig
 from gdd.data.readers import Dataset, open_dataset
-from gdd.device import make_accelerator
 from gdd.evaluation import grid
 from gdd.evaluation.protocol import Recipe
 from gdd.evaluation.row import Row
 from gdd.models.gan import Generator
-from gdd.run import Run
-from gdd.synth import artifact
+from gdd.runtime.device import make_accelerator
+from gdd.runtime.run import Run
+from gdd.sampling import generator_file
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +31,7 @@ def generator(dataset: Dataset, tmp_path: Path) -> Path:
             parameter.data.mul_(3)
     folder = tmp_path / "generator"
     folder.mkdir()
-    artifact.save(folder, network, dataset.spec, 4, {"method": "gan", "stage": "pretrain", "seconds": 2.5})
+    generator_file.save(folder, network, dataset.spec, 4, {"method": "gan", "stage": "pretrain", "seconds": 2.5})
     return folder
 
 

@@ -13,8 +13,8 @@ from gdd.data.readers import Dataset
 from gdd.data.splits import Split
 from gdd.evaluation import grid, student
 from gdd.evaluation.protocol import Recipe
-from gdd.stop import Stopped
-from gdd.synth import artifact, sample, store
+from gdd.runtime.signals import Stopped
+from gdd.sampling import generator_file, sample, set_file
 
 LONGER = Recipe("dc", lr=0.05, epochs=40, batch_size=256)
 
@@ -40,7 +40,7 @@ def test_row_counts_images_steps_and_bytes(evaluate: Evaluate, dataset: Dataset,
     assert (stream.images, stream.distinct_images_seen, stream.optimizer_steps) == (300, 900, 6)
     assert fixed.images_per_step == stream.images_per_step == 256
     assert fixed.bytes == 300 * (16 * 16 + 1)
-    assert stream.bytes == (generator / artifact.FILE).stat().st_size
+    assert stream.bytes == (generator / generator_file.FILE).stat().st_size
     assert (fixed.set_hash is None, stream.set_hash is None) == (False, True)
     assert (fixed.method, fixed.stage, fixed.generator_seconds) == ("gan", "pretrain", 2.5)
     assert (everything.images, everything.epochs) == (len(dataset.train.labels), 1)
@@ -52,12 +52,12 @@ def test_row_counts_images_steps_and_bytes(evaluate: Evaluate, dataset: Dataset,
 
 def test_evaluated_set_is_the_one_that_sampling_gives(evaluate: Evaluate, generator: Path) -> None:
     rows = evaluate(str(generator), ipc=(2,), seeds=(5,), protocols=("fixed",))
-    assert rows[1].set_hash == sample.sample_set(artifact.load(generator), 2, 5).hash
+    assert rows[1].set_hash == sample.sample_set(generator_file.load(generator), 2, 5).hash
 
 
 def test_stored_set_keeps_its_own_ipc_and_gets_a_floor(evaluate: Evaluate, generator: Path, tmp_path: Path) -> None:
-    made = sample.sample_set(artifact.load(generator), 3, 0)
-    store.save(tmp_path / "set.safetensors", made)
+    made = sample.sample_set(generator_file.load(generator), 3, 0)
+    set_file.save(tmp_path / "set.safetensors", made)
     rows = evaluate(str(tmp_path / "set.safetensors"), protocols=("stream",))
     assert [(row.kind, row.ipc, row.protocol) for row in rows] == [
         ("real:random", 3, "fixed"),
@@ -127,11 +127,11 @@ def test_order_of_a_stored_set_does_not_matter_to_one_batch(
     evaluate: Evaluate, generator: Path, tmp_path: Path
 ) -> None:
     """Gradients of a full batch are sums, equal but for rounding; with augmentation draws belong to places."""
-    made = sample.sample_set(artifact.load(generator), 5, 0)
+    made = sample.sample_set(generator_file.load(generator), 5, 0)
     order = torch.randperm(50, generator=torch.Generator().manual_seed(1))
     mixed = dataclasses.replace(made, images=made.images[order], labels=made.labels[order])
     for name, content in (("ordered", made), ("mixed", mixed)):
-        store.save(tmp_path / f"{name}.safetensors", content)
+        set_file.save(tmp_path / f"{name}.safetensors", content)
     paths = [str(tmp_path / f"{name}.safetensors") for name in ("ordered", "mixed")]
     found = [row for row in evaluate(*paths, recipe=LONGER) if row.kind == "set"]
     assert found[0].set_hash != found[1].set_hash
@@ -147,8 +147,8 @@ def test_finished_students_are_not_trained_again(
     # A kill in the middle of a write leaves half a line.
     file.write_text(file.read_text() + file.read_text()[:100])
     trained = []
-    score = student.Classroom.score
-    monkeypatch.setattr(student.Classroom, "score", lambda self, job: trained.append(job.seed) or score(self, job))
+    score = student.StudentTrainer.score
+    monkeypatch.setattr(student.StudentTrainer, "score", lambda self, job: trained.append(job.seed) or score(self, job))
     after = evaluate(seeds=(0, 1))
     assert trained == [1, 1]
     assert [row for row in after if row.seed == 0] == before
@@ -163,9 +163,9 @@ def test_epochs_of_the_ceiling_retrain_the_ceiling_alone(
 ) -> None:
     before = evaluate(all_epochs=2)
     trained = []
-    score = student.Classroom.score
+    score = student.StudentTrainer.score
     monkeypatch.setattr(
-        student.Classroom, "score", lambda self, job: trained.append(job.source.kind) or score(self, job)
+        student.StudentTrainer, "score", lambda self, job: trained.append(job.source.kind) or score(self, job)
     )
     after = evaluate(all_epochs=3)
     assert trained == ["real:all"]

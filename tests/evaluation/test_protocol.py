@@ -11,7 +11,7 @@ from scoring import Evaluate
 from gdd.config import ConfigError, EvaluateConfig
 from gdd.data.readers import Dataset
 from gdd.evaluation.protocol import FULL_DSA, Conditions, Recipe, open_source, open_sources, recipe
-from gdd.synth import artifact, sample, store
+from gdd.sampling import generator_file, sample, set_file
 
 
 def test_dc_divides_the_rate_by_ten_at_half() -> None:
@@ -88,7 +88,7 @@ def test_user_mistakes_are_named(evaluate: Evaluate, dataset: Dataset, generator
     refused("source real:some is unknown, expected", evaluate, "real:some")
     refused("1000 images per class are asked for", evaluate, ipc=(1000,))
     refused("unknown network 'mpl'", evaluate, archs=("mpl",))
-    refused("are the same generator", evaluate, str(generator), str(generator / artifact.FILE))
+    refused("are the same generator", evaluate, str(generator), str(generator / generator_file.FILE))
     (tmp_path / "empty").mkdir()
     refused("holds neither generator.safetensors nor set.safetensors", evaluate, str(tmp_path / "empty"))
     (tmp_path / "text.safetensors").write_text("nonsense")
@@ -98,20 +98,20 @@ def test_user_mistakes_are_named(evaluate: Evaluate, dataset: Dataset, generator
 def test_set_of_other_classes_or_unequal_numbers_is_refused(
     evaluate: Evaluate, dataset: Dataset, generator: Path, tmp_path: Path
 ) -> None:
-    made = sample.sample_set(artifact.load(generator), 2, 0)
+    made = sample.sample_set(generator_file.load(generator), 2, 0)
     other = dataclasses.replace(made.spec, class_names=tuple("abcdefghij"))
-    store.save(tmp_path / "other.safetensors", dataclasses.replace(made, spec=other))
+    set_file.save(tmp_path / "other.safetensors", dataclasses.replace(made, spec=other))
     refused("has the classes a, b", evaluate, str(tmp_path / "other.safetensors"))
     labels = torch.where(made.labels == 9, 8, made.labels)
-    store.save(tmp_path / "unequal.safetensors", dataclasses.replace(made, labels=labels))
+    set_file.save(tmp_path / "unequal.safetensors", dataclasses.replace(made, labels=labels))
     refused("says 2 images per class but", evaluate, str(tmp_path / "unequal.safetensors"))
 
 
 def test_run_folder_of_the_pixel_matcher_is_its_set(dataset: Dataset, generator: Path, tmp_path: Path) -> None:
-    made = sample.sample_set(artifact.load(generator), 2, 0)
+    made = sample.sample_set(generator_file.load(generator), 2, 0)
     folder = tmp_path / "match"
-    store.save(folder / store.FILE, dataclasses.replace(made, provenance={"method": "gradient matching"}))
-    store.save(folder / "set-00000100.safetensors", sample.sample_set(artifact.load(generator), 2, 1))
+    set_file.save(folder / set_file.FILE, dataclasses.replace(made, provenance={"method": "gradient matching"}))
+    set_file.save(folder / "set-00000100.safetensors", sample.sample_set(generator_file.load(generator), 2, 1))
     opened = open_source("set", str(folder), dataset)
     assert (opened.kind, opened.hash, opened.stored_ipc) == ("set", made.hash, 2)
     assert open_source("generator", str(generator), dataset).kind == "generator"
@@ -119,8 +119,8 @@ def test_run_folder_of_the_pixel_matcher_is_its_set(dataset: Dataset, generator:
 
 def test_only_stored_sets_of_different_ipc_share_a_name(dataset: Dataset, generator: Path, tmp_path: Path) -> None:
     for ipc, seed in ((1, 0), (2, 0), (2, 1)):
-        made = sample.sample_set(artifact.load(generator), ipc, seed)
-        store.save(tmp_path / f"{ipc}-{seed}.safetensors", made)
+        made = sample.sample_set(generator_file.load(generator), ipc, seed)
+        set_file.save(tmp_path / f"{ipc}-{seed}.safetensors", made)
     one, two, other = (("set", str(tmp_path / f"{name}.safetensors")) for name in ("1-0", "2-0", "2-1"))
     assert [source.stored_ipc for source in open_sources([one, two], (5,), dataset)[0][1:3]] == [1, 2]
     for named in ([two, other], [one, ("set", str(generator))]):
@@ -129,7 +129,7 @@ def test_only_stored_sets_of_different_ipc_share_a_name(dataset: Dataset, genera
 
 
 def test_floors_are_where_something_is_scored(dataset: Dataset, generator: Path, tmp_path: Path) -> None:
-    store.save(tmp_path / "set.safetensors", sample.sample_set(artifact.load(generator), 2, 0))
+    set_file.save(tmp_path / "set.safetensors", sample.sample_set(generator_file.load(generator), 2, 0))
     stored, drawn = ("set", str(tmp_path / "set.safetensors")), ("generator", str(generator))
     for named, expected in (([stored], (2,)), ([drawn], (5, 7)), ([stored, drawn], (2, 5, 7)), ([], (5, 7))):
         assert open_sources(named, (7, 5), dataset)[1] == expected

@@ -11,11 +11,12 @@ from scoring import SHORT, Evaluate
 
 from gdd.data.readers import Dataset
 from gdd.data.splits import Split
-from gdd.evaluation import report, student
+from gdd.evaluation import student
 from gdd.evaluation.protocol import Recipe
 from gdd.evaluation.row import Row
-from gdd.synth import artifact, sample, store
-from gdd.synth.store import SyntheticSet
+from gdd.report import statistics
+from gdd.sampling import generator_file, sample, set_file
+from gdd.sampling.set_file import SyntheticSet
 
 ONE_STEP = dataclasses.replace(SHORT, epochs=1)
 LONGER = Recipe("dc", lr=0.05, epochs=40, batch_size=256)
@@ -96,7 +97,7 @@ class TestSelection:
         floor = [row for row in rows if row.kind == "real:random"]
         # Scores of three candidates from the script of four: 3 7 7, then 5 3 7.
         assert [row.temperature for row in floor] == [2.0, 4.0]
-        assert [summary.seeds for summary in report.summarise(rows)] == [(0, 1), (0, 1)]
+        assert [summary.seeds for summary in statistics.summarise(rows)] == [(0, 1), (0, 1)]
 
     def test_what_learns_nothing_is_not_chosen(self, evaluate: Evaluate) -> None:
         """Released with T = 0 and alpha = 1 is a loss of 0; alpha = 0 is plain cross-entropy."""
@@ -121,10 +122,10 @@ class TestSelection:
 class TestStoredSoftLabels:
     @pytest.fixture
     def made(self, generator: Path) -> SyntheticSet:
-        return sample.sample_set(artifact.load(generator), 3, 0)
+        return sample.sample_set(generator_file.load(generator), 3, 0)
 
     def rows(self, evaluate: Evaluate, tmp_path: Path, synthetic: SyntheticSet, name: str, **settings: object) -> Row:
-        store.save(tmp_path / f"{name}.safetensors", synthetic)
+        set_file.save(tmp_path / f"{name}.safetensors", synthetic)
         found = evaluate(str(tmp_path / f"{name}.safetensors"), folder=name, **settings)
         return next(row for row in found if row.kind == "set")
 
@@ -154,7 +155,7 @@ class TestStoredSoftLabels:
         seen = []
         train = student.train
 
-        def spy(network: torch.nn.Module, lessons: student.Lessons, *rest: object) -> float:
+        def spy(network: torch.nn.Module, lessons: student.StudentBatches, *rest: object) -> float:
             images, _ = lessons(0)
             seen.append(network(images).detach().double().log_softmax(1))
             return train(network, lessons, *rest)  # type: ignore[arg-type]
@@ -172,8 +173,8 @@ class TestStoredSoftLabels:
         soft = dataclasses.replace(made, soft_labels=torch.zeros(30, 10).half())
         paths = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
         for path, synthetic in zip(paths, (made, soft), strict=True):
-            store.save(path, synthetic)
+            set_file.save(path, synthetic)
         rows = evaluate(*map(str, paths), ipc=(3,))
         assert len({row.recipe_hash for row in rows}) == 1
-        text = report.markdown(rows)
+        text = statistics.markdown(rows)
         assert f"labels: hard for real:random, {paths[0]}, real:all; stored soft for {paths[1]};" in text

@@ -3,13 +3,14 @@
 import pytest
 import torch
 
-from gdd import checkpoint, device, rng
+from gdd import rng
 from gdd.config import MatchConfig
 from gdd.data.spec import DatasetSpec
 from gdd.models import registry
 from gdd.models.gan import Generator
-from gdd.synth import artifact, sample, store
-from gdd.training.match import group_loss
+from gdd.runtime import checkpoint, device
+from gdd.sampling import generator_file, sample, set_file
+from gdd.training.matching import group_loss
 
 pytestmark = [
     pytest.mark.gpu,
@@ -36,7 +37,7 @@ def test_in_deterministic_mode_a_run_repeats_to_the_bit(gdd, tiny, tmp_path):
     for name in ("a", "b"):
         code, _, error = gdd("distill", *tiny, "--name", name, "--run.deterministic", "true", "--score", "false")
         assert code == 0, error
-        hashes.add(artifact.load(tmp_path / "runs" / name / "refine").hash)
+        hashes.add(generator_file.load(tmp_path / "runs" / name / "refine").hash)
     assert len(hashes) == 1
 
 
@@ -44,7 +45,7 @@ def test_a_fixed_set_agrees_with_the_cpu_to_one_grey_level(tmp_path):
     spec = DatasetSpec("x", 3, 32, 32, ("a", "b"), (0.5,) * 3, (0.5,) * 3, True)
     with rng.seeded(0, "test"):
         generator = Generator(spec.shape, spec.num_classes, 16, 20)
-    loaded = artifact.load(artifact.save(tmp_path, generator, spec, 16, {}))
+    loaded = generator_file.load(generator_file.save(tmp_path, generator, spec, 16, {}))
     cpu = sample.sample_set(loaded, 20, 0, "cpu").images.int()
     gpu = sample.sample_set(loaded, 20, 0, "cuda").images.int()
     assert int((cpu - gpu).abs().max()) <= 1
@@ -64,7 +65,7 @@ def test_gradient_matching_runs_end_to_end_on_the_device(gdd, tiny, tmp_path, ki
     flags = ["--method", "gradient_matching", "--pool.kind", kind, "--pool.main", "convnet3-w4", *settings]
     code, _, error = gdd("distill", *tiny, *flags)
     assert code == 0, error
-    assert store.load(tmp_path / "runs/digits/match" / store.FILE).ipc == 2
+    assert set_file.load(tmp_path / "runs/digits/match" / set_file.FILE).ipc == 2
 
 
 def test_the_matching_loss_agrees_with_the_cpu():

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from gdd.data.spec import DatasetSpec
-from gdd.synth import store
+from gdd.sampling import set_file
 
 
 def _yaml(folder: Path, text: str) -> str:
@@ -20,7 +20,9 @@ def _set(folder: Path, names: tuple[str, ...] = ("cat", "dog"), size: int = 16) 
     spec = DatasetSpec("pets", 1, size, size, names, (0.5,), (0.5,), False)
     labels = torch.arange(len(names))
     path = folder / "pets.safetensors"
-    store.save(path, store.SyntheticSet(torch.zeros(len(names), 1, size, size, dtype=torch.uint8), labels, spec, 1))
+    set_file.save(
+        path, set_file.SyntheticSet(torch.zeros(len(names), 1, size, size, dtype=torch.uint8), labels, spec, 1)
+    )
     return str(path)
 
 

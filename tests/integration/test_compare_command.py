@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from gdd.evaluation.student import Classroom
-from gdd.synth import artifact, store
+from gdd.evaluation.student import StudentTrainer
+from gdd.sampling import generator_file, set_file
 
 FILES = {".lock", "config.json", "rows.jsonl", "rows.csv", "compare.md", "accuracy-ipc.png", "accuracy-seconds.png"}
 
@@ -17,12 +17,12 @@ def trained(gdd, tiny, tmp_path) -> tuple[Path, Path]:
     """The folders of a generator and of a pixel matcher's set, both of digits at 20 pixels."""
     assert gdd("train-gan", *tiny, "--data.size", "[20, 20]")[0] == 0
     generator = tmp_path / "runs/digits/pretrain"
-    facts = artifact.load(generator)
+    facts = generator_file.load(generator)
     images = torch.rand(20, 1, 20, 20, generator=torch.Generator().manual_seed(0)) * 1.2 - 0.1
     provenance = {"method": "gradient matching", "stage": "match", "seconds": 123.4, "iterations": 1000, "seed": 0}
     provenance["config"] = facts.provenance["config"]
-    made = store.SyntheticSet(images, torch.arange(10).repeat(2), facts.spec, 2, provenance)
-    store.save(tmp_path / "runs/dc/match" / store.FILE, made)
+    made = set_file.SyntheticSet(images, torch.arange(10).repeat(2), facts.spec, 2, provenance)
+    set_file.save(tmp_path / "runs/dc/match" / set_file.FILE, made)
     return generator, tmp_path / "runs/dc/match"
 
 
@@ -46,7 +46,7 @@ def test_compare_reads_the_data_settings_and_writes_tables_and_pictures(trained,
     assert len(rows) == 7 * 2
     assert json.loads((folder / "config.json").read_text())["config"]["data"]["size"] == [20, 20]
 
-    monkeypatch.setattr(Classroom, "score", lambda *_: pytest.fail("a student was trained twice"))
+    monkeypatch.setattr(StudentTrainer, "score", lambda *_: pytest.fail("a student was trained twice"))
     assert gdd(*command)[0] == 0
     # Settings of the user's own are kept, and then the sources do not fit.
     refused(gdd(*command, "--data.size", "[16, 16]"), "expected (1, 16, 16)")

@@ -11,7 +11,7 @@ from commands import TINY
 from PIL import Image
 
 from gdd.data.readers import open_dataset
-from gdd.synth import artifact, store
+from gdd.sampling import generator_file, set_file
 
 ROOT = Path(__file__).parents[2]
 
@@ -70,10 +70,10 @@ def test_sample_export_preview(distilled, gdd, tmp_path):
     folder, _ = distilled
     for ipc in (3, 20):
         assert gdd("sample", folder / "refine", "--ipc", ipc, "--out", tmp_path / f"{ipc}.safetensors")[0] == 0
-    small, large = store.load(tmp_path / "3.safetensors"), store.load(tmp_path / "20.safetensors")
+    small, large = set_file.load(tmp_path / "3.safetensors"), set_file.load(tmp_path / "20.safetensors")
     for label in range(10):
         assert torch.equal(small.images[small.labels == label], large.images[large.labels == label][:3])
-    assert small.provenance["generator"] == artifact.load(folder / "refine").hash
+    assert small.provenance["generator"] == generator_file.load(folder / "refine").hash
     assert gdd("export", tmp_path / "3.safetensors", "--to", "folder", "--out", tmp_path / "png")[0] == 0
     assert len(list((tmp_path / "png").rglob("*.png"))) == 30
     read_back = open_dataset(str(tmp_path / "png"), tmp_path, val_fraction=0.0)
@@ -133,4 +133,4 @@ def test_a_folder_of_ones_own_images_goes_through_all_three_scripts(tmp_path):
         done = subprocess.run([sys.executable, ROOT / script, *flags], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
     assert "3 classes, 3x24x40" in done.stderr
-    assert artifact.load(tmp_path / "runs/shapes/refine").spec.class_names == ("circle", "square", "star")
+    assert generator_file.load(tmp_path / "runs/shapes/refine").spec.class_names == ("circle", "square", "star")

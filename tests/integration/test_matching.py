@@ -16,8 +16,8 @@ from test_bad_input import _refused
 from test_end_to_end import ROOT, _tree
 from test_processes import LAUNCH
 
-from gdd import checkpoint
-from gdd.synth import store
+from gdd.runtime import checkpoint
+from gdd.sampling import set_file
 
 MATCHING = [
     *("--method", "gradient_matching", "--pool.main", "convnet3-w4", "--match.ipc", "2", "--match.iterations", "3"),
@@ -46,7 +46,7 @@ def test_it_writes_exactly_this_tree_and_scores_its_set(matched):
     assert _tree(folder) == expected | {f"evaluate/{name}" for name in scores}
     for word in ("random real", "gradient matching", "all real", "mlp-w4"):
         assert word in out
-    made = store.load(folder / "match" / store.FILE)
+    made = set_file.load(folder / "match" / set_file.FILE)
     assert made.images.shape == (20, 1, 16, 16)
     assert made.labels.tolist() == [label for label in range(10) for _ in range(2)]
     rows = [row for row in _rows(folder) if row["source"] == "gradient matching"]
@@ -79,7 +79,7 @@ def test_the_same_command_finds_it_finished(matched, gdd, tiny):
 
 def test_its_set_can_be_seen_and_exported(matched, gdd, tmp_path):
     folder, _ = matched
-    path = folder / "match" / store.FILE
+    path = folder / "match" / set_file.FILE
     assert gdd("preview", path, "--out", tmp_path / "a.png")[0] == 0
     assert Image.open(tmp_path / "a.png").width > 16
     assert gdd("export", path, "--to", "folder", "--out", tmp_path / "png")[0] == 0
@@ -96,12 +96,12 @@ def test_kill_9_then_the_same_command_gives_the_same_bits(gdd, tiny, tmp_path):
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    assert not (folder / store.FILE).exists()
+    assert not (folder / set_file.FILE).exists()
     assert 0 < checkpoint.steps(folder)[-1] < 30
     assert gdd("distill", *tiny, *flags)[0] == 0
     assert gdd("distill", *tiny, *flags, "--run.root", tmp_path / "undisturbed")[0] == 0
-    for name in (store.FILE, "set-00000003.safetensors"):
-        killed, whole = (store.load(tmp_path / root / "digits/match" / name) for root in ("runs", "undisturbed"))
+    for name in (set_file.FILE, "set-00000003.safetensors"):
+        killed, whole = (set_file.load(tmp_path / root / "digits/match" / name) for root in ("runs", "undisturbed"))
         assert torch.equal(killed.images, whole.images)
         assert killed.hash == whole.hash
 
@@ -114,7 +114,7 @@ def test_two_processes_make_the_set_of_one(gdd, tiny, tmp_path):
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
-    one, two = (store.load(tmp_path / root / "digits/match" / store.FILE) for root in ("runs", "two"))
+    one, two = (set_file.load(tmp_path / root / "digits/match" / set_file.FILE) for root in ("runs", "two"))
     assert torch.equal(one.images, two.images)
     assert one.hash == two.hash
     lines = [(tmp_path / root / "digits/match/metrics.jsonl").read_text().splitlines() for root in ("runs", "two")]
@@ -130,7 +130,7 @@ def test_max_minutes_stops_with_a_checkpoint_and_goes_on(gdd, tiny, tmp_path):
     assert checkpoint.steps(folder) == [1]
     assert gdd("distill", *tiny, *MATCHING, *ALONE)[0] == 0
     assert checkpoint.steps(folder)[-1] == 3
-    assert (folder / store.FILE).exists()
+    assert (folder / set_file.FILE).exists()
 
 
 @pytest.mark.parametrize(

@@ -4,14 +4,14 @@ import pytest
 from test_bad_input import _refused
 from test_matching import ALONE, MATCHING
 
-from gdd.synth import store
+from gdd.sampling import set_file
 
 
 def test_a_refused_start_does_not_claim_the_folder(gdd, tiny, tmp_path):
     flags = [*tiny, *MATCHING, *ALONE, "--match.init", "real"]
     _refused(gdd("distill", *flags, "--match.ipc", "500"), "match.ipc is 500")
     assert gdd("distill", *flags)[0] == 0
-    assert store.load(tmp_path / "runs/digits/match" / store.FILE).ipc == 2
+    assert set_file.load(tmp_path / "runs/digits/match" / set_file.FILE).ipc == 2
 
 
 def test_an_ipc_without_a_floor_is_refused_before_matching(gdd, tiny, tmp_path):
@@ -48,5 +48,5 @@ def test_a_setting_is_refused_in_plain_words(flags, expected, gdd, tiny):
 
 def test_a_folder_is_no_file_to_export_to(gdd, tiny, tmp_path):
     assert gdd("distill", *tiny, *MATCHING, *ALONE)[0] == 0
-    made = tmp_path / "runs/digits/match" / store.FILE
+    made = tmp_path / "runs/digits/match" / set_file.FILE
     _refused(gdd("export", made, "--to", "dc", "--out", tmp_path), str(tmp_path))

@@ -11,8 +11,8 @@ import pytest
 import torch
 from commands import TINY
 
-from gdd import checkpoint
-from gdd.synth import artifact
+from gdd.runtime import checkpoint
+from gdd.sampling import generator_file
 
 ROOT = Path(__file__).parents[2]
 LONG = ["--pretrain.steps", "120", "--refine.steps", "40", "--run.save_every", "7", "--score", "false"]
@@ -56,17 +56,17 @@ def test_kill_9_then_the_same_command_gives_the_same_bits(stage, undisturbed, tm
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    assert not (tmp_path / "digits" / stage / artifact.FILE).exists()
+    assert not (tmp_path / "digits" / stage / generator_file.FILE).exists()
     assert checkpoint.steps(tmp_path / "digits" / stage)
     subprocess.run(_command(tmp_path), check=True, capture_output=True)
     assert _equal(_states(tmp_path), _states(undisturbed))
-    hashes = [artifact.load(root / "digits/refine").hash for root in (tmp_path, undisturbed)]
+    hashes = [generator_file.load(root / "digits/refine").hash for root in (tmp_path, undisturbed)]
     assert hashes[0] == hashes[1]
 
 
 def test_another_seed_gives_other_weights(undisturbed, tmp_path):
     subprocess.run([*_command(tmp_path), "--seed", "1"], check=True, capture_output=True)
-    hashes = [artifact.load(root / "digits/refine").hash for root in (tmp_path, undisturbed)]
+    hashes = [generator_file.load(root / "digits/refine").hash for root in (tmp_path, undisturbed)]
     assert hashes[0] != hashes[1]
 
 
@@ -77,9 +77,9 @@ def test_max_minutes_stops_with_a_checkpoint_and_goes_on(gdd, tiny, tmp_path):
     assert "goes on" in out
     assert checkpoint.steps(folder) == [1]
     assert gdd("train-gan", *tiny)[0] == 0
-    whole = artifact.load(folder).hash
+    whole = generator_file.load(folder).hash
     assert gdd("train-gan", *tiny, "--run.root", tmp_path / "whole")[0] == 0
-    assert artifact.load(tmp_path / "whole/digits/pretrain").hash == whole
+    assert generator_file.load(tmp_path / "whole/digits/pretrain").hash == whole
 
 
 def test_a_truncated_checkpoint_is_refused_by_name(gdd, tiny, tmp_path):

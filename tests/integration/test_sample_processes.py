@@ -11,7 +11,7 @@ import torch
 from gdd import rng
 from gdd.data.spec import DatasetSpec
 from gdd.models.gan import Generator
-from gdd.synth import artifact, sample
+from gdd.sampling import generator_file, sample
 
 SPEC = DatasetSpec("pets", 3, 16, 24, ("cat", "dog", "eel"), (0.4, 0.5, 0.6), (0.2, 0.2, 0.3), True)
 
@@ -20,7 +20,7 @@ SPEC = DatasetSpec("pets", 3, 16, 24, ("cat", "dog", "eel"), (0.4, 0.5, 0.6), (0
 def source(tmp_path):
     with rng.seeded(0, "test"):
         generator = Generator(SPEC.shape, SPEC.num_classes, 8, 6)
-    return artifact.save(tmp_path, generator, SPEC, 8, {"method": "gan"})
+    return generator_file.save(tmp_path, generator, SPEC, 8, {"method": "gan"})
 
 
 class Thread:
@@ -44,7 +44,7 @@ class Thread:
 @pytest.mark.parametrize("ipc", [1, 16, 37])
 def test_processes_make_the_set_of_one(processes, ipc, source, monkeypatch):
     monkeypatch.setattr(sample, "_ROUND", 2)  # several rounds, the last one not full
-    loaded, found = artifact.load(source), [0] * processes
+    loaded, found = generator_file.load(source), [0] * processes
     shares, barrier = [None] * processes, threading.Barrier(processes, timeout=30)
 
     def work(rank):

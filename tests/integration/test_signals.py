@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from commands import TINY
 
-from gdd import checkpoint, stop
-from gdd.synth import artifact
+from gdd.runtime import checkpoint, signals
+from gdd.sampling import generator_file
 
 ROOT = Path(__file__).parents[2]
 STEPS = 400
@@ -38,7 +38,7 @@ def flags(root: Path) -> list[str]:
 def undisturbed(tmp_path_factory) -> str:
     root = tmp_path_factory.mktemp("undisturbed")
     subprocess.run([sys.executable, str(ROOT / "train_gan.py"), *flags(root)], check=True, capture_output=True)
-    return artifact.load(root / "digits/pretrain").hash
+    return generator_file.load(root / "digits/pretrain").hash
 
 
 @pytest.mark.slow
@@ -61,7 +61,7 @@ def test_a_signal_ends_training_with_a_checkpoint_and_it_goes_on(launched, undis
     while (folder / ".lock").exists() and "is in use" in (answer := gdd("train-gan", *flags(tmp_path)))[2]:
         time.sleep(0.1)  # the process of a launcher that died may still be leaving
     assert answer[0] == 0
-    assert artifact.load(folder).hash == undisturbed
+    assert generator_file.load(folder).hash == undisturbed
 
 
 @pytest.mark.slow
@@ -79,23 +79,23 @@ def test_a_signal_ends_an_evaluation_within_a_student(tmp_path):
 
 class TestHandlers:
     def test_outside_a_step_a_signal_stops_at_once(self):
-        with stop.on_signals(), pytest.raises(stop.Stopped, match="stopped by SIGUSR1"):
+        with signals.on_signals(), pytest.raises(signals.Stopped, match="stopped by SIGUSR1"):
             signal.raise_signal(signal.SIGUSR1)
 
     def test_within_a_step_it_waits_to_be_asked(self):
-        with stop.on_signals(), stop.at_the_end_of_a_step():
-            assert not stop.is_due(None)
+        with signals.on_signals(), signals.at_the_end_of_a_step():
+            assert not signals.is_due(None)
             signal.raise_signal(signal.SIGTERM)
-            assert stop.is_due(None)
-        with stop.on_signals():
-            assert not stop.is_due(None)  # the next command starts anew
+            assert signals.is_due(None)
+        with signals.on_signals():
+            assert not signals.is_due(None)  # the next command starts anew
 
     def test_the_former_handlers_come_back(self):
-        before = [signal.getsignal(number) for number in stop.SIGNALS]
-        with stop.on_signals():
-            assert [signal.getsignal(number) for number in stop.SIGNALS] != before
-        assert [signal.getsignal(number) for number in stop.SIGNALS] == before
+        before = [signal.getsignal(number) for number in signals.SIGNALS]
+        with signals.on_signals():
+            assert [signal.getsignal(number) for number in signals.SIGNALS] != before
+        assert [signal.getsignal(number) for number in signals.SIGNALS] == before
 
     def test_minutes_are_counted_from_the_start_of_the_process(self):
-        assert stop.is_due(1e-9)
-        assert not stop.is_due(1e9)
+        assert signals.is_due(1e-9)
+        assert not signals.is_due(1e9)

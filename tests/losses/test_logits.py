@@ -126,7 +126,7 @@ def test_standardized_skd_is_unchanged_by_a_positive_scale_of_any_sample(mode, s
     # Scaling by s turns the 1e-7 beside the deviation into 1e-7 / s: with a deviation of at least .2, |z| <= 3 and
     # s >= .1, z moves by at most 3 * 1e-6 / .2 = 1.5e-5, times tau 2 and the slope of KL in either z, below 20.
     assert skd(real * scales, synthetic / scales, 2.0, mode).item() == pytest.approx(expected, abs=6e-4)
-    # At the first order the error is proportional to 1e-7, so typical logits stay far below that bound.
+    # At the first order the error is proportional to 1e-7, so typical logits stay far below that fixed_world_size.
     assert skd(real * 2, synthetic * 3, 2.0, mode).item() == pytest.approx(expected, abs=2e-5)
 
 

@@ -9,10 +9,10 @@ from matching import CLASSES, PER_CLASS, SPEC, settings, toy
 
 from gdd.config import Config, to_plain
 from gdd.data.readers import Dataset
-from gdd.device import make_accelerator
-from gdd.run import Run
-from gdd.training import match
-from gdd.training.match import Matcher
+from gdd.runtime.device import make_accelerator
+from gdd.runtime.run import Run
+from gdd.training import matching
+from gdd.training.matching import Matcher
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def open_run(tmp_path: Path) -> Callable[..., Run]:
             tmp_path / folder,
             config.run,
             to_plain(config),
-            match.fingerprint(config, dataset),
+            matching.fingerprint(config, dataset),
             make_accelerator(config.run),
         )
 

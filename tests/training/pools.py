@@ -8,7 +8,7 @@ SHAPE, CLASSES = (1, 16, 16), 4
 MEMBERS = ("mlp-w8", "convnet3-w4-bn")
 
 
-class Lessons:
+class StudentBatches:
     """Real batches that remember which were asked for."""
 
     def __init__(self) -> None:

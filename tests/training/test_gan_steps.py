@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 from gdd.config import ConfigError, GanConfig, RunConfig
 from gdd.data.spec import DatasetSpec
-from gdd.device import make_accelerator
 from gdd.losses.adversarial import r1_penalty
-from gdd.run import Run
-from gdd.training.gan import Gan
+from gdd.runtime.device import make_accelerator
+from gdd.runtime.run import Run
+from gdd.training.gan import GanTrainer
 
 SPEC = DatasetSpec("toy", 1, 16, 16, ("a", "b", "c"), (0.5,), (0.5,), True)
 LOSSES = ("ns", "hinge", "wgan-gp")
@@ -24,13 +24,13 @@ def run(tmp_path: Path) -> Run:
 
 @pytest.fixture
 def make(run):
-    def build(lr: float = LR, seed: int = 0, stage: str = "test", **settings) -> Gan:
-        return Gan(GanConfig(**{"width": 4, "noise_dim": 8, **settings}), SPEC, lr, seed, stage, run)
+    def build(lr: float = LR, seed: int = 0, stage: str = "test", **settings) -> GanTrainer:
+        return GanTrainer(GanConfig(**{"width": 4, "noise_dim": 8, **settings}), SPEC, lr, seed, stage, run)
 
     return build
 
 
-def batch(gan: Gan, step: int = 0) -> tuple[Tensor, Tensor]:
+def batch(gan: GanTrainer, step: int = 0) -> tuple[Tensor, Tensor]:
     draw = torch.Generator().manual_seed(step)
     images = torch.rand(6, *SPEC.shape, generator=draw) * 2 - 1
     return images.to(gan.run.device), (torch.arange(6) % 3).to(gan.run.device)
@@ -48,7 +48,7 @@ def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
     return first.keys() == second.keys() and all(torch.equal(value, second[name]) for name, value in first.items())
 
 
-def fakes(gan: Gan, step: int) -> Tensor:
+def fakes(gan: GanTrainer, step: int) -> Tensor:
     """Return the images that a generator step makes."""
     seen: list[Tensor] = []
 

@@ -8,7 +8,7 @@ from pools import same
 from torch import Tensor, nn
 
 from gdd.config import MatchConfig, PoolConfig
-from gdd.training.match import group_loss, real_gradient
+from gdd.training.matching import group_loss, real_gradient
 from gdd.training.pool import members
 
 KINDS = ("dc", "cos", "mse")

@@ -3,7 +3,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from pools import CLASSES, MEMBERS, SHAPE, Lessons, same, weights_of
+from pools import CLASSES, MEMBERS, SHAPE, StudentBatches, same, weights_of
 
 from gdd.config import PoolConfig
 from gdd.models import registry
@@ -14,7 +14,7 @@ from gdd.training.pool import Pool
 def make(seed: int = 0, batches=None, **settings) -> Pool:
     """Return a pool of members, which learn."""
     values = {"members": MEMBERS, "redraw_every": 3, "steps_before": 2, "steps_between": 1, **settings}
-    return Pool(PoolConfig(**values), "members", 100, SHAPE, CLASSES, seed, batches or Lessons())
+    return Pool(PoolConfig(**values), "members", 100, SHAPE, CLASSES, seed, batches or StudentBatches())
 
 
 def fresh(seed: int, member: int, age: int) -> dict[str, torch.Tensor]:
@@ -134,7 +134,7 @@ class TestDrawnNetwork:
 class TestLearning:
     @pytest.mark.parametrize(("before", "between", "redraw"), [(2, 1, 3), (0, 2, 4), (3, 0, 2), (0, 0, 2)])
     def test_batches_are_used_up_one_after_another(self, before, between, redraw):
-        lessons = Lessons()
+        lessons = StudentBatches()
         counts = {"steps_before": before, "steps_between": between, "redraw_every": redraw}
         pool = make(members=MEMBERS[:1], batches=lessons, **counts)
         used = 0
@@ -145,7 +145,7 @@ class TestLearning:
         assert pool.trained == used
 
     def test_members_share_one_stream_of_batches(self):
-        lessons = Lessons()
+        lessons = StudentBatches()
         pool = make(redraw_every=100, batches=lessons)
         for step in range(10):
             pool.draw(step)

@@ -3,7 +3,7 @@ from typing import get_args
 
 import pytest
 import torch
-from pools import CLASSES, MEMBERS, SHAPE, Lessons, same, weights_of
+from pools import CLASSES, MEMBERS, SHAPE, StudentBatches, same, weights_of
 
 from gdd.config import ConfigError, PoolConfig, PoolKind
 from gdd.models import registry
@@ -215,7 +215,7 @@ class TestUntaught:
 
     @pytest.mark.parametrize("kind", KINDS)
     def test_the_same_pool_teaches_its_networks_when_it_gets_batches(self, kind):
-        lessons = Lessons()
+        lessons = StudentBatches()
         counts = {"steps_before": 2, "steps_between": 1, "redraw_every": 100, "main_probability": 0.5}
         taught, plain = of_kind(kind, batches=lessons, **counts), of_kind(kind, **counts)
         for step in range(6):

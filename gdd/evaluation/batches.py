@@ -1,0 +1,168 @@
+"""A student's batches: the same images every epoch, or as many new ones from a generator."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gdd import rng
+from gdd.data import augment
+from gdd.data.pixels import Normalizer
+from gdd.data.splits import Split
+from gdd.evaluation.protocol import Recipe
+from gdd.sampling import sample
+from gdd.sampling.generator_file import Artifact
+
+# A set whose float copy would take more is normalised batch by batch.
+FLOAT_BYTES = 2**30
+# A stream whose images would take more is generated again for every student.
+STREAM_BYTES = 2**28
+# Images per forward pass of a generator, to fixed_world_size its memory.
+PASS = 1024
+
+
+def random_real(train: Split, num_classes: int, ipc: int, seed: int) -> Split:
+    """Return `ipc` random images of every class, ordered by class; IPC 10 holds the first 10 of IPC 50's."""
+    chosen = []
+    for label in range(num_classes):
+        members = (train.labels == label).nonzero().flatten()
+        order = torch.randperm(len(members), generator=rng.generator(seed, "real-random", label))
+        chosen.append(members[order[:ipc]])
+    return train.take(torch.cat(chosen))
+
+
+def to_std(images: Tensor, normalize: Normalizer) -> Tensor:
+    """Return uint8 or [0, 1]-scale images in classifier space."""
+    if images.dtype == torch.uint8:
+        return normalize.from_u8(images)
+    return normalize.from_unit(images)
+
+
+class Fixed:
+    """The same images in every epoch.
+
+    Args:
+        images: (N, C, H, W) uint8 or float32 in [0, 1]-scale, on the device.
+        labels: (N,) classes, or (N, K) probabilities.
+        normalize: on the same device.
+    """
+
+    seconds_generating = 0.0
+
+    def __init__(self, images: Tensor, labels: Tensor, normalize: Normalizer) -> None:
+        self.normalize, self.count, self.labels = normalize, len(labels), labels
+        small = 4 * images.numel() <= FLOAT_BYTES
+        self.images = to_std(images, normalize) if small else images
+        self.is_std = small
+
+    def take(self, epoch: int, chosen: Tensor | None) -> tuple[Tensor, Tensor]:
+        images, labels = self.images, self.labels
+        if chosen is not None:
+            images, labels = images[chosen], labels[chosen]
+        return images if self.is_std else to_std(images, self.normalize), labels
+
+    def distinct(self, epochs: int) -> int:
+        return self.count
+
+
+class Stream:
+    """Epoch e holds samples e*ipc to (e+1)*ipc - 1 of every class: as many images as the fixed set, all new.
+
+    Args:
+        artifact: the generator.
+        ipc: images per class and epoch.
+        seed: of the samples; epoch 0 is the fixed set of this seed.
+        normalize: on the device to generate on.
+    """
+
+    def __init__(self, artifact: Artifact, ipc: int, seed: int, normalize: Normalizer) -> None:
+        self.artifact, self.ipc, self.seed, self.normalize = artifact, ipc, seed, normalize
+        self.count = ipc * artifact.spec.num_classes
+        self.seconds_generating = 0.0
+        # Students of one seed see one stream: a short one is kept as uint8, and each of them is billed for it.
+        self._room = STREAM_BYTES // (self.count * math.prod(artifact.spec.shape))
+        self._epochs: dict[int, tuple[Tensor, Tensor]] = {}
+        self._images, self._epoch = torch.empty(0), -1
+
+    def take(self, epoch: int, chosen: Tensor | None) -> tuple[Tensor, Tensor]:
+        if epoch not in self._epochs:
+            if len(self._epochs) >= self._room:
+                self._epochs.clear()
+            self._epochs[epoch] = self._generate(epoch)
+        images_u8, labels = self._epochs[epoch]
+        if self._epoch != epoch:
+            self._images, self._epoch = self.normalize.from_u8(images_u8), epoch
+        return (self._images, labels) if chosen is None else (self._images[chosen], labels[chosen])
+
+    def _generate(self, epoch: int) -> tuple[Tensor, Tensor]:
+        began, device = time.perf_counter(), self.normalize.mean.device
+        first, last = epoch * self.ipc, (epoch + 1) * self.ipc
+        stride = max(1, PASS // self.artifact.spec.num_classes)
+        parts = [
+            sample.stream_batch(self.artifact, self.seed, start, min(start + stride, last), device)
+            for start in range(first, last, stride)
+        ]
+        images, labels = torch.cat([images for images, _ in parts]), torch.cat([labels for _, labels in parts])
+        if len(parts) > 1:
+            # Ordered by class like the fixed set, so that both protocols' batches have the same labels.
+            order = labels.argsort(stable=True)
+            images, labels = images[order], labels[order]
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        self.seconds_generating += time.perf_counter() - began
+        return images, labels
+
+    def distinct(self, epochs: int) -> int:
+        return epochs * self.count
+
+
+@dataclass
+class StudentBatches:
+    """Map a step to augmented images in classifier space and labels, (B,) classes or (B, K) probabilities.
+
+    Order and augmentation depend on (seed, who) and the step alone, never on the source, so students of one
+    seed differ in nothing but their images. A set that fits into one batch is never reordered.
+
+    Args:
+        material: where the images come from.
+        recipe: batch size and augmentation.
+        seed: of the order and of the augmentation.
+        who: student or teacher.
+    """
+
+    material: Fixed | Stream
+    recipe: Recipe
+    seed: int
+    who: str
+
+    def __post_init__(self) -> None:
+        self.per_epoch = self.recipe.steps_per_epoch(self.material.count)
+        self.total = self.recipe.epochs * self.per_epoch
+        self._strategy = augment.parse_strategy(self.recipe.augment)
+        self._order: tuple[int, Tensor] | None = None
+
+    def indices(self, step: int) -> Tensor | None:
+        """Return which images of its epoch batch `step` holds; none means all."""
+        if self.per_epoch == 1:
+            return None
+        epoch, position = divmod(step, self.per_epoch)
+        if self._order is None or self._order[0] != epoch:
+            draw = rng.generator(self.seed, f"{self.who}-order", epoch)
+            order = torch.randperm(self.material.count, generator=draw)
+            self._order = epoch, order.to(self.material.normalize.mean.device)
+        return self._order[1][position * self.recipe.batch_size :][: self.recipe.batch_size]
+
+    def __call__(self, step: int) -> tuple[Tensor, Tensor]:
+        images_std, labels = self.material.take(step // self.per_epoch, self.indices(step))
+        if self._strategy:
+            draw = rng.generator(self.seed, f"{self.who}-augment", step)
+            change = augment.draw(self._strategy, len(labels), draw, shared=self.recipe.shared, pick=self.recipe.pick)
+            images_std = augment.apply(change, images_std)
+        return images_std, labels
+
+
+def lr(recipe: Recipe, total: int) -> Callable[[int], float]:
+    return lambda step: recipe.lr_at(step, total)

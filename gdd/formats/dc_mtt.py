@@ -1,0 +1,265 @@
+"""Other projects' sets: the .pt files of DatasetCondensation (`dc`) and of MTT (`mtt`), and of their descendants.
+
+Both hold images in classifier space, (x - mean) / std with their dataset's constants; gdd's sets hold float32 pixels in
+unclipped [0, 1]-scale. Each way is computed in float64 and rounded to float32 once. So, with e = 2**-24:
+
+    .pt -> set -> .pt   |x' - x| <= e * (|u| / std + |x'|), u the pixel between, and for float32 x <= 2e * |u| / std
+    set -> .pt -> set   |u' - u| <= e * (|u - mean| + |u'|), and |u' - u| <= 2e * |u - mean|
+
+Labels and soft logits keep every bit. Soft probabilities p are stored as logarithms: |p' - p| <= e * p * (1 + |log p|),
+and what is below 1.2e-38, the least that float32 holds in full, becomes that.
+"""
+
+import hashlib
+import io
+import math
+import warnings
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from gdd.config import ConfigError
+from gdd.data.pixels import Normalizer, u8_to_unit
+from gdd.data.spec import DatasetSpec
+from gdd.runtime.checkpoint import write_atomically
+from gdd.runtime.pickle_scan import Unwanted, check_legacy, check_zip
+from gdd.sampling.set_file import SyntheticSet
+
+
+class NumpyValue:
+    """Stands for every numpy value of a file, such as the accuracies beside DC's images, and keeps nothing of it.
+
+    numpy's own functions would obey a hostile file: a dtype's pickled state may declare raw bytes to be pointers.
+    """
+
+    def __init__(self, *_: object) -> None: ...
+    def __setstate__(self, _: object) -> None: ...
+
+
+# numpy 2 renamed numpy.core.
+_STAND_INS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
+    (NumpyValue, f"numpy.{name}")
+    for name in (
+        *("ndarray", "dtype", "core.multiarray._reconstruct", "core.multiarray.scalar"),
+        *("_core.multiarray._reconstruct", "_core.multiarray.scalar"),
+    )
+]
+
+
+class _Loaded(NamedTuple):
+    content: Any
+    sha256: str
+
+
+def _load(path: Path) -> _Loaded:
+    """Return what torch.save wrote; ConfigError if it is missing, damaged, or needs more than tensors and numbers."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror}), expected a .pt file") from error
+    try:
+        if data.startswith(b"PK\3\4"):  # as torch tells them apart
+            with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                check_zip(archive, len(data))
+        else:
+            check_legacy(io.BytesIO(data))
+        # The sentence below says what torch's warnings about odd files say.
+        with torch.serialization.safe_globals(_STAND_INS), warnings.catch_warnings(action="ignore"):
+            content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Unwanted as error:
+        if error.name.startswith("torch."):
+            raise ConfigError(f"{path} holds {error.name}, expected a dense tensor, numbers and lists") from error
+        raise ConfigError(f"{path} would run code of its own choice ({error.name}) when read; refused") from error
+    except Exception as error:  # torch raises many kinds for a damaged file
+        raise ConfigError(f"{path} is damaged or was not written by torch.save") from error
+    return _Loaded(content, hashlib.sha256(data).hexdigest()[:16])
+
+
+def _described(value: object) -> str:
+    if isinstance(value, Tensor):
+        return f"{value.dtype} {tuple(value.shape)}"
+    if isinstance(value, dict):
+        keys = [key[:40] for key in value if isinstance(key, str)][:8]  # other keys may print as gigabytes
+        return f"a dict of {', '.join(keys) or 'nothing'}"
+    return f"a {type(value).__name__} of {len(value)}" if isinstance(value, list | tuple) else type(value).__name__
+
+
+def _tensor(value: object, what: str) -> Tensor:
+    if not isinstance(value, Tensor) or value.layout != torch.strided or value.device.type != "cpu":
+        raise ConfigError(f"{what} are {_described(value)}, expected a dense tensor")
+    if value.nbytes > value.untyped_storage().nbytes():  # a copy of it would fill the memory
+        raise ConfigError(f"{what} are {_described(value)}, more numbers than the file holds")
+    return value.detach()
+
+
+def _soft_logits(soft: Tensor, what: str) -> tuple[Tensor, str]:
+    """Return float32 logits (N, K), and whether "probabilities" or "logits" were given."""
+    values = soft.double()
+    if not bool(values.isfinite().all()):
+        raise ConfigError(f"{what} hold NaN or infinite values, expected finite ones")
+    # A type's rounding alone moves the sum of a row by up to its eps / 2, which float16 needs.
+    tolerance = max(1e-4, torch.finfo(soft.dtype).eps)
+    if bool((values >= 0).all()) and bool(((values.sum(1) - 1).abs() <= tolerance).all()):
+        # The logarithm of 0 would turn losses into NaN.
+        return values.clamp_min(torch.finfo(torch.float32).tiny).log().float(), "probabilities"
+    return values.float(), "logits"
+
+
+def _assemble(
+    path: Path, images: object, labels: Tensor, soft: Tensor | None, spec: DatasetSpec, provenance: dict[str, Any]
+) -> SyntheticSet:
+    """Check images in classifier space against (N,) labels, order both by class, and make a set of them."""
+    images_std = _tensor(images, f"the images of {path}")
+    if not images_std.is_floating_point() or images_std.ndim != 4 or tuple(images_std.shape[1:]) != spec.shape:
+        raise ConfigError(
+            f"the images of {path} are {_described(images_std)}, expected normalised float (N, C, H, W) "
+            f"with (C, H, W) = {spec.shape} of {spec.name}"
+        )
+    if len(labels) != len(images_std) or len(labels) == 0:
+        raise ConfigError(f"{path} has {len(images_std)} images for {len(labels)} labels, expected one for each")
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= spec.num_classes:
+        raise ConfigError(f"the labels of {path} go from {low} to {high}, expected 0 to {spec.num_classes - 1}")
+    if not bool(images_std.double().isfinite().all()):
+        raise ConfigError(f"the images of {path} hold NaN or infinite values, expected finite ones")
+    counts = labels.bincount(minlength=spec.num_classes)
+    least, most = int(counts.argmin()), int(counts.argmax())
+    ipc = int(counts[least])
+    if counts[most] != ipc:
+        raise ConfigError(
+            f"{path} has {ipc} images of class {spec.class_names[least]!r} but {counts[most]} of "
+            f"{spec.class_names[most]!r}, expected the same number of each of the {spec.num_classes} of {spec.name}"
+        )
+    order = labels.argsort(stable=True)
+    images_unit = Normalizer(spec.mean, spec.std).to_unit(images_std[order])
+    try:
+        return SyntheticSet(
+            images_unit, labels[order], spec, ipc, provenance, soft_labels=None if soft is None else soft[order]
+        )
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def _hard_labels(labels: Tensor, what: str, expected: str) -> Tensor:
+    if labels.ndim != 1 or labels.dtype not in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64):
+        raise ConfigError(f"{what} are {_described(labels)}, expected {expected}")
+    return labels.long()
+
+
+def read_dc(path: Path, spec: DatasetSpec, index: int = -1, *, method: str | None = None) -> SyntheticSet:
+    """Read one set of a file that DC, DSA, DM or a descendant saved: {"data": [[images, labels], ...], ...}.
+
+    Args:
+        path: the .pt file.
+        spec: the dataset that the set stands for, whose mean and std its images were normalised with.
+        index: which pair of the list; a negative one counts from the end.
+        method: name of the method that made the set, for the provenance.
+
+    Raises:
+        ConfigError: the file is missing, damaged, of another structure, does not fit `spec`, or would run code.
+    """
+    content, sha256 = _load(path)
+    pairs = content.get("data") if isinstance(content, dict) else None
+    if not isinstance(pairs, list) or not pairs:
+        found = _described(content if pairs is None else pairs)
+        raise ConfigError(f"{path} holds {found}, expected a dict whose 'data' lists pairs of images and labels")
+    if not -len(pairs) <= index < len(pairs):
+        n = len(pairs)
+        raise ConfigError(f"index is {index}, but {path} holds {n} sets, expected {-n} to {n - 1}")
+    pair = pairs[index]
+    if not isinstance(pair, list | tuple) or len(pair) != 2:
+        raise ConfigError(f"pair {index} of {path} is {_described(pair)}, expected images and labels")
+    what = f"the labels of {path}"
+    labels = _hard_labels(_tensor(pair[1], what), what, "integers (N,)")
+    provenance: dict[str, Any] = {"method": method, "imported": path.name, "sha256": sha256, "format": "dc"}
+    provenance["index"] = index % len(pairs)
+    return _assemble(path, pair[0], labels, None, spec, provenance)
+
+
+def read_mtt(
+    images_path: Path,
+    labels_path: Path,
+    spec: DatasetSpec,
+    lr_path: Path | None = None,
+    *,
+    method: str | None = None,
+) -> SyntheticSet:
+    """Read a set that MTT or a descendant saved: a tensor of images, one of labels, and maybe a learning rate.
+
+    Args:
+        images_path: .pt file of normalised images (N, C, H, W).
+        labels_path: .pt file of integers (N,), or of soft labels (N, K), logits or probabilities.
+        spec: the dataset that the set stands for, whose mean and std its images were normalised with.
+        lr_path: .pt file of the learning rate that was learned with the images, for the provenance.
+        method: name of the method that made the set, for the provenance.
+
+    Raises:
+        ConfigError: a file is missing, damaged, of another structure, does not fit `spec`, or would run code.
+    """
+    images, sha256 = _load(images_path)
+    provenance: dict[str, Any] = {"method": method, "imported": images_path.name, "sha256": sha256, "format": "mtt"}
+    what = f"the labels of {labels_path}"
+    expected = f"integers (N,) or soft float labels (N, {spec.num_classes})"
+    labels, soft = _tensor(_load(labels_path).content, what), None
+    if labels.is_floating_point():
+        if labels.ndim != 2 or labels.shape[1] != spec.num_classes:
+            raise ConfigError(f"{what} are {_described(labels)}, expected {expected} for {spec.name}")
+        soft, provenance["soft_labels"] = _soft_logits(labels, what)
+        labels = soft.argmax(1)
+    else:
+        labels = _hard_labels(labels, what, expected)
+    if lr_path is not None:
+        provenance["learned_lr"] = _learning_rate(lr_path)
+    return _assemble(images_path, images, labels, soft, spec, provenance)
+
+
+def _learning_rate(path: Path) -> float:
+    value = _load(path).content
+    if isinstance(value, Tensor) and _tensor(value, f"the contents of {path}").numel() == 1:
+        value = value.item()
+    if not isinstance(value, float) or not math.isfinite(value):
+        raise ConfigError(f"{path} holds {_described(value)}, expected one finite number, the learning rate")
+    return value
+
+
+def _images_std(synthetic: SyntheticSet) -> Tensor:
+    images = synthetic.images
+    images_unit = u8_to_unit(images) if images.dtype == torch.uint8 else images
+    return Normalizer(synthetic.spec.mean, synthetic.spec.std).from_unit_rounded_once(images_unit)
+
+
+def _save(path: Path, content: object) -> None:
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:  # given a path, torch.save would write its name into the file
+            torch.save(content, file)
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, write)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written ({error.strerror})") from error
+
+
+def write_dc(synthetic: SyntheticSet, path: Path) -> None:
+    """Write images and hard labels, in the set's order, as DC does; ConfigError if `path` cannot be written to."""
+    _save(path, {"data": [[_images_std(synthetic), synthetic.labels]], "accs_all_exps": {}})
+
+
+def write_mtt(synthetic: SyntheticSet, images_path: Path, labels_path: Path) -> None:
+    """Write images and labels, in the set's order, as MTT does; ConfigError if a path cannot be written to.
+
+    Labels are the soft ones if the set has them: probabilities if it was imported with such, else logits.
+    """
+    if images_path.resolve() == labels_path.resolve():
+        raise ConfigError(f"images and labels would both be {images_path}, expected two files")
+    labels = synthetic.labels
+    if synthetic.soft_labels is not None:
+        labels = synthetic.soft_labels.float()
+        if synthetic.provenance.get("soft_labels") == "probabilities":
+            labels = labels.double().exp().float()
+    _save(images_path, _images_std(synthetic))
+    _save(labels_path, labels)

@@ -1,0 +1,87 @@
+"""Other programs' formats: image folders, npz arrays, and one picture of a set."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.utils import make_grid
+
+from gdd.config import ConfigError
+from gdd.data.pixels import unit_to_u8
+from gdd.runtime.checkpoint import write_atomically
+from gdd.sampling.set_file import SyntheticSet
+
+
+def images_u8(synthetic: SyntheticSet) -> Tensor:
+    """Return the set's images as uint8; optimised pixels outside [0, 1] are clipped for showing."""
+    return synthetic.images if synthetic.images.dtype == torch.uint8 else unit_to_u8(synthetic.images)
+
+
+def _to_array(image_u8: Tensor) -> np.ndarray:
+    array = image_u8.permute(1, 2, 0).numpy()
+    return array[..., 0] if array.shape[2] == 1 else array
+
+
+def folder_names(class_names: tuple[str, ...]) -> list[str]:
+    """Return a folder name per class that leads nowhere else and sorts, as readers do, in the order of the labels."""
+    names = [re.sub(r"[/\\\0]", "_", name).lstrip(".") or "_" for name in class_names]
+    if names != sorted(set(names)):
+        digits = len(str(len(names) - 1))
+        names = [f"{index:0{digits}d}_{name}" for index, name in enumerate(names)]
+    return names
+
+
+def export_folder(synthetic: SyntheticSet, folder: Path) -> None:
+    """Write `folder/train/<class>/<number>.png`, which gdd and torchvision's ImageFolder read."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"{folder} is not an empty folder; name a new one")
+    names = folder_names(synthetic.spec.class_names)
+    counts = [0] * len(names)
+    try:
+        for name in names:
+            (folder / "train" / name).mkdir(parents=True)
+        for image, label in zip(images_u8(synthetic), synthetic.labels.tolist(), strict=True):
+            file = folder / "train" / names[label] / f"{counts[label]:06d}.png"
+            Image.fromarray(_to_array(image)).save(file)
+            counts[label] += 1
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be written ({error.strerror})") from error
+
+
+def export_npz(synthetic: SyntheticSet, path: Path) -> None:
+    """Write x_train (N, H, W, C) uint8, y_train (N,) and class_names."""
+    arrays: dict[str, Any] = {
+        "x_train": images_u8(synthetic).permute(0, 2, 3, 1).numpy(),
+        "y_train": synthetic.labels.numpy(),
+        "class_names": np.array(synthetic.spec.class_names),
+    }
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, write)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written ({error.strerror})") from error
+
+
+def preview(synthetic: SyntheticSet, path: Path, per_class: int = 10, scale: int = 2) -> None:
+    """Write a PNG with a row per class of its first `per_class` images, each pixel `scale` wide."""
+    images = images_u8(synthetic)
+    rows = [images[synthetic.labels == label][:per_class] for label in range(synthetic.spec.num_classes)]
+    width = max(len(row) for row in rows)
+    blank = torch.full_like(images[:1], 255)
+    cells = torch.cat([torch.cat([row, *[blank] * (width - len(row))]) for row in rows])
+    grid = make_grid(cells, nrow=width, padding=1, pad_value=255)
+    grid = grid.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(grid.permute(1, 2, 0).numpy()).save(path, format="PNG")
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written ({error.strerror})") from error

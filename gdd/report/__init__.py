@@ -1,0 +1,1 @@
+"""Numbers for readers: statistics over seeds, tables, plots, comparisons."""

@@ -1,0 +1,1 @@
+"""A run and its machine: folder, loop, checkpoints, signals, device, environment."""

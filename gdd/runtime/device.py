@@ -1,0 +1,101 @@
+"""The only place that builds an Accelerator, and what a process is told of threads, memory and precision."""
+
+import contextlib
+import ctypes
+import os
+import platform
+import warnings
+from datetime import timedelta
+from functools import cache
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, parse_flag_from_env
+
+from gdd.config import ConfigError, RunConfig
+from gdd.runtime.signals import is_launched
+
+# A process that has finished its students waits for the one with the longest.
+PATIENCE = timedelta(days=1)
+_HOW = "on CPUs use ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes N"
+
+
+def make_accelerator(settings: RunConfig) -> Accelerator:
+    """Build the process's Accelerator, refusing a launch that started fewer processes than were asked for.
+
+    Args:
+        settings: threads, precision, tf32 and deterministic. Threads that are not given are this machine's cores
+            shared among its processes, for `accelerate launch` would leave each with one.
+    """
+    # For several processes the launcher names a port, even when it starts only one of them.
+    several = is_launched() and "MASTER_PORT" in os.environ
+    _set_arithmetic(settings)
+    # Buffers need no broadcast: the generator's batch norms are those of all processes together.
+    # (torch 2.15 would like the argument to have another name, which accelerate does not know.)
+    warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+    # precision is passed whatever the user's accelerate config says, which would change results without showing.
+    accelerator = Accelerator(
+        mixed_precision="bf16" if settings.precision == "auto" and has_bfloat16() else "no",
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(broadcast_buffers=False),
+            InitProcessGroupKwargs(timeout=PATIENCE),
+        ],
+    )
+    asked = int(os.environ.get("WORLD_SIZE", "1"))
+    if accelerator.num_processes != asked:
+        raise ConfigError(f"WORLD_SIZE is {asked} but {accelerator.num_processes} process started; {_HOW}")
+    if several and accelerator.num_processes == 1:
+        # What `accelerate launch --cpu --num_processes 2` does without a word.
+        raise ConfigError(f"accelerate was asked for several processes but started one; {_HOW}, or unset MASTER_PORT")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    torch.set_num_threads(settings.threads or max(1, cores // local))
+    if accelerator.device.type == "cpu":
+        _keep_freed_memory()
+    return accelerator
+
+
+def has_bfloat16() -> bool:
+    """Tell whether there is a GPU that computes in bfloat16; CPUs mostly emulate it, hundreds of times slower."""
+    on_gpu = torch.cuda.is_available() and not parse_flag_from_env("ACCELERATE_USE_CPU")
+    return on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def _set_arithmetic(settings: RunConfig) -> None:
+    products = "tf32" if settings.tf32 else "ieee"
+    torch.backends.cuda.matmul.fp32_precision = products
+    torch.backends.cudnn.conv.fp32_precision = products  # type: ignore[attr-defined]
+    # cuBLAS reads it when the first GPU is touched.
+    if settings.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    if settings.deterministic != torch.are_deterministic_algorithms_enabled():  # the call takes seconds of imports
+        torch.use_deterministic_algorithms(settings.deterministic)
+    # Filling new memory finds bugs and costs time.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+def _keep_freed_memory() -> None:
+    """Tell glibc to reuse large freed blocks: fresh pages for activations slow training on CPUs 1.5 times or more."""
+    m_trim_threshold, m_mmap_max = -1, -4  # malloc.h
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        library = ctypes.CDLL(None)
+        library.mallopt(m_mmap_max, 0)
+        library.mallopt(m_trim_threshold, 2**31 - 1)
+
+
+def device_name(device: torch.device) -> str:
+    """Return the device's name with what decides its last bits: TF32 on a GPU, threads on a CPU."""
+    if device.type == "cuda":
+        tf32 = torch.backends.cuda.matmul.fp32_precision == "tf32"
+        return torch.cuda.get_device_name(device) + (", TF32" if tf32 else "")
+    threads = torch.get_num_threads()
+    return f"{device.type} ({_processor()}, {threads} thread{'s' * (threads > 1)})"
+
+
+@cache
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.machine()

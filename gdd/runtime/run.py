@@ -1,0 +1,309 @@
+"""One stage's run: its folder, trackers, cadence, and the loop that resumes and stops."""
+
+import contextlib
+import fcntl
+import json
+import logging
+import math
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from gdd.config import ConfigError, RunConfig
+from gdd.runtime import checkpoint, signals
+from gdd.runtime.checkpoint import Stateful
+
+logger = logging.getLogger(__name__)
+
+
+class Diverged(ConfigError):
+    """A loss became infinite or not a number."""
+
+
+class Run:
+    """Open the folder of one stage, refusing another configuration's, and drive its loop.
+
+    A context manager: until it is closed, no other process can open the folder.
+
+    Args:
+        folder: `<run.root>/<name>/<stage>`.
+        settings: cadence, limits, whether to overwrite.
+        config: the resolved configuration as JSON values, written to `config.json`.
+        fingerprint: hash of everything that decides the result; a folder of another one is refused.
+        accelerator: shared by all stages of a process.
+    """
+
+    def __init__(
+        self, folder: Path, settings: RunConfig, config: dict[str, Any], fingerprint: str, accelerator: Accelerator
+    ) -> None:
+        self.folder, self.settings, self.fingerprint = folder, settings, fingerprint
+        self.accelerator = accelerator
+        device = self.accelerator.device
+        # Two processes on CPUs are told "cpu:0", which torch.load does not know.
+        self.device = torch.device("cpu") if device.type == "cpu" else device
+        self.rank, self.world_size = self.accelerator.process_index, self.accelerator.num_processes
+        self.is_main = self.accelerator.is_main_process
+        self.fixed_world_size = True
+        self.started, self.earlier_seconds = time.monotonic(), 0.0
+        if self.is_main:
+            self._claim(config)
+        self.accelerator.wait_for_everyone()
+        if self.all_reduce_mean([float((folder / "config.json").exists())])[0] < 1:
+            raise ConfigError(f"{folder} is not seen by all processes; set run.root to a folder of all machines")
+
+    def __enter__(self) -> "Run":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.is_main:
+            self._lock.close()
+
+    def _claim(self, config: dict[str, Any]) -> None:
+        mark = self.folder / "config.json"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._take_lock()
+            if mark.exists():
+                found = self._found(mark)
+                if found != self.fingerprint and not self.settings.overwrite:
+                    raise ConfigError(
+                        f"{self.folder} holds a run of another configuration ({found}, this one is "
+                        f"{self.fingerprint}); choose another --name or add --run.overwrite true"
+                    )
+                if found != self.fingerprint:
+                    self._empty()
+            elif any(path.suffix in (".pt", ".safetensors") for path in self.folder.iterdir()):
+                raise ConfigError(
+                    f"{self.folder} holds results but no config.json that says of what; choose another --name"
+                )
+            checkpoint.remove_unfinished(self.folder)
+            checkpoint.write_json(mark, {"fingerprint": self.fingerprint, "config": config})
+        except OSError as error:
+            raise ConfigError(f"{self.folder} cannot be written to ({error.strerror}); set run.root") from error
+
+    def _take_lock(self) -> None:
+        """Two processes that write to one folder would undo each other's work."""
+        self._lock = (self.folder / ".lock").open("w")
+        try:
+            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            raise ConfigError(
+                f"{self.folder} is in use by another process; wait for it or choose another --name"
+            ) from None
+        except OSError as error:
+            logger.warning("%s cannot be locked (%s); let no other process write to it", self.folder, error.strerror)
+
+    def _empty(self) -> None:
+        """Remove all but the mark of the old configuration: cut short, the rest must not be taken for the new one's."""
+        for path in self.folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name not in (".lock", "config.json"):
+                path.unlink()
+
+    def _found(self, mark: Path) -> str | None:
+        try:
+            return str(checkpoint.read_json(mark)["fingerprint"])
+        except (ConfigError, KeyError, TypeError) as error:
+            if self.settings.overwrite:
+                return None
+            raise ConfigError(f"{mark} is damaged; add --run.overwrite true or choose another --name") from error
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock seconds of this stage over all its sessions, as far as they reached a checkpoint."""
+        return round(self.earlier_seconds + time.monotonic() - self.started, 1)
+
+    def state_dict(self) -> dict[str, Any]:
+        precision = self.accelerator.mixed_precision
+        return {"seconds": self.seconds, "processes": self.world_size, "mixed_precision": precision}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.earlier_seconds, self.started = state["seconds"], time.monotonic()
+        own = self.state_dict()
+        for key in ("processes", "mixed_precision") if self.fixed_world_size else ():
+            if state[key] != own[key]:
+                raise ConfigError(f"{key} was {state[key]} and is now {own[key]}; go on as it began")
+
+    def stop_is_due(self) -> bool:
+        """Tell whether any process got a signal or ran out of run.max_minutes; all must ask alike."""
+        due = signals.is_due(self.settings.max_minutes)
+        # Processes must agree, or some would stop in a step the others wait in.
+        return self.all_reduce_mean([float(due)])[0] > 0
+
+    def all_reduce_mean(self, values: Sequence[float]) -> list[float]:
+        """Return the means over all processes, which all must ask for."""
+        if self.world_size == 1:
+            return list(values)
+        own = torch.tensor(values, dtype=torch.float64, device=self.device)
+        return self.accelerator.reduce(own, "mean").tolist()
+
+    def loop(
+        self,
+        states: Mapping[str, Stateful],
+        total: int,
+        images_per_step: int,
+        title: str,
+        fixed_world_size: bool = True,
+    ) -> Iterator["Step"]:
+        """Yield the steps still to do, resuming from the newest whole checkpoint and writing new ones on the way.
+
+        Args:
+            states: all that a checkpoint holds.
+            total: steps of the stage.
+            images_per_step: for the speed that is shown.
+            title: of the progress bar.
+            fixed_world_size: whether another number of processes or another precision would give another result, so that
+                neither may change on the way.
+
+        Raises:
+            Stopped: after the step at which a signal came or run.max_minutes had passed.
+            Diverged: a recorded loss was not finite when it was logged or about to be saved.
+        """
+        states, self.fixed_world_size = {**states, "clock": self}, fixed_world_size
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(signals.at_the_end_of_a_step())
+            start = self._resume(states)
+            if self.is_main and 0 < start < total:
+                logger.info("%s: going on after step %d of %d", title, start, total)
+            meter = stack.enter_context(MetricLogger(self, start, total, images_per_step, title))
+            for index in range(start, total):
+                step = Step(index, total, self.settings)
+                yield step
+                meter.count(step)
+                due = self.stop_is_due()
+                if due or step.done % self.settings.save_every == 0 or step.done == total:
+                    meter.require_finite(step)
+                    self._require_finite_weights(states, step, title)
+                    if self.is_main:
+                        checkpoint.save(self.folder, step.done, states, self.settings.keep)
+                    self.accelerator.wait_for_everyone()
+                if due and step.done < total:
+                    raise signals.Stopped(
+                        f"{title}: stopped after step {step.done} of {total}; the same command goes on"
+                    )
+
+    def _resume(self, states: Mapping[str, Stateful]) -> int:
+        """Load the newest whole checkpoint, set damaged newer ones aside, and return its step, or 0 without any."""
+        paths = [checkpoint.path_of(self.folder, step) for step in reversed(checkpoint.steps(self.folder))]
+        for count, path in enumerate(paths):
+            try:
+                start = checkpoint.load(path, states)
+            except checkpoint.Damaged as error:
+                if path == paths[-1]:
+                    raise ConfigError(
+                        f"{error}; there is no earlier one, remove {self.folder} to start anew"
+                    ) from error
+                logger.warning("%s; going on from the one before", error)
+                continue
+            self._require_agreement(start)  # all have read before any is renamed
+            if self.is_main:
+                for damaged in paths[:count]:
+                    damaged.replace(damaged.with_name(f"{damaged.name}.damaged"))
+            return start
+        return 0
+
+    def _require_agreement(self, start: int) -> None:
+        """Stop all processes if one has read another checkpoint, perhaps for an error of its own machine."""
+        (mean,) = self.all_reduce_mean([float(start)])
+        (apart,) = self.all_reduce_mean([abs(start - mean)])
+        if apart > 0:
+            raise ConfigError(f"the processes read different checkpoints of {self.folder}; give the command again")
+
+    def _require_finite_weights(self, states: Mapping[str, Stateful], step: "Step", title: str) -> None:
+        """Losses are taken before the update, so they cannot vouch for the weights that it left."""
+        for name, state in states.items():
+            if isinstance(state, torch.nn.Module) and not all(bool(p.isfinite().all()) for p in state.parameters()):
+                raise Diverged(f"{title}: the weights of {name} are not finite after step {step.done}")
+
+
+class Step:
+    """One step of a loop: its number, what is due, and the scalars that it recorded."""
+
+    def __init__(self, index: int, total: int, settings: RunConfig) -> None:
+        self.index, self.done = index, index + 1
+        last = self.done == total
+        self.log_due = last or self.done % settings.log_every == 0
+        self.grid_due = last or self.done % settings.grid_every == 0
+        self.scalars: dict[str, Tensor | float] = {}
+        self.images: Tensor | None = None
+
+    def record(self, scalars: Mapping[str, Tensor | float]) -> None:
+        """Keep scalars; tensors are read, and checked to be finite, only when a line is due."""
+        self.scalars.update(scalars)
+
+
+class MetricLogger:
+    """Progress bar and metrics of a loop, on the main process only."""
+
+    def __init__(self, run: Run, start: int, total: int, images_per_step: int, title: str) -> None:
+        self.run, self.images_per_step, self.title = run, images_per_step, title
+        self.start, self.begun = start, time.monotonic()
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self.progress = Progress(*columns, TextColumn("{task.fields[speed]}"), disable=not run.is_main)
+        self.task = self.progress.add_task(title, total=total, completed=start, speed="")
+        self.writer: Any = None
+
+    def __enter__(self) -> "MetricLogger":
+        if self.run.is_main:
+            from torch.utils.tensorboard import SummaryWriter  # takes seconds to import
+
+            self.writer = SummaryWriter(self.run.folder / "tensorboard", purge_step=self.start + 1)
+            drop_lines_after(self.run.folder / "metrics.jsonl", self.start)
+            self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+        if self.writer is not None:
+            self.writer.close()
+
+    def require_finite(self, step: Step) -> dict[str, float]:
+        """Return the scalars' means over all processes, which all must ask for; Diverged if one is not finite."""
+        means = self.run.all_reduce_mean([float(value) for value in step.scalars.values()])
+        values = dict(zip(step.scalars, means, strict=True))
+        bad = {name: value for name, value in values.items() if not math.isfinite(value)}
+        if bad:
+            good = checkpoint.steps(self.run.folder)
+            last = str(checkpoint.path_of(self.run.folder, good[-1])) if good else "none was written yet"
+            raise Diverged(f"{self.title}: {bad} at step {step.done}; last good checkpoint: {last}")
+        return values
+
+    def count(self, step: Step) -> None:
+        speed = (step.done - self.start) * self.images_per_step / (time.monotonic() - self.begun)
+        self.progress.update(self.task, completed=step.done, speed=f"{speed:.0f} images/s")
+        if step.log_due:
+            values = self.require_finite(step)
+            if self.run.is_main:
+                line = {"step": step.done, "images_per_second": round(speed, 1), **values}
+                with (self.run.folder / "metrics.jsonl").open("a") as file:
+                    file.write(json.dumps(line) + "\n")
+                    file.flush()
+                    os.fsync(file.fileno())  # or a power cut could leave a checkpoint without the lines before it
+                for name, value in values.items():
+                    self.writer.add_scalar(name, value, step.done)
+                self.writer.add_scalar("images_per_second", speed, step.done)
+        if step.images is not None and self.run.is_main:
+            self.writer.add_image("samples", step.images, step.done)
+
+
+def drop_lines_after(path: Path, step: int) -> None:
+    """Remove the metrics of steps that a killed run did after its last checkpoint; they are done again."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+        except ValueError:  # a line cut by a kill
+            continue
+    checkpoint.write_atomically(path, lambda temporary: temporary.write_text("".join(f"{x}\n" for x in kept)))

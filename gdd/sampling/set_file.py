@@ -1,0 +1,125 @@
+"""The stored set: images and labels in one .safetensors file that describes itself."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gdd import __version__
+from gdd.config import ConfigError
+from gdd.config.checks import fits, require
+from gdd.data.spec import DatasetSpec
+from gdd.runtime import checkpoint
+from gdd.sampling.generator_file import described_by, stored_provenance, tensor_hash
+
+FILE = "set.safetensors"
+
+
+@dataclass(frozen=True)
+class SyntheticSet:
+    """A fixed training set, whoever made it.
+
+    Args:
+        images: (N, C, H, W), uint8, or float32 in unclipped [0, 1]-scale for sets whose pixels were optimised.
+        labels: (N,) int64.
+        spec: the dataset that it stands for; class names in index order.
+        ipc: images per class.
+        provenance: JSON: method, stage, seeds, generator hash, seconds, ...
+        soft_labels: (N, K) floating-point logits, if any.
+    """
+
+    images: Tensor
+    labels: Tensor
+    spec: DatasetSpec
+    ipc: int
+    provenance: dict[str, Any] = field(default_factory=dict)
+    soft_labels: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.images.dtype not in (torch.uint8, torch.float32):
+            raise ConfigError(f"the set's images are {self.images.dtype}, expected uint8 or float32 in [0, 1]-scale")
+        if self.images.ndim != 4 or tuple(self.images.shape[1:]) != self.spec.shape:
+            raise ConfigError(f"the set's images are {tuple(self.images.shape)}, expected (N, *{self.spec.shape})")
+        if not bool(self.images.isfinite().all()):
+            raise ConfigError("the set's images hold values that are infinite or not a number")
+        if self.labels.ndim != 1 or self.labels.dtype != torch.int64:
+            raise ConfigError(
+                f"the set's labels are {self.labels.dtype} {tuple(self.labels.shape)}, expected int64 (N,)"
+            )
+        if len(self.labels) != len(self.images) or len(self.labels) == 0:
+            raise ConfigError(f"the set has {len(self.labels)} labels for {len(self.images)} images")
+        if int(self.labels.min()) < 0 or int(self.labels.max()) >= self.spec.num_classes:
+            raise ConfigError(f"the set's labels leave 0..{self.spec.num_classes - 1}")
+        soft, expected = self.soft_labels, (len(self.labels), self.spec.num_classes)
+        if soft is not None and (soft.shape != expected or not soft.is_floating_point() or not soft.isfinite().all()):
+            raise ConfigError(f"the set's soft labels are {soft.dtype} {tuple(soft.shape)}, expected finite {expected}")
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        found = {"images": self.images, "labels": self.labels}
+        return found if self.soft_labels is None else {**found, "soft_labels": self.soft_labels}
+
+    @cached_property
+    def hash(self) -> str:
+        return tensor_hash(self.tensors)
+
+    @property
+    def bytes(self) -> int:
+        """Size of images and labels; a label is counted as one byte up to 256 classes, else two."""
+        per_label = 1 if self.spec.num_classes <= 256 else 2
+        soft = 0 if self.soft_labels is None else self.soft_labels.nbytes
+        return self.images.nbytes + per_label * len(self.labels) + soft
+
+
+def check_matches(found: DatasetSpec, expected: DatasetSpec, what: object) -> None:
+    """Refuse a set or a generator made for other classes or another image shape."""
+    if found.class_names != expected.class_names:
+        raise ConfigError(
+            f"{what} has the classes {_short(found.class_names)}, expected those of {expected.name}, "
+            f"{_short(expected.class_names)}, in this order"
+        )
+    if found.shape != expected.shape:
+        raise ConfigError(f"{what} has images of shape {found.shape}, expected {expected.shape} of {expected.name}")
+
+
+def _short(names: tuple[str, ...]) -> str:
+    return ", ".join(names) if len(names) <= 12 else ", ".join(names[:12]) + f", ... ({len(names)})"
+
+
+def save(path: Path, synthetic: SyntheticSet) -> None:
+    """Write a set as .safetensors; ConfigError if the folder cannot be written to."""
+    metadata = {
+        "kind": "set",
+        "version": __version__,
+        "spec": synthetic.spec.to_dict(),
+        "ipc": synthetic.ipc,
+        "provenance": synthetic.provenance,
+        "hash": synthetic.hash,
+    }
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        checkpoint.save_tensors(path, synthetic.tensors, metadata)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written ({error.strerror})") from error
+
+
+def load(path: Path) -> SyntheticSet:
+    """Read a set; ConfigError if it is missing, damaged, no set, unbalanced, or contradicts its own header."""
+    tensors, metadata = checkpoint.load_tensors(path)
+    if metadata.get("kind") != "set":
+        raise ConfigError(f"{path} holds a {metadata.get('kind')}, expected a set")
+    with described_by(path):
+        spec, ipc = DatasetSpec.from_dict(metadata["spec"]), metadata["ipc"]
+        require(fits(ipc, int) and ipc >= 1, "ipc", ipc, "a whole number of at least 1")
+        images, labels, soft = tensors["images"], tensors["labels"], tensors.get("soft_labels")
+        synthetic = SyntheticSet(images, labels, spec, ipc, stored_provenance(metadata), soft)
+    if synthetic.hash != metadata.get("hash"):
+        raise ConfigError(f"{path}: the content does not match the hash in its header; the file was changed")
+    counts = synthetic.labels.bincount(minlength=spec.num_classes).tolist()
+    for name, count in zip(spec.class_names, counts, strict=True):
+        if count != ipc:
+            raise ConfigError(f"{path} says {ipc} images per class but holds {count} of class {name!r}")
+    return synthetic

@@ -1,0 +1,215 @@
+"""Other projects' .pt files: what comes in is what they hold, to the stated rounding."""
+
+import numpy as np
+import pytest
+import torch
+from foreign_files import COLOUR, GREY, LABELS, dc_file, mtt_files, normalised, refusal, saved
+
+from gdd import rng
+from gdd.data.spec import DatasetSpec
+from gdd.formats import dc_mtt
+from gdd.sampling import set_file
+
+E = 2.0**-24  # float32's largest relative rounding error
+SLACK = 1 + 1e-6  # terms of second order, and float64's own rounding
+
+
+def constants(spec):
+    """Return mean and std as float64 tensors of the float32 values that classifiers are fed with."""
+    return (torch.tensor(values).double().view(1, -1, 1, 1) for values in (spec.mean, spec.std))
+
+
+@pytest.mark.parametrize("spec", [GREY, COLOUR], ids=["grey", "colour"])
+def test_pixels_are_the_normalised_ones_undone(spec, tmp_path):
+    images = normalised(spec)
+    synthetic = dc_mtt.read_dc(dc_file(tmp_path / "x.pt", images), spec)
+    mean, std = constants(spec)
+    assert torch.equal(synthetic.images, (images.double() * std + mean).float())
+    assert synthetic.images.min() < 0 < 1 < synthetic.images.max()
+    assert torch.equal(synthetic.labels, LABELS)
+    assert (synthetic.ipc, synthetic.spec, synthetic.soft_labels) == (2, spec, None)
+
+
+@pytest.mark.parametrize("spec", [GREY, COLOUR], ids=["grey", "colour"])
+def test_a_file_survives_to_the_stated_rounding(spec, tmp_path):
+    labels = torch.arange(3).repeat_interleave(200)
+    images = normalised(spec, 600)
+    synthetic = dc_mtt.read_dc(dc_file(tmp_path / "a.pt", images, labels), spec)
+    dc_mtt.write_dc(synthetic, tmp_path / "b.pt")
+    written = torch.load(tmp_path / "b.pt", weights_only=True)
+    assert written["accs_all_exps"] == {}
+    (again, kept), *others = written["data"]
+    assert not others
+    assert again.dtype == torch.float32
+    assert torch.equal(kept, labels)
+    _, std = constants(spec)
+    difference, at_pixels = (again.double() - images.double()).abs(), synthetic.images.double().abs() / std
+    assert (difference <= E * (at_pixels + again.double().abs()) * SLACK).all()
+    assert (difference <= 2 * E * at_pixels * SLACK).all()
+    # No looser fixed_world_size would do: somewhere the first is reached to nine tenths.
+    assert (difference / (at_pixels + again.double().abs())).max() > 0.9 * E
+
+
+@pytest.mark.parametrize("spec", [GREY, COLOUR], ids=["grey", "colour"])
+def test_a_float_set_survives_to_the_stated_rounding(spec, tmp_path):
+    images = 1.5 * torch.randn(6, *spec.shape, generator=rng.generator(1, "test"))
+    synthetic = set_file.SyntheticSet(images, LABELS, spec, 2)
+    dc_mtt.write_mtt(synthetic, tmp_path / "images.pt", tmp_path / "labels.pt")
+    again = dc_mtt.read_mtt(tmp_path / "images.pt", tmp_path / "labels.pt", spec)
+    mean, _ = constants(spec)
+    difference, offset = (again.images.double() - images.double()).abs(), (images.double() - mean).abs()
+    assert (difference <= E * (offset + again.images.double().abs()) * SLACK).all()
+    assert (difference <= 2 * E * offset * SLACK).all()
+    assert torch.equal(again.labels, LABELS)
+
+
+def test_every_grey_level_of_a_set_survives(tmp_path):
+    spec = DatasetSpec("levels", 3, 16, 16, ("a", "b"), COLOUR.mean, COLOUR.std, False)
+    levels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(2, 3, -1, -1).contiguous()
+    dc_mtt.write_dc(set_file.SyntheticSet(levels, torch.arange(2), spec, 1), tmp_path / "x.pt")
+    again = dc_mtt.read_dc(tmp_path / "x.pt", spec)
+    assert torch.equal((again.images * 255).round().to(torch.uint8), levels)
+    assert torch.allclose(again.images * 255, levels.float(), atol=255 * 3 * 2 * E, rtol=0)
+
+
+def test_images_are_ordered_by_class_and_keep_their_order_within(tmp_path):
+    images = normalised(GREY)
+    labels = torch.tensor([2, 0, 1, 0, 2, 1])
+    shuffled = dc_mtt.read_dc(dc_file(tmp_path / "x.pt", images, labels), GREY)
+    ordered = dc_mtt.read_dc(dc_file(tmp_path / "y.pt", images[[1, 3, 2, 5, 0, 4]]), GREY)
+    assert shuffled.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert torch.equal(shuffled.images, ordered.images)
+
+
+def test_index_picks_one_set_of_several(tmp_path):
+    several = [[normalised(GREY, seed=seed), LABELS] for seed in range(3)]
+    path = saved(tmp_path / "x.pt", {"data": several})
+    alone = [dc_mtt.read_dc(dc_file(tmp_path / "y.pt", images), GREY).images for images, _ in several]
+    for index, expected in ((0, 0), (1, 1), (-1, 2), (-3, 0)):
+        chosen = dc_mtt.read_dc(path, GREY, index)
+        assert torch.equal(chosen.images, alone[expected])
+        assert chosen.provenance["index"] == expected
+    assert torch.equal(dc_mtt.read_dc(path, GREY).images, alone[2])
+    for index in (3, -4):
+        assert f"index is {index}, but {path} holds 3 sets, expected -3 to 2" in refusal(
+            dc_mtt.read_dc, path, GREY, index
+        )
+
+
+def test_provenance_says_where_a_set_is_from(tmp_path):
+    import hashlib
+
+    path = dc_file(tmp_path / "res_DC.pt", normalised(GREY))
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    expected = {"method": "dc", "imported": "res_DC.pt", "sha256": digest, "format": "dc", "index": 0}
+    assert dc_mtt.read_dc(path, GREY, method="dc").provenance == expected
+    assert dc_mtt.read_dc(path, GREY).provenance["method"] is None
+
+
+def written_by_numpy_1(path, content):
+    """Save as numpy 1 did: its names within numpy.core."""
+    saved(path, content, _use_new_zipfile_serialization=False)
+    data = path.read_bytes()
+    assert b"numpy._core." in data
+    path.write_bytes(data.replace(b"numpy._core.", b"numpy.core."))
+    return path
+
+
+@pytest.mark.parametrize("save", [saved, written_by_numpy_1], ids=["numpy 2", "numpy 1"])
+def test_accuracies_that_numpy_made_are_left_alone(save, tmp_path):
+    accuracies = {"ConvNet": [np.float64(0.5), np.float32(0.25), np.arange(3.0), np.array(["a"]), np.int64(3)]}
+    images = normalised(GREY)
+    path = save(tmp_path / "x.pt", {"data": [[images, LABELS]], "accs_all_exps": accuracies})
+    plain = dc_mtt.read_dc(dc_file(tmp_path / "y.pt", images), GREY)
+    assert torch.equal(dc_mtt.read_dc(path, GREY).images, plain.images)
+    assert not set(dc_mtt._STAND_INS) & set(torch.serialization.get_safe_globals())
+
+
+def test_images_as_numpy_arrays_are_no_tensors(tmp_path):
+    path = dc_file(tmp_path / "x.pt", normalised(GREY).numpy())
+    assert f"the images of {path} are NumpyValue, expected a dense tensor" in refusal(dc_mtt.read_dc, path, GREY)
+
+
+def saved_on_cuda(path, content):
+    saved(path, content, _use_new_zipfile_serialization=False)
+    data, cpu, cuda = path.read_bytes(), b"X\x03\x00\x00\x00cpu", b"X\x06\x00\x00\x00cuda:0"
+    assert cpu in data
+    path.write_bytes(data.replace(cpu, cuda))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("save", "change"),
+    [
+        (lambda path, content: saved(path, content, _use_new_zipfile_serialization=False), torch.clone),
+        (saved_on_cuda, torch.clone),
+        (saved, torch.nn.Parameter),
+        (saved, lambda images: images.clone().requires_grad_()),
+        (saved, torch.Tensor.double),
+        (saved, lambda images: images.half()),
+        (saved, lambda images: images.bfloat16()),
+    ],
+    ids=["legacy", "cuda", "parameter", "gradient", "float64", "float16", "bfloat16"],
+)
+def test_every_kind_of_tensor_is_read(save, change, tmp_path):
+    images = normalised(GREY).bfloat16().float()  # so that no type loses a bit
+    expected = dc_mtt.read_dc(dc_file(tmp_path / "x.pt", images), GREY)
+    found = dc_mtt.read_dc(save(tmp_path / "y.pt", {"data": [[change(images), LABELS.int()]]}), GREY)
+    assert torch.equal(found.images, expected.images)
+    assert not found.images.requires_grad
+    assert torch.equal(found.labels, expected.labels)
+    images_file = save(tmp_path / "z.pt", change(images))
+    found = dc_mtt.read_mtt(images_file, save(tmp_path / "labels.pt", LABELS), GREY)
+    assert torch.equal(found.images, expected.images)
+
+
+def test_soft_logits_keep_every_bit(tmp_path):
+    logits = torch.randn(6, 3, generator=rng.generator(2, "test"))
+    logits[torch.arange(6), LABELS.flip(0)] += 9
+    synthetic = dc_mtt.read_mtt(*mtt_files(tmp_path, logits), GREY)
+    assert synthetic.provenance["soft_labels"] == "logits"
+    assert synthetic.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert synthetic.soft_labels.dtype == torch.float32
+    assert torch.equal(synthetic.soft_labels, logits[[4, 5, 2, 3, 0, 1]])
+    dc_mtt.write_mtt(synthetic, tmp_path / "i.pt", tmp_path / "l.pt")
+    assert torch.equal(torch.load(tmp_path / "l.pt", weights_only=True), synthetic.soft_labels)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16], ids=str)
+def test_soft_probabilities_become_logarithms_and_come_back(dtype, tmp_path):
+    logits = torch.randn(6, 3, generator=rng.generator(3, "test"), dtype=torch.float64)
+    logits[torch.arange(6), LABELS] += 4
+    probabilities = logits.softmax(1).to(dtype)
+    probabilities[0] = torch.tensor([1, 0, 0])
+    synthetic = dc_mtt.read_mtt(*mtt_files(tmp_path, probabilities), GREY)
+    assert synthetic.provenance["soft_labels"] == "probabilities"
+    assert torch.equal(synthetic.labels, LABELS)
+    assert synthetic.soft_labels.dtype == torch.float32
+    assert synthetic.soft_labels.isfinite().all()
+    assert torch.allclose(synthetic.soft_labels.softmax(1).double(), probabilities.double(), atol=1e-3, rtol=0)
+    dc_mtt.write_mtt(synthetic, tmp_path / "i.pt", tmp_path / "l.pt")
+    again, given = torch.load(tmp_path / "l.pt", weights_only=True), probabilities.double()
+    assert again.dtype == torch.float32
+    least = torch.finfo(torch.float32).tiny
+    fixed_world_size = E * given * (1 - given.clamp_min(least).log()) * SLACK + (given == 0) * least * 1.01
+    assert ((again.double() - given).abs() <= fixed_world_size).all()
+
+
+def test_rows_that_sum_to_more_than_one_are_logits(tmp_path):
+    soft = torch.eye(3)[LABELS]
+    soft[5] *= 1.001
+    synthetic = dc_mtt.read_mtt(*mtt_files(tmp_path, soft), GREY)
+    assert synthetic.provenance["soft_labels"] == "logits"
+    assert torch.equal(synthetic.soft_labels, soft)
+
+
+@pytest.mark.parametrize(
+    "rate", [0.125, torch.tensor(0.125), torch.tensor([0.125]).double(), torch.nn.Parameter(torch.tensor(0.125))]
+)
+def test_a_learned_rate_is_kept(rate, tmp_path):
+    files = mtt_files(tmp_path, LABELS)
+    synthetic = dc_mtt.read_mtt(*files, GREY, saved(tmp_path / "lr.pt", rate), method="mtt")
+    assert synthetic.provenance["learned_lr"] == 0.125
+    assert (synthetic.provenance["method"], synthetic.provenance["format"]) == ("mtt", "mtt")
+    set_file.save(tmp_path / "set.safetensors", synthetic)
+    assert set_file.load(tmp_path / "set.safetensors").provenance == synthetic.provenance

@@ -1,0 +1,95 @@
+"""The commands that import and export other projects' .pt files."""
+
+import pytest
+import torch
+from foreign_files import dc_file, saved
+
+from gdd import rng
+from gdd.sampling import set_file
+
+
+@pytest.fixture
+def digits_file(tmp_path):
+    images = torch.randn(20, 1, 16, 16, generator=rng.generator(4, "test"))
+    return dc_file(tmp_path / "res_DC.pt", images, torch.arange(10).repeat_interleave(2))
+
+
+def test_the_command_imports_and_exports_dc(gdd, digits_file, tmp_path, caplog):
+    out = tmp_path / "sets/dc.safetensors"
+    caplog.set_level("INFO")
+    code, _, error = gdd(
+        "import", digits_file, "--format", "dc", "--dataset", "digits", "--method", "dc", "--index", "-1", "--out", out
+    )
+    assert (code, "Traceback" in error) == (0, False)
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "gdd.tools"]
+    synthetic = set_file.load(out)
+    low, high = synthetic.images.min().item(), synthetic.images.max().item()
+    assert (
+        line == f"{digits_file}: 20 images of 10 classes, 2 of each, pixels from {low:.3g} to {high:.3g}, hard labels"
+    )
+    assert synthetic.provenance["method"] == "dc"
+    assert gdd("export", out, "--to", "dc", "--out", tmp_path / "again.pt")[0] == 0
+    again, original = (
+        torch.load(path, weights_only=True)["data"][0][0] for path in (tmp_path / "again.pt", digits_file)
+    )
+    assert torch.allclose(again, original, atol=1e-6, rtol=0)
+
+
+def test_the_command_imports_and_exports_mtt(gdd, tmp_path, caplog):
+    labels = torch.arange(10).repeat_interleave(2)
+    images = torch.randn(20, 1, 16, 16, generator=rng.generator(5, "test"))
+    soft = 0.91 * torch.eye(10)[labels] + 0.009
+    files = [saved(tmp_path / f"{name}.pt", value) for name, value in zip("ilr", (images, soft, 0.5), strict=True)]
+    out = tmp_path / "mtt.safetensors"
+    caplog.set_level("INFO")
+    flags = ["--format", "mtt", "--dataset", "digits", "--labels", files[1], "--lr", files[2], "--out", out]
+    assert gdd("import", files[0], *flags)[0] == 0
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "gdd.tools"]
+    assert line.endswith("soft (probabilities) labels, learned learning rate 0.5")
+    assert torch.equal(set_file.load(out).labels, labels)
+    images_out, labels_out = tmp_path / "images_again.pt", tmp_path / "labels_again.pt"
+    assert gdd("export", out, "--to", "mtt", "--out", images_out, "--labels", labels_out)[0] == 0
+    assert torch.allclose(torch.load(images_out, weights_only=True), images, atol=1e-6, rtol=0)
+    assert torch.allclose(torch.load(labels_out, weights_only=True), soft, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["--format", "dc", "--labels", "l.pt"], "--labels is l.pt, expected none with --format dc"),
+        (["--format", "dc", "--lr", "l.pt"], "--lr is l.pt, expected none with --format dc"),
+        (["--format", "mtt"], "--labels is not given"),
+        (["--format", "mtt", "--labels", "l.pt", "--index", "0"], "--index is 0, expected none with --format mtt"),
+        (["--format", "mtt", "--labels", "nowhere.pt"], "nowhere.pt cannot be read"),
+        (["--format", "dc", "--index", "1"], "index is 1, but"),
+        (["--format", "dc", "--dataset", "digit"], "did you mean 'digits'"),
+        (["--format", "tar"], "format"),
+        ([], "format"),
+    ],
+)
+def test_the_import_command_refuses(flags, expected, gdd, digits_file, tmp_path):
+    out = tmp_path / "x.safetensors"
+    dataset = [] if "--dataset" in flags else ["--dataset", "digits"]
+    code, _, error = gdd("import", digits_file, "--out", out, *dataset, *flags)
+    _one_sentence(code, error, expected)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["--to", "mtt"], "--labels is not given"),
+        (["--to", "npz", "--labels", "l.pt"], "--labels is l.pt, expected none with --to npz"),
+        (["--to", "dc", "--labels", "l.pt"], "--labels is l.pt, expected none with --to dc"),
+    ],
+)
+def test_the_export_command_refuses(flags, expected, gdd, tmp_path):
+    code, _, error = gdd("export", tmp_path / "set.safetensors", "--out", tmp_path / "x.pt", *flags)
+    _one_sentence(code, error, expected)
+
+
+def _one_sentence(code, error, expected):
+    (line,) = [line for line in error.splitlines() if line.startswith("gdd: ")]
+    assert code == 2
+    assert expected in line
+    assert "Traceback" not in error

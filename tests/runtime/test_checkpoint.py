@@ -1,0 +1,306 @@
+import os
+import pickle
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from checkpoints import assert_same, files
+from torch import nn
+
+from gdd.config import ConfigError
+from gdd.rng import seeded
+from gdd.runtime import checkpoint
+
+
+class Counter:
+    """A state of numbers, text, lists and tensors, like the pool's."""
+
+    def __init__(self, **values):
+        self.values = values
+
+    def state_dict(self):
+        return self.values
+
+    def load_state_dict(self, state_dict):
+        self.values = state_dict
+
+
+def network(seed: int, inputs: int = 6) -> nn.Module:
+    with seeded(seed, "test"):
+        return nn.Sequential(nn.Linear(inputs, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+
+
+def make_states(seed: int, inputs: int = 6, steps: int = 2):
+    model = network(seed, inputs)
+    adam = torch.optim.Adam(model.parameters(), lr=0.1 * (seed + 1))
+    for _ in range(steps):
+        adam.zero_grad()
+        model(torch.arange(3.0 * inputs).view(3, inputs)).square().sum().backward()
+        adam.step()
+    return {"model": model, "adam": adam, "counter": Counter(uses=[seed, 2], name="a", mean=torch.tensor([0.5]))}
+
+
+def tensors_in(value, path=""):
+    """Yield every leaf of a nested state with its place."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from tensors_in(item, f"{path}/{key}")
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            yield from tensors_in(item, f"{path}/{index}")
+    else:
+        yield path, value
+
+
+def leaves(states):
+    return dict(tensors_in({name: state.state_dict() for name, state in states.items()}))
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Path:
+    return checkpoint.save(tmp_path, 7, make_states(0), keep=2)
+
+
+class TestRoundTrip:
+    def test_everything_comes_back_bit_for_bit(self, stored):
+        states = make_states(1, steps=0)
+        assert checkpoint.load(stored, states) == 7
+        assert_same(leaves(states), leaves(make_states(0)))
+
+    def test_training_goes_on_as_if_it_had_not_stopped(self, stored):
+        states = make_states(1, steps=0)
+        checkpoint.load(stored, states)
+        uninterrupted = make_states(0)
+        for each in (states, uninterrupted):
+            each["adam"].zero_grad()
+            each["model"](torch.ones(2, 6) * torch.tensor([[1.0], [2.0]])).sum().backward()
+            each["adam"].step()
+        assert_same(leaves(states), leaves(uninterrupted))
+
+    def test_a_part_of_the_states_can_be_read(self, stored):
+        only = {"model": network(1)}
+        checkpoint.load(stored, only)
+        assert_same(leaves(only), leaves({"model": make_states(0)["model"]}))
+
+
+class TestAtomicity:
+    def test_a_failing_write_leaves_the_old_file_and_nothing_else(self, tmp_path):
+        path = tmp_path / "file"
+        path.write_text("old")
+
+        def write(temporary: Path) -> None:
+            assert temporary.parent == tmp_path  # a rename is atomic within one file system only
+            temporary.write_text("half of the ne")
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            checkpoint.write_atomically(path, write)
+        assert path.read_text() == "old"
+        assert files(tmp_path) == {"file"}
+
+    def test_the_old_file_stands_until_the_new_one_is_whole(self, tmp_path):
+        path = tmp_path / "file"
+        path.write_text("old")
+
+        def write(temporary: Path) -> None:
+            temporary.write_text("new")
+            assert path.read_text() == "old"
+
+        checkpoint.write_atomically(path, write)
+        assert path.read_text() == "new"
+        assert files(tmp_path) == {"file"}
+
+    def test_a_state_that_cannot_be_saved_leaves_the_old_checkpoint(self, stored):
+        before = stored.read_bytes()
+        with pytest.raises((AttributeError, TypeError, pickle.PicklingError)):
+            checkpoint.save(stored.parent, 7, {"bad": Counter(function=lambda: None)}, keep=2)
+        assert stored.read_bytes() == before
+        assert files(stored.parent) == {stored.name}
+
+
+class TestKeep:
+    @pytest.mark.parametrize("keep", [1, 2, 5])
+    def test_the_newest_stay(self, tmp_path, keep):
+        for step in (5, 10, 15, 20):
+            checkpoint.save(tmp_path, step, {"counter": Counter(step=step)}, keep)
+        assert checkpoint.steps(tmp_path) == [5, 10, 15, 20][-keep:]
+        for step in checkpoint.steps(tmp_path):
+            counter = Counter()
+            assert checkpoint.load(checkpoint.path_of(tmp_path, step), {"counter": counter}) == step
+            assert counter.values == {"step": step}
+
+    def test_other_files_are_neither_counted_nor_removed(self, tmp_path):
+        others = {"checkpoint-1.pt", "checkpoint-00000001.pt.bak", ".checkpoint-00000001.pt.9.tmp", "config.json"}
+        for name in others:
+            (tmp_path / name).touch()
+        assert checkpoint.steps(tmp_path) == []
+        for step in (2, 1):
+            checkpoint.save(tmp_path, step, {}, keep=2)
+        assert checkpoint.steps(tmp_path) == [1, 2]
+        assert files(tmp_path) == others | {"checkpoint-00000001.pt", "checkpoint-00000002.pt"}
+
+    def test_a_missing_folder_has_no_steps(self, tmp_path):
+        assert checkpoint.steps(tmp_path / "nothing") == []
+
+
+class TestDamage:
+    @pytest.mark.parametrize("tenth", range(10))
+    def test_a_truncated_file_is_refused_by_name(self, stored, tenth):
+        whole = stored.read_bytes()
+        stored.write_bytes(whole[: len(whole) * tenth // 10])
+        with pytest.raises(ConfigError, match=stored.name):
+            checkpoint.load(stored, make_states(0))
+
+    def test_a_missing_last_byte_is_refused(self, stored):
+        stored.write_bytes(stored.read_bytes()[:-1])
+        with pytest.raises(ConfigError, match=stored.name):
+            checkpoint.load(stored, make_states(0))
+
+    @pytest.mark.parametrize("fiftieth", range(50))
+    def test_a_flipped_byte_is_refused_or_without_effect(self, stored, fiftieth):
+        damaged = bytearray(stored.read_bytes())
+        damaged[len(damaged) * fiftieth // 50] ^= 0xFF
+        stored.write_bytes(damaged)
+        states = make_states(1)
+        try:
+            checkpoint.load(stored, states)
+        except ConfigError as error:
+            assert stored.name in str(error)  # noqa: PT017
+        else:  # padding between the parts
+            assert_same(leaves(states), leaves(make_states(0)))
+
+    def test_a_flipped_byte_in_the_zip_directory_is_refused(self, stored):
+        damaged = bytearray(stored.read_bytes())
+        damaged[damaged.rindex(b"PK\x05\x06")] ^= 0xFF
+        stored.write_bytes(damaged)
+        with pytest.raises(ConfigError, match=stored.name):
+            checkpoint.load(stored, make_states(1))
+
+    def test_a_missing_file_is_named(self, tmp_path):
+        with pytest.raises(ConfigError, match=r"checkpoint-00000003\.pt does not exist"):
+            checkpoint.load(checkpoint.path_of(tmp_path, 3), {})
+
+    @pytest.mark.parametrize("content", [{}, [], 3, {"schema": 1, "step": 2}, {"states": {}}])
+    def test_a_torch_file_of_other_content_is_refused(self, tmp_path, content):
+        path = tmp_path / "checkpoint-00000001.pt"
+        torch.save(content, path)
+        with pytest.raises(ConfigError, match=path.name):
+            checkpoint.load(path, {})
+
+    @pytest.mark.parametrize("schema", [checkpoint.SCHEMA - 1, checkpoint.SCHEMA + 1, "1", None])
+    def test_another_schema_is_refused(self, tmp_path, schema):
+        path = tmp_path / "checkpoint-00000001.pt"
+        torch.save({"schema": schema, "step": 1, "states": {}}, path)
+        with pytest.raises(ConfigError, match=f"schema {schema}, this version reads {checkpoint.SCHEMA}"):
+            checkpoint.load(path, {})
+
+    def test_a_missing_state_is_named(self, stored):
+        with pytest.raises(ConfigError, match=r"no state named 'pool', only \['adam', 'counter', 'model'\]"):
+            checkpoint.load(stored, {"pool": Counter()})
+
+    def test_other_shapes_are_refused_with_the_state_named(self, stored):
+        with pytest.raises(ConfigError, match=r"'model' does not fit this configuration .*another network"):
+            checkpoint.load(stored, make_states(0, inputs=5))
+
+    def test_another_network_of_the_same_shape_is_refused(self, stored):
+        before = network(1)
+        other = nn.Sequential(before[0], before[1], nn.Linear(4, 2))
+        checkpoint.load(stored, {"model": other})  # the same layers
+        other[1] = nn.BatchNorm1d(4, momentum=0.5)
+        assert other.state_dict().keys() == before.state_dict().keys()
+        with pytest.raises(ConfigError, match=r"'model' does not fit .*another network"):
+            checkpoint.load(stored, {"model": other})
+
+    def test_another_network_is_refused(self, stored):
+        with pytest.raises(ConfigError, match="'model' does not fit"):
+            checkpoint.load(stored, {"model": nn.Linear(6, 4)})
+
+    def test_an_optimizer_of_another_network_is_refused(self, stored):
+        with pytest.raises(ConfigError, match="'adam' does not fit"):
+            checkpoint.load(stored, {"adam": torch.optim.Adam(nn.Linear(6, 4).parameters())})
+
+
+class TestManifest:
+    @pytest.mark.parametrize("change", ["value", "type", "shape", "name"])
+    def test_what_does_not_agree_with_it_is_refused(self, stored, change):
+        content = torch.load(stored, weights_only=True)
+        weights = content["states"]["model"]
+        weights |= {
+            "value": {"0.bias": weights["0.bias"] + 1},
+            "type": {"0.bias": weights["0.bias"].double()},
+            "shape": {"0.bias": weights["0.bias"].view(2, 2)},
+            "name": {"0.offset": weights["0.bias"]},
+        }[change]
+        torch.save(content, stored)
+        with pytest.raises(checkpoint.Damaged, match="'model' is not what its manifest says"):
+            checkpoint.load(stored, make_states(0))
+
+    def test_networks_of_one_shape_that_changed_places_are_refused(self, stored, tmp_path):
+        """Two generators of one size have the same names and shapes; only the hashes tell."""
+        checkpoint.save(tmp_path, 1, {"one": network(0), "two": network(1)}, keep=2)
+        path = checkpoint.path_of(tmp_path, 1)
+        content = torch.load(path, weights_only=True)
+        states = content["states"]
+        states["one"], states["two"] = states["two"], states["one"]
+        torch.save(content, path)
+        with pytest.raises(checkpoint.Damaged, match="'one' is not what its manifest says"):
+            checkpoint.load(path, {"one": network(2), "two": network(3)})
+
+    def test_a_tensor_that_claims_more_than_the_file_holds_is_refused(self, stored):
+        content = torch.load(stored, weights_only=True)
+        content["states"]["model"]["0.bias"] = torch.zeros(1).expand(10**12)
+        torch.save(content, stored)
+        with pytest.raises(checkpoint.Damaged, match="claims more numbers than the file holds"):
+            checkpoint.load(stored, make_states(0))
+
+    def test_compressed_parts_are_refused(self, stored, tmp_path):
+        path = tmp_path / "checkpoint-00000009.pt"
+        with zipfile.ZipFile(stored) as old, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new:
+            for name in old.namelist():
+                new.writestr(name, old.read(name))
+        with pytest.raises(checkpoint.Damaged, match=path.name):
+            checkpoint.load(path, make_states(0))
+
+
+class Touch:
+    """Unpickling this makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return os.system, (f"touch '{self.path}'",)
+
+
+class TestMalice:
+    def test_the_attack_works_on_a_plain_reader(self, tmp_path):
+        mark = tmp_path / "ran"
+        pickle.loads(pickle.dumps(Touch(mark)))
+        assert mark.exists()
+
+    @pytest.mark.parametrize("where", ["top", "state", "legacy", "bare"])
+    def test_code_in_a_checkpoint_is_refused_and_does_not_run(self, tmp_path, where):
+        mark, path = tmp_path / "ran", tmp_path / "checkpoint-00000001.pt"
+        attack = Touch(mark)
+        good = {"schema": checkpoint.SCHEMA, "step": 1, "states": {"counter": {"uses": 1}}}
+        if where == "bare":
+            path.write_bytes(pickle.dumps({**good, "step": attack}, protocol=2))
+        else:
+            bad = {**good, "states": {"counter": {"uses": attack}}} if where == "state" else {**good, "step": attack}
+            torch.save(bad, path, _use_new_zipfile_serialization=where != "legacy")
+        counter = Counter(untouched=True)
+        with pytest.raises(ConfigError, match=path.name):
+            checkpoint.load(path, {"counter": counter})
+        assert not mark.exists()
+        assert counter.values == {"untouched": True}
+
+    def test_a_replaced_pickle_inside_the_zip_is_refused(self, stored, tmp_path):
+        mark, path = tmp_path / "ran", tmp_path / "checkpoint-00000009.pt"
+        with zipfile.ZipFile(stored) as old, zipfile.ZipFile(path, "w") as new:
+            for name in old.namelist():
+                content = pickle.dumps(Touch(mark), 2) if name.endswith("data.pkl") else old.read(name)
+                new.writestr(name, content)
+        with pytest.raises(ConfigError, match=path.name):
+            checkpoint.load(path, make_states(0))
+        assert not mark.exists()

@@ -1,0 +1,176 @@
+"""What a process is told of precision, determinism and the launcher that started it."""
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+
+from gdd.config import ConfigError, RunConfig
+from gdd.evaluation.student import StudentTrainer
+from gdd.runtime import checkpoint, device
+from gdd.runtime.device import make_accelerator
+from gdd.sampling import generator_file, set_file
+
+
+@pytest.fixture
+def fresh():
+    """Let the next Accelerator choose anew; accelerate keeps one choice per process."""
+    AcceleratorState._reset_state(True)
+    yield
+    AcceleratorState._reset_state(True)
+
+
+@pytest.fixture
+def arithmetic():
+    yield
+    make_accelerator(RunConfig())
+
+
+class TestPrecision:
+    def test_a_cpu_computes_in_float32_whatever_is_allowed(self, fresh):
+        assert make_accelerator(RunConfig(precision="auto")).mixed_precision == "no"
+
+    def test_a_gpu_with_bfloat16_uses_it_if_allowed(self, fresh, monkeypatch):
+        monkeypatch.setattr(device, "has_bfloat16", lambda: True)
+        assert make_accelerator(RunConfig()).mixed_precision == "no"
+        AcceleratorState._reset_state(True)
+        assert make_accelerator(RunConfig(precision="auto")).mixed_precision == "bf16"
+
+    @pytest.mark.parametrize("there", [True, False])
+    def test_emulation_does_not_count(self, there, monkeypatch):
+        def supported(including_emulation: bool = True) -> bool:
+            return including_emulation or there
+
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+        assert device.has_bfloat16() == there
+
+    def test_processes_on_the_cpu_of_a_machine_with_a_gpu_do_not(self, monkeypatch):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+        monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+        assert not device.has_bfloat16()
+
+    @pytest.mark.slow
+    def test_both_stages_train_in_bfloat16_and_store_float32(self, fresh, gdd, tiny, tmp_path, monkeypatch):
+        """A CPU emulates it here, slowly, so that the path of a GPU is tested."""
+        monkeypatch.setattr(device, "has_bfloat16", lambda: True)
+        kinds: dict[bool, set[torch.dtype]] = {True: set(), False: set()}
+        students, apply, score = False, torch.nn.Conv2d.forward, StudentTrainer.score
+
+        def forward(layer: torch.nn.Conv2d, images: torch.Tensor) -> torch.Tensor:
+            answer = apply(layer, images)
+            kinds[students].add(answer.dtype)
+            return answer
+
+        def scoring(*given: object) -> object:
+            nonlocal students
+            students = True
+            return score(*given)
+
+        monkeypatch.setattr(StudentTrainer, "score", scoring)
+        monkeypatch.setattr(torch.nn.Conv2d, "forward", forward)
+        short = ["--pretrain.steps", "2", "--refine.steps", "2", "--gan.loss", "wgan-gp"]
+        short += ["--evaluate.archs", "[convnet3-w4]", "--evaluate.protocols", "[fixed]"]
+        code, _, error = gdd("distill", *tiny, *short, "--run.precision", "auto")
+        assert code == 0, error
+        assert torch.bfloat16 in kinds[False]
+        assert kinds[True] == {torch.float32}
+        folder = tmp_path / "runs/digits/pretrain"
+        assert {value.dtype for value in generator_file.load(folder).generator.parameters()} == {torch.float32}
+        state = torch.load(checkpoint.path_of(folder, 2), weights_only=True)["states"]
+        assert state["clock"]["mixed_precision"] == "bf16"
+        assert state["generator"]["render.0.weight"].dtype == torch.float32
+
+    def test_another_precision_does_not_go_on(self, fresh, gdd, tiny, monkeypatch):
+        assert gdd("train-gan", *tiny, "--run.max_minutes", "0.00001")[0] == 0
+        AcceleratorState._reset_state(True)
+        monkeypatch.setattr(device, "has_bfloat16", lambda: True)
+        code, _, error = gdd("train-gan", *tiny, "--run.precision", "auto")
+        assert code == 2
+        assert "mixed_precision was no and is now bf16; go on as it began" in error
+
+    @pytest.mark.parametrize(("tf32", "expected"), [(True, "tf32"), (False, "ieee")])
+    def test_tf32_decides_products_and_convolutions(self, arithmetic, tf32, expected):
+        make_accelerator(RunConfig(tf32=tf32))
+        assert torch.backends.cuda.matmul.fp32_precision == expected
+        assert torch.backends.cudnn.conv.fp32_precision == expected
+
+
+class TestDeterminism:
+    def test_it_is_torchs_own_mode(self, arithmetic, monkeypatch):
+        monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+        make_accelerator(RunConfig(deterministic=True))
+        assert torch.are_deterministic_algorithms_enabled()
+        assert device.os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+        make_accelerator(RunConfig())
+        assert not torch.are_deterministic_algorithms_enabled()
+
+    @pytest.mark.slow
+    def test_on_a_cpu_it_changes_no_bit(self, arithmetic, gdd, tiny, tmp_path):
+        found = []
+        matching = ["--method", "gradient_matching", "--match.iterations", "2", "--pool.main", "convnet3-w4"]
+        for wanted in ("false", "true"):
+            root = tmp_path / wanted
+            flags = [*tiny, "--run.root", root, "--run.deterministic", wanted, "--score", "false"]
+            assert gdd("distill", *flags, "--refine.augment", "color_crop_cutout_scale_rotate")[0] == 0
+            code, _, error = gdd("distill", *flags, *matching, "--match.augment", "dsa")
+            assert code == 0, error
+            found.append(
+                (
+                    generator_file.load(root / "digits/refine").hash,
+                    set_file.load(root / "digits/match" / set_file.FILE).hash,
+                )
+            )
+        assert found[0] == found[1]
+
+    def test_an_operation_without_such_an_algorithm_ends_in_a_sentence(self, gdd, tiny, monkeypatch):
+        def fail(*_: object) -> None:
+            raise RuntimeError(
+                "grid_sampler_2d_backward_cuda does not have a deterministic implementation, but you set"
+            )
+
+        monkeypatch.setattr("gdd.stages.train_gan", fail)
+        code, _, error = gdd("train-gan", *tiny)
+        assert code == 2
+        assert "run.deterministic is True, but grid_sampler_2d_backward_cuda" in error
+
+
+class TestMemory:
+    @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."), MemoryError("8 GiB")])
+    def test_too_little_of_it_ends_in_a_sentence(self, gdd, tiny, monkeypatch, error):
+        def fail(*_: object) -> None:
+            raise error
+
+        monkeypatch.setattr("gdd.stages.train_gan", fail)
+        code, _, said = gdd("train-gan", *tiny)
+        assert code == 2
+        assert "there is not enough memory" in said
+
+    def test_our_own_mistakes_are_not_hidden(self, gdd, tiny, monkeypatch):
+        def fail(*_: object) -> None:
+            raise RuntimeError("sizes do not match")
+
+        monkeypatch.setattr("gdd.stages.train_gan", fail)
+        with pytest.raises(RuntimeError, match="sizes do not match"):
+            gdd("train-gan", *tiny)
+
+
+class TestLauncher:
+    def test_one_process_for_several_is_refused(self, fresh, monkeypatch):
+        monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+        monkeypatch.setenv("MASTER_PORT", "29500")
+        with pytest.raises(ConfigError, match="asked for several processes but started one; on CPUs use"):
+            make_accelerator(RunConfig())
+
+    def test_a_port_in_the_environment_alone_is_none_of_our_business(self, fresh, monkeypatch):
+        monkeypatch.setenv("MASTER_PORT", "29500")
+        assert make_accelerator(RunConfig()).num_processes == 1
+
+    def test_the_name_of_a_cpu_tells_its_threads_of_now(self):
+        names = []
+        for threads in (1, 2, 1):
+            make_accelerator(RunConfig(threads=threads))
+            names.append(device.device_name(torch.device("cpu")))
+        assert names[0].endswith(", 1 thread)")
+        assert names[1].endswith(", 2 threads)")
+        assert names[2] == names[0]
