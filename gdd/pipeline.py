@@ -9,8 +9,7 @@ import torch
 from accelerate import Accelerator
 from rich.console import Group
 
-from gdd.config import Config, ConfigError, DataConfig, to_plain
-from gdd.config.checks import is_number, stable_hash
+from gdd.config import Config, ConfigError, DataConfig, counted, stable_hash, to_plain
 from gdd.data import augment
 from gdd.data.readers import Dataset, open_dataset
 from gdd.data.spec import DatasetSpec
@@ -23,7 +22,6 @@ from gdd.runtime import checkpoint
 from gdd.runtime.run import Run
 from gdd.sampling import generator_file, set_file
 from gdd.training import matching, pool, pretrain, refine
-from gdd.training.images import check_first_images
 
 logger = logging.getLogger(__name__)
 
@@ -48,12 +46,20 @@ def open_data(settings: DataConfig, seed: int) -> Dataset:
     return dataset
 
 
+def pool_members(config: Config) -> tuple[str, ...]:
+    """Return the names of the networks that the method's pool may hold."""
+    fresh = config.matching.pool
+    if config.method == "matching":
+        return pool.fresh_members(fresh.kind, fresh.main, fresh.various, fresh.similar_depth)
+    return config.refine.pool.members
+
+
 def check_networks(config: Config, spec: DatasetSpec) -> None:
     """Build every named network without memory, so that a name or size that cannot be is refused at the start."""
     settings = config.evaluate
     teachers = () if settings.teacher == "none" else (settings.teacher_arch,)
     with torch.device("meta"):
-        for name in (*pool.members(config.pool, config.pool_kind), *settings.archs, *teachers):
+        for name in (*pool_members(config), *settings.archs, *teachers):
             registry.build(name, spec.shape, spec.num_classes)
     for strategy in (config.gan.augment, config.refine.augment):
         augment.parse_strategy(strategy, spec.flip)
@@ -62,8 +68,24 @@ def check_networks(config: Config, spec: DatasetSpec) -> None:
 def check_scoring(config: Config, dataset: Dataset) -> None:
     """Refuse sources and IPC that cannot be scored, before hours of training; a run's own stages come later."""
     named = [(text, text) for text in config.evaluate.sources]
-    own_set = config.method == "gradient_matching" and not named
-    open_sources(named, (config.match.ipc,) if own_set else config.evaluate.ipc, dataset)
+    own_set = config.method == "matching" and not named
+    open_sources(named, (config.matching.ipc,) if own_set else config.evaluate.ipc, dataset)
+
+
+def _fingerprint(
+    config: Config, dataset: Dataset, stage: str, without: tuple[str, ...], start: Path | None = None
+) -> str:
+    """Return the hash of all that decides a stage's result.
+
+    Args:
+        config: of which every field counts that has an effect.
+        dataset: its content counts.
+        stage: name of the stage.
+        without: sections of the config that play no part in the stage.
+        start: generator that the stage starts from, whose weights count.
+    """
+    start_hash = None if start is None else generator_file.load(start).hash
+    return stable_hash(stage, counted(config, without), dataset.spec.to_dict(), dataset.fingerprint, start_hash)
 
 
 def _open_run(config: Config, stage: str, fingerprint: str, accelerator: Accelerator) -> Run:
@@ -71,7 +93,7 @@ def _open_run(config: Config, stage: str, fingerprint: str, accelerator: Acceler
     return Run(folder, config.run, to_plain(config), fingerprint, accelerator)
 
 
-def _finished(run: Run) -> bool:
+def _is_finished(run: Run) -> bool:
     """Tell whether the stage's generator or set is there already; its folder's fingerprint has been checked."""
     if not any((run.folder / name).exists() for name in (generator_file.FILE, set_file.FILE)):
         return False
@@ -80,29 +102,37 @@ def _finished(run: Run) -> bool:
 
 
 def train_gan(config: Config, dataset: Dataset, accelerator: Accelerator) -> Path:
-    """Run stage 1, or find it done, and return its run folder."""
-    with _open_run(config, pretrain.STAGE, pretrain.fingerprint(config, dataset), accelerator) as run:
-        if not _finished(run):
+    """Pretrain the GAN, or find it done, and return the run folder."""
+    fingerprint = _fingerprint(config, dataset, pretrain.STAGE, without=("refine", "matching", "evaluate"))
+    with _open_run(config, pretrain.STAGE, fingerprint, accelerator) as run:
+        if not _is_finished(run):
             pretrain.pretrain(config, dataset, run)
     return run.folder
 
 
 def distill(config: Config, dataset: Dataset, accelerator: Accelerator) -> Path:
-    """Distil by the config's method and return the run folder of the generator or the set.
+    """Distil by the config's method and return the run folder of the generator or the set."""
+    return (_match if config.method == "matching" else _refine)(config, dataset, accelerator)
 
-    skd runs stage 2, and stage 1 before it unless `refine.pretrained` names one.
-    """
-    if config.method == "gradient_matching":
-        check_first_images(config, dataset)  # a folder that is claimed in vain would refuse the mended command
-        with _open_run(config, matching.STAGE, matching.fingerprint(config, dataset), accelerator) as run:
-            if not _finished(run):
-                matching.match(config, dataset, run)
-        return run.folder
+
+def _refine(config: Config, dataset: Dataset, accelerator: Accelerator) -> Path:
+    """Run stage 2, and stage 1 before it unless `refine.pretrained` names one."""
     start = config.refine.pretrained or train_gan(config, dataset, accelerator)
     _check_start(config, dataset, start)
-    with _open_run(config, refine.STAGE, refine.fingerprint(config, dataset, start), accelerator) as run:
-        if not _finished(run):
+    fingerprint = _fingerprint(config, dataset, refine.STAGE, ("pretrain", "matching", "evaluate"), start)
+    with _open_run(config, refine.STAGE, fingerprint, accelerator) as run:
+        if not _is_finished(run):
             refine.refine(config, dataset, run, start)
+    return run.folder
+
+
+def _match(config: Config, dataset: Dataset, accelerator: Accelerator) -> Path:
+    matching.check_first_images(config, dataset)  # a folder claimed in vain would refuse the corrected command
+    without = ("gan", "pretrain", "refine", "evaluate")
+    fingerprint = _fingerprint(config, dataset, matching.STAGE, without, config.matching.generator)
+    with _open_run(config, matching.STAGE, fingerprint, accelerator) as run:
+        if not _is_finished(run):
+            matching.match(config, dataset, run)
     return run.folder
 
 
@@ -115,7 +145,7 @@ def _check_start(config: Config, dataset: Dataset, start: Path) -> None:
     found = generator_file.load(start)
     set_file.check_matches(found.spec, dataset.spec, f"refine.pretrained {start}")
     made = found.provenance.get("config", {}).get("gan", {})
-    if not is_number(found.provenance.get("seconds")) or not made:
+    if not isinstance(found.provenance.get("seconds"), int | float) or not made:
         raise ConfigError(f"refine.pretrained {start} does not say how it was made, expected one of train_gan.py")
     for key in ("width", "noise_dim", "loss"):
         value = getattr(config.gan, key)
@@ -127,8 +157,8 @@ def own_sources(config: Config) -> list[tuple[str, str]]:
     """Return the labelled sources that a bare evaluation compares: floor, what this run distilled, ceiling."""
     home = config.run.root / config.name
     stages = [
-        ("stage 1", config.refine.pretrained or home / pretrain.STAGE),
-        ("stage 2", home / refine.STAGE),
+        ("pretrained generator", config.refine.pretrained or home / pretrain.STAGE),
+        ("refined generator (SKD)", home / refine.STAGE),
     ]
     found = [(label, str(folder)) for label, folder in stages if (folder / generator_file.FILE).exists()]
     optimised = home / matching.STAGE / set_file.FILE

@@ -1,7 +1,9 @@
 """The only home of seeding.
 
-Every random draw names what it is for and which step it belongs to, so it never depends on how many
-draws came before it. A checkpoint therefore holds no generator state, and resuming is exact.
+Every random draw names its stream, what it is for, and the step that it belongs to, so that it never depends on how
+many draws came before it. A checkpoint therefore holds no generator state, and resuming is exact.
+
+A stream's text enters every seed made of it: another text is another draw, and other results.
 """
 
 import hashlib
@@ -10,9 +12,48 @@ from contextlib import contextmanager
 
 import torch
 
+# Data: which images are held out.
+SPLIT_TEST = "split/test"
+SPLIT_VALIDATION = "split/val"
+
+# The GAN's stages, each with draws of its own.
+PRETRAIN = "pretrain"
+REFINE = "refine"
+INIT_GAN = "init-gan"
+# A stage's name and a hyphen stand before these.
+NOISE_OF_GENERATOR_STEP = "noise-g"
+NOISE_OF_DISCRIMINATOR_STEP = "noise-d"
+AUGMENT_OF_GENERATOR_STEP = "augment-g"
+AUGMENT_OF_DISCRIMINATOR_STEP = "augment-d"
+REFINE_AUGMENT = "refine-augment"
+
+# The pools.
+INIT_POOL = "init-pool"
+POOL_MEMBER = "pool"
+POOL_BATCHES = "pool-batches"
+
+# Matching.
+MATCHING_NOISE = "match-noise"
+MATCHING_INIT = "match-init"
+MATCHING_REAL = "match-real"
+MATCHING_AUGMENT = "match-augment"
+MATCHING_STATISTICS = "match-statistics"
+INNER_ORDER = "inner"
+INNER_AUGMENT = "inner-augment"
+
+# Sampling.
+LATENT = "latent"
+
+# Students and teachers; "student-" or "teacher-" stands before the last two.
+RANDOM_REAL = "real-random"
+INIT_STUDENT = "init-student"
+INIT_TEACHER = "init-teacher"
+ORDER = "order"
+AUGMENT = "augment"
+
 
 def derive(seed: int, purpose: str, *counters: int) -> int:
-    """Return the 63-bit seed that belongs to one root seed, one purpose and any counters (step, rank, ...)."""
+    """Return the 63-bit seed that belongs to one root seed, one stream and any counters (step, class, ...)."""
     text = ":".join([str(seed), purpose, *map(str, counters)])
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 

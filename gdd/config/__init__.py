@@ -1,25 +1,25 @@
-"""Every setting and its default, one frozen dataclass per part; a YAML file holds only what differs.
+"""Every setting and its default, a frozen dataclass per section; a YAML file holds only what differs.
 
-Each field's docstring gives its unit, range and, where a number comes from a paper, its source. `--help` and
-docs/configuration.md are generated from them. Ranges are checked when the object is made.
+Each field's docstring gives its unit, range and, where a number comes from a paper, its source; `--help` and
+docs/configuration.md are made from them. Ranges are checked when a section is made.
 """
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from gdd.config.checks import ConfigError, nearest, require, require_types, stable_hash, to_plain
-from gdd.config.distillation import (
-    DataConfig,
-    GanConfig,
-    MatchConfig,
-    PoolConfig,
-    PoolKind,
-    PretrainConfig,
-    RefineConfig,
-)
-from gdd.config.evaluation import EvaluateConfig, RunConfig
+from pydantic import AfterValidator, model_validator
+from pydantic.dataclasses import dataclass
+
+from gdd.config.data import DataConfig
+from gdd.config.errors import ConfigError, nearest, read_as, require
+from gdd.config.evaluate import EvaluateConfig
+from gdd.config.fields import STRICT, AtLeast0, counted, stable_hash, to_plain, without_effect
+from gdd.config.gan import GanConfig, PretrainConfig
+from gdd.config.matching import MatchingConfig, MatchingPoolConfig, PoolKind
+from gdd.config.refine import RefineConfig, RefinePoolConfig
+from gdd.config.run import RunConfig
 
 __all__ = [
     "Config",
@@ -27,49 +27,53 @@ __all__ = [
     "DataConfig",
     "EvaluateConfig",
     "GanConfig",
-    "MatchConfig",
-    "PoolConfig",
+    "MatchingConfig",
+    "MatchingPoolConfig",
     "PoolKind",
     "PretrainConfig",
     "RefineConfig",
+    "RefinePoolConfig",
     "RunConfig",
+    "counted",
     "nearest",
+    "read_as",
+    "require",
     "stable_hash",
     "to_plain",
 ]
 
 
-@dataclass(frozen=True)
+def _is_folder_name(name: str) -> str:
+    plain = bool(name) and Path(name).name == name and name not in (".", "..") and name.isprintable()
+    if not plain or len(os.fsencode(name)) > 255:
+        raise ValueError("a plain folder name without slashes")
+    return name
+
+
+@dataclass(frozen=True, config=STRICT)
 class Config:
     """One experiment: a dataset, a generator or a set distilled from it, and its score."""
 
-    name: str = "digits"
+    name: Annotated[str, AfterValidator(_is_folder_name)] = without_effect("digits")
     """Folder below run.root that this experiment writes to."""
-    method: Literal["skd", "gradient_matching"] = "skd"
-    """How distill.py distils: skd refines a generator, gradient_matching optimises pixels (DC, DSA, DM)."""
-    seed: int = 0
+    method: Literal["skd", "matching"] = without_effect("skd")  # it chooses the stages, each with its fingerprint
+    """How distill.py distils: skd refines a generator, matching optimises pixels (DC, DSA, DM)."""
+    seed: AtLeast0 = 0
     """Root of every random draw, at least 0."""
-    score: bool = True
+    score: bool = without_effect(True)
     """Whether distill.py ends with an evaluation."""
-    data: DataConfig = field(default_factory=DataConfig)
+    data: DataConfig = without_effect(default_factory=DataConfig)  # the images themselves count instead
     gan: GanConfig = field(default_factory=GanConfig)
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
-    pool: PoolConfig = field(default_factory=PoolConfig)
     refine: RefineConfig = field(default_factory=RefineConfig)
-    match: MatchConfig = field(default_factory=MatchConfig)
+    matching: MatchingConfig = field(default_factory=MatchingConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     run: RunConfig = field(default_factory=RunConfig)
 
-    def __post_init__(self) -> None:
-        require_types(self)
-        require(self.seed >= 0, "seed", self.seed, "a whole number of at least 0")
-        late = self.method == "gradient_matching" and max(self.run.snapshots, default=0) > self.match.iterations
-        require(not late, "run.snapshots", self.run.snapshots, f"at most match.iterations, {self.match.iterations}")
-        plain = bool(self.name) and Path(self.name).name == self.name and self.name not in (".", "..")
-        plain = plain and self.name.isprintable() and len(os.fsencode(self.name)) <= 255
-        require(plain, "name", self.name, "a plain folder name without slashes")
-
-    @property
-    def pool_kind(self) -> PoolKind:
-        """The kind of pool that the method draws from."""
-        return self.pool.kind or ("main" if self.method == "gradient_matching" else "members")
+    @model_validator(mode="after")
+    def _snapshots_are_reached(self) -> "Config":
+        late = self.method == "matching" and max(self.run.snapshots, default=0) > self.matching.iterations
+        require(
+            not late, "run.snapshots", self.run.snapshots, f"at most matching.iterations, {self.matching.iterations}"
+        )
+        return self

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gdd.config import ConfigError, nearest
+from gdd.data.batches import local_rows
 
 OPERATIONS = ("color", "crop", "cutout", "flip", "scale", "rotate")
 
@@ -41,10 +42,10 @@ class Augmentation:
     steps: tuple[tuple[str, Tensor], ...]
     strength: float
 
-    def take(self, rank: int, world_size: int) -> "Augmentation":
-        """Return what happens to every `world_size`-th image from `rank` on; what all share is theirs too."""
-        mine = ((name, draws if len(draws) == 1 else draws[rank::world_size]) for name, draws in self.steps)
-        return Augmentation(tuple(mine), self.strength)
+    def local_rows(self, rank: int, world_size: int) -> "Augmentation":
+        """Return the parameters of the images of process `rank`; those that all images share stay."""
+        steps = ((name, u if len(u) == 1 else local_rows(u, rank, world_size)) for name, u in self.steps)
+        return Augmentation(tuple(steps), self.strength)
 
 
 def parse_strategy(text: str, flip: bool = True) -> tuple[str, ...]:
@@ -69,6 +70,11 @@ def parse_strategy(text: str, flip: bool = True) -> tuple[str, ...]:
         if names.count(name) > 1:
             raise ConfigError(f"augmentation {text!r} names {name!r} twice")
     return tuple(name for name in names if flip or name != "flip")
+
+
+def dsa(flip: bool) -> tuple[str, ...]:
+    """Return the operations of DSA; mirrors only where they keep the class."""
+    return tuple(name for name in OPERATIONS if flip or name != "flip")
 
 
 def draw(

@@ -4,7 +4,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from gdd.config.checks import from_json, require
+from gdd.config import read_as, require
 
 MAX_PIXELS = 4096 * 4096
 
@@ -50,10 +50,9 @@ class DatasetSpec:
         """Rebuild a spec from JSON, where tuples have become lists.
 
         Raises:
-            KeyError: a fact is missing.
-            ConfigError: one is of another type or of no dataset.
+            ConfigError: a fact is missing, of another type or of no dataset.
         """
-        spec = from_json(cls, values)
+        spec = read_as(cls, values, "spec")
         require(spec.channels in (1, 3), "channels", spec.channels, "1 or 3")
         sides = spec.height, spec.width
         valid = min(sides) >= 1 and math.prod(sides) <= MAX_PIXELS

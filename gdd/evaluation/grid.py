@@ -10,8 +10,7 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.flop_counter import FlopCounterMode
 
-from gdd.config import Config, ConfigError
-from gdd.config.checks import stable_hash
+from gdd.config import Config, ConfigError, stable_hash
 from gdd.data.readers import Dataset
 from gdd.data.spec import DatasetSpec
 from gdd.data.splits import Split

@@ -7,8 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from gdd.config import ConfigError, EvaluateConfig
-from gdd.config.checks import stable_hash
+from gdd.config import ConfigError, EvaluateConfig, stable_hash
 from gdd.data import augment
 from gdd.data.readers import Dataset
 from gdd.data.spec import DatasetSpec

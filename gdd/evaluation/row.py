@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from gdd.config.checks import from_json, require
+from gdd.config import read_as, require
 from gdd.evaluation.protocol import Kind, Protocol
 
 
@@ -102,7 +102,7 @@ class Row:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Row":
-        """Rebuild a row; KeyError if a field is missing, as in a row of another version, ConfigError if one is odd."""
-        row = from_json(cls, values)
+        """Rebuild a row; ConfigError if a field is missing, as in a row of another version, or is odd."""
+        row = read_as(cls, values)
         require(0 <= row.accuracy <= 100, "accuracy", row.accuracy, "a number in [0, 100]")
         return row

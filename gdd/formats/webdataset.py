@@ -27,8 +27,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from gdd import __version__
-from gdd.config import ConfigError
-from gdd.config.checks import require
+from gdd.config import ConfigError, require
 from gdd.data.spec import DatasetSpec
 from gdd.runtime import checkpoint
 from gdd.sampling import sample

@@ -31,9 +31,9 @@ def skd(
     tau_mode: Literal["divide", "multiply"] = "divide",
     standardized: bool = True,
 ) -> Tensor:
-    """Return mean_b KL(d_real || d_synthetic), d = softmax(Z / tau) or softmax(Z * tau) (Li et al. 2025).
+    """Return tau^2 * mean_b KL(d_real || d_synthetic), d = softmax(Z / tau) or softmax(Z * tau) (Li et al. 2025).
 
-    The caller multiplies by lambda * tau^2. The real side is a constant: no gradient flows into it.
+    The real side is a constant: no gradient flows into it.
 
     Args:
         real_logits: (B, K).
@@ -46,12 +46,13 @@ def skd(
     real, synthetic = real_logits.detach(), synthetic_logits
     if standardized:
         real, synthetic = standardize(real), standardize(synthetic)
-    return F.kl_div(
+    divergence = F.kl_div(
         F.log_softmax(synthetic * scale, dim=1),
         F.log_softmax(real * scale, dim=1),
         reduction="batchmean",
         log_target=True,
     )
+    return tau**2 * divergence
 
 
 def log_probability_mse(real_logits: Tensor, synthetic_logits: Tensor) -> Tensor:

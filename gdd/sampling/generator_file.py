@@ -3,34 +3,53 @@
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from gdd import __version__
-from gdd.config import ConfigError
-from gdd.config.checks import fits, require, require_type
+from gdd.config import ConfigError, read_as
+from gdd.config.fields import STRICT
 from gdd.data.spec import DatasetSpec
 from gdd.models.gan import Generator
 from gdd.runtime import checkpoint
 
 FILE = "generator.safetensors"
 
-# What gdd itself reads of a provenance, outer parts first; its makers may add more.
-_PROVENANCE = {
-    "method": str | None,
-    "stage": str | None,
-    "config": dict[str, Any],
-    "config.data": dict[str, Any],
-    "config.gan": dict[str, Any],
-    "config.match": dict[str, Any],
-    "config.match.iterations": int,
-    "data": str,
-    "seconds": float | None,
-    "iterations": int,
-}
+
+@dataclass
+class _Provenance:
+    """What gdd itself reads of a provenance; its makers may add more."""
+
+    @dataclass
+    class Settings:
+        @dataclass
+        class Matching:
+            iterations: int = 0
+
+        data: dict[str, Any] = field(default_factory=dict)
+        gan: dict[str, Any] = field(default_factory=dict)
+        matching: Matching = field(default_factory=Matching)
+
+    method: str | None = None
+    stage: str | None = None
+    config: Settings = field(default_factory=Settings)
+    data: str = ""
+    seconds: float | None = None
+    iterations: int = 0
+
+
+@dataclass(frozen=True, config=STRICT)
+class _Build:
+    """Sizes of a generator's network, in the ranges of the settings."""
+
+    width: Annotated[int, Field(ge=1, le=2**20)]
+    noise_dim: Annotated[int, Field(ge=1, le=2**20)]
 
 
 def tensor_hash(tensors: dict[str, Tensor]) -> str:
@@ -81,7 +100,7 @@ def load(path: Path) -> Artifact:
         raise ConfigError(f"{path} holds a {metadata.get('kind')}, expected a generator")
     with described_by(path):
         spec, provenance = DatasetSpec.from_dict(metadata["spec"]), stored_provenance(metadata)
-        generator = _described(spec, metadata["build"])
+        generator = _network(spec, read_as(_Build, metadata["build"], "build"))
     expected = generator.state_dict()
     if _kinds(tensors) != _kinds(expected):
         raise ConfigError(f"{path}: the weights do not fit the generator that its header describes")
@@ -105,23 +124,15 @@ def described_by(path: Path) -> Iterator[None]:
 
 def stored_provenance(metadata: dict[str, Any]) -> dict[str, Any]:
     """Return the provenance of a header; KeyError or ConfigError if what gdd reads of it has another type."""
-    found = metadata["provenance"]
-    require_type(found, dict[str, Any], "provenance")
-    for place, hint in _PROVENANCE.items():
-        part, (*outer, key) = found, place.split(".")
-        for name in outer:
-            part = part.get(name, {})
-        if key in part:
-            require_type(part[key], hint, f"provenance.{place}")
-    return found
+    provenance = metadata["provenance"]
+    read_as(_Provenance, provenance, "provenance")
+    return provenance
 
 
-def _described(spec: DatasetSpec, build: dict[str, Any]) -> Generator:
+def _network(spec: DatasetSpec, build: _Build) -> Generator:
     """Return the generator of a header without memory: the header of a small file may describe any size."""
-    for key in ("width", "noise_dim"):
-        require(fits(build[key], int) and 1 <= build[key] <= 2**20, key, build[key], "a whole number from 1 to 2^20")
     with torch.device("meta"):
-        return Generator(spec.shape, spec.num_classes, build["width"], build["noise_dim"])
+        return Generator(spec.shape, spec.num_classes, build.width, build.noise_dim)
 
 
 def _kinds(tensors: dict[str, Tensor]) -> dict[str, tuple[torch.dtype, torch.Size]]:

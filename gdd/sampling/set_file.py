@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from gdd import __version__
-from gdd.config import ConfigError
-from gdd.config.checks import fits, require
+from gdd.config import ConfigError, read_as
+from gdd.config.fields import AtLeast1
 from gdd.data.spec import DatasetSpec
 from gdd.runtime import checkpoint
 from gdd.sampling.generator_file import described_by, stored_provenance, tensor_hash
@@ -112,8 +112,7 @@ def load(path: Path) -> SyntheticSet:
     if metadata.get("kind") != "set":
         raise ConfigError(f"{path} holds a {metadata.get('kind')}, expected a set")
     with described_by(path):
-        spec, ipc = DatasetSpec.from_dict(metadata["spec"]), metadata["ipc"]
-        require(fits(ipc, int) and ipc >= 1, "ipc", ipc, "a whole number of at least 1")
+        spec, ipc = DatasetSpec.from_dict(metadata["spec"]), read_as(AtLeast1, metadata["ipc"], "ipc")
         images, labels, soft = tensors["images"], tensors["labels"], tensors.get("soft_labels")
         synthetic = SyntheticSet(images, labels, spec, ipc, stored_provenance(metadata), soft)
     if synthetic.hash != metadata.get("hash"):

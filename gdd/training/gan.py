@@ -1,55 +1,81 @@
-"""Generator, discriminator, their optimisers and the averaged generator; one step of each. Both stages use it."""
+"""The adversarial game: generator, discriminator, their optimisers and the averaged generator."""
 
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
+from accelerate import Accelerator
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from gdd import rng
-from gdd.config import GanConfig
 from gdd.data import augment
-from gdd.data.spec import DatasetSpec
+from gdd.data.batches import local_rows
 from gdd.losses import adversarial
 from gdd.models.gan import Discriminator, Generator
+from gdd.runtime import checkpoint
 from gdd.runtime.checkpoint import Stateful
-from gdd.runtime.run import Run
 
 
 class GanTrainer:
-    """The adversarial game of one stage.
+    """The adversarial game of one stage. Each method that takes a step draws what belongs to this step alone.
 
     Args:
-        settings: sizes and losses.
-        spec: the dataset's shape and classes.
-        lr: learning rate of both optimisers.
+        generator: maps noise and labels to images in [-1, 1].
+        discriminator: maps images to a score and class logits.
+        loss: ns or hinge, which condition the score on the class by projection and penalise by R1, or wgan-gp with
+            the auxiliary class loss (DiM).
+        lr: learning rate of both Adam optimisers.
+        betas: their decays.
+        ema_decay: of the averaged generator, per step.
+        aux_weight: of the auxiliary class loss of wgan-gp.
+        gradient_penalty: weight of the gradient penalty of wgan-gp.
+        r1: weight gamma of the R1 penalty gamma/2 |grad D|^2 of ns and hinge.
+        r1_every: discriminator steps from one R1 penalty to the next, which is scaled by as much.
+        augmentations: operations of DiffAugment on what the discriminator sees.
         seed: root seed.
-        stage: names the stage's own noise streams.
-        run: prepares the networks and says which process this is.
+        stage: name before the stage's random streams.
+        accelerator: prepares the networks and says which process this is.
     """
 
-    def __init__(self, settings: GanConfig, spec: DatasetSpec, lr: float, seed: int, stage: str, run: Run) -> None:
-        self.settings, self.seed, self.stage, self.run = settings, seed, stage, run
-        self.num_classes = spec.num_classes
-        self.strategy = augment.parse_strategy(settings.augment, spec.flip)
-        with rng.seeded(seed, "init-gan"):
-            generator = Generator(spec.shape, spec.num_classes, settings.width, settings.noise_dim)
-            discriminator = Discriminator(spec.shape, spec.num_classes, settings.width)
-        decay = get_ema_multi_avg_fn(settings.ema_decay)
-        self.average = AveragedModel(generator, multi_avg_fn=decay, use_buffers=True).to(run.device)
-        betas = (settings.beta1, settings.beta2)
-        opt_g = torch.optim.Adam(generator.parameters(), lr, betas)
-        opt_d = torch.optim.Adam(discriminator.parameters(), lr, betas)
-        prepared = run.accelerator.prepare(generator, discriminator, opt_g, opt_d)
-        self.generator, self.discriminator, self.opt_g, self.opt_d = prepared
-        unwrap = run.accelerator.unwrap_model
+    def __init__(
+        self,
+        generator: Generator,
+        discriminator: Discriminator,
+        *,
+        loss: Literal["ns", "hinge", "wgan-gp"],
+        lr: float,
+        betas: tuple[float, float],
+        ema_decay: float,
+        aux_weight: float,
+        gradient_penalty: float,
+        r1: float,
+        r1_every: int,
+        augmentations: tuple[str, ...],
+        seed: int,
+        stage: str,
+        accelerator: Accelerator,
+    ) -> None:
+        self.loss, self.aux_weight, self.gradient_penalty = loss, aux_weight, gradient_penalty
+        self.r1, self.r1_every, self.augmentations = r1, r1_every, augmentations
+        self.seed, self.stage, self.accelerator = seed, stage, accelerator
+        self.rank, self.world_size = accelerator.process_index, accelerator.num_processes
+        self.adam: dict[str, Any] = {"lr": lr, "betas": betas}
+        decay = get_ema_multi_avg_fn(ema_decay)
+        self.average = AveragedModel(generator, multi_avg_fn=decay, use_buffers=True).to(accelerator.device)
         averaged = self.average.module
         assert isinstance(averaged, Generator)
         self.averaged_generator = averaged
-        self.plain_generator: Generator = unwrap(self.generator)
-        self.plain_discriminator: Discriminator = unwrap(self.discriminator)
+        self.generator, self.discriminator, self.opt_g, self.opt_d = accelerator.prepare(
+            generator,
+            discriminator,
+            torch.optim.Adam(generator.parameters(), **self.adam),
+            torch.optim.Adam(discriminator.parameters(), **self.adam),
+        )
+        self.plain_generator: Generator = accelerator.unwrap_model(self.generator)
+        self.plain_discriminator: Discriminator = accelerator.unwrap_model(self.discriminator)
 
     def states(self) -> dict[str, Stateful]:
         """Return what a checkpoint holds, by name."""
@@ -61,103 +87,104 @@ class GanTrainer:
             "opt_d": self.opt_d,
         }
 
-    def set_adam(self, lr: float) -> None:
-        """Set both optimisers' settings; loading a checkpoint of another stage has brought that stage's."""
+    def start_from(self, path: Path) -> None:
+        """Load weights and moments of another stage's checkpoint, but keep this stage's learning rate and decays."""
+        checkpoint.load(path, self.states())
         for optimizer in (self.opt_g, self.opt_d):
             for group in optimizer.param_groups:
-                group.update(lr=lr, betas=(self.settings.beta1, self.settings.beta2))
+                group.update(self.adam)
 
-    def _draw(self, purpose: str, step: int) -> torch.Generator:
-        """Return the generator of all processes' draws; each takes its share of them."""
-        return rng.generator(self.seed, f"{self.stage}-{purpose}", step, 0)
+    def generate(self, step: int, labels: Tensor) -> Tensor:
+        """Return images (B, C, H, W) in [-1, 1] of the given classes (B,), with the generator in their graph."""
+        random = self._random(rng.NOISE_OF_GENERATOR_STEP, step)
+        return self.generator(self._noise(len(labels), random), labels)
 
-    def local_rows(self, drawn: Tensor) -> Tensor:
-        """Return this process's rows, the counterparts of its real images in `data.batches`, on its device."""
-        return drawn[self.run.rank :: self.run.world_size].to(self.run.device)
-
-    def _augmented(self, images: Tensor, purpose: str, step: int) -> Tensor:
-        if not self.strategy:
-            return images
-        count = len(images) * self.run.world_size
-        change = augment.draw(self.strategy, count, self._draw(purpose, step), shared=False, pick="all")
-        return augment.apply(change.take(self.run.rank, self.run.world_size), images)
-
-    def _score(self, discriminator: Callable[..., Any], images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return scores (B,) that hinge and ns condition on the class by projection, and class logits (B, K)."""
-        critic, classes = discriminator(images)
-        if self.settings.loss == "wgan-gp":
-            return critic, classes
-        return critic + classes.gather(1, labels[:, None]).squeeze(1), classes
-
-    def _auxiliary(self, classes: Tensor, labels: Tensor) -> Tensor:
-        if self.settings.loss != "wgan-gp":
-            return classes.new_zeros(())
-        return self.settings.aux_weight * F.cross_entropy(classes, labels)
-
-    def generator_step(
-        self, step: int, labels: Tensor, extra: Callable[[Tensor], Tensor] | None = None
-    ) -> dict[str, Tensor]:
-        """Update the generator (and its average) on one batch of its own images of the given classes.
-
-        Args:
-            step: number of this step within the stage.
-            labels: (B,) classes to generate.
-            extra: maps the images (B, C, H, W) in [-1, 1] to a loss that is added.
-        """
-        count = len(labels) * self.run.world_size
-        noise = torch.randn(count, self.settings.noise_dim, generator=self._draw("noise-g", step))
-        fake = self.generator(self.local_rows(noise), labels)
-        # Frozen and unwrapped: the critic's gradients would be thrown away, and DDP would reduce them first.
+    def adversarial_loss(self, step: int, fake: Tensor, labels: Tensor) -> Tensor:
+        """Return what the generator minimises for its images (B, C, H, W) of the given classes (B,)."""
+        # Frozen and unwrapped: the discriminator's gradients would be thrown away, and DDP would reduce them first.
         self.plain_discriminator.requires_grad_(False)
-        score, classes = self._score(self.plain_discriminator, self._augmented(fake, "augment-g", step), labels)
-        loss = adversarial.generator_loss(self.settings.loss, score) + self._auxiliary(classes, labels)
-        scalars = {"loss/generator": loss.detach()}
-        if extra is not None:
-            loss = loss + extra(fake)
-        self.opt_g.zero_grad()
-        self.run.accelerator.backward(loss)
-        self.opt_g.step()
+        seen = self._augmented(fake, rng.AUGMENT_OF_GENERATOR_STEP, step)
+        score, class_logits = self._score(self.plain_discriminator, seen, labels)
         self.plain_discriminator.requires_grad_(True)
+        return adversarial.generator_loss(self.loss, score) + self._auxiliary(class_logits, labels)
+
+    def update_generator(self, loss: Tensor) -> None:
+        """Take one step of the generator on its whole loss, and one of its average."""
+        self.opt_g.zero_grad()
+        self.accelerator.backward(loss)
+        self.opt_g.step()
         self.average.update_parameters(self.plain_generator)
-        return scalars
 
-    def discriminator_step(self, step: int, real: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Update the discriminator on one real batch (B, C, H, W) in [-1, 1] and as many generated images."""
-        kind, draw = self.settings.loss, self._draw("noise-d", step)
-        count = len(labels) * self.run.world_size
-        noise = self.local_rows(torch.randn(count, self.settings.noise_dim, generator=draw))
-        fake_labels = self.local_rows(torch.randint(self.num_classes, (count,), generator=draw))
+    def update_discriminator(self, step: int, real: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Take one step of the discriminator on a real batch (B, C, H, W) in [-1, 1] and as many generated images.
+
+        Returns:
+            Losses and mean scores, for the metrics.
+        """
+        # Draw: as many fake images, of random classes, without the generator's graph.
+        random = self._random(rng.NOISE_OF_DISCRIMINATOR_STEP, step)
+        noise = self._noise(len(labels), random)  # (B, noise_dim)
+        classes = torch.randint(self.plain_generator.num_classes, (len(labels) * self.world_size,), generator=random)
+        fake_labels = self._local(classes)  # (B,)
         with torch.no_grad():
-            fake = self.generator(noise, fake_labels)
-        both = self._augmented(torch.cat([real, fake]), "augment-d", step)
-        both_labels = torch.cat([labels, fake_labels])
-        score, classes = self._score(self.discriminator, both, both_labels)
-        real_score, fake_score = score.chunk(2)
-        loss = adversarial.discriminator_loss(kind, real_score, fake_score)
-        # The mean over both halves is half of DiM's sum of the two means.
-        loss = loss + 2 * self._auxiliary(classes, both_labels)
-        scalars = {"loss/discriminator": loss.detach(), "score/real": real_score.mean().detach()}
-        scalars["score/fake"] = fake_score.mean().detach()
-        loss = loss + self._penalty(step, both, labels, draw, scalars)
-        self.opt_d.zero_grad()
-        self.run.accelerator.backward(loss)
-        self.opt_d.step()
-        return scalars
+            fake = self.generator(noise, fake_labels)  # (B, C, H, W)
 
-    def _penalty(
-        self, step: int, both: Tensor, labels: Tensor, draw: torch.Generator, scalars: dict[str, Tensor]
-    ) -> Tensor:
+        # Compare: one forward pass over both halves.
+        both = self._augmented(torch.cat([real, fake]), rng.AUGMENT_OF_DISCRIMINATOR_STEP, step)  # (2B, C, H, W)
+        both_labels = torch.cat([labels, fake_labels])
+        score, class_logits = self._score(self.discriminator, both, both_labels)  # (2B,), (2B, K)
+        real_score, fake_score = score.chunk(2)
+
+        # The mean over both halves is half of DiM's sum of the two means, hence the 2.
+        loss = adversarial.discriminator_loss(self.loss, real_score, fake_score)
+        loss = loss + 2 * self._auxiliary(class_logits, both_labels)
+        penalty = self._penalty(step, both, labels, random)
+
+        self.opt_d.zero_grad()
+        self.accelerator.backward(loss if penalty is None else loss + penalty)
+        self.opt_d.step()
+        scalars = {"loss/discriminator": loss, "score/real": real_score.mean(), "score/fake": fake_score.mean()}
+        scalars |= {} if penalty is None else {"loss/penalty": penalty}
+        return {name: value.detach() for name, value in scalars.items()}
+
+    def _penalty(self, step: int, both: Tensor, labels: Tensor, random: torch.Generator) -> Tensor | None:
+        """Return the weighted gradient penalty of this step at real images, or between real and fake ones."""
         real, fake = both.chunk(2)
 
         def score(images: Tensor) -> Tensor:
             return self._score(self.discriminator, images, labels)[0]
 
-        if self.settings.loss == "wgan-gp":
-            mixing = self.local_rows(torch.rand(len(real) * self.run.world_size, 1, 1, 1, generator=draw))
-            penalty = self.settings.gradient_penalty * adversarial.gradient_penalty(score, real, fake, mixing)
-        elif self.settings.r1 > 0 and step % self.settings.r1_every == 0:
-            penalty = self.settings.r1 * self.settings.r1_every * adversarial.r1_penalty(score, real)
-        else:
-            return real.new_zeros(())
-        scalars["loss/penalty"] = penalty.detach()
-        return penalty
+        if self.loss == "wgan-gp":
+            mixing = self._local(torch.rand(len(real) * self.world_size, 1, 1, 1, generator=random))
+            return self.gradient_penalty * adversarial.gradient_penalty(score, real, fake, mixing)
+        if self.r1 > 0 and step % self.r1_every == 0:
+            return self.r1 * self.r1_every * adversarial.r1_penalty(score, real)
+        return None
+
+    def _score(self, discriminator: Callable[..., Any], images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return scores (B,) that hinge and ns condition on the class by projection, and class logits (B, K)."""
+        critic, class_logits = discriminator(images)
+        if self.loss == "wgan-gp":
+            return critic, class_logits
+        return critic + class_logits.gather(1, labels[:, None]).squeeze(1), class_logits
+
+    def _auxiliary(self, class_logits: Tensor, labels: Tensor) -> Tensor:
+        if self.loss != "wgan-gp":
+            return class_logits.new_zeros(())
+        return self.aux_weight * F.cross_entropy(class_logits, labels)
+
+    def _random(self, stream: str, step: int) -> torch.Generator:
+        """Return the random generator of all processes' draws, of which each takes its rows."""
+        return rng.generator(self.seed, f"{self.stage}-{stream}", step, 0)
+
+    def _local(self, rows: Tensor) -> Tensor:
+        return local_rows(rows, self.rank, self.world_size).to(self.accelerator.device)
+
+    def _noise(self, count: int, random: torch.Generator) -> Tensor:
+        return self._local(torch.randn(count * self.world_size, self.plain_generator.noise_dim, generator=random))
+
+    def _augmented(self, images: Tensor, stream: str, step: int) -> Tensor:
+        count = len(images) * self.world_size
+        random = self._random(stream, step)
+        drawn = augment.draw(self.augmentations, count, random, shared=False, pick="all")
+        return augment.apply(drawn.local_rows(self.rank, self.world_size), images)

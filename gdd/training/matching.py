@@ -4,21 +4,24 @@ Gradient matching is DC (Zhao, Mopuri and Bilen 2021), with shared augmentation 
 matching is DM (Zhao and Bilen 2023); the pools of networks are those of Zhou, Zhong and Chen (arXiv 2402.13007).
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from accelerate import Accelerator
+from einops import rearrange
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torchvision.utils import make_grid, save_image
 
 from gdd import rng
-from gdd.config import Config, MatchConfig, to_plain
-from gdd.config.checks import stable_hash
+from gdd.config import Config, ConfigError, MatchingConfig, to_plain
 from gdd.data import augment
+from gdd.data.batches import ClassBatches
 from gdd.data.pixels import Normalizer
 from gdd.data.readers import Dataset
 from gdd.losses import gradients
@@ -26,12 +29,12 @@ from gdd.models.layers import Classifier
 from gdd.runtime.checkpoint import Stateful
 from gdd.runtime.device import device_name
 from gdd.runtime.run import Run
-from gdd.sampling import generator_file, set_file
+from gdd.sampling import generator_file, sample, set_file
 from gdd.training.classifier import fit
-from gdd.training.images import RealImages, SyntheticImages, first_images
-from gdd.training.pool import Pool, members
+from gdd.training.pool import FreshPool
 
-STAGE = "match"
+STAGE = "matching"
+Objective = Literal["gradient", "embedding"]
 # Epochs between two updates by images per class, which is also how many updates (DatasetCondensation, utils.py).
 INNER = {1: 1, 10: 50, 20: 25, 30: 20, 40: 15, 50: 10}
 # Real images of each class whose statistics batch norms are frozen at (DatasetCondensation, main.py).
@@ -42,33 +45,24 @@ CPU_CHUNK = 32
 GROUP_IMAGES = 5
 
 
-def loops(settings: MatchConfig) -> tuple[int, int]:
-    """Return the image updates per network and the epochs between them: DC's table, or linear between its entries."""
-    inner = round(float(np.interp(settings.ipc, list(INNER), list(INNER.values()))))
-    return settings.outer or min(settings.ipc, max(INNER)), settings.inner or inner
+def loops(ipc: int, outer: int | None, inner: int | None) -> tuple[int, int]:
+    """Return the image updates per network and the epochs between them, by DC's table where they are not given.
+
+    Between the table's entries the epochs are linear in the images per class.
+    """
+    epochs = round(float(np.interp(ipc, list(INNER), list(INNER.values()))))
+    return outer or min(ipc, max(INNER)), inner or epochs
 
 
-def describe(config: Config) -> str:
+def method_name(settings: MatchingConfig) -> str:
     """Return the method's name in tables."""
-    settings = config.match
-    parts = ["gradient matching" if settings.objective == "gradient" else "embedding matching"]
+    parts = [f"{settings.objective} matching"]
     parts += [settings.distance] * (settings.distance != "dc") + ["DSA"] * (settings.augment == "dsa")
-    parts += [f"pool {config.pool_kind}"] * (config.pool_kind != "main")
+    parts += [f"pool {settings.pool.kind}"] * (settings.pool.kind != "main")
     return ", ".join(parts)
 
 
-def fingerprint(config: Config, dataset: Dataset) -> str:
-    """Return the hash of all that decides the set."""
-    settings, pool, start = config.match, config.pool, None
-    if settings.generator is not None:
-        start = generator_file.load(settings.generator).hash
-    settings = replace(settings, init="noise", generator=None)  # a moved generator is the same generator
-    schedule = (pool.weights, pool.main_probability, pool.main_probability_end, pool.main_only)
-    parts = (config.seed, settings, config.match.init, start, config.pool_kind, members(pool, config.pool_kind))
-    return stable_hash(*parts, schedule, dataset.spec.to_dict(), dataset.fingerprint)
-
-
-def freeze_statistics(network: nn.Module, real: RealImages, *counters: int) -> None:
+def freeze_statistics(network: nn.Module, real: ClassBatches, *counters: int) -> None:
     """Set every batch norm's running statistics to those of one real batch of all classes, and use them from now on.
 
     DC updates them once with momentum 0.1, which leaves nine tenths of the initial values, and its inner loop lets
@@ -76,13 +70,14 @@ def freeze_statistics(network: nn.Module, real: RealImages, *counters: int) -> N
     """
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     if norms:
-        drawn = [real.draw(c, STATISTICS_IMAGES, "match-statistics", *counters) for c in range(len(real.members))]
+        classes = range(real.num_classes)
+        images = [real(label, STATISTICS_IMAGES, rng.MATCHING_STATISTICS, *counters) for label in classes]
         for norm in norms:
             norm.reset_running_stats()
             norm.momentum = None  # the average of all batches since the reset, which is this one
         network.train()
         with torch.no_grad():
-            network(torch.cat(drawn))
+            network(torch.cat(images))
     network.eval()
 
 
@@ -103,46 +98,77 @@ def real_gradient(network: nn.Module, images_std: Tensor, label: int) -> list[Te
     return total
 
 
-def group_loss(
-    network: nn.Module, synthetic: Tensor, real: Sequence[Tensor], labels: Sequence[int], settings: MatchConfig
+def gradient_loss(
+    network: nn.Module,
+    synthetic: Tensor,
+    real: Sequence[Tensor],
+    labels: Sequence[int],
+    distance: gradients.Distance,
 ) -> Tensor:
-    """Return how far apart a network in eval mode sees synthetic and real images, summed over some classes.
+    """Return how far apart the gradients of real and synthetic images are, summed over some classes.
 
     The classes' gradients are taken in one graph, as a vmap over stacked batches: for single images on two AVX2 cores
     twice as fast as one by one with networks of width 24 and 32, and level with 10 images of width 128.
 
     Args:
-        network: a Classifier.
+        network: a Classifier in eval mode.
         synthetic: (G, ipc, C, H, W) in classifier space, a row per class; the loss is differentiable in it.
         real: G batches (B, C, H, W).
         labels: the G classes.
-        settings: objective and distance.
+        distance: between two gradients.
     """
-    if settings.objective == "embedding":
-        return _embedding_loss(network, synthetic, real)
     parameters: dict[str, Tensor] = dict(network.named_parameters())
     buffers = dict(network.named_buffers())
-    targets = torch.tensor(labels, device=synthetic.device)[:, None].expand(synthetic.shape[:2])
+    targets = torch.tensor(labels, device=synthetic.device)[:, None].expand(synthetic.shape[:2])  # (G, ipc)
 
     def loss(weights: dict[str, Tensor], images: Tensor, target: Tensor) -> Tensor:
         return F.cross_entropy(functional_call(network, (weights, buffers), (images,)), target)
 
-    def apart(images: Tensor, target: Tensor, *answer: Tensor) -> Tensor:
-        own = grad(loss)(parameters, images, target)
-        return gradients.distance(list(own.values()), answer, settings.distance)
+    def class_distance(images: Tensor, target: Tensor, *real_gradients: Tensor) -> Tensor:
+        synthetic_gradients = grad(loss)(parameters, images, target)
+        return gradients.distance(list(synthetic_gradients.values()), real_gradients, distance)
 
-    answers = [real_gradient(network, images, label) for images, label in zip(real, labels, strict=True)]
-    stacked = [torch.stack(tensors) for tensors in zip(*answers, strict=True)]
-    return vmap(apart)(synthetic, targets, *stacked).sum()
+    by_class = [real_gradient(network, images, label) for images, label in zip(real, labels, strict=True)]
+    stacked = [torch.stack(tensors) for tensors in zip(*by_class, strict=True)]
+    return vmap(class_distance)(synthetic, targets, *stacked).sum()
 
 
-def _embedding_loss(network: nn.Module, synthetic: Tensor, real: Sequence[Tensor]) -> Tensor:
+def embedding_loss(network: nn.Module, synthetic: Tensor, real: Sequence[Tensor]) -> Tensor:
+    """Return how far apart the mean features of real and synthetic images are, summed over some classes.
+
+    Args:
+        network: a Classifier in eval mode.
+        synthetic: (G, ipc, C, H, W) in classifier space, a row per class; the loss is differentiable in it.
+        real: G batches (B, C, H, W).
+    """
     assert isinstance(network, Classifier)
-    features = network.embed(synthetic.flatten(0, 1)).unflatten(0, synthetic.shape[:2])
+    features = network.embed(rearrange(synthetic, "g ipc c h w -> (g ipc) c h w"))
+    features = rearrange(features, "(g ipc) f -> g ipc f", g=len(synthetic))
     with torch.no_grad():
         targets = [network.embed(images) for images in real]
-    pairs = zip(features, targets, strict=True)
-    return torch.stack([gradients.embedding_distance(own, target) for own, target in pairs]).sum()
+    return torch.stack([gradients.embedding_distance(*pair) for pair in zip(features, targets, strict=True)]).sum()
+
+
+class SyntheticImages(nn.Module):
+    """The pixels being optimised.
+
+    Args:
+        images_std: (K, ipc, C, H, W) in classifier space, unclipped.
+    """
+
+    def __init__(self, images_std: Tensor) -> None:
+        super().__init__()
+        self.images_std = nn.Parameter(images_std)
+
+    @property
+    def labels(self) -> Tensor:
+        """(K * ipc,), ordered by class."""
+        classes, ipc = self.images_std.shape[:2]
+        return torch.arange(classes, device=self.images_std.device).repeat_interleave(ipc)
+
+    def flat(self) -> Tensor:
+        """Return (K * ipc, C, H, W), without gradient."""
+        return rearrange(self.images_std.detach(), "k ipc c h w -> (k ipc) c h w")
 
 
 class Matcher:
@@ -153,145 +179,224 @@ class Matcher:
     has as many threads.
 
     Args:
-        config: its match and pool part.
-        dataset: real images.
-        run: device and processes.
+        first_images: (K, ipc, C, H, W) in classifier space, on the device.
+        real: real images of each class.
+        pool: gives the networks.
+        objective: gradient or embedding.
+        distance: between gradients.
+        outer: image updates per network.
+        inner: epochs on the set between two updates.
+        inner_first: whether a network also learns those epochs before its first comparison.
+        batch_real: real images of each class per update.
+        batch_train: images per step of the inner epochs.
+        lr_image: of the images' SGD with momentum 0.5.
+        lr_network: of the inner epochs' SGD.
+        augmentations: of DSA, one for each class and update, for real and synthetic images alike.
+        seed: root seed.
+        accelerator: its processes share the classes.
     """
 
-    def __init__(self, config: Config, dataset: Dataset, run: Run) -> None:
-        spec, settings = dataset.spec, config.match
-        self.settings, self.seed, self.run = settings, config.seed, run
-        self.normalize = Normalizer(spec.mean, spec.std, run.device)
-        self.real = RealImages(dataset, self.normalize, config.seed)
-        self.synthetic = SyntheticImages(first_images(config, dataset, self.real).to(run.device))
-        default = 0.1 if settings.objective == "gradient" else 1.0
-        self.optimizer = torch.optim.SGD(self.synthetic.parameters(), settings.lr_image or default, momentum=0.5)
-        kind, total = config.pool_kind, settings.iterations
-        self.pool = Pool(
-            config.pool, kind, total, spec.shape, spec.num_classes, config.seed, batches=None, device=run.device
-        )
-        dsa = "_".join(augment.OPERATIONS) if settings.augment == "dsa" else "none"
-        self.strategy = augment.parse_strategy(dsa, spec.flip)
-        self.outer, self.inner = loops(settings) if settings.objective == "gradient" else (1, 0)
+    def __init__(
+        self,
+        first_images: Tensor,
+        real: ClassBatches,
+        pool: FreshPool,
+        *,
+        objective: Objective,
+        distance: gradients.Distance,
+        outer: int,
+        inner: int,
+        inner_first: bool,
+        batch_real: int,
+        batch_train: int,
+        lr_image: float,
+        lr_network: float,
+        augmentations: tuple[str, ...],
+        seed: int,
+        accelerator: Accelerator,
+    ) -> None:
+        self.synthetic, self.real, self.pool = SyntheticImages(first_images), real, pool
+        self.objective, self.distance = objective, distance
+        self.outer, self.inner, self.inner_first = outer, inner, inner_first
+        self.batch_real, self.batch_train, self.lr_network = batch_real, batch_train, lr_network
+        self.augmentations, self.seed, self.accelerator = augmentations, seed, accelerator
+        self.optimizer = torch.optim.SGD(self.synthetic.parameters(), lr_image, momentum=0.5)
+
+    def states(self) -> dict[str, Stateful]:
+        """Return what a checkpoint holds, by name."""
+        return {"images": self.synthetic, "optimizer": self.optimizer, "pool": self.pool}
 
     def iterate(self, iteration: int) -> Tensor:
         """Update the images on one network and return the mean loss per class and update."""
-        _, network = self.pool.draw(iteration)
+        network = self.pool.network(iteration)
         # Embeddings need no gradient of the weights.
-        network.requires_grad_(self.settings.objective == "gradient")
-        optimizer = torch.optim.SGD(network.parameters(), self.settings.lr_network)
-        total = torch.zeros((), device=self.run.device)
+        network.requires_grad_(self.objective == "gradient")
+        optimizer = torch.optim.SGD(network.parameters(), self.lr_network)
+        total = torch.zeros((), device=self.synthetic.images_std.device)
         freeze_statistics(network, self.real, iteration, 0)
         for turn in range(self.outer):
-            if turn or self.settings.inner_first:
+            if turn or self.inner_first:
                 self._train(network, optimizer, iteration, turn)
                 freeze_statistics(network, self.real, iteration, turn + 1)
             total += self._update(network, iteration, turn)
-        return total / (self.outer * len(self.real.members))
+        return total / (self.outer * self.real.num_classes)
 
     def _update(self, network: nn.Module, iteration: int, turn: int) -> Tensor:
         """Take one optimiser step of the images; return the sum of the classes' losses."""
-        images = self.synthetic.images_std
+        images = self.synthetic.images_std  # (K, ipc, C, H, W)
         images.grad = torch.zeros_like(images)
         total = torch.zeros((), device=images.device)
-        groups = torch.arange(len(images)).split(max(1, GROUP_IMAGES // self.settings.ipc))
-        for group in groups[self.run.rank :: self.run.world_size]:
+        groups = torch.arange(len(images)).split(max(1, GROUP_IMAGES // images.shape[1]))
+        for group in groups[self.accelerator.process_index :: self.accelerator.num_processes]:
+            # Draw the real images of each class, and one augmentation for real and synthetic ones alike.
             labels = group.tolist()
-            changes = [self._augmentation(iteration, turn, label) for label in labels]
-            count, counters = self.settings.batch_real, (iteration, turn)
-            real = [self.real.draw(label, count, "match-real", *counters) for label in labels]
-            real = [change(part) for change, part in zip(changes, real, strict=True)]
-            own = images[labels].detach().requires_grad_()
-            synthetic = torch.stack([change(part) for change, part in zip(changes, own, strict=True)])
-            loss = group_loss(network, synthetic, real, labels, self.settings)
-            (images.grad[labels],) = torch.autograd.grad(loss, own)
+            real = [self.real(label, self.batch_real, rng.MATCHING_REAL, iteration, turn) for label in labels]
+            augmentations = [self._augmentation(iteration, turn, label) for label in labels]
+            real = [augment.apply(*pair) for pair in zip(augmentations, real, strict=True)]
+            pixels = images[labels].detach().requires_grad_()
+            synthetic = torch.stack([augment.apply(*pair) for pair in zip(augmentations, pixels, strict=True)])
+
+            if self.objective == "gradient":
+                loss = gradient_loss(network, synthetic, real, labels, self.distance)
+            else:
+                loss = embedding_loss(network, synthetic, real)
+            (images.grad[labels],) = torch.autograd.grad(loss, pixels)
             total += loss.detach()
-        if self.run.world_size > 1:
-            images.grad = self.run.accelerator.reduce(images.grad, "sum")
-            total = self.run.accelerator.reduce(total, "sum")
+        if self.accelerator.num_processes > 1:
+            images.grad = self.accelerator.reduce(images.grad, "sum")
+            total = self.accelerator.reduce(total, "sum")
         self.optimizer.step()
         return total
 
-    def _augmentation(self, iteration: int, turn: int, label: int) -> Callable[[Tensor], Tensor]:
-        """Return one change for the real and the synthetic images of a class alike."""
-        if not self.strategy:
-            return lambda images: images
-        draw = rng.generator(self.seed, "match-augment", iteration, turn, label)
-        drawn = augment.draw(self.strategy, 1, draw, shared=True, pick="one")
-        return lambda images: augment.apply(drawn, images)
+    def _augmentation(self, iteration: int, turn: int, label: int) -> augment.Augmentation:
+        random = rng.generator(self.seed, rng.MATCHING_AUGMENT, iteration, turn, label)
+        return augment.draw(self.augmentations, 1, random, shared=True, pick="one")
 
     def _train(self, network: nn.Module, optimizer: torch.optim.Optimizer, iteration: int, turn: int) -> None:
         """Train the network on the set for `inner` epochs, its batch norms frozen."""
         images, labels = self.synthetic.flat(), self.synthetic.labels
-        size = min(self.settings.batch_train, len(labels))
+        size = min(self.batch_train, len(labels))
         per_epoch = -(-len(labels) // size)
 
         def batch(step: int) -> tuple[Tensor, Tensor]:
             epoch, position = divmod(step, per_epoch)
-            order = torch.randperm(len(labels), generator=rng.generator(self.seed, "inner", iteration, turn, epoch))
+            random = rng.generator(self.seed, rng.INNER_ORDER, iteration, turn, epoch)
+            order = torch.randperm(len(labels), generator=random)
             chosen = order[position * size :][:size].to(labels.device)
-            part = images[chosen]
-            if self.strategy:
-                draw = rng.generator(self.seed, "inner-augment", iteration, turn, step)
-                part = augment.apply(augment.draw(self.strategy, len(part), draw, shared=False, pick="one"), part)
-            return part, labels[chosen]
+            random = rng.generator(self.seed, rng.INNER_AUGMENT, iteration, turn, step)
+            augmentation = augment.draw(self.augmentations, len(chosen), random, shared=False, pick="one")
+            return augment.apply(augmentation, images[chosen]), labels[chosen]
 
         fit(network, batch, range(self.inner * per_epoch), optimizer, frozen_statistics=True)
 
     def grid(self, columns: int = 10) -> Tensor:
         """Return one picture (C, H, W) in [0, 1] with a row per class, clipped for showing."""
-        shown = self.synthetic.images_std.detach()[:, :columns]
-        images = self.normalize.to_unit(shown.flatten(0, 1)).clamp(0, 1).cpu()
-        return make_grid(images, nrow=shown.shape[1], padding=2, pad_value=1.0)
+        shown = rearrange(self.synthetic.images_std.detach()[:, :columns], "k ipc c h w -> (k ipc) c h w")
+        images = self.real.normalize.to_unit(shown).clamp(0, 1).cpu()
+        return make_grid(images, nrow=len(images) // self.real.num_classes, padding=2, pad_value=1.0)
+
+
+def check_first_images(config: Config, dataset: Dataset) -> None:
+    """Raise ConfigError if a class has too few real images to start from, or the generator was made for other data."""
+    settings, spec = config.matching, dataset.spec
+    counts = dataset.train.labels.bincount(minlength=spec.num_classes)
+    if settings.init == "real" and int(counts.min()) < settings.ipc:
+        raise ConfigError(
+            f"matching.ipc is {settings.ipc}, but class {spec.class_names[int(counts.argmin())]!r} has "
+            f"{int(counts.min())} training images for init real"
+        )
+    if settings.generator is not None:
+        start = generator_file.load(settings.generator)
+        set_file.check_matches(start.spec, spec, f"matching.generator {settings.generator}")
+
+
+def first_images(settings: MatchingConfig, real: ClassBatches, seed: int) -> Tensor:
+    """Return (K, ipc, C, H, W) in classifier space: noise, real images, or a generator's, all checked before."""
+    device = real.images_u8.device
+    size = (real.num_classes, settings.ipc, *real.images_u8.shape[1:])
+    if settings.init == "noise":
+        return torch.randn(size, generator=rng.generator(seed, rng.MATCHING_NOISE)).to(device)
+    if settings.init == "real":
+        return torch.stack([real(label, settings.ipc, rng.MATCHING_INIT) for label in range(real.num_classes)])
+    assert settings.generator is not None
+    sampled = sample.sample_set(generator_file.load(settings.generator), settings.ipc, seed, device)
+    return real.normalize.from_u8(sampled.images.to(device)).view(size)
+
+
+def _matcher(config: Config, dataset: Dataset, run: Run) -> Matcher:
+    settings, spec, seed = config.matching, dataset.spec, config.seed
+    images_u8, labels = dataset.train.images_u8.to(run.device), dataset.train.labels
+    real = ClassBatches(images_u8, labels, spec.num_classes, Normalizer(spec.mean, spec.std, run.device), seed)
+    by_gradient = settings.objective == "gradient"
+    outer, inner = loops(settings.ipc, settings.outer, settings.inner) if by_gradient else (1, 0)
+    return Matcher(
+        first_images(settings, real, seed),
+        real,
+        FreshPool(
+            spec.shape,
+            spec.num_classes,
+            **asdict(settings.pool),
+            iterations=settings.iterations,
+            seed=seed,
+            device=run.device,
+        ),
+        objective=settings.objective,
+        distance=settings.distance,
+        outer=outer,
+        inner=inner,
+        inner_first=settings.inner_first,
+        batch_real=settings.batch_real,
+        batch_train=settings.batch_train,
+        lr_image=settings.lr_image or (0.1 if by_gradient else 1.0),
+        lr_network=settings.lr_network,
+        augmentations=augment.dsa(spec.flip) if settings.augment == "dsa" else (),
+        seed=seed,
+        accelerator=run.accelerator,
+    )
 
 
 def match(config: Config, dataset: Dataset, run: Run) -> Path:
-    """Distil a set of `match.ipc` images per class into the run folder and return its file.
+    """Distil a set of `matching.ipc` images per class into the run folder and return its file.
 
     `run.snapshots` also stores the set of earlier iterations.
     """
-    matcher = Matcher(config, dataset, run)
-    total, classes = config.match.iterations, dataset.spec.num_classes
-    states: dict[str, Stateful] = {"images": matcher.synthetic, "optimizer": matcher.optimizer, "pool": matcher.pool}
+    settings, spec = config.matching, dataset.spec
+    matcher = _matcher(config, dataset, run)
+    seconds_before = 0.0
+    if settings.generator is not None:
+        seconds_before = float(generator_file.load(settings.generator).provenance.get("seconds") or 0)
 
     def save(path: Path, iterations: int) -> None:
-        if run.is_main:
-            images = matcher.normalize.to_unit(matcher.synthetic.flat()).cpu()
-            facts = {
-                "method": describe(config),
-                "stage": STAGE,
-                "seed": config.seed,
-                "iterations": iterations,
-                "fingerprint": run.fingerprint,
-                "data": dataset.fingerprint,
-                "seconds": round(run.seconds + _seconds_before(config.match), 1),
-                "device": device_name(run.device),
-                "config": to_plain(config),
-            }
-            labels = matcher.synthetic.labels.cpu()
-            set_file.save(path, set_file.SyntheticSet(images, labels, dataset.spec, config.match.ipc, facts))
+        if not run.is_main:
+            return
+        provenance = {
+            "method": method_name(settings),
+            "stage": STAGE,
+            "seed": config.seed,
+            "iterations": iterations,
+            "fingerprint": run.fingerprint,
+            "data": dataset.fingerprint,
+            "seconds": round(run.seconds + seconds_before, 1),
+            "device": device_name(run.device),
+            "config": to_plain(config),
+        }
+        images, labels = matcher.real.normalize.to_unit(matcher.synthetic.flat()).cpu(), matcher.synthetic.labels.cpu()
+        set_file.save(path, set_file.SyntheticSet(images, labels, spec, settings.ipc, provenance))
 
-    def snapshot(iterations: int) -> None:
+    def save_snapshot(iterations: int) -> None:
         if iterations in config.run.snapshots:
             save(run.folder / f"set-{iterations:08d}.safetensors", iterations)
 
-    snapshot(0)
-    per_step = matcher.outer * classes * config.match.batch_real
-    for step in run.loop(states, total, per_step, "matching", fixed_world_size=False):
+    save_snapshot(0)
+    images_per_step = matcher.outer * spec.num_classes * settings.batch_real
+    for step in run.loop(matcher.states(), settings.iterations, images_per_step, STAGE, fixed_world_size=False):
         step.record({"loss/matching": matcher.iterate(step.index)})
-        snapshot(step.done)
+        save_snapshot(step.done)
         if step.grid_due:
             step.images = matcher.grid()
     if run.is_main:
         save_image(matcher.grid(), run.folder / "grid.png")
     # Last, for its presence says that the stage is finished.
-    save(run.folder / set_file.FILE, total)
+    save(run.folder / set_file.FILE, settings.iterations)
     run.accelerator.wait_for_everyone()
     return run.folder / set_file.FILE
-
-
-def _seconds_before(settings: MatchConfig) -> float:
-    """Return what the generator of the first images took."""
-    if settings.generator is None:
-        return 0.0
-    return float(generator_file.load(settings.generator).provenance.get("seconds") or 0)

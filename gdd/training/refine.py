@@ -1,92 +1,86 @@
-"""Stage 2: refine the generator so that pool networks answer real and synthetic images alike (SKD)."""
+"""Stage 2: refine the generator so that pool networks answer real and synthetic images alike.
 
-from dataclasses import replace
+    L = L_GAN + lambda * L_SKD,    L_SKD = tau^2 * KL(d_real || d_synthetic),    d = softmax(standardize(logits) / tau)
+
+Self-knowledge distillation, Li et al., arXiv 2501.04202; docs/method.md says what the paper leaves open.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from gdd import rng
 from gdd.config import Config, ConfigError
-from gdd.config.checks import stable_hash
 from gdd.data import augment
-from gdd.data.batches import Batches
 from gdd.data.pixels import Normalizer, u8_to_pm1
 from gdd.data.readers import Dataset
-from gdd.losses import logits as logit_losses
+from gdd.losses.logits import log_probability_mse, skd
 from gdd.runtime import checkpoint
 from gdd.runtime.run import Run
 from gdd.sampling import generator_file
-from gdd.training.gan import GanTrainer
 from gdd.training.monitor import Monitor
-from gdd.training.pool import Pool
-from gdd.training.pretrain import finish, observe, real_batches
+from gdd.training.pool import LearningPool
+from gdd.training.stage import gan_trainer, observe, real_batches, save_generator
 
-STAGE = "refine"
+STAGE = rng.REFINE
 
 
-def fingerprint(config: Config, dataset: Dataset, pretrained: Path) -> str:
-    """Return the hash of all that decides stage 2's result, the stage-1 generator among it."""
-    start = generator_file.load(pretrained).hash
-    settings = replace(config.refine, pretrained=None)  # a moved stage 1 is the same stage 1
-    parts = (config.seed, config.gan, config.pool, settings, dataset.spec.to_dict(), dataset.fingerprint)
-    return stable_hash(*parts, start)
+def last_checkpoint(pretrained: Path) -> Path:
+    """Return the last checkpoint of a stage-1 run folder; ConfigError if there is none."""
+    steps = checkpoint.steps(pretrained)
+    if not steps:
+        raise ConfigError(f"refine.pretrained is {str(pretrained)!r}, expected a run folder with checkpoints")
+    return checkpoint.path_of(pretrained, steps[-1])
 
 
 def refine(config: Config, dataset: Dataset, run: Run, pretrained: Path) -> Path:
-    """Refine the GAN of the stage-1 run folder `pretrained` for `refine.steps` steps; return the generator's file.
-
-    total = L_GAN + lambda * tau^2 * L_SKD, on a real and a synthetic batch of the same classes that share one
-    augmentation. The networks' answers to the real batch are constants.
-    """
-    settings, spec = config.refine, dataset.spec
-    gan = GanTrainer(config.gan, spec, settings.lr, config.seed, STAGE, run)
-    done = checkpoint.steps(pretrained)
-    if not done:
-        raise ConfigError(f"refine.pretrained is {str(pretrained)!r}, expected a run folder with checkpoints")
+    """Refine the GAN of the stage-1 run folder `pretrained` for `refine.steps` steps; return the generator's file."""
+    settings, spec, seed = config.refine, dataset.spec, config.seed
+    gan = gan_trainer(config.gan, spec, settings.lr, seed, STAGE, run)
     try:
-        checkpoint.load(checkpoint.path_of(pretrained, done[-1]), gan.states())
+        gan.start_from(last_checkpoint(pretrained))
     except checkpoint.Damaged as error:  # an earlier one would be another stage 1
         raise ConfigError(f"{error}; remove {pretrained} to pretrain anew") from error
-    gan.set_adam(settings.lr)
-
+    batches = real_batches(dataset, settings.batch_size, seed, STAGE, run)
     normalize = Normalizer(spec.mean, spec.std, run.device)
-    batches = real_batches(dataset, settings.batch_size, config.seed, STAGE, run)
-    lessons = Batches(batches.images_u8, batches.labels, config.pool.batch_size, config.seed, "pool-batches")
-
-    def lesson(step: int) -> tuple[Tensor, Tensor]:
-        images_u8, labels = lessons(step)
-        return normalize.from_u8(images_u8), labels
-
-    pool = Pool(
-        config.pool, config.pool_kind, settings.steps, spec.shape, spec.num_classes, config.seed, lesson, run.device
+    pool = LearningPool(
+        batches.images_u8, batches.labels, spec.num_classes, normalize, seed=seed, **asdict(settings.pool)
     )
-    strategy = augment.parse_strategy(settings.augment, spec.flip)
-    weight = settings.weight * (settings.tau**2 if settings.match == "kl" else 1.0)
-    monitor = Monitor(batches, spec.num_classes, config.gan.noise_dim, config.seed)
+    augmentations = augment.parse_strategy(settings.augment, spec.flip)
+    compare: Callable[[Tensor, Tensor], Tensor] = log_probability_mse
+    if settings.loss == "skd":
+        compare = partial(skd, tau=settings.tau, tau_mode=settings.tau_mode, standardized=settings.standardize)
+    monitor = Monitor(batches, spec.num_classes, config.gan.noise_dim, seed)
 
-    for step in run.loop({**gan.states(), "pool": pool}, settings.steps, batches.batch_size, "stage 2"):
-        images_u8, labels = batches(step.index)
-        _, network = pool.draw(step.index)
-        draw = rng.generator(config.seed, "refine-augment", step.index, 0)
-        change = augment.draw(strategy, len(labels), draw, shared=True, pick="all") if strategy else None
+    for step in run.loop({**gan.states(), "pool": pool}, settings.steps, batches.batch_size, STAGE):
+        # Draw a real batch, a network, and one augmentation for real and synthetic images alike.
+        images_u8, labels = batches(step.index)  # (B, C, H, W) uint8, (B,)
+        network = pool.network(step.index)
+        random = rng.generator(seed, rng.REFINE_AUGMENT, step.index, 0)
+        augmentation = augment.draw(augmentations, len(labels), random, shared=True, pick="all")
 
-        def answer(images_std: Tensor, network=network, change=change) -> Tensor:  # type: ignore[no-untyped-def]
-            if change is not None:
-                images_std = augment.apply(change, images_std)
-            with run.accelerator.autocast():
-                return network(images_std).float()
+        # Ask the network about the real batch, a constant, and about generated images of the same classes.
+        fake = gan.generate(step.index, labels)  # (B, C, H, W) in [-1, 1]
+        real_std = augment.apply(augmentation, normalize.from_u8(images_u8))  # (B, C, H, W) in classifier space
+        fake_std = augment.apply(augmentation, normalize.from_pm1(fake))
+        with run.accelerator.autocast():
+            with torch.no_grad():
+                real_logits = network(real_std)  # (B, K)
+            fake_logits = network(fake_std)
 
-        def matching(fake_pm1: Tensor, images_u8=images_u8, answer=answer, step=step) -> Tensor:  # type: ignore[no-untyped-def]
-            real, fake = answer(normalize.from_u8(images_u8)), answer(normalize.from_pm1(fake_pm1))
-            if settings.match == "kl":
-                loss = logit_losses.skd(real, fake, settings.tau, settings.tau_mode, settings.standardize)
-            else:
-                loss = logit_losses.log_probability_mse(real, fake)
-            step.record({"loss/matching": loss.detach()})
-            return weight * loss
+        # The objective, and the generator's turn.
+        adversarial_loss = gan.adversarial_loss(step.index, fake, labels)
+        matching_loss = compare(real_logits.float(), fake_logits.float())
+        gan.update_generator(adversarial_loss + settings.weight * matching_loss)
+        step.record({"loss/generator": adversarial_loss.detach(), "loss/matching": matching_loss.detach()})
 
-        step.record(gan.generator_step(step.index, labels, matching))
+        # The discriminator's turn, unless it is a fixed critic.
         if settings.discriminator == "trained":
-            step.record(gan.discriminator_step(step.index, u8_to_pm1(images_u8), labels))
+            step.record(gan.update_discriminator(step.index, u8_to_pm1(images_u8), labels))
         observe(step, gan, monitor)
-    return finish(run, config, dataset, gan, monitor, STAGE, generator_file.load(pretrained).provenance["seconds"])
+    seconds = generator_file.load(pretrained).provenance["seconds"] + run.seconds
+    return save_generator(run, config, dataset, gan, monitor, STAGE, config.method, seconds)

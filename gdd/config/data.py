@@ -1,0 +1,27 @@
+"""Settings of the real images."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from gdd.config.fields import STRICT, each, without_effect
+
+
+@dataclass(frozen=True, config=STRICT)
+class DataConfig:
+    """The real images."""
+
+    name: str = "digits"
+    """digits, mnist, fashion_mnist, cifar10, cifar100, svhn, folder, or a path to an image folder or an .npz file."""
+    root: Path = without_effect(Path("data"))
+    """Folder below which the named datasets lie; for `folder`, the folder itself."""
+    size: Annotated[tuple[int, int] | None, each(16)] = None
+    """Height and width in pixels to resize to, at least 16; null keeps the images as they are."""
+    channels: Literal[1, 3] | None = None
+    """1 (grey) or 3 (RGB) to convert to; null keeps what the images have."""
+    val_fraction: Annotated[float, Field(gt=0, le=0.5)] = 0.1
+    """Share of the training images carved out, by class, for every selection; above 0 and at most 0.5."""
+    download: bool = without_effect(False)
+    """Whether torchvision may fetch a missing dataset."""

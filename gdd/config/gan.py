@@ -1,0 +1,48 @@
+"""Settings of the conditional GAN and of its pretraining."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from gdd.config.fields import STRICT, AtLeast1, AtLeast2, Decay, NotNegative, Positive
+
+
+@dataclass(frozen=True, config=STRICT)
+class GanConfig:
+    """The conditional generator, its discriminator, and their adversarial loss; both stages use it."""
+
+    width: Annotated[int, Field(ge=4, le=2**20)] = 32
+    """Channels of every hidden layer of generator and discriminator, at least 4 (DiM: 196)."""
+    noise_dim: Annotated[int, Field(ge=1, le=2**20)] = 100
+    """Length of the normal noise vector, at least 1; the class is concatenated to it (DiM: 100)."""
+    loss: Literal["wgan-gp", "hinge", "ns"] = "ns"
+    """wgan-gp with the auxiliary class loss (DiM), or hinge or non-saturating with R1, both class-conditional."""
+    aux_weight: NotNegative = 1.0
+    """Weight of the auxiliary class loss of either network, at least 0 (DiM: 1)."""
+    gradient_penalty: NotNegative = 10.0
+    """Weight of the gradient penalty of wgan-gp, at least 0 (DiM: 10)."""
+    r1: NotNegative = 0.2
+    """Weight gamma of the R1 penalty gamma/2 |grad D|^2 of ns and hinge, at least 0; 0 switches it off."""
+    r1_every: AtLeast1 = 16
+    """Discriminator steps from one R1 penalty to the next, which is scaled by as much; at least 1."""
+    beta1: Decay = 0.0
+    """First decay of both Adam optimisers, in [0, 1) (DiM: 0)."""
+    beta2: Decay = 0.99
+    """Second decay of both Adam optimisers, in [0, 1) (DiM: 0.9)."""
+    ema_decay: Decay = 0.99
+    """Decay per step of the averaged generator that is sampled from, in [0, 1)."""
+    augment: str = "none"
+    """DiffAugment of what the discriminator sees, such as color_crop_cutout; none switches it off."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class PretrainConfig:
+    """Stage 1: the adversarial loss alone."""
+
+    steps: AtLeast1 = 1500
+    """Optimiser steps of each network, at least 1 (DiM: 58,500, that is 150 epochs of CIFAR-10)."""
+    batch_size: AtLeast2 = 32
+    """Images per step over all processes, at least 2 (DiM: 128)."""
+    lr: Positive = 1e-3
+    """Learning rate of both Adam optimisers, above 0 (DiM: 1e-4)."""

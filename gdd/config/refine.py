@@ -1,0 +1,77 @@
+"""Settings of refinement by self-knowledge distillation, and of the pool that it asks."""
+
+from dataclasses import field
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+from pydantic.dataclasses import dataclass
+
+from gdd.config.errors import require
+from gdd.config.fields import STRICT, AtLeast0, AtLeast1, AtLeast2, NotNegative, Positive, each, without_effect
+
+
+@dataclass(frozen=True, config=STRICT)
+class RefinePoolConfig:
+    """The networks that answer real and synthetic images; they learn from real images as refinement goes."""
+
+    members: Annotated[tuple[str, ...], Field(min_length=1)] = ("convnet3-w16", "resnet10-w8", "resnet18-w8")
+    """Architectures, such as convnet3 or resnet18-bn-w32 (SKD: ConvNet3, ResNet10, ResNet18)."""
+    weights: Annotated[tuple[float, ...], each(0)] = ()
+    """Probability weight of each member, none below 0; empty means equal."""
+    redraw_every: AtLeast1 = 200
+    """Uses of a member after which it starts anew from random weights, at least 1 (DiM: 781, one epoch)."""
+    steps_before: AtLeast0 = 16
+    """Training steps on real images that a new member gets before its first use, at least 0 (DiM: 16)."""
+    steps_between: AtLeast0 = 1
+    """Training steps on real images before every further use, at least 0 (DiM: 16)."""
+    max_accuracy: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Members stop learning while their accuracy on a fresh real batch is at least this, in (0, 1]."""
+    batch_size: AtLeast2 = 64
+    """Real images per training step of a member, at least 2 (DiM: 64)."""
+    lr: Positive = 0.01
+    """Learning rate of a member's SGD, above 0 (DiM: 0.01; momentum 0.9 and weight decay 5e-4 are fixed)."""
+
+    @model_validator(mode="after")
+    def _weights_fit(self) -> "RefinePoolConfig":
+        fit = not self.weights or (len(self.weights) == len(self.members) and sum(self.weights) > 0)
+        expected = f"{len(self.members)} numbers of at least 0 that are not all 0, one per member"
+        require(fit, "refine.pool.weights", self.weights, expected)
+        return self
+
+
+@dataclass(frozen=True, config=STRICT)
+class RefineConfig:
+    """Stage 2: the adversarial loss plus self-knowledge distillation (SKD)."""
+
+    pretrained: Path | None = without_effect(None)  # its generator's hash counts instead
+    """Run folder of a finished stage 1; null runs stage 1 first, beside this stage's folder."""
+    steps: AtLeast1 = 500
+    """Optimiser steps of the generator, at least 1 (DiM: 78,100, that is 100 epochs of CIFAR-10)."""
+    batch_size: AtLeast2 = 32
+    """Images per step over all processes, at least 2 (DiM: 64)."""
+    lr: Positive = 5e-4
+    """Learning rate of both Adam optimisers, above 0 (DiM: 5e-6)."""
+    loss: Literal["skd", "log_mse"] = "skd"
+    """skd: KL divergence between (standardized) logits; log_mse: between log-probabilities (DiM, without tau)."""
+    standardize: bool = True
+    """Whether skd standardizes each sample's logits over the classes first (SKD)."""
+    tau: Positive = 2.0
+    """Temperature of skd, above 0 (SKD: 2)."""
+    tau_mode: Literal["divide", "multiply"] = "divide"
+    """divide softens as the text of SKD means it; multiply is its printed formula."""
+    weight: NotNegative = 0.01
+    """Lambda, weight of the loss between logits, at least 0 (SKD: .001 MNIST, .01 Fashion-MNIST and CIFAR-10)."""
+    discriminator: Literal["trained", "frozen"] = "trained"
+    """Whether the discriminator goes on learning (DiM) or is a fixed critic (SKD's text)."""
+    augment: str = "color_crop_cutout"
+    """Differentiable augmentation shared by the real and the synthetic batch; none switches it off."""
+    pool: RefinePoolConfig = field(default_factory=RefinePoolConfig)
+
+    @model_validator(mode="after")
+    def _loss_uses_its_settings(self) -> "RefineConfig":
+        if self.loss == "log_mse":
+            for name, default in (("tau", 2.0), ("tau_mode", "divide"), ("standardize", True)):
+                value = getattr(self, name)
+                require(value == default, f"refine.{name}", value, f"its default {default} with loss log_mse")
+        return self

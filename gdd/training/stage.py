@@ -1,0 +1,102 @@
+"""What both stages of the GAN share: its trainer, real batches, what is watched, and the file at the end."""
+
+from pathlib import Path
+
+from torchvision.utils import save_image
+
+from gdd import rng
+from gdd.config import Config, ConfigError, GanConfig, to_plain
+from gdd.data import augment
+from gdd.data.batches import Batches
+from gdd.data.readers import Dataset
+from gdd.data.spec import DatasetSpec
+from gdd.models.gan import Discriminator, Generator
+from gdd.runtime.device import device_name
+from gdd.runtime.run import Run, Step
+from gdd.sampling import generator_file
+from gdd.training.gan import GanTrainer
+from gdd.training.monitor import Monitor
+
+
+def gan_trainer(settings: GanConfig, spec: DatasetSpec, lr: float, seed: int, stage: str, run: Run) -> GanTrainer:
+    """Build the networks, the same for one seed, and the trainer of a stage."""
+    with rng.seeded(seed, rng.INIT_GAN):
+        generator = Generator(spec.shape, spec.num_classes, settings.width, settings.noise_dim)
+        discriminator = Discriminator(spec.shape, spec.num_classes, settings.width)
+    return GanTrainer(
+        generator,
+        discriminator,
+        loss=settings.loss,
+        lr=lr,
+        betas=(settings.beta1, settings.beta2),
+        ema_decay=settings.ema_decay,
+        aux_weight=settings.aux_weight,
+        gradient_penalty=settings.gradient_penalty,
+        r1=settings.r1,
+        r1_every=settings.r1_every,
+        augmentations=augment.parse_strategy(settings.augment, spec.flip),
+        seed=seed,
+        stage=stage,
+        accelerator=run.accelerator,
+    )
+
+
+def real_batches(dataset: Dataset, batch_size: int, seed: int, stream: str, run: Run) -> Batches:
+    """Return this process's rows of the training batches, the images on its device."""
+    size = min(batch_size, len(dataset.train.labels))
+    if size % run.world_size:
+        # Otherwise the weight of an image in the loss would depend on its process.
+        raise ConfigError(f"{size} images per step cannot be dealt evenly to {run.world_size} processes")
+    images, labels = dataset.train.images_u8.to(run.device), dataset.train.labels.to(run.device)
+    return Batches(images, labels, batch_size, seed, stream, run.rank, run.world_size)
+
+
+def observe(step: Step, gan: GanTrainer, monitor: Monitor) -> None:
+    """Record diversity when a line is due and a grid when a picture is."""
+    if not (step.log_due or step.grid_due):
+        return
+    images = monitor.sample(gan.average)
+    if step.log_due:
+        step.record(monitor.diversity(images))
+    if step.grid_due:
+        step.images = monitor.grid(images)
+
+
+def save_generator(
+    run: Run,
+    config: Config,
+    dataset: Dataset,
+    gan: GanTrainer,
+    monitor: Monitor,
+    stage: str,
+    method: str,
+    seconds: float,
+) -> Path:
+    """Write the averaged generator and its grid, and return the generator's path.
+
+    Args:
+        run: its folder.
+        config: goes into the provenance.
+        dataset: what the generator imitates.
+        gan: the trainer after the last step.
+        monitor: draws the grid.
+        stage: pretrain or refine.
+        method: name of the method.
+        seconds: from real images to this generator, earlier stages included.
+    """
+    if run.is_main:
+        provenance = {
+            "method": method,
+            "stage": stage,
+            "seed": config.seed,
+            "fingerprint": run.fingerprint,
+            "data": dataset.fingerprint,
+            "seconds": round(seconds, 1),
+            "device": device_name(run.device),
+            "config": to_plain(config),
+        }
+        save_image(monitor.grid(monitor.sample(gan.average)), run.folder / "grid.png")
+        # Last, for its presence says that the stage is finished.
+        generator_file.save(run.folder, gan.averaged_generator, dataset.spec, config.gan.width, provenance)
+    run.accelerator.wait_for_everyone()
+    return run.folder / generator_file.FILE
