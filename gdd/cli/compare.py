@@ -1,0 +1,49 @@
+"""`gdd compare`."""
+
+from dataclasses import replace
+
+from jsonargparse import ArgumentParser, Namespace
+from rich.console import Console
+
+from gdd.cli.command import Command
+from gdd.cli.settings import add_settings, open_data, read_config, session
+from gdd.config import Config, ConfigError
+
+
+def _add_arguments(parser: ArgumentParser) -> None:
+    add_settings(parser)
+    parser.add_argument("sources", type=str, nargs="+", help="run folders, stored sets, real:random, real:all")
+    parser.add_argument("--arch", type=str, nargs="+", help="students, instead of evaluate.archs")
+    parser.add_argument("--ipc", type=int, nargs="+", help="images per class to draw, instead of evaluate.ipc")
+    parser.add_argument("--mark", type=float, nargs="*", default=[], help="published accuracies to draw, in percent")
+    parser.set_defaults(name="compare")
+
+
+def _with_arguments(config: Config, options: Namespace) -> Config:
+    """Put what stands on the command line beside the settings into them."""
+    settings = config.evaluate
+    if settings.sources:
+        raise ConfigError(f"evaluate.sources is {settings.sources}, expected none beside those of gdd compare")
+    archs, ipc = tuple(options.arch or settings.archs), tuple(options.ipc or settings.ipc)
+    return replace(config, evaluate=replace(settings, sources=tuple(options.sources), archs=archs, ipc=ipc))
+
+
+def _compare(options: Namespace, console: Console) -> None:
+    config = _with_arguments(read_config(options), options)
+    from gdd import pipeline
+    from gdd.cli import dry_run, summary
+
+    sources = pipeline.read_sources(config)
+    config = pipeline.with_data_of_sources(config, sources)
+    with session(config) as accelerator:
+        dataset = open_data(config, accelerator)
+        if options.dry_run:
+            console.print(dry_run.table(config, dataset.spec))
+            return
+        console.print(summary.block(config, dataset, accelerator, ["compare"], sources))
+        console.print(pipeline.compare(config, dataset, accelerator, sources, options.mark))
+
+
+COMMANDS = (
+    Command("compare", "score methods beside each other and draw their curves", _add_arguments, _compare),
+)

@@ -1,0 +1,115 @@
+"""`gdd import`, `gdd export` and `gdd preview`."""
+
+import logging
+from pathlib import Path
+from typing import Literal
+
+from jsonargparse import ArgumentParser, Namespace
+from rich.console import Console
+
+from gdd.cli.command import Command
+from gdd.config import ConfigError
+
+logger = logging.getLogger(__name__)
+
+
+def _add_import_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, help="the .pt file of the set, or of its images")
+    parser.add_argument("--format", type=Literal["dc", "mtt"], required=True, help="the project whose layout it has")
+    parser.add_argument("--dataset", type=str, required=True, help="what it stands for, as in data.name")
+    parser.add_argument("--root", type=Path, default=Path("data"), help="as in data.root")
+    parser.add_argument("--out", type=Path, required=True, help="the .safetensors file to write")
+    parser.add_argument(
+        "--index", type=int | None, default=None, help="dc: which set of the file; the last if not given"
+    )
+    parser.add_argument("--labels", type=Path | None, default=None, help="mtt: the .pt file of the labels")
+    parser.add_argument("--lr", type=Path | None, default=None, help="mtt: the .pt file of a learned learning rate")
+    parser.add_argument("--method", type=str | None, default=None, help="name of the method, for the tables")
+
+
+def _import(options: Namespace, console: Console) -> None:
+    for flag in ("labels", "lr") if options.format == "dc" else ("index",):
+        if options[flag] is not None:
+            raise ConfigError(f"--{flag} is {options[flag]}, expected none with --format {options.format}")
+    if options.format == "mtt" and options.labels is None:
+        raise ConfigError("--labels is not given, expected the .pt file of the labels with --format mtt")
+    from gdd.data.readers import open_dataset
+    from gdd.formats import dc_mtt
+    from gdd.sampling import set_file
+
+    try:
+        spec = open_dataset(options.dataset, options.root).spec
+    except ConfigError as error:
+        raise ConfigError(f"--dataset {options.dataset} with --root {options.root}: {error}") from error
+    if options.format == "dc":
+        index = -1 if options.index is None else options.index
+        synthetic = dc_mtt.read_dc(options.file, spec, index, method=options.method)
+    else:
+        synthetic = dc_mtt.read_mtt(options.file, options.labels, spec, options.lr, method=options.method)
+    set_file.save(options.out, synthetic)
+    low, high = synthetic.images.aminmax()
+    if max(-low, high) > 50:
+        logger.warning(
+            "%s: pixels are far from [0, 1]; is it normalised by %s's mean and std?", options.file, spec.name
+        )
+    soft, rate = synthetic.provenance.get("soft_labels"), synthetic.provenance.get("learned_lr")
+    console.print(
+        f"wrote {options.out}: {len(synthetic.images)} images of {spec.num_classes} classes, {synthetic.ipc} of each, "
+        f"pixels from {low:.3g} to {high:.3g}, {'hard' if soft is None else f'soft ({soft})'} labels"
+        + ("" if rate is None else f", learned learning rate {rate:g}")
+    )
+
+
+def _add_export_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("set", type=Path, help="a stored set, .safetensors")
+    parser.add_argument(
+        "--to",
+        type=Literal["folder", "npz", "dc", "mtt"],
+        required=True,
+        help="PNG files by class, arrays, or another project's layout",
+    )
+    parser.add_argument("--out", type=Path, required=True, help="the new folder, or the .npz or .pt file")
+    parser.add_argument("--labels", type=Path | None, default=None, help="mtt: the .pt file of the labels")
+
+
+def _export(options: Namespace, console: Console) -> None:
+    if options.to == "mtt" and options.labels is None:
+        raise ConfigError("--labels is not given, expected the .pt file of the labels to write with --to mtt")
+    if options.to != "mtt" and options.labels is not None:
+        raise ConfigError(f"--labels is {options.labels}, expected none with --to {options.to}")
+    from gdd.formats import dc_mtt, export
+    from gdd.sampling import set_file
+
+    synthetic = set_file.load(options.set)
+    if options.to == "folder":
+        export.export_folder(synthetic, options.out)
+    elif options.to == "npz":
+        export.export_npz(synthetic, options.out)
+    elif options.to == "dc":
+        dc_mtt.write_dc(synthetic, options.out)
+    else:
+        dc_mtt.write_mtt(synthetic, options.out, options.labels)
+    also = "" if options.labels is None else f" and {options.labels}"
+    console.print(f"wrote {options.out}{also}: {len(synthetic.images)} images of {synthetic.spec.num_classes} classes")
+
+
+def _add_preview_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("set", type=Path, help="a stored set, .safetensors")
+    parser.add_argument("--out", type=Path, required=True, help="the .png file to write")
+
+
+def _preview(options: Namespace, console: Console) -> None:
+    from gdd.formats import export
+    from gdd.sampling import set_file
+
+    synthetic = set_file.load(options.set)
+    export.preview(synthetic, options.out)
+    shown = min(synthetic.ipc, export.PREVIEW_COLUMNS)
+    console.print(f"wrote {options.out}: a row for each of {synthetic.spec.num_classes} classes, {shown} images wide")
+
+
+COMMANDS = (
+    Command("import", "read another project's set", _add_import_arguments, _import),
+    Command("export", "write a set in another format", _add_export_arguments, _export),
+    Command("preview", "draw a picture of a set", _add_preview_arguments, _preview),
+)

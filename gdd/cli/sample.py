@@ -1,0 +1,90 @@
+"""`gdd sample` and `gdd verify`."""
+
+from pathlib import Path
+from typing import Literal
+
+from jsonargparse import ArgumentParser, Namespace
+from rich.console import Console
+
+from gdd.cli.command import Command
+from gdd.config import ConfigError, RunConfig
+from gdd.runtime.signals import on_signals
+
+SHARD_SIZE = 10_000
+
+
+def _add_sample_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("source", type=Path, help="run folder or generator.safetensors")
+    parser.add_argument("--ipc", type=int, required=True, help="images per class, at least 1")
+    parser.add_argument("--out", type=Path, required=True, help="the .safetensors file to write, or the shards' folder")
+    parser.add_argument("--seed", type=int, default=0, help="root of the noise, at least 0")
+    parser.add_argument(
+        "--format",
+        type=Literal["safetensors", "webdataset"],
+        default="safetensors",
+        help="one file, or tar shards of PNG files; the same command goes on with a folder of shards",
+    )
+    parser.add_argument(
+        "--shard-size",
+        type=int | None,
+        default=None,
+        help=f"webdataset: samples per shard, {SHARD_SIZE} if not given; fastest in multiples of 16 per class",
+    )
+    parser.add_argument(
+        "--shards", type=str | None, default=None, help="webdataset: A:B makes shards A to B - 1 only, as one of many"
+    )
+    parser.add_argument(
+        "--threads", type=int | None, default=None, help="CPU threads of a process; its share of the cores if not given"
+    )
+
+
+def _check(options: Namespace) -> None:
+    for key, low in {"ipc": 1, "seed": 0, "shard_size": 1, "threads": 1}.items():
+        if options[key] is not None and options[key] < low:
+            raise ConfigError(f"--{key.replace('_', '-')} is {options[key]}, expected a whole number of at least {low}")
+    for key in ("shard_size", "shards") if options.format == "safetensors" else ():
+        if options[key] is not None:
+            raise ConfigError(f"--{key.replace('_', '-')} is {options[key]}, expected none with --format safetensors")
+
+
+def _sample(options: Namespace, console: Console) -> None:
+    _check(options)
+    from gdd.formats import webdataset
+    from gdd.runtime.device import make_accelerator
+    from gdd.sampling import generator_file, sample, set_file
+
+    accelerator = make_accelerator(RunConfig(threads=options.threads))
+    with on_signals():
+        source = generator_file.load(options.source)
+        if options.format == "webdataset":
+            size = options.shard_size or SHARD_SIZE
+            plan = webdataset.Plan(source.hash, options.seed, options.ipc, size, source.spec)
+            shards = range(plan.shards) if options.shards is None else webdataset.chosen(options.shards, plan.shards)
+            webdataset.make(options.out, plan, source, accelerator, shards)
+        else:
+            synthetic = sample.sample_set_together(source, options.ipc, options.seed, accelerator)
+            if synthetic is not None:  # the main process has gathered it
+                set_file.save(options.out, synthetic)
+                classes, images = source.spec.num_classes, len(synthetic.images)
+                console.print(f"wrote {options.out}: {images} images, {options.ipc} of each of {classes} classes")
+    accelerator.end_training()
+
+
+def _add_verify_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, help="what gdd sample --format webdataset wrote")
+
+
+def _verify(options: Namespace, console: Console) -> None:
+    from gdd.formats import webdataset
+
+    plan, totals = webdataset.verify(options.folder)
+    console.print(
+        f"{options.folder}: {totals.shards} shards, {totals.images} images, {plan.spec.num_classes} classes, "
+        f"{totals.bytes} bytes, all as its manifest says"
+    )
+
+
+COMMANDS = (
+    Command("sample", "draw a training set of any size from a generator", _add_sample_arguments, _sample),
+    Command("verify", "check a folder of shards against its manifest", _add_verify_arguments, _verify),
+)
