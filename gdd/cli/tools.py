@@ -69,8 +69,9 @@ def _sample(options: Namespace) -> None:
             plan = webdataset.Plan(
                 source.hash, options.seed, options.ipc, options.shard_size or SHARD_SIZE, source.spec
             )
-            wanted = range(plan.shards) if options.shards is None else webdataset.chosen(options.shards, plan.shards)
-            webdataset.make(options.out, plan, source, accelerator, wanted)
+            every = f"0:{plan.shards}"
+            shards = webdataset.parse_range(every if options.shards is None else options.shards, plan.shards)
+            webdataset.write_shards(options.out, plan, source, accelerator, shards)
         elif (drawn := sample.sample_set_together(source, options.ipc, options.seed, accelerator)) is not None:
             set_file.save(options.out, drawn)
     accelerator.end_training()
@@ -83,7 +84,7 @@ def _verify_parser(program: str) -> ArgumentParser:
 
 
 def _verify(options: Namespace) -> None:
-    from gdd.formats.verify import verify
+    from gdd.formats.webdataset import verify
 
     plan, found = verify(options.folder)
     logger.info(
