@@ -18,7 +18,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gdd.config import ConfigError
-from gdd.runtime.pickle_scan import check_zip
 
 SCHEMA = 2
 MOST_HEADER = 2**23  # bytes of a safetensors header; Python makes ten times as many of them
@@ -111,8 +110,6 @@ def _tensors(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
 
 
 def _digest(tensor: Tensor) -> str:
-    if tensor.numel() * tensor.itemsize > tensor.untyped_storage().nbytes():
-        raise ValueError(f"a tensor of shape {tuple(tensor.shape)} claims more numbers than the file holds")
     values = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
     return hashlib.blake2b(values.numpy().tobytes(), digest_size=16).hexdigest()
 
@@ -140,7 +137,7 @@ def save(folder: Path, step: int, states: Mapping[str, Stateful], keep: int) -> 
     return path
 
 
-def _is_of_the_machine(error: Exception) -> bool:
+def _is_machine_failure(error: Exception) -> bool:
     """Tell a disk or a memory that fails from a file that is damaged."""
     if isinstance(error, OSError):
         return error.errno not in (None, errno.EINVAL)  # EINVAL: an offset in the file leads nowhere
@@ -151,7 +148,8 @@ def _read(path: Path) -> dict[str, Any]:
     """Return a checkpoint's content, compared with its checksums and its manifest."""
     try:
         with zipfile.ZipFile(path) as archive:
-            check_zip(archive, path.stat().st_size)
+            if (damaged := archive.testzip()) is not None:  # torch's reader skips the checksums that its writer stored
+                raise ValueError(f"wrong checksum of {damaged}")
         content = torch.load(path, map_location="cpu", weights_only=True)
         if content["schema"] == SCHEMA:
             for name in content["states"]:
@@ -162,7 +160,7 @@ def _read(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist; a checkpoint was expected there") from None
     except Exception as error:  # torch raises many kinds for a damaged file
-        if _is_of_the_machine(error):
+        if _is_machine_failure(error):
             raise
         reason = " ".join(str(error).partition("\n")[0].split())[:200]
         raise Damaged(f"{path} is damaged or no checkpoint ({reason})") from error
