@@ -67,7 +67,7 @@ def _load(path: Path) -> _Loaded:
                 check_zip(archive, len(data))
         else:
             check_legacy(io.BytesIO(data))
-        # The sentence below says what torch's warnings about odd files say.
+        # torch also warns about odd files; the errors below say the same.
         with torch.serialization.safe_globals(_STAND_INS), warnings.catch_warnings(action="ignore"):
             content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Unwanted as error:

@@ -29,7 +29,7 @@ def to_arrays(images_u8: Tensor) -> np.ndarray:
 
 
 def folder_names(class_names: tuple[str, ...]) -> list[str]:
-    """Return a folder name per class that leads nowhere else and sorts, as readers do, in the order of the labels."""
+    """Return a folder name per class that stays inside its parent; their alphabetical order is that of the labels."""
     names = [re.sub(r"[/\\\0]", "_", name).lstrip(".") or "_" for name in class_names]
     if names != sorted(set(names)):
         digits = len(str(len(names) - 1))

@@ -20,7 +20,7 @@ from torch import Tensor
 from gdd.config import ConfigError
 
 SCHEMA = 2
-MOST_HEADER = 2**23  # bytes of a safetensors header; Python makes ten times as many of them
+MOST_HEADER = 2**23  # bytes of a safetensors header; parsed, it takes ten times the memory
 _NAME = re.compile(r"checkpoint-(\d{8})\.pt")
 
 
@@ -32,7 +32,7 @@ class Stateful(Protocol):
 
 
 class Damaged(ConfigError):
-    """A checkpoint that was cut, changed or never one; an earlier one may serve."""
+    """The file is no whole checkpoint: cut, changed, or of other content. An earlier one may still be whole."""
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -44,7 +44,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     try:
         try:
             write(temporary)
-        except (RuntimeError, SafetensorError) as error:  # how torch and safetensors tell of a full disk
+        except (RuntimeError, SafetensorError) as error:  # how torch and safetensors report a full disk
             raise OSError(errno.EIO, f"writing failed: {_reason(error)}", str(path)) from error
         _flush(temporary)
         temporary.replace(path)
@@ -55,7 +55,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """Say in plain words what torch's writer tells of by the position in the file."""
+    """Say in plain words what torch's writer reports as a position in the file."""
     if "unexpected pos" in str(error):
         return "the disk is full, or files may not be so large"
     return re.sub(r"^\[enforce fail at \S+\] \. ", "", str(error).partition("\n")[0])
@@ -138,7 +138,7 @@ def save(folder: Path, step: int, states: Mapping[str, Stateful], keep: int) -> 
 
 
 def _is_machine_failure(error: Exception) -> bool:
-    """Tell a disk or a memory that fails from a file that is damaged."""
+    """Return whether disk or memory failed, as opposed to a damaged file."""
     if isinstance(error, OSError):
         return error.errno not in (None, errno.EINVAL)  # EINVAL: an offset in the file leads nowhere
     return isinstance(error, MemoryError) or "allocate memory" in str(error)
