@@ -59,8 +59,8 @@ def _sample(options: Namespace, console: Console) -> None:
         if options.format == "webdataset":
             size = options.shard_size or SHARD_SIZE
             plan = webdataset.Plan(source.hash, options.seed, options.ipc, size, source.spec)
-            shards = range(plan.shards) if options.shards is None else webdataset.chosen(options.shards, plan.shards)
-            webdataset.make(options.out, plan, source, accelerator, shards)
+            shards = range(plan.shards) if options.shards is None else webdataset.parse_range(options.shards, plan.shards)
+            webdataset.write_shards(options.out, plan, source, accelerator, shards)
         else:
             synthetic = sample.sample_set_together(source, options.ipc, options.seed, accelerator)
             if synthetic is not None:  # the main process has gathered it

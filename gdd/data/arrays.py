@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor
 from torchvision import datasets
 
@@ -22,7 +23,7 @@ TEN_DIGITS = tuple(str(digit) for digit in range(10))
 
 
 def open_digits(size: tuple[int, int] | None, channels: int | None) -> Source:
-    """Read the 1797 scans of 8x8 pixels that ship with scikit-learn, at 16x16 unless told otherwise."""
+    """Read the 1797 scans of 8x8 pixels that ship with scikit-learn, at 16x16 by default."""
     from sklearn.datasets import load_digits  # takes two seconds, and only this dataset needs it
 
     scans = load_digits()
@@ -65,8 +66,8 @@ def open_torchvision(
         ConfigError: a file is missing or damaged, or the download failed.
     """
     kind = TORCHVISION[name]
-    wanted = [root / kind.folder / file for file in kind.files]
-    missing = next((file for file in wanted if not file.is_file()), None)
+    paths = [root / kind.folder / file for file in kind.files]
+    missing = next((path for path in paths if not path.is_file()), None)
     if missing is not None and not download:
         raise ConfigError(
             f"{name} was not found: looked for {missing}; add --data.download true to download it, "
@@ -197,7 +198,7 @@ def _channels_first(images_u8: Tensor, where: str) -> Tensor:
     if images_u8.ndim == 4:
         first, last = images_u8.shape[1] in (1, 3), images_u8.shape[3] in (1, 3)
         if first != last:
-            return images_u8 if first else images_u8.permute(0, 3, 1, 2).contiguous()
+            return images_u8 if first else rearrange(images_u8, "n h w c -> n c h w").contiguous()
     raise ConfigError(
         f"{where} has shape {tuple(images_u8.shape)}, expected (N, H, W), (N, H, W, C) or (N, C, H, W) with "
         "C of 1 or 3, and neither H nor W of 1 or 3"

@@ -74,15 +74,15 @@ def _list_images(folder: Path) -> tuple[tuple[str, ...], list[str], Tensor]:
     labels: list[int] = []
     for label, name in enumerate(names):
         with os.scandir(folder / name) as entries:
-            found = sorted(
+            images = sorted(
                 entry.path
                 for entry in entries
                 if entry.name.lower().endswith(SUFFIXES) and not entry.name.startswith(".")
             )
-        if not found:
+        if not images:
             raise ConfigError(f"class folder {folder / name} holds no {', '.join(SUFFIXES)} file")
-        files += found
-        labels += [label] * len(found)
+        files += images
+        labels += [label] * len(images)
     return tuple(names), files, torch.tensor(labels)
 
 
@@ -178,7 +178,7 @@ def _content_key(folder: Path, files: list[str], size: tuple[int, int] | None, c
 
 
 def _load_cache(cache: Path, count: int, size: tuple[int, int] | None, channels: int | None) -> Tensor | None:
-    """Return the cached images, or None if there are none or they are damaged; the folder may be anybody's."""
+    """Return the cached images, or None if there are none or they are damaged; the cache may be a stranger's."""
     try:
         if not cache.is_file():
             return None

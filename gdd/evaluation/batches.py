@@ -14,7 +14,7 @@ from gdd.data.pixels import Normalizer
 from gdd.data.splits import Split
 from gdd.evaluation.protocol import Recipe
 from gdd.sampling import sample
-from gdd.sampling.generator_file import Artifact
+from gdd.sampling.generator_file import LoadedGenerator
 
 # A set whose float copy would take more is normalised batch by batch.
 FLOAT_BYTES = 2**30
@@ -78,7 +78,7 @@ class Stream:
         normalize: on the device to generate on.
     """
 
-    def __init__(self, artifact: Artifact, ipc: int, seed: int, normalize: Normalizer) -> None:
+    def __init__(self, artifact: LoadedGenerator, ipc: int, seed: int, normalize: Normalizer) -> None:
         self.artifact, self.ipc, self.seed, self.normalize = artifact, ipc, seed, normalize
         self.count = ipc * artifact.spec.num_classes
         self.seconds_generating = 0.0

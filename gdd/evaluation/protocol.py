@@ -13,7 +13,7 @@ from gdd.data.readers import Dataset
 from gdd.data.spec import DatasetSpec
 from gdd.runtime import checkpoint
 from gdd.sampling import generator_file, set_file
-from gdd.sampling.generator_file import Artifact
+from gdd.sampling.generator_file import LoadedGenerator
 from gdd.sampling.set_file import SyntheticSet
 
 Protocol = Literal["fixed", "stream"]
@@ -89,7 +89,7 @@ class Source:
     kind: Kind
     hash: str
     synthetic: SyntheticSet | None = None
-    artifact: Artifact | None = None
+    artifact: LoadedGenerator | None = None
 
     @cached_property
     def provenance(self) -> dict[str, Any]:

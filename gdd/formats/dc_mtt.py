@@ -67,7 +67,7 @@ def _load(path: Path) -> _Loaded:
                 check_zip(archive, len(data))
         else:
             check_legacy(io.BytesIO(data))
-        # The sentence below says what torch's warnings about odd files say.
+        # torch also warns about odd files; the errors below say the same.
         with torch.serialization.safe_globals(_STAND_INS), warnings.catch_warnings(action="ignore"):
             content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Unwanted as error:
@@ -79,7 +79,8 @@ def _load(path: Path) -> _Loaded:
     return _Loaded(content, hashlib.sha256(data).hexdigest()[:16])
 
 
-def _described(value: object) -> str:
+def _summary(value: object) -> str:
+    """Name type and size of whatever a file holds, for errors."""
     if isinstance(value, Tensor):
         return f"{value.dtype} {tuple(value.shape)}"
     if isinstance(value, dict):
@@ -90,9 +91,9 @@ def _described(value: object) -> str:
 
 def _tensor(value: object, what: str) -> Tensor:
     if not isinstance(value, Tensor) or value.layout != torch.strided or value.device.type != "cpu":
-        raise ConfigError(f"{what} are {_described(value)}, expected a dense tensor")
+        raise ConfigError(f"{what} are {_summary(value)}, expected a dense tensor")
     if value.nbytes > value.untyped_storage().nbytes():  # a copy of it would fill the memory
-        raise ConfigError(f"{what} are {_described(value)}, more numbers than the file holds")
+        raise ConfigError(f"{what} are {_summary(value)}, more numbers than the file holds")
     return value.detach()
 
 
@@ -116,7 +117,7 @@ def _assemble(
     images_std = _tensor(images, f"the images of {path}")
     if not images_std.is_floating_point() or images_std.ndim != 4 or tuple(images_std.shape[1:]) != spec.shape:
         raise ConfigError(
-            f"the images of {path} are {_described(images_std)}, expected normalised float (N, C, H, W) "
+            f"the images of {path} are {_summary(images_std)}, expected normalised float (N, C, H, W) "
             f"with (C, H, W) = {spec.shape} of {spec.name}"
         )
     if len(labels) != len(images_std) or len(labels) == 0:
@@ -146,7 +147,7 @@ def _assemble(
 
 def _hard_labels(labels: Tensor, what: str, expected: str) -> Tensor:
     if labels.ndim != 1 or labels.dtype not in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64):
-        raise ConfigError(f"{what} are {_described(labels)}, expected {expected}")
+        raise ConfigError(f"{what} are {_summary(labels)}, expected {expected}")
     return labels.long()
 
 
@@ -165,14 +166,14 @@ def read_dc(path: Path, spec: DatasetSpec, index: int = -1, *, method: str | Non
     content, sha256 = _load(path)
     pairs = content.get("data") if isinstance(content, dict) else None
     if not isinstance(pairs, list) or not pairs:
-        found = _described(content if pairs is None else pairs)
-        raise ConfigError(f"{path} holds {found}, expected a dict whose 'data' lists pairs of images and labels")
+        summary = _summary(content if pairs is None else pairs)
+        raise ConfigError(f"{path} holds {summary}, expected a dict whose 'data' lists pairs of images and labels")
     if not -len(pairs) <= index < len(pairs):
         n = len(pairs)
         raise ConfigError(f"index is {index}, but {path} holds {n} sets, expected {-n} to {n - 1}")
     pair = pairs[index]
     if not isinstance(pair, list | tuple) or len(pair) != 2:
-        raise ConfigError(f"pair {index} of {path} is {_described(pair)}, expected images and labels")
+        raise ConfigError(f"pair {index} of {path} is {_summary(pair)}, expected images and labels")
     what = f"the labels of {path}"
     labels = _hard_labels(_tensor(pair[1], what), what, "integers (N,)")
     provenance: dict[str, Any] = {"method": method, "imported": path.name, "sha256": sha256, "format": "dc"}
@@ -207,7 +208,7 @@ def read_mtt(
     labels, soft = _tensor(_load(labels_path).content, what), None
     if labels.is_floating_point():
         if labels.ndim != 2 or labels.shape[1] != spec.num_classes:
-            raise ConfigError(f"{what} are {_described(labels)}, expected {expected} for {spec.name}")
+            raise ConfigError(f"{what} are {_summary(labels)}, expected {expected} for {spec.name}")
         soft, provenance["soft_labels"] = _soft_logits(labels, what)
         labels = soft.argmax(1)
     else:
@@ -222,7 +223,7 @@ def _learning_rate(path: Path) -> float:
     if isinstance(value, Tensor) and _tensor(value, f"the contents of {path}").numel() == 1:
         value = value.item()
     if not isinstance(value, float) or not math.isfinite(value):
-        raise ConfigError(f"{path} holds {_described(value)}, expected one finite number, the learning rate")
+        raise ConfigError(f"{path} holds {_summary(value)}, expected one finite number, the learning rate")
     return value
 
 

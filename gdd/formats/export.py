@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange, repeat
 from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid
@@ -21,13 +22,14 @@ def images_u8(synthetic: SyntheticSet) -> Tensor:
     return synthetic.images if synthetic.images.dtype == torch.uint8 else unit_to_u8(synthetic.images)
 
 
-def _to_array(image_u8: Tensor) -> np.ndarray:
-    array = image_u8.permute(1, 2, 0).numpy()
-    return array[..., 0] if array.shape[2] == 1 else array
+def to_arrays(images_u8: Tensor) -> np.ndarray:
+    """Return images (N, C, H, W) as Pillow takes them: (N, H, W) if grey, else (N, H, W, 3)."""
+    arrays = rearrange(images_u8, "n c h w -> n h w c").contiguous().numpy()
+    return arrays[..., 0] if arrays.shape[3] == 1 else arrays
 
 
 def folder_names(class_names: tuple[str, ...]) -> list[str]:
-    """Return a folder name per class that leads nowhere else and sorts, as readers do, in the order of the labels."""
+    """Return a folder name per class that stays inside its parent; their alphabetical order is that of the labels."""
     names = [re.sub(r"[/\\\0]", "_", name).lstrip(".") or "_" for name in class_names]
     if names != sorted(set(names)):
         digits = len(str(len(names) - 1))
@@ -44,9 +46,8 @@ def export_folder(synthetic: SyntheticSet, folder: Path) -> None:
     try:
         for name in names:
             (folder / "train" / name).mkdir(parents=True)
-        for image, label in zip(images_u8(synthetic), synthetic.labels.tolist(), strict=True):
-            file = folder / "train" / names[label] / f"{counts[label]:06d}.png"
-            Image.fromarray(_to_array(image)).save(file)
+        for pixels, label in zip(to_arrays(images_u8(synthetic)), synthetic.labels.tolist(), strict=True):
+            Image.fromarray(pixels).save(folder / "train" / names[label] / f"{counts[label]:06d}.png")
             counts[label] += 1
     except OSError as error:
         raise ConfigError(f"{folder} cannot be written ({error.strerror})") from error
@@ -55,7 +56,7 @@ def export_folder(synthetic: SyntheticSet, folder: Path) -> None:
 def export_npz(synthetic: SyntheticSet, path: Path) -> None:
     """Write x_train (N, H, W, C) uint8, y_train (N,) and class_names."""
     arrays: dict[str, Any] = {
-        "x_train": images_u8(synthetic).permute(0, 2, 3, 1).numpy(),
+        "x_train": rearrange(images_u8(synthetic), "n c h w -> n h w c").numpy(),
         "y_train": synthetic.labels.numpy(),
         "class_names": np.array(synthetic.spec.class_names),
     }
@@ -79,9 +80,9 @@ def preview(synthetic: SyntheticSet, path: Path, per_class: int = 10, scale: int
     blank = torch.full_like(images[:1], 255)
     cells = torch.cat([torch.cat([row, *[blank] * (width - len(row))]) for row in rows])
     grid = make_grid(cells, nrow=width, padding=1, pad_value=255)
-    grid = grid.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
+    pixels = repeat(grid, "c h w -> (h y) (w x) c", y=scale, x=scale).numpy()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(grid.permute(1, 2, 0).numpy()).save(path, format="PNG")
+        Image.fromarray(pixels).save(path, format="PNG")
     except OSError as error:
         raise ConfigError(f"{path} cannot be written ({error.strerror})") from error

@@ -1,4 +1,4 @@
-"""What a .pt file asks torch to build, looked at before torch builds it.
+"""The scan of a stranger's .pt file before torch builds what it asks for.
 
 torch.load(weights_only=True) runs no foreign code, but obeys: a pickle of a hundred bytes may demand a bytearray of
 gigabytes, and a compressed entry may grow without end. Plain tensors need none of that.
@@ -17,7 +17,7 @@ _LEGACY_PICKLES = 5
 _PLAIN = re.compile(
     r"collections\.OrderedDict|torch\.(\w+Storage|Size|device|(float|bfloat|int|uint|bool)\w*)"
     r"|torch\._utils\._rebuild_(tensor_v2|parameter)|_codecs\.encode"
-    # torch does not know these; who allows numpy's own functions lets the file decide what memory to read.
+    # numpy values, which dc_mtt replaces by stand-ins.
     r"|numpy\.(ndarray|dtype|_?core\.multiarray\.(_reconstruct|scalar))"
 )
 # numpy's bytes are text to be encoded as latin1; encoded again and again by one of these they double each time.
@@ -38,7 +38,7 @@ def check_zip(archive: zipfile.ZipFile, size: int) -> None:
     # torch stores its entries as they are; compressed or overlapping ones could grow without end.
     if any(part.compress_type for part in parts) or sum(part.file_size for part in parts) > size:
         raise ValueError("its parts claim more bytes than it has")
-    # torch finds the list of entries by its stated place, Python from the end; two lists would deceive one of them.
+    # torch finds the list of entries by its stated place, Python from the end: two lists would show them two contents.
     if parts and (parts[0].header_offset or archive.comment):
         raise ValueError("something is put before or behind its parts")
     for part in parts:

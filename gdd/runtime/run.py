@@ -1,7 +1,7 @@
 """One stage's run: its folder, trackers, cadence, and the loop that resumes and stops."""
 
 import contextlib
-import fcntl
+import errno
 import json
 import logging
 import math
@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from filelock import FileLock, Timeout
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
@@ -53,18 +54,23 @@ class Run:
         self.is_main = self.accelerator.is_main_process
         self.fixed_world_size = True
         self.started, self.earlier_seconds = time.monotonic(), 0.0
-        if self.is_main:
-            self._claim(config)
-        self.accelerator.wait_for_everyone()
-        if self.all_reduce_mean([float((folder / "config.json").exists())])[0] < 1:
-            raise ConfigError(f"{folder} is not seen by all processes; set run.root to a folder of all machines")
+        # A lock file that a killed job left behind must not stop the next one, so no fallback to its mere existence.
+        self._lock = FileLock(folder / ".lock", timeout=0, fallback_to_soft=False)
+        try:
+            if self.is_main:
+                self._claim(config)
+            self.accelerator.wait_for_everyone()
+            if self.all_reduce_mean([float((folder / "config.json").exists())])[0] < 1:
+                raise ConfigError(f"{folder} is not seen by all processes; set run.root to a folder of all machines")
+        except BaseException:
+            self._lock.release()
+            raise
 
     def __enter__(self) -> "Run":
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.is_main:
-            self._lock.close()
+        self._lock.release()
 
     def _claim(self, config: dict[str, Any]) -> None:
         mark = self.folder / "config.json"
@@ -91,14 +97,15 @@ class Run:
 
     def _take_lock(self) -> None:
         """Two processes that write to one folder would undo each other's work."""
-        self._lock = (self.folder / ".lock").open("w")
         try:
-            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
+            self._lock.acquire()
+        except Timeout:
             raise ConfigError(
                 f"{self.folder} is in use by another process; wait for it or choose another --name"
             ) from None
         except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                raise
             logger.warning("%s cannot be locked (%s); let no other process write to it", self.folder, error.strerror)
 
     def _empty(self) -> None:
@@ -161,8 +168,8 @@ class Run:
             total: steps of the stage.
             images_per_step: for the speed that is shown.
             title: of the progress bar.
-            fixed_world_size: whether another number of processes or another precision would give another result, so that
-                neither may change on the way.
+            fixed_world_size: whether another number of processes or another precision would give another result, so
+                that neither may change on the way.
 
         Raises:
             Stopped: after the step at which a signal came or run.max_minutes had passed.

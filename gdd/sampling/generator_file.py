@@ -62,8 +62,8 @@ def tensor_hash(tensors: dict[str, Tensor]) -> str:
     return digest.hexdigest()[:16]
 
 
-class Artifact(NamedTuple):
-    """A loaded generator in eval mode, the dataset it imitates, its hash, its size, and its provenance."""
+class LoadedGenerator(NamedTuple):
+    """A generator in eval mode, the dataset it imitates, its hash, its size, and its provenance."""
 
     generator: Generator
     spec: DatasetSpec
@@ -89,7 +89,7 @@ def save(folder: Path, generator: Generator, spec: DatasetSpec, width: int, prov
     return path
 
 
-def load(path: Path) -> Artifact:
+def load(path: Path) -> LoadedGenerator:
     """Read a generator from its file or from a run folder; ConfigError if it is missing, damaged or no generator."""
     if path.is_dir():
         if not (path / FILE).exists():
@@ -98,21 +98,21 @@ def load(path: Path) -> Artifact:
     tensors, metadata = checkpoint.load_tensors(path)
     if metadata.get("kind") != "generator":
         raise ConfigError(f"{path} holds a {metadata.get('kind')}, expected a generator")
-    with described_by(path):
+    with errors_naming(path):
         spec, provenance = DatasetSpec.from_dict(metadata["spec"]), stored_provenance(metadata)
-        generator = _network(spec, read_as(_Build, metadata["build"], "build"))
+        generator = _build_on_meta(spec, read_as(_Build, metadata["build"], "build"))
     expected = generator.state_dict()
-    if _kinds(tensors) != _kinds(expected):
+    if _types_and_shapes(tensors) != _types_and_shapes(expected):
         raise ConfigError(f"{path}: the weights do not fit the generator that its header describes")
     if tensor_hash(tensors) != metadata.get("hash"):
         raise ConfigError(f"{path}: the weights do not match the hash in its header; the file was changed")
     generator.load_state_dict(tensors, assign=True)
     generator.eval().requires_grad_(False)
-    return Artifact(generator, spec, metadata["hash"], path.stat().st_size, provenance)
+    return LoadedGenerator(generator, spec, metadata["hash"], path.stat().st_size, provenance)
 
 
 @contextmanager
-def described_by(path: Path) -> Iterator[None]:
+def errors_naming(path: Path) -> Iterator[None]:
     """Turn what is wrong with a header into a sentence that names its file."""
     try:
         yield
@@ -129,11 +129,11 @@ def stored_provenance(metadata: dict[str, Any]) -> dict[str, Any]:
     return provenance
 
 
-def _network(spec: DatasetSpec, build: _Build) -> Generator:
+def _build_on_meta(spec: DatasetSpec, build: _Build) -> Generator:
     """Return the generator of a header without memory: the header of a small file may describe any size."""
     with torch.device("meta"):
         return Generator(spec.shape, spec.num_classes, build.width, build.noise_dim)
 
 
-def _kinds(tensors: dict[str, Tensor]) -> dict[str, tuple[torch.dtype, torch.Size]]:
+def _types_and_shapes(tensors: dict[str, Tensor]) -> dict[str, tuple[torch.dtype, torch.Size]]:
     return {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()}

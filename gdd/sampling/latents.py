@@ -1,6 +1,7 @@
-"""What a generator is fed: labels in equal numbers and noise that belongs to each sample alone."""
+"""The inputs of a generator: balanced labels, and noise that depends on the sample alone."""
 
 import torch
+from einops import repeat
 from torch import Tensor
 
 from gdd import rng
@@ -20,5 +21,5 @@ def noise(seed: int, labels: Tensor, indices: Tensor, noise_dim: int) -> Tensor:
 
 def balanced(num_classes: int, start: int, stop: int) -> tuple[Tensor, Tensor]:
     """Return labels and indices of samples `start..stop-1` of every class, ordered by class."""
-    labels = torch.arange(num_classes).repeat_interleave(stop - start)
-    return labels, torch.arange(start, stop).repeat(num_classes)
+    labels = repeat(torch.arange(num_classes), "k -> (k n)", n=stop - start)
+    return labels, repeat(torch.arange(start, stop), "n -> (k n)", k=num_classes)

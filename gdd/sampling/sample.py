@@ -5,89 +5,91 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from einops import rearrange
 from torch import Tensor
 
 from gdd.data.pixels import pm1_to_u8
 from gdd.sampling import latents
-from gdd.sampling.generator_file import Artifact
+from gdd.sampling.generator_file import LoadedGenerator
 from gdd.sampling.set_file import SyntheticSet
 
-# Images of one class per forward pass. Convolutions may round differently in batches of another size, so a set's
-# samples always go through in the same company: chunk j of class c, whatever the IPC and whoever computes it.
+# Images of one class per forward pass. Convolutions may round differently in batches of another size, so sample i of a
+# set is always computed in the same batch of 16, samples i // 16 * 16 onwards of its class, whatever IPC or process.
 CHUNK = 16
-# Chunks that a process makes between two gatherings: 1024 images, so that no process but the main one holds more.
+# Chunks per process between two gathers: 1024 images, so that only the main process ever holds more.
 _ROUND = 64
 
 
 @torch.no_grad()
-def _chunk(artifact: Artifact, label: int, begin: int, seed: int, device: torch.device | str) -> Tensor:
+def _chunk(loaded: LoadedGenerator, label: int, begin: int, seed: int, device: torch.device | str) -> Tensor:
     """Return samples `begin..begin+CHUNK-1` of a class, (CHUNK, C, H, W) uint8 on `device`; CHUNK divides `begin`."""
     indices = torch.arange(begin, begin + CHUNK)
     labels = torch.full_like(indices, label)
-    noise = latents.noise(seed, labels, indices, artifact.generator.noise_dim)
-    return pm1_to_u8(artifact.generator(noise.to(device), labels.to(device)))
+    noise = latents.noise(seed, labels, indices, loaded.generator.noise_dim)
+    return pm1_to_u8(loaded.generator(noise.to(device), labels.to(device)))
 
 
 def sample_images(
-    artifact: Artifact, label: int, start: int, stop: int, seed: int, device: torch.device | str
+    loaded: LoadedGenerator, label: int, start: int, stop: int, seed: int, device: torch.device | str
 ) -> Tensor:
     """Return samples `start..stop-1` of class `label`, (stop - start, C, H, W) uint8 on the CPU.
 
     Sample i depends on (seed, label, i) alone, to the bit: neither IPC nor the split of the work changes it.
     """
     first = start // CHUNK * CHUNK
-    chunks = [_chunk(artifact, label, begin, seed, device) for begin in range(first, stop, CHUNK)]
+    chunks = [_chunk(loaded, label, begin, seed, device) for begin in range(first, stop, CHUNK)]
     return torch.cat(chunks)[start - first : stop - first].cpu()
 
 
-def provenance(artifact: Artifact, seed: int) -> dict[str, Any]:
-    """Return what a sampled set tells of its origin, as JSON."""
+def provenance(loaded: LoadedGenerator, seed: int) -> dict[str, Any]:
+    """Return where a sampled set comes from, as JSON."""
     keys = ("method", "stage", "seed", "fingerprint", "data", "seconds")
-    known = {key: artifact.provenance[key] for key in keys if key in artifact.provenance}
-    return {**known, "generator": artifact.hash, "sample_seed": seed}
+    known = {key: loaded.provenance[key] for key in keys if key in loaded.provenance}
+    return {**known, "generator": loaded.hash, "sample_seed": seed}
 
 
-def _as_set(artifact: Artifact, images: Tensor, ipc: int, seed: int) -> SyntheticSet:
-    labels, _ = latents.balanced(artifact.spec.num_classes, 0, ipc)
-    return SyntheticSet(images, labels, artifact.spec, ipc, provenance(artifact, seed))
+def _as_set(loaded: LoadedGenerator, images: Tensor, ipc: int, seed: int) -> SyntheticSet:
+    labels, _ = latents.balanced(loaded.spec.num_classes, 0, ipc)
+    return SyntheticSet(images, labels, loaded.spec, ipc, provenance(loaded, seed))
 
 
-def sample_set(artifact: Artifact, ipc: int, seed: int, device: torch.device | str = "cpu") -> SyntheticSet:
+def sample_set(loaded: LoadedGenerator, ipc: int, seed: int, device: torch.device | str = "cpu") -> SyntheticSet:
     """Return exactly `ipc` images of every class, ordered by class; IPC 10 holds the first 10 of IPC 50's."""
-    artifact.generator.to(device)
-    classes = range(artifact.spec.num_classes)
-    images = torch.cat([sample_images(artifact, label, 0, ipc, seed, device) for label in classes])
-    return _as_set(artifact, images, ipc, seed)
+    loaded.generator.to(device)
+    classes = range(loaded.spec.num_classes)
+    images = torch.cat([sample_images(loaded, label, 0, ipc, seed, device) for label in classes])
+    return _as_set(loaded, images, ipc, seed)
 
 
-def sample_set_together(artifact: Artifact, ipc: int, seed: int, accelerator: Accelerator) -> SyntheticSet | None:
+def sample_set_together(loaded: LoadedGenerator, ipc: int, seed: int, accelerator: Accelerator) -> SyntheticSet | None:
     """Return the set of `sample_set` on the main process and None on the others; all must call it.
 
-    Whole chunks are dealt to the processes and gathered in rounds.
+    Chunks go to the processes in turn and are gathered in rounds.
     """
-    spec, device = artifact.spec, accelerator.device
-    artifact.generator.to(device)
+    spec, device = loaded.spec, accelerator.device
+    loaded.generator.to(device)
     chunks = list(product(range(spec.num_classes), range(0, ipc, CHUNK)))
     images = torch.empty(spec.num_classes, ipc, *spec.shape, dtype=torch.uint8) if accelerator.is_main_process else None
-    for start in range(0, len(chunks), _ROUND * accelerator.num_processes):
-        dealt = chunks[start : start + _ROUND * accelerator.num_processes]
-        share = torch.zeros(_ROUND, CHUNK, *spec.shape, dtype=torch.uint8, device=device)  # all of one size, to gather
-        for place, (label, begin) in enumerate(dealt[accelerator.process_index :: accelerator.num_processes]):
-            share[place] = _chunk(artifact, label, begin, seed, device)
-        gathered = accelerator.gather(share).view(accelerator.num_processes, _ROUND, CHUNK, *spec.shape).cpu()
+    world_size = accelerator.num_processes
+    for start in range(0, len(chunks), _ROUND * world_size):
+        this_round = chunks[start : start + _ROUND * world_size]
+        local = torch.zeros(_ROUND, CHUNK, *spec.shape, dtype=torch.uint8, device=device)  # one size, so as to gather
+        for place, (label, begin) in enumerate(this_round[accelerator.process_index :: world_size]):
+            local[place] = _chunk(loaded, label, begin, seed, device)
+        gathered = accelerator.gather(local).cpu()  # (processes * _ROUND, CHUNK, C, H, W)
         if images is not None:
-            made = gathered.transpose(0, 1).flatten(0, 1)  # in the order in which they were dealt
-            for (label, begin), chunk in zip(dealt, made, strict=False):
+            in_turn = rearrange(gathered, "(process place) ... -> (place process) ...", process=world_size)
+            for (label, begin), chunk in zip(this_round, in_turn, strict=False):
                 images[label, begin : begin + CHUNK] = chunk[: ipc - begin]
-    return None if images is None else _as_set(artifact, images.flatten(0, 1), ipc, seed)
+    return None if images is None else _as_set(loaded, images.flatten(0, 1), ipc, seed)
 
 
 @torch.no_grad()
 def stream_batch(
-    artifact: Artifact, seed: int, start: int, stop: int, device: torch.device | str = "cpu"
+    loaded: LoadedGenerator, seed: int, start: int, stop: int, device: torch.device | str = "cpu"
 ) -> tuple[Tensor, Tensor]:
     """Return samples `start..stop-1` of every class as uint8 images and labels on `device`, in one forward pass."""
-    labels, indices = latents.balanced(artifact.spec.num_classes, start, stop)
-    noise = latents.noise(seed, labels, indices, artifact.generator.noise_dim)
+    labels, indices = latents.balanced(loaded.spec.num_classes, start, stop)
+    noise = latents.noise(seed, labels, indices, loaded.generator.noise_dim)
     labels = labels.to(device)
-    return pm1_to_u8(artifact.generator.to(device)(noise.to(device), labels)), labels
+    return pm1_to_u8(loaded.generator.to(device)(noise.to(device), labels)), labels

@@ -13,7 +13,7 @@ from gdd.config import ConfigError, read_as
 from gdd.config.fields import AtLeast1
 from gdd.data.spec import DatasetSpec
 from gdd.runtime import checkpoint
-from gdd.sampling.generator_file import described_by, stored_provenance, tensor_hash
+from gdd.sampling.generator_file import errors_naming, stored_provenance, tensor_hash
 
 FILE = "set.safetensors"
 
@@ -59,8 +59,8 @@ class SyntheticSet:
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        found = {"images": self.images, "labels": self.labels}
-        return found if self.soft_labels is None else {**found, "soft_labels": self.soft_labels}
+        tensors = {"images": self.images, "labels": self.labels}
+        return tensors if self.soft_labels is None else {**tensors, "soft_labels": self.soft_labels}
 
     @cached_property
     def hash(self) -> str:
@@ -74,15 +74,15 @@ class SyntheticSet:
         return self.images.nbytes + per_label * len(self.labels) + soft
 
 
-def check_matches(found: DatasetSpec, expected: DatasetSpec, what: object) -> None:
+def check_matches(actual: DatasetSpec, expected: DatasetSpec, what: object) -> None:
     """Refuse a set or a generator made for other classes or another image shape."""
-    if found.class_names != expected.class_names:
+    if actual.class_names != expected.class_names:
         raise ConfigError(
-            f"{what} has the classes {_short(found.class_names)}, expected those of {expected.name}, "
+            f"{what} has the classes {_short(actual.class_names)}, expected those of {expected.name}, "
             f"{_short(expected.class_names)}, in this order"
         )
-    if found.shape != expected.shape:
-        raise ConfigError(f"{what} has images of shape {found.shape}, expected {expected.shape} of {expected.name}")
+    if actual.shape != expected.shape:
+        raise ConfigError(f"{what} has images of shape {actual.shape}, expected {expected.shape} of {expected.name}")
 
 
 def _short(names: tuple[str, ...]) -> str:
@@ -111,7 +111,7 @@ def load(path: Path) -> SyntheticSet:
     tensors, metadata = checkpoint.load_tensors(path)
     if metadata.get("kind") != "set":
         raise ConfigError(f"{path} holds a {metadata.get('kind')}, expected a set")
-    with described_by(path):
+    with errors_naming(path):
         spec, ipc = DatasetSpec.from_dict(metadata["spec"]), read_as(AtLeast1, metadata["ipc"], "ipc")
         images, labels, soft = tensors["images"], tensors["labels"], tensors.get("soft_labels")
         synthetic = SyntheticSet(images, labels, spec, ipc, stored_provenance(metadata), soft)

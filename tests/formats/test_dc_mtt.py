@@ -46,7 +46,7 @@ def test_a_file_survives_to_the_stated_rounding(spec, tmp_path):
     difference, at_pixels = (again.double() - images.double()).abs(), synthetic.images.double().abs() / std
     assert (difference <= E * (at_pixels + again.double().abs()) * SLACK).all()
     assert (difference <= 2 * E * at_pixels * SLACK).all()
-    # No looser fixed_world_size would do: somewhere the first is reached to nine tenths.
+    # No looser bound would do: somewhere the first is reached to nine tenths.
     assert (difference / (at_pixels + again.double().abs())).max() > 0.9 * E
 
 
@@ -191,8 +191,8 @@ def test_soft_probabilities_become_logarithms_and_come_back(dtype, tmp_path):
     again, given = torch.load(tmp_path / "l.pt", weights_only=True), probabilities.double()
     assert again.dtype == torch.float32
     least = torch.finfo(torch.float32).tiny
-    fixed_world_size = E * given * (1 - given.clamp_min(least).log()) * SLACK + (given == 0) * least * 1.01
-    assert ((again.double() - given).abs() <= fixed_world_size).all()
+    bound = E * given * (1 - given.clamp_min(least).log()) * SLACK + (given == 0) * least * 1.01
+    assert ((again.double() - given).abs() <= bound).all()
 
 
 def test_rows_that_sum_to_more_than_one_are_logits(tmp_path):

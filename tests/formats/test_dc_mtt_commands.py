@@ -21,7 +21,7 @@ def test_the_command_imports_and_exports_dc(gdd, digits_file, tmp_path, caplog):
         "import", digits_file, "--format", "dc", "--dataset", "digits", "--method", "dc", "--index", "-1", "--out", out
     )
     assert (code, "Traceback" in error) == (0, False)
-    (line,) = [record.getMessage() for record in caplog.records if record.name == "gdd.tools"]
+    (line,) = [record.getMessage() for record in caplog.records if record.name.startswith("gdd.cli")]
     synthetic = set_file.load(out)
     low, high = synthetic.images.min().item(), synthetic.images.max().item()
     assert (
@@ -44,7 +44,7 @@ def test_the_command_imports_and_exports_mtt(gdd, tmp_path, caplog):
     caplog.set_level("INFO")
     flags = ["--format", "mtt", "--dataset", "digits", "--labels", files[1], "--lr", files[2], "--out", out]
     assert gdd("import", files[0], *flags)[0] == 0
-    (line,) = [record.getMessage() for record in caplog.records if record.name == "gdd.tools"]
+    (line,) = [record.getMessage() for record in caplog.records if record.name.startswith("gdd.cli")]
     assert line.endswith("soft (probabilities) labels, learned learning rate 0.5")
     assert torch.equal(set_file.load(out).labels, labels)
     images_out, labels_out = tmp_path / "images_again.pt", tmp_path / "labels_again.pt"

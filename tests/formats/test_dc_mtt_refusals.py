@@ -1,6 +1,5 @@
-"""Other projects' .pt files: nothing of theirs runs, and what does not fit is refused in one sentence."""
+"""Other projects' .pt files: what does not fit is refused in one sentence."""
 
-import os
 import pickle
 
 import numpy as np
@@ -19,28 +18,6 @@ def test_what_is_no_rate_is_refused(rate, tmp_path):
     sentence = refusal(dc_mtt.read_mtt, *mtt_files(tmp_path, LABELS), GREY, path)
     assert f"{path} holds" in sentence
     assert "expected one finite number" in sentence
-
-
-class Hostile:
-    """Unpickled by pickle itself, it makes a folder."""
-
-    def __init__(self, marker):
-        self.marker = str(marker)
-
-    def __reduce__(self):
-        return os.mkdir, (self.marker,)
-
-
-@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
-def test_a_file_with_code_is_refused_and_its_code_does_not_run(legacy, tmp_path):
-    marker = tmp_path / "marker"
-    content = {"data": [[normalised(GREY), LABELS]], "accs_all_exps": {"ConvNet": [Hostile(marker)]}}
-    path = saved(tmp_path / "x.pt", content, _use_new_zipfile_serialization=not legacy)
-    sentence = refusal(dc_mtt.read_dc, path, GREY)
-    assert sentence == f"{path} would run code of its own choice (posix.mkdir) when read; refused"
-    assert not marker.exists()
-    pickle.loads(pickle.dumps(Hostile(marker)))
-    assert marker.exists()
 
 
 def test_an_object_of_an_unknown_class_is_refused(tmp_path):

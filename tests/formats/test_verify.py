@@ -13,7 +13,7 @@ from generators import SPEC, refusal
 from PIL import Image
 
 from gdd.config import ConfigError
-from gdd.formats.verify import _png_start, verify
+from gdd.formats.webdataset import _png_start, verify
 
 KEY = "00001-00000000"  # the second sample of shard 0
 

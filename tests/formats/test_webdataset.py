@@ -20,7 +20,7 @@ from PIL import Image
 from gdd.config import ConfigError
 from gdd.data.spec import DatasetSpec
 from gdd.formats import webdataset
-from gdd.formats.verify import verify
+from gdd.formats.webdataset import verify
 from gdd.sampling import generator_file, latents, sample
 
 GREY = DatasetSpec("signs", 1, 9, 8, ("a", "b"), (0.4,), (0.2,), False)
@@ -291,7 +291,7 @@ def test_a_plan_of_the_wrong_types_is_refused():
             webdataset.Plan("", *values, SPEC)
 
 
-def test_a_sample_goes_through_the_generator_in_the_same_company(source):
+def test_a_sample_is_always_computed_in_the_same_batch(source):
     loaded, seen = generator_file.load(source), []
     loaded.generator.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     sample.sample_images(loaded, 1, 20, 23, 0, "cpu")

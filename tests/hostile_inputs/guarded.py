@@ -13,7 +13,8 @@ from gdd.cli import main
 MOST_MB = 100  # that a refusal may take
 ROOM_MB = 1500  # that an attack can take before it fails, so that it cannot harm the machine
 MOST_SECONDS = 30
-PRELOAD = ["gdd.stages", "gdd.dryrun", "gdd.tools", "gdd.synth.foreign", "gdd.evaluation.report", "sklearn.datasets"]
+# What every command imports; the forkserver passes over a name that it does not find.
+PRELOAD = ["gdd.pipeline", "gdd.formats.dc_mtt", "gdd.formats.webdataset", "sklearn.datasets"]
 
 _processes = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload(PRELOAD)

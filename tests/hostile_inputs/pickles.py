@@ -66,22 +66,18 @@ class Touch:
         return os.mkdir, (str(self.mark),)
 
 
-def with_code(mark: Path) -> bytes:
-    stream = io.BytesIO()
-    torch.save({"data": Touch(mark), "step": Touch(mark)}, stream)
-    return stream.getvalue()
-
-
-def with_code_legacy(mark: Path) -> bytes:
-    stream = io.BytesIO()
-    torch.save({"data": Touch(mark)}, stream, _use_new_zipfile_serialization=False)
-    return stream.getvalue()
-
-
 def _saved(content: object, **options: bool) -> bytes:
     stream = io.BytesIO()
     torch.save(content, stream, **options)
     return stream.getvalue()
+
+
+def with_code(mark: Path) -> bytes:
+    return _saved({"data": Touch(mark)})
+
+
+def with_code_legacy(mark: Path) -> bytes:
+    return _saved({"data": Touch(mark)}, _use_new_zipfile_serialization=False)
 
 
 def deflated() -> bytes:

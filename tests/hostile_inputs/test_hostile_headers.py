@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import struct
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 import guarded
 import pytest
 import torch
+from commands import TINY
 from safetensors.torch import save_file
 
+from gdd.cli import main
 from gdd.data.spec import DatasetSpec
 from gdd.models.gan import Generator
 from gdd.sampling import generator_file, set_file
@@ -154,10 +157,19 @@ def test_the_honest_files_are_read(honest, tmp_path):
     assert guarded.run("export", honest / set_file.FILE, "--to", "npz", "--out", tmp_path / "y.npz").code == 0
 
 
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the run.root of a finished stage 1."""
+    root = tmp_path_factory.mktemp("pretrained")
+    assert main(["train-gan", *TINY, "--pretrain.steps", "1", "--run.root", str(root)]) == 0
+    return root
+
+
 @pytest.mark.parametrize("key", ["config", "seconds"])
 @pytest.mark.parametrize("value", [None, [], "x", {"gan": 3}, {"gan": {}}, ...])
-def test_a_stage_1_with_odd_provenance_is_refused(key, value, flags, runs):
-    folder = runs / "digits" / "pretrain"
+def test_a_stage_1_with_odd_provenance_is_refused(key, value, pretrained, tmp_path):
+    runs = shutil.copytree(pretrained, tmp_path / "runs")
+    folder = runs / "digits/pretrain"
     retold(folder / generator_file.FILE, folder / generator_file.FILE, f"provenance.{key}", value)
-    pretrained = ["--refine.pretrained", folder, "--refine.steps", "1"]
-    guarded.refused("distill", *flags, "--name", "other", *pretrained, naming=folder)
+    flags = ["--run.root", runs, "--name", "other", "--refine.pretrained", folder, "--refine.steps", "1"]
+    guarded.refused("distill", *TINY, *flags, naming=folder)

@@ -1,6 +1,5 @@
 import os
 import pickle
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -247,21 +246,6 @@ class TestManifest:
         with pytest.raises(checkpoint.Damaged, match="'one' is not what its manifest says"):
             checkpoint.load(path, {"one": network(2), "two": network(3)})
 
-    def test_a_tensor_that_claims_more_than_the_file_holds_is_refused(self, stored):
-        content = torch.load(stored, weights_only=True)
-        content["states"]["model"]["0.bias"] = torch.zeros(1).expand(10**12)
-        torch.save(content, stored)
-        with pytest.raises(checkpoint.Damaged, match="claims more numbers than the file holds"):
-            checkpoint.load(stored, make_states(0))
-
-    def test_compressed_parts_are_refused(self, stored, tmp_path):
-        path = tmp_path / "checkpoint-00000009.pt"
-        with zipfile.ZipFile(stored) as old, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new:
-            for name in old.namelist():
-                new.writestr(name, old.read(name))
-        with pytest.raises(checkpoint.Damaged, match=path.name):
-            checkpoint.load(path, make_states(0))
-
 
 class Touch:
     """Unpickling this makes a file."""
@@ -273,34 +257,13 @@ class Touch:
         return os.system, (f"touch '{self.path}'",)
 
 
-class TestMalice:
-    def test_the_attack_works_on_a_plain_reader(self, tmp_path):
-        mark = tmp_path / "ran"
-        pickle.loads(pickle.dumps(Touch(mark)))
-        assert mark.exists()
-
-    @pytest.mark.parametrize("where", ["top", "state", "legacy", "bare"])
-    def test_code_in_a_checkpoint_is_refused_and_does_not_run(self, tmp_path, where):
-        mark, path = tmp_path / "ran", tmp_path / "checkpoint-00000001.pt"
-        attack = Touch(mark)
-        good = {"schema": checkpoint.SCHEMA, "step": 1, "states": {"counter": {"uses": 1}}}
-        if where == "bare":
-            path.write_bytes(pickle.dumps({**good, "step": attack}, protocol=2))
-        else:
-            bad = {**good, "states": {"counter": {"uses": attack}}} if where == "state" else {**good, "step": attack}
-            torch.save(bad, path, _use_new_zipfile_serialization=where != "legacy")
-        counter = Counter(untouched=True)
-        with pytest.raises(ConfigError, match=path.name):
-            checkpoint.load(path, {"counter": counter})
-        assert not mark.exists()
-        assert counter.values == {"untouched": True}
-
-    def test_a_replaced_pickle_inside_the_zip_is_refused(self, stored, tmp_path):
-        mark, path = tmp_path / "ran", tmp_path / "checkpoint-00000009.pt"
-        with zipfile.ZipFile(stored) as old, zipfile.ZipFile(path, "w") as new:
-            for name in old.namelist():
-                content = pickle.dumps(Touch(mark), 2) if name.endswith("data.pkl") else old.read(name)
-                new.writestr(name, content)
-        with pytest.raises(ConfigError, match=path.name):
-            checkpoint.load(path, make_states(0))
-        assert not mark.exists()
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+def test_code_in_a_checkpoint_does_not_run(tmp_path, zipped):
+    mark, path = tmp_path / "ran", tmp_path / "checkpoint-00000001.pt"
+    states = {"counter": {"uses": Touch(mark)}}
+    torch.save({"schema": checkpoint.SCHEMA, "step": 1, "states": states}, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(ConfigError, match=path.name):
+        checkpoint.load(path, {"counter": Counter()})
+    assert not mark.exists()
+    pickle.loads(pickle.dumps(Touch(mark)))
+    assert mark.exists()

@@ -2,6 +2,7 @@
 
 import ctypes
 import errno
+import fcntl
 import logging
 import os
 import resource
@@ -52,7 +53,7 @@ def walk(tmp_path):
         with Run(tmp_path / "run", settings, {}, "fingerprint", accelerator) as run:
             state = Walk()
             run.world_size = world_size
-            run.means = lambda values: list(values)  # type: ignore[method-assign]
+            run.all_reduce_mean = lambda values: list(values)  # type: ignore[method-assign]
             for step in run.loop({"walk": state}, TOTAL, 1, "walk", fixed_world_size):
                 state.step(step.index)
                 if step.done == until:
@@ -207,7 +208,7 @@ class TestFolder:
         assert gdd(*flags, "--run.root", tmp_path / "undisturbed")[0] == 0
         # The folder is closed when the second of three checkpoints is due.
         close = "c.save = lambda at, step, *rest: (step == 4 and at.chmod(0o500), save(at, step, *rest))"
-        script = f"import sys, gdd.checkpoint as c, gdd.cli; save = c.save; {close}; sys.exit(gdd.cli.main())"
+        script = f"import sys, gdd.runtime.checkpoint as c, gdd.cli; save = c.save; {close}; sys.exit(gdd.cli.main())"
         try:
             said = _refused([sys.executable, "-c", script, *flags], _as_an_ordinary_user)
             assert "checkpoint-00000004.pt cannot be used (writing failed: open file failed" in said
@@ -232,11 +233,9 @@ class TestFolder:
     def test_another_process_cannot_write_to_it_meanwhile(self, tmp_path, tiny, gdd):
         folder = tmp_path / "runs/digits/pretrain"
         folder.mkdir(parents=True)
-        hold = "import fcntl, sys; lock = open(sys.argv[1], 'w'); fcntl.lockf(lock, fcntl.LOCK_EX); print(flush=True)"
+        hold = "import filelock, sys; lock = filelock.FileLock(sys.argv[1]); lock.acquire(); print(flush=True); input()"
         holder = subprocess.Popen(
-            [sys.executable, "-c", f"{hold}; input()", folder / ".lock"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
+            [sys.executable, "-c", hold, folder / ".lock"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         assert holder.stdout is not None
         holder.stdout.readline()
@@ -245,6 +244,29 @@ class TestFolder:
         assert "is in use by another process" in error
         holder.communicate(b"\n")
         assert gdd("train-gan", *tiny)[0] == 0
+
+    def test_a_run_holds_its_folder_until_it_is_closed_or_refused(self, tmp_path):
+        def open_run(fingerprint: str) -> Run:
+            return Run(tmp_path / "run", RunConfig(), {}, fingerprint, make_accelerator(RunConfig(threads=1)))
+
+        with open_run("first"):
+            assert (tmp_path / "run/.lock").exists()
+            with pytest.raises(ConfigError, match="is in use by another process"):
+                open_run("first")
+        with pytest.raises(ConfigError, match="another configuration") as refused:  # kept alive, as in a notebook
+            open_run("second")
+        with open_run("first"):
+            assert refused.tb is not None
+
+    @pytest.mark.parametrize("reason", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP], ids=errno.errorcode.get)
+    def test_a_file_system_that_cannot_lock_gives_a_warning(self, walk, whole, monkeypatch, caplog, reason):
+        def refuse(*_: object) -> None:
+            raise OSError(reason, os.strerror(reason))
+
+        monkeypatch.setattr(fcntl, "flock", refuse)
+        with caplog.at_level(logging.WARNING):
+            assert torch.equal(walk(), whole)
+        assert f"run cannot be locked ({os.strerror(reason)}); let no other process write to it" in caplog.text
 
     def test_overwriting_that_is_cut_short_leaves_nothing_to_be_taken_for_the_new_run(self, gdd, tiny, monkeypatch):
         assert gdd("train-gan", *tiny)[0] == 0
