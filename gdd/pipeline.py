@@ -14,8 +14,10 @@ from gdd.config.checks import is_number, stable_hash
 from gdd.data import augment
 from gdd.data.readers import Dataset, open_dataset
 from gdd.data.spec import DatasetSpec
-from gdd.evaluation import grid
-from gdd.evaluation.protocol import open_sources, read_source
+from gdd.evaluation import grid, sources
+from gdd.evaluation.recipe import Conditions, Job
+from gdd.evaluation.row import Row
+from gdd.evaluation.sources import CEILING, FLOOR, Source
 from gdd.models import registry
 from gdd.report import compare as comparison
 from gdd.report import statistics, tables
@@ -59,11 +61,15 @@ def check_networks(config: Config, spec: DatasetSpec) -> None:
         augment.parse_strategy(strategy, spec.flip)
 
 
-def check_scoring(config: Config, dataset: Dataset) -> None:
+def read_sources(config: Config) -> list[Source]:
+    """Read the files that `evaluate.sources` names; ConfigError if one is missing or damaged. No data are needed."""
+    return [sources.read(text) for text in dict.fromkeys(config.evaluate.sources)]
+
+
+def check_scoring(config: Config, dataset: Dataset, named: Sequence[Source]) -> None:
     """Refuse sources and IPC that cannot be scored, before hours of training; a run's own stages come later."""
-    named = [(text, text) for text in config.evaluate.sources]
     own_set = config.method == "gradient_matching" and not named
-    open_sources(named, (config.match.ipc,) if own_set else config.evaluate.ipc, dataset)
+    sources.complete(named, (config.match.ipc,) if own_set else config.evaluate.ipc, dataset)
 
 
 def _open_run(config: Config, stage: str, fingerprint: str, accelerator: Accelerator) -> Run:
@@ -123,31 +129,43 @@ def _check_start(config: Config, dataset: Dataset, start: Path) -> None:
             raise ConfigError(f"gan.{key} is {value!r}, but refine.pretrained {start} was made with {made.get(key)!r}")
 
 
-def own_sources(config: Config) -> list[tuple[str, str]]:
-    """Return the labelled sources that a bare evaluation compares: floor, what this run distilled, ceiling."""
+def own_sources(config: Config) -> list[Source]:
+    """Read what a bare evaluation scores: floor, what this run distilled, ceiling; ConfigError if nothing is there."""
     home = config.run.root / config.name
-    stages = [
-        ("stage 1", config.refine.pretrained or home / pretrain.STAGE),
-        ("stage 2", home / refine.STAGE),
+    stages = {"stage 1": config.refine.pretrained or home / pretrain.STAGE, "stage 2": home / refine.STAGE}
+    distilled = [
+        sources.read(str(folder), label) for label, folder in stages.items() if (folder / generator_file.FILE).exists()
     ]
-    found = [(label, str(folder)) for label, folder in stages if (folder / generator_file.FILE).exists()]
-    optimised = home / matching.STAGE / set_file.FILE
-    if optimised.exists():
-        found.append((str(set_file.load(optimised).provenance.get("method")), str(optimised)))
-    if not found:
+    if (home / matching.STAGE / set_file.FILE).exists():
+        matched = sources.read(str(home / matching.STAGE / set_file.FILE))
+        distilled.append(replace(matched, label=str(matched.provenance.get("method"))))
+    if not distilled:
         raise ConfigError(f"{home} holds no finished stage; run distill.py first or name evaluate.sources")
-    return [("random real", "real:random"), *found, ("all real", "real:all")]
+    return [sources.read(FLOOR, "random real"), *distilled, sources.read(CEILING, "all real")]
 
 
-def evaluate(config: Config, dataset: Dataset, accelerator: Accelerator) -> tuple[Path, list[grid.Row]]:
-    """Score the config's sources; return the run folder and the rows of this evaluation."""
-    sources = [(text, text) for text in config.evaluate.sources] or own_sources(config)
+def evaluate(
+    config: Config, dataset: Dataset, accelerator: Accelerator, named: Sequence[Source]
+) -> tuple[Path, list[Row]]:
+    """Score the named sources, or else this run's own; return the run folder and the rows of this evaluation."""
+    jobs = _jobs(config, dataset, named or own_sources(config))
     with _open_run(config, "evaluate", _score_fingerprint(dataset), accelerator) as run:
-        rows = grid.evaluate(config, dataset, run, sources)
+        rows = _score(config, dataset, run, jobs)
         if run.is_main:
             for path in statistics.write(run.folder, rows):
                 logger.info("wrote %s", path)
     return run.folder, rows
+
+
+def _jobs(config: Config, dataset: Dataset, named: Sequence[Source], ceiling: bool = True) -> list[Job]:
+    settings = config.evaluate
+    completed, floor_ipcs = sources.complete(named, settings.ipc, dataset, ceiling)
+    return grid.enumerate_jobs(completed, settings.ipc, floor_ipcs, settings.protocols, settings.archs, settings.seeds)
+
+
+def _score(config: Config, dataset: Dataset, run: Run, jobs: Sequence[Job]) -> list[Row]:
+    conditions = Conditions.of(config.evaluate, dataset.spec)
+    return grid.evaluate(jobs, conditions, dataset, run, stable_hash(config.evaluate, conditions.hash, run.fingerprint))
 
 
 def _score_fingerprint(dataset: Dataset) -> str:
@@ -155,7 +173,7 @@ def _score_fingerprint(dataset: Dataset) -> str:
     return stable_hash(dataset.spec.to_dict(), dataset.fingerprint)
 
 
-def with_data_of_sources(config: Config) -> Config:
+def with_data_of_sources(config: Config, named: Sequence[Source]) -> Config:
     """Take the data settings of the first source that carries them, unless the config has its own.
 
     Where the data lie, and whether they may be fetched, stays what the config says.
@@ -163,36 +181,38 @@ def with_data_of_sources(config: Config) -> Config:
     default = DataConfig()
     if replace(config.data, root=default.root, download=default.download) != default:
         return config
-    for text in config.evaluate.sources:
-        if text.startswith("real:"):
-            continue
+    for source in named:
         try:
-            made = read_source(text, text).provenance["config"]
-            found = made["data"]
-            size = found["size"] and tuple(found["size"])
-            root = Path(found["root"]) if found["name"] == "folder" else config.data.root
-            data = DataConfig(**{**found, "size": size, "root": root, "download": config.data.download})
-        except (KeyError, TypeError):  # another program's, or a set drawn from a generator
+            made_with = source.provenance["config"]
+            stored = made_with["data"]
+            size = stored["size"] and tuple(stored["size"])
+            root = Path(stored["root"]) if stored["name"] == "folder" else config.data.root
+            data = DataConfig(**{**stored, "size": size, "root": root, "download": config.data.download})
+        except (KeyError, TypeError):  # real images, another program's set, or one drawn from a generator
             continue
-        logger.info("compare: data settings of %s: data.name %s", text, data.name)
-        return replace(config, data=data, seed=made["seed"])  # the seed decides which images validate
+        logger.info("compare: data settings of %s: data.name %s", source.label, data.name)
+        return replace(config, data=data, seed=made_with["seed"])  # the seed decides which images validate
     return config
 
 
-def compare(config: Config, dataset: Dataset, accelerator: Accelerator, marks: Sequence[float]) -> Group:
-    """Score the config's sources beside each other, write tables and pictures, and return the tables.
+def compare(
+    config: Config, dataset: Dataset, accelerator: Accelerator, named: Sequence[Source], marks: Sequence[float]
+) -> Group:
+    """Score the named sources beside each other, write tables and pictures, and return the tables.
 
     Args:
-        config: its `evaluate.sources`, of which the first is the one that the others are compared with.
+        config: how they are scored.
         dataset: what all of them stand for.
         accelerator: shared by all processes.
+        named: of which the first is the one that the others are compared with.
         marks: accuracies in percent to draw into the picture of seconds.
     """
-    compared = comparison.compared_sources(config.evaluate.sources, dataset)
-    named = [(one.label, one.text) for one in compared]
-    open_sources(named, config.evaluate.ipc, dataset, ceiling=False)  # refuses before there is a folder
+    compared = comparison.compared_sources(named)
+    opened = {FLOOR: sources.read(FLOOR)} | {source.label: source for source in named}
+    labelled = [replace(opened[one.text], label=one.label) for one in compared]
+    jobs = _jobs(config, dataset, labelled, ceiling=False)  # refuses before there is a folder
     with _open_run(config, "compare", _score_fingerprint(dataset), accelerator) as run:
-        rows = grid.evaluate(config, dataset, run, named, ceiling=False)
+        rows = _score(config, dataset, run, jobs)
         if run.is_main:
             for path in comparison.write(run.folder, rows, compared, marks):
                 logger.info("wrote %s", path)

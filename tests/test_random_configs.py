@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from gdd.cli import main
 from gdd.config import Config
-from gdd.evaluation import protocol
+from gdd.evaluation import recipe
 
 EXAMPLES = 200
 LEAST = 40  # of the examples that are refused, and of those that run
@@ -194,8 +194,8 @@ def names(line: str, changes: dict[str, Any]) -> bool:
 
 
 def test_any_settings_are_refused_in_a_sentence_or_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = protocol.recipe
-    monkeypatch.setattr(protocol, "recipe", lambda *arguments: replace(recipe(*arguments), epochs=1))
+    published = recipe.published
+    monkeypatch.setattr(recipe, "published", lambda *arguments: replace(published(*arguments), epochs=1))
     outcomes: Counter[str] = Counter()
 
     @settings(

@@ -81,13 +81,17 @@ def _work(command: str, config: Config, values: Namespace, console: Console, acc
     from gdd import pipeline
     from gdd.report import statistics
 
+    scores = command in ("evaluate", "compare") or (command == "distill" and config.score)
+    sources = pipeline.read_sources(config) if scores else []
+    if command == "evaluate" and not sources:
+        sources = pipeline.own_sources(config)
     if command == "compare":
-        config = pipeline.with_data_of_sources(config)
+        config = pipeline.with_data_of_sources(config, sources)
     with accelerator.local_main_process_first():  # it downloads or decodes, the others find the result
         dataset = pipeline.open_data(config.data, config.seed)
     pipeline.check_networks(config, dataset.spec)
     if command == "evaluate" or (command == "distill" and config.score):
-        pipeline.check_scoring(config, dataset)
+        pipeline.check_scoring(config, dataset, sources)
     if values.dry_run:
         from gdd.cli import dry_run
 
@@ -99,10 +103,10 @@ def _work(command: str, config: Config, values: Namespace, console: Console, acc
         elif command == "distill":
             pipeline.distill(config, dataset, accelerator)
         if command == "evaluate" or (command == "distill" and config.score):
-            _, rows = pipeline.evaluate(config, dataset, accelerator)
+            _, rows = pipeline.evaluate(config, dataset, accelerator, sources)
             console.print(statistics.table(rows))
         elif command == "compare":
-            console.print(pipeline.compare(config, dataset, accelerator, values.mark))
+            console.print(pipeline.compare(config, dataset, accelerator, sources, values.mark))
     finally:
         accelerator.end_training()
 

@@ -1,9 +1,9 @@
-"""Splitting by class and fitting to a shape, by hand."""
+"""Splitting by class and resizing, by hand."""
 
 import pytest
 import torch
 
-from gdd.data.splits import Split, fit, stratified_split
+from gdd.data.splits import Split, resized, stratified_split
 
 
 class TestStratifiedSplit:
@@ -47,17 +47,17 @@ class TestStratifiedSplit:
             stratified_split(torch.tensor([0, 0, 1]), 0.1, 0, "val")
 
 
-class TestFit:
+class TestResized:
     def test_resize_averages(self) -> None:
         stripes = torch.tensor([0, 255], dtype=torch.uint8).repeat(8).expand(1, 1, 16, 16)
-        shrunk = fit(Split(stripes, torch.zeros(1)), (2, 2), None).images_u8
+        shrunk = resized(Split(stripes, torch.zeros(1)), (2, 2), None).images_u8
         assert ((shrunk.float() - 127.5).abs() < 10).all()  # without antialiasing these are 0 or 255
 
     def test_grey_is_luma(self) -> None:
         primaries = torch.eye(3).mul(255).to(torch.uint8).view(3, 3, 1, 1).expand(3, 3, 4, 4)
-        grey = fit(Split(primaries, torch.arange(3)), None, 1).images_u8
+        grey = resized(Split(primaries, torch.arange(3)), None, 1).images_u8
         assert grey[:, 0, 0, 0].tolist() == [76, 150, 29]  # ITU-R 601: .299, .587, .114
 
     def test_nothing_to_do_copies_nothing(self) -> None:
         split = Split(torch.zeros(2, 3, 4, 5, dtype=torch.uint8), torch.zeros(2))
-        assert fit(split, (4, 5), 3) is split
+        assert resized(split, (4, 5), 3) is split

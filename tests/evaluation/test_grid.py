@@ -12,7 +12,7 @@ from gdd.config import RunConfig
 from gdd.data.readers import Dataset
 from gdd.data.splits import Split
 from gdd.evaluation import grid, student
-from gdd.evaluation.protocol import Recipe
+from gdd.evaluation.recipe import Recipe
 from gdd.runtime.signals import Stopped
 from gdd.sampling import generator_file, sample, set_file
 
