@@ -47,6 +47,23 @@ class TestReleasedRecipe:
         assert (one.alpha, one.temperature, one.validation_accuracy, one.seconds_selecting) == (0.5, 1.5, None, 0.0)
 
 
+def test_a_teacher_stays_as_it_was_trained(evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In train mode, batch norm would normalise by each batch's own statistics, and would keep them."""
+    trained = []
+    train = student.train
+
+    def spy(network: torch.nn.Module, *rest: object) -> float:
+        loss = train(network, *rest)  # type: ignore[arg-type]
+        trained.append((network, {name: value.clone() for name, value in network.state_dict().items()}))
+        return loss
+
+    monkeypatch.setattr(student, "train", spy)
+    evaluate(teacher="set", teacher_arch="convnet3-bn-w8")
+    teacher, weights = trained[0]
+    assert not teacher.training
+    assert all(torch.equal(value, weights[name]) for name, value in teacher.state_dict().items())
+
+
 @pytest.fixture
 def met(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The part that each score was read on; of four candidates, validation ranks the second and third equal best."""
