@@ -1,7 +1,7 @@
 """The three jobs behind the scripts: each unpacks the config, opens its run folder and calls one function."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from gdd.data import augment
 from gdd.data.readers import Dataset, open_dataset
 from gdd.data.spec import DatasetSpec
 from gdd.evaluation import grid, sources
-from gdd.evaluation.recipe import Conditions, Job
+from gdd.evaluation.recipe import Conditions
 from gdd.evaluation.row import Row
 from gdd.evaluation.sources import CEILING, FLOOR, Source
 from gdd.models import registry
@@ -148,29 +148,30 @@ def evaluate(
     config: Config, dataset: Dataset, accelerator: Accelerator, named: Sequence[Source]
 ) -> tuple[Path, list[Row]]:
     """Score the named sources, or else this run's own; return the run folder and the rows of this evaluation."""
-    jobs = _jobs(config, dataset, named or own_sources(config))
-    with _open_run(config, "evaluate", _score_fingerprint(dataset), accelerator) as run:
-        rows = _score(config, dataset, run, jobs)
+    return _score(config, dataset, accelerator, "evaluate", named or own_sources(config), statistics.write)
+
+
+def _score(
+    config: Config,
+    dataset: Dataset,
+    accelerator: Accelerator,
+    stage: str,
+    named: Sequence[Source],
+    write: Callable[[Path, list[Row]], list[Path]],
+    ceiling: bool = True,
+) -> tuple[Path, list[Row]]:
+    """Score sources, which are refused before there is a run folder, and let `write` put tables and pictures there."""
+    settings, spec = config.evaluate, dataset.spec
+    completed, floor_ipcs = sources.complete(named, settings.ipc, dataset, ceiling)
+    jobs = grid.enumerate_jobs(completed, settings.ipc, floor_ipcs, settings.protocols, settings.archs, settings.seeds)
+    conditions = Conditions.of(settings, spec)
+    # The data are all that decides a score and does not stand in its row.
+    with _open_run(config, stage, stable_hash(spec.to_dict(), dataset.fingerprint), accelerator) as run:
+        rows = grid.evaluate(jobs, conditions, dataset, run, stable_hash(settings, conditions.hash, run.fingerprint))
         if run.is_main:
-            for path in statistics.write(run.folder, rows):
+            for path in write(run.folder, rows):
                 logger.info("wrote %s", path)
     return run.folder, rows
-
-
-def _jobs(config: Config, dataset: Dataset, named: Sequence[Source], ceiling: bool = True) -> list[Job]:
-    settings = config.evaluate
-    completed, floor_ipcs = sources.complete(named, settings.ipc, dataset, ceiling)
-    return grid.enumerate_jobs(completed, settings.ipc, floor_ipcs, settings.protocols, settings.archs, settings.seeds)
-
-
-def _score(config: Config, dataset: Dataset, run: Run, jobs: Sequence[Job]) -> list[Row]:
-    conditions = Conditions.of(config.evaluate, dataset.spec)
-    return grid.evaluate(jobs, conditions, dataset, run, stable_hash(config.evaluate, conditions.hash, run.fingerprint))
-
-
-def _score_fingerprint(dataset: Dataset) -> str:
-    """Return the hash of the data, all that decides a score and does not stand in its row."""
-    return stable_hash(dataset.spec.to_dict(), dataset.fingerprint)
 
 
 def with_data_of_sources(config: Config, named: Sequence[Source]) -> Config:
@@ -210,10 +211,9 @@ def compare(
     compared = comparison.compared_sources(named)
     opened = {FLOOR: sources.read(FLOOR)} | {source.label: source for source in named}
     labelled = [replace(opened[one.text], label=one.label) for one in compared]
-    jobs = _jobs(config, dataset, labelled, ceiling=False)  # refuses before there is a folder
-    with _open_run(config, "compare", _score_fingerprint(dataset), accelerator) as run:
-        rows = _score(config, dataset, run, jobs)
-        if run.is_main:
-            for path in comparison.write(run.folder, rows, compared, marks):
-                logger.info("wrote %s", path)
+
+    def write(folder: Path, rows: list[Row]) -> list[Path]:
+        return comparison.write(folder, rows, compared, marks)
+
+    _, rows = _score(config, dataset, accelerator, "compare", labelled, write, ceiling=False)
     return tables.terminal(comparison.sections(rows, compared[0].label, brief=True))
