@@ -1,7 +1,7 @@
 """Image updates per second of gradient matching against a plain loop, and the share of the measured peak; prints JSON.
 
 `uv run python benchmarks/gradient_matching.py --config configs/cifar10-gm.yaml` (flags such as
-`--match.ipc 10` may follow). Each side runs in a process of its own, by turns:
+`--matching.ipc 10` may follow). Each side runs in a process of its own, by turns:
 
 - `gdd`: the package;
 - `plain`: a loop as one would write it: a DataLoader per class, one batch per class, the network built anew, each
@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from gdd import pipeline
 from gdd.cli import parse_config
 from gdd.cli.dry_run import cost
-from gdd.config import Config, ConfigError, MatchConfig
+from gdd.config import Config, ConfigError, MatchingConfig
 from gdd.data.pixels import Normalizer
 from gdd.data.readers import Dataset
 from gdd.losses.gradients import distance
@@ -93,7 +93,7 @@ def work(config: Config, dataset: Dataset) -> float:
 
 def require_plain(config: Config) -> None:
     """Refuse settings that the plain loop does not have."""
-    settings, default = config.match, MatchConfig()
+    settings, default = config.match, MatchingConfig()
     for name in ("objective", "distance", "augment", "init", "inner_first", "lr_image", "batch_train"):
         if getattr(settings, name) != getattr(default, name):
             raise ConfigError(f"match.{name} is {getattr(settings, name)!r}, expected its default in this benchmark")
@@ -144,11 +144,11 @@ def main() -> None:
     config = parse_config(sys.argv[1:])
     require_plain(config)
     outer, inner = loops(config.match)
-    flags = ["--match.iterations", "3", "--run.snapshots", "[]"]
+    flags = ["--matching.iterations", "3", "--run.snapshots", "[]"]
     if outer > 2:
         # A whole iteration takes minutes: two of its updates, with as many epochs per update as all of them have.
         epochs = round(2 * inner * (outer - 1) / outer)
-        flags = ["--run.snapshots", "[]", "--match.iterations", "1", "--match.outer", "2", "--match.inner", str(epochs)]
+        flags = ["--run.snapshots", "[]", "--matching.iterations", "1", "--matching.outer", "2", "--matching.inner", str(epochs)]
     found: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
     for _ in range(2 if outer == 1 else 1):  # minutes each
         for side in SIDES:

@@ -20,7 +20,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 STEPS = 30
 NETWORKS = [
-    *("--gan.width", "32", "--pool.members", "[convnet3-w32, resnet10-w8, resnet18-w8]", "--pool.main", "convnet3-w32"),
+    *("--gan.width", "32", "--refine.pool.members", "[convnet3-w32, resnet10-w8, resnet18-w8]", "--matching.pool.main", "convnet3-w32"),
     *("--pretrain.batch_size", "32", "--refine.batch_size", "32", "--pretrain.steps", str(STEPS)),
     *(
         "--refine.steps",
@@ -79,10 +79,10 @@ def stages(home: Path, data: Path, threads: int, processes: int = 1) -> dict[str
     _, found["stages 1 and 2, MiB"] = measure([ROOT / "distill.py", *common, "--score", "false"], processes)
     for stage in ("pretrain", "refine"):
         found[f"{stage}, images/s"] = speed(home / "digits" / stage)
-    matching = ["--method", "gradient_matching", "--match.iterations", 4, "--match.batch_real", 10]
+    matching = ["--method", "matching", "--matching.iterations", 4, "--matching.batch_real", 10]
     command = [ROOT / "distill.py", *common, *matching, "--run.log_every", 1, "--score", "false"]
     _, found["match, MiB"] = measure(command, processes)
-    found["match, images/s"] = speed(home / "digits/match")
+    found["match, images/s"] = speed(home / "digits/matching")
     students = ["--evaluate.archs", "[convnet3-w32]", "--evaluate.seeds", "[0, 1]", "--evaluate.all_epochs", 1]
     students += ["--evaluate.ipc", "[1]"]
     command = [ROOT / "evaluate.py", *common, *students, "--evaluate.sources", "[real:random]"]

@@ -1,7 +1,7 @@
 """The three jobs behind the scripts: each unpacks the config, opens its run folder and calls one function."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +13,10 @@ from gdd.config import Config, ConfigError, DataConfig, counted, stable_hash, to
 from gdd.data import augment
 from gdd.data.readers import Dataset, open_dataset
 from gdd.data.spec import DatasetSpec
-from gdd.evaluation import grid
-from gdd.evaluation.protocol import open_sources, read_source
+from gdd.evaluation import grid, sources
+from gdd.evaluation.recipe import Conditions
+from gdd.evaluation.row import Row
+from gdd.evaluation.sources import CEILING, FLOOR, Source
 from gdd.models import registry
 from gdd.report import compare as comparison
 from gdd.report import statistics, tables
@@ -65,11 +67,15 @@ def check_networks(config: Config, spec: DatasetSpec) -> None:
         augment.parse_strategy(strategy, spec.flip)
 
 
-def check_scoring(config: Config, dataset: Dataset) -> None:
+def read_sources(config: Config) -> list[Source]:
+    """Read the files that `evaluate.sources` names; ConfigError if one is missing or damaged. No data are needed."""
+    return [sources.read(text) for text in dict.fromkeys(config.evaluate.sources)]
+
+
+def check_scoring(config: Config, dataset: Dataset, named: Sequence[Source]) -> None:
     """Refuse sources and IPC that cannot be scored, before hours of training; a run's own stages come later."""
-    named = [(text, text) for text in config.evaluate.sources]
     own_set = config.method == "matching" and not named
-    open_sources(named, (config.matching.ipc,) if own_set else config.evaluate.ipc, dataset)
+    sources.complete(named, (config.matching.ipc,) if own_set else config.evaluate.ipc, dataset)
 
 
 def _fingerprint(
@@ -153,39 +159,55 @@ def _check_start(config: Config, dataset: Dataset, start: Path) -> None:
             raise ConfigError(f"gan.{key} is {value!r}, but refine.pretrained {start} was made with {made.get(key)!r}")
 
 
-def own_sources(config: Config) -> list[tuple[str, str]]:
-    """Return the labelled sources that a bare evaluation compares: floor, what this run distilled, ceiling."""
+def own_sources(config: Config) -> list[Source]:
+    """Read what a bare evaluation scores: floor, what this run distilled, ceiling; ConfigError if nothing is there."""
     home = config.run.root / config.name
-    stages = [
-        ("pretrained generator", config.refine.pretrained or home / pretrain.STAGE),
-        ("refined generator (SKD)", home / refine.STAGE),
+    stages = {
+        "pretrained generator": config.refine.pretrained or home / pretrain.STAGE,
+        "refined generator (SKD)": home / refine.STAGE,
+    }
+    distilled = [
+        sources.read(str(folder), label) for label, folder in stages.items() if (folder / generator_file.FILE).exists()
     ]
-    found = [(label, str(folder)) for label, folder in stages if (folder / generator_file.FILE).exists()]
-    optimised = home / matching.STAGE / set_file.FILE
-    if optimised.exists():
-        found.append((str(set_file.load(optimised).provenance.get("method")), str(optimised)))
-    if not found:
+    if (home / matching.STAGE / set_file.FILE).exists():
+        matched = sources.read(str(home / matching.STAGE / set_file.FILE))
+        distilled.append(replace(matched, label=str(matched.provenance.get("method"))))
+    if not distilled:
         raise ConfigError(f"{home} holds no finished stage; run distill.py first or name evaluate.sources")
-    return [("random real", "real:random"), *found, ("all real", "real:all")]
+    return [sources.read(FLOOR, "random real"), *distilled, sources.read(CEILING, "all real")]
 
 
-def evaluate(config: Config, dataset: Dataset, accelerator: Accelerator) -> tuple[Path, list[grid.Row]]:
-    """Score the config's sources; return the run folder and the rows of this evaluation."""
-    sources = [(text, text) for text in config.evaluate.sources] or own_sources(config)
-    with _open_run(config, "evaluate", _score_fingerprint(dataset), accelerator) as run:
-        rows = grid.evaluate(config, dataset, run, sources)
+def evaluate(
+    config: Config, dataset: Dataset, accelerator: Accelerator, named: Sequence[Source]
+) -> tuple[Path, list[Row]]:
+    """Score the named sources, or else this run's own; return the run folder and the rows of this evaluation."""
+    return _score(config, dataset, accelerator, "evaluate", named or own_sources(config), statistics.write)
+
+
+def _score(
+    config: Config,
+    dataset: Dataset,
+    accelerator: Accelerator,
+    stage: str,
+    named: Sequence[Source],
+    write: Callable[[Path, list[Row]], list[Path]],
+    ceiling: bool = True,
+) -> tuple[Path, list[Row]]:
+    """Score sources, which are refused before there is a run folder, and let `write` put tables and pictures there."""
+    settings, spec = config.evaluate, dataset.spec
+    completed, floor_ipcs = sources.complete(named, settings.ipc, dataset, ceiling)
+    jobs = grid.enumerate_jobs(completed, settings.ipc, floor_ipcs, settings.protocols, settings.archs, settings.seeds)
+    conditions = Conditions.of(settings, spec)
+    # The data are all that decides a score and does not stand in its row.
+    with _open_run(config, stage, stable_hash(spec.to_dict(), dataset.fingerprint), accelerator) as run:
+        rows = grid.evaluate(jobs, conditions, dataset, run, stable_hash(settings, conditions.hash, run.fingerprint))
         if run.is_main:
-            for path in statistics.write(run.folder, rows):
+            for path in write(run.folder, rows):
                 logger.info("wrote %s", path)
     return run.folder, rows
 
 
-def _score_fingerprint(dataset: Dataset) -> str:
-    """Return the hash of the data, all that decides a score and does not stand in its row."""
-    return stable_hash(dataset.spec.to_dict(), dataset.fingerprint)
-
-
-def with_data_of_sources(config: Config) -> Config:
+def with_data_of_sources(config: Config, named: Sequence[Source]) -> Config:
     """Take the data settings of the first source that carries them, unless the config has its own.
 
     Where the data lie, and whether they may be fetched, stays what the config says.
@@ -193,37 +215,38 @@ def with_data_of_sources(config: Config) -> Config:
     default = DataConfig()
     if replace(config.data, root=default.root, download=default.download) != default:
         return config
-    for text in config.evaluate.sources:
-        if text.startswith("real:"):
-            continue
+    for source in named:
         try:
-            made = read_source(text, text).provenance["config"]
-            found = made["data"]
-            size = found["size"] and tuple(found["size"])
-            root = Path(found["root"]) if found["name"] == "folder" else config.data.root
-            data = DataConfig(**{**found, "size": size, "root": root, "download": config.data.download})
-        except (KeyError, TypeError):  # another program's, or a set drawn from a generator
+            made_with = source.provenance["config"]
+            stored = made_with["data"]
+            size = stored["size"] and tuple(stored["size"])
+            root = Path(stored["root"]) if stored["name"] == "folder" else config.data.root
+            data = DataConfig(**{**stored, "size": size, "root": root, "download": config.data.download})
+        except (KeyError, TypeError):  # real images, another program's set, or one drawn from a generator
             continue
-        logger.info("compare: data settings of %s: data.name %s", text, data.name)
-        return replace(config, data=data, seed=made["seed"])  # the seed decides which images validate
+        logger.info("compare: data settings of %s: data.name %s", source.label, data.name)
+        return replace(config, data=data, seed=made_with["seed"])  # the seed decides which images validate
     return config
 
 
-def compare(config: Config, dataset: Dataset, accelerator: Accelerator, marks: Sequence[float]) -> Group:
-    """Score the config's sources beside each other, write tables and pictures, and return the tables.
+def compare(
+    config: Config, dataset: Dataset, accelerator: Accelerator, named: Sequence[Source], marks: Sequence[float]
+) -> Group:
+    """Score the named sources beside each other, write tables and pictures, and return the tables.
 
     Args:
-        config: its `evaluate.sources`, of which the first is the one that the others are compared with.
+        config: how they are scored.
         dataset: what all of them stand for.
         accelerator: shared by all processes.
+        named: of which the first is the one that the others are compared with.
         marks: accuracies in percent to draw into the picture of seconds.
     """
-    compared = comparison.compared_sources(config.evaluate.sources, dataset)
-    named = [(one.label, one.text) for one in compared]
-    open_sources(named, config.evaluate.ipc, dataset, ceiling=False)  # refuses before there is a folder
-    with _open_run(config, "compare", _score_fingerprint(dataset), accelerator) as run:
-        rows = grid.evaluate(config, dataset, run, named, ceiling=False)
-        if run.is_main:
-            for path in comparison.write(run.folder, rows, compared, marks):
-                logger.info("wrote %s", path)
+    compared = comparison.compared_sources(named)
+    opened = {FLOOR: sources.read(FLOOR)} | {source.label: source for source in named}
+    labelled = [replace(opened[one.text], label=one.label) for one in compared]
+
+    def write(folder: Path, rows: list[Row]) -> list[Path]:
+        return comparison.write(folder, rows, compared, marks)
+
+    _, rows = _score(config, dataset, accelerator, "compare", labelled, write, ceiling=False)
     return tables.terminal(comparison.sections(rows, compared[0].label, brief=True))

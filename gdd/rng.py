@@ -44,10 +44,11 @@ INNER_AUGMENT = "inner-augment"
 # Sampling.
 LATENT = "latent"
 
-# Students and teachers; "student-" or "teacher-" stands before the last two.
+# Evaluation. STUDENT or TEACHER and a hyphen stand before ORDER and AUGMENT, and after INIT.
 RANDOM_REAL = "real-random"
-INIT_STUDENT = "init-student"
-INIT_TEACHER = "init-teacher"
+STUDENT = "student"
+TEACHER = "teacher"
+INIT = "init"
 ORDER = "order"
 AUGMENT = "augment"
 

@@ -13,7 +13,7 @@ from gdd.config import (
     DataConfig,
     EvaluateConfig,
     GanConfig,
-    MatchConfig,
+    MatchingConfig,
     PoolConfig,
     PoolKind,
     PretrainConfig,
@@ -29,7 +29,7 @@ SECTIONS = {
     "pretrain": PretrainConfig,
     "pool": PoolConfig,
     "refine": RefineConfig,
-    "match": MatchConfig,
+    "match": MatchingConfig,
     "evaluate": EvaluateConfig,
     "run": RunConfig,
 }
@@ -50,32 +50,32 @@ OUT_OF_RANGE = [
     ("pretrain.steps", (0, -1)),
     ("pretrain.batch_size", (1, 0)),
     ("pretrain.lr", (0.0, -1e-4, NAN)),
-    ("pool.members", ((),)),
-    ("pool.weights", ((1.0,), (1.0, 1.0, 1.0, 1.0), (1.0, -1.0, 1.0), (0.0, 0.0, 0.0))),
-    ("pool.main_probability", (-0.1, 1.1, NAN, None)),
-    ("pool.main_probability_end", (-0.1, 1.1, NAN)),
-    ("pool.main_only", (-1, NAN)),
-    ("pool.similar_depth", (0, -1)),
-    ("pool.various", ((),)),
-    ("pool.redraw_every", (0,)),
-    ("pool.steps_before", (-1,)),
-    ("pool.steps_between", (-1,)),
-    ("pool.max_accuracy", (0.0, 1.01, NAN)),
-    ("pool.batch_size", (1,)),
-    ("pool.lr", (0.0, -0.1)),
+    ("refine.pool.members", ((),)),
+    ("refine.pool.weights", ((1.0,), (1.0, 1.0, 1.0, 1.0), (1.0, -1.0, 1.0), (0.0, 0.0, 0.0))),
+    ("matching.pool.main_probability", (-0.1, 1.1, NAN, None)),
+    ("matching.pool.main_probability_end", (-0.1, 1.1, NAN)),
+    ("matching.pool.main_only", (-1, NAN)),
+    ("matching.pool.similar_depth", (0, -1)),
+    ("matching.pool.various", ((),)),
+    ("refine.pool.redraw_every", (0,)),
+    ("refine.pool.steps_before", (-1,)),
+    ("refine.pool.steps_between", (-1,)),
+    ("refine.pool.max_accuracy", (0.0, 1.01, NAN)),
+    ("refine.pool.batch_size", (1,)),
+    ("refine.pool.lr", (0.0, -0.1)),
     ("refine.steps", (0,)),
     ("refine.batch_size", (1,)),
     ("refine.lr", (0.0, NAN)),
     ("refine.tau", (0.0, -1.0, NAN)),
     ("refine.weight", (-0.01, NAN)),
-    ("match.ipc", (0, -1, NAN)),
-    ("match.iterations", (0, -1)),
-    ("match.outer", (0, -1)),
-    ("match.inner", (0, -1)),
-    ("match.batch_real", (0,)),
-    ("match.batch_train", (0,)),
-    ("match.lr_image", (0.0, -0.1, NAN, INF)),
-    ("match.lr_network", (0.0, -0.1, NAN, INF)),
+    ("matching.ipc", (0, -1, NAN)),
+    ("matching.iterations", (0, -1)),
+    ("matching.outer", (0, -1)),
+    ("matching.inner", (0, -1)),
+    ("matching.batch_real", (0,)),
+    ("matching.batch_train", (0,)),
+    ("matching.lr_image", (0.0, -0.1, NAN, INF)),
+    ("matching.lr_network", (0.0, -0.1, NAN, INF)),
     ("evaluate.ipc", ((), (0,), (10, -1))),
     ("evaluate.protocols", ((),)),
     ("evaluate.archs", ((),)),
@@ -109,29 +109,29 @@ ON_THE_EDGE = [
     ("gan.r1_every", 1),
     ("pretrain.steps", 1),
     ("pretrain.batch_size", 2),
-    ("pool.weights", (0.0, 0.0, 0.1)),
-    ("pool.steps_before", 0),
-    ("pool.steps_between", 0),
-    ("pool.max_accuracy", 1.0),
-    ("pool.main_probability", 0.0),
-    ("pool.main_probability", 1.0),
-    ("pool.main_probability_end", None),
-    ("pool.main_probability_end", 0.0),
-    ("pool.main_probability_end", 1.0),
-    ("pool.main_only", 0),
-    ("pool.similar_depth", 1),
-    ("pool.various", ("mlp",)),
+    ("refine.pool.weights", (0.0, 0.0, 0.1)),
+    ("refine.pool.steps_before", 0),
+    ("refine.pool.steps_between", 0),
+    ("refine.pool.max_accuracy", 1.0),
+    ("matching.pool.main_probability", 0.0),
+    ("matching.pool.main_probability", 1.0),
+    ("matching.pool.main_probability_end", None),
+    ("matching.pool.main_probability_end", 0.0),
+    ("matching.pool.main_probability_end", 1.0),
+    ("matching.pool.main_only", 0),
+    ("matching.pool.similar_depth", 1),
+    ("matching.pool.various", ("mlp",)),
     ("refine.weight", 0.0),
-    ("match.ipc", 1),
-    ("match.iterations", 1),
-    ("match.outer", 1),
-    ("match.outer", None),
-    ("match.inner", 1),
-    ("match.inner", None),
-    ("match.batch_real", 1),
-    ("match.batch_train", 1),
-    ("match.lr_image", None),
-    ("match.lr_image", 1e-9),
+    ("matching.ipc", 1),
+    ("matching.iterations", 1),
+    ("matching.outer", 1),
+    ("matching.outer", None),
+    ("matching.inner", 1),
+    ("matching.inner", None),
+    ("matching.batch_real", 1),
+    ("matching.batch_train", 1),
+    ("matching.lr_image", None),
+    ("matching.lr_image", 1e-9),
     ("evaluate.alpha", 0.0),
     ("evaluate.alpha", 1.0),
     ("evaluate.all_epochs", 1),
@@ -175,7 +175,7 @@ def test_every_number_with_a_range_is_tried():
     }
     free |= {f"evaluate.{name}" for name in ("sources", "recipe", "augment", "teacher", "teacher_arch", "kd_recipe")}
     free |= {f"run.{name}" for name in ("root", "overwrite", "precision", "tf32", "deterministic")}
-    free |= {"pool.kind", "pool.main"}
+    free |= {"matching.pool.kind", "matching.pool.main"}
     free |= {f"match.{name}" for name in ("objective", "distance", "inner_first", "augment", "init", "generator")}
     every = {f"{section}.{field.name}" for section, part in SECTIONS.items() for field in fields(part)}
     every |= {field.name for field in fields(Config)} - set(SECTIONS)
@@ -197,12 +197,12 @@ def test_settings_that_cannot_go_together_are_refused():
 
 
 def test_a_generator_is_named_if_and_only_if_matching_starts_from_it():
-    MatchConfig(init="generator", generator=Path("runs/digits/refine"))
+    MatchingConfig(init="generator", generator=Path("runs/digits/refine"))
     with pytest.raises(ConfigError, match=r"^match\.generator is None, expected a path with init generator only$"):
-        MatchConfig(init="generator")
+        MatchingConfig(init="generator")
     for init in ("noise", "real"):
         with pytest.raises(ConfigError, match=r"^match\.generator is .*x.*, expected a path with init generator only$"):
-            MatchConfig(init=init, generator=Path("x"))
+            MatchingConfig(init=init, generator=Path("x"))
 
 
 @pytest.mark.parametrize(
@@ -210,15 +210,15 @@ def test_a_generator_is_named_if_and_only_if_matching_starts_from_it():
 )
 def test_embedding_matching_refuses_what_only_gradient_matching_has(key, value):
     with pytest.raises(ConfigError, match=rf"^match\.{key} is {value!r}, expected its default"):
-        MatchConfig(objective="embedding", **{key: value})
-    MatchConfig(objective="gradient", **{key: value})
-    MatchConfig(objective="embedding")
+        MatchingConfig(objective="embedding", **{key: value})
+    MatchingConfig(objective="gradient", **{key: value})
+    MatchingConfig(objective="embedding")
 
 
 def test_the_kind_of_the_pool_follows_the_method_unless_named():
     assert Config().pool_kind == "members"
-    assert Config(method="gradient_matching").pool_kind == "main"
-    for method in ("skd", "gradient_matching"):
+    assert Config(method="matching").pool_kind == "main"
+    for method in ("skd", "matching"):
         for kind in get_args(PoolKind):
             assert Config(method=method, pool=PoolConfig(kind=kind)).pool_kind == kind
 

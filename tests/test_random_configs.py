@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from gdd.cli import main
 from gdd.config import Config
-from gdd.evaluation import protocol
+from gdd.evaluation import recipe
 
 EXAMPLES = 200
 LEAST = 40  # of the examples that are refused, and of those that run
@@ -51,9 +51,9 @@ NARROW: dict[str, st.SearchStrategy[Any]] = {
     "data.size": st.sampled_from([None, [16, 16], [16, 20], [8, 8], [17], 16, [-1, 16], "16"]),
     "data.download": st.sampled_from([False, None, "x"]),
     "gan.width": st.integers(3, 6),
-    "match.ipc": st.integers(0, 2),
-    "match.outer": st.integers(0, 2),
-    "match.inner": st.integers(0, 2),
+    "matching.ipc": st.integers(0, 2),
+    "matching.outer": st.integers(0, 2),
+    "matching.inner": st.integers(0, 2),
     "run.max_minutes": st.sampled_from([None, 0, -1, "x", 10**6]),
     "run.threads": st.sampled_from([None, 0, 1]),
 }
@@ -65,25 +65,25 @@ ONE_STEP = {
     "refine.batch_size": 4,
     "gan.width": 4,
     "gan.noise_dim": 4,
-    "pool.batch_size": 4,
-    "pool.members": ["mlp-w4"],
-    "pool.main": "convnet3-w4",
-    "match.iterations": 1,
-    "match.outer": 1,
-    "match.inner": 1,
-    "match.batch_real": 2,
-    "match.batch_train": 2,
+    "refine.pool.batch_size": 4,
+    "refine.pool.members": ["mlp-w4"],
+    "matching.pool.main": "convnet3-w4",
+    "matching.iterations": 1,
+    "matching.outer": 1,
+    "matching.inner": 1,
+    "matching.batch_real": 2,
+    "matching.batch_train": 2,
     "evaluate.archs": ["mlp-w4"],
     "evaluate.seeds": [0],
     "evaluate.ipc": [1],
     "evaluate.all_epochs": 1,
     "run.threads": 1,
-    "pool.various": ["mlp-w4"],
+    "matching.pool.various": ["mlp-w4"],
     "score": False,
 }
 COMMANDS = {
     "skd": (["distill", "--method", "skd"], "refine/generator.safetensors"),
-    "gradient matching": (["distill", "--method", "gradient_matching"], "match/set.safetensors"),
+    "gradient matching": (["distill", "--method", "matching"], "match/set.safetensors"),
     "evaluate": (["evaluate", "--evaluate.sources", "[real:random]"], "evaluate/table.md"),
 }
 
@@ -194,8 +194,8 @@ def names(line: str, changes: dict[str, Any]) -> bool:
 
 
 def test_any_settings_are_refused_in_a_sentence_or_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = protocol.recipe
-    monkeypatch.setattr(protocol, "recipe", lambda *arguments: replace(recipe(*arguments), epochs=1))
+    published = recipe.published
+    monkeypatch.setattr(recipe, "published", lambda *arguments: replace(published(*arguments), epochs=1))
     outcomes: Counter[str] = Counter()
 
     @settings(

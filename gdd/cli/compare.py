@@ -44,6 +44,4 @@ def _compare(options: Namespace, console: Console) -> None:
         console.print(pipeline.compare(config, dataset, accelerator, sources, options.mark))
 
 
-COMMANDS = (
-    Command("compare", "score methods beside each other and draw their curves", _add_arguments, _compare),
-)
+COMMANDS = (Command("compare", "score methods beside each other and draw their curves", _add_arguments, _compare),)

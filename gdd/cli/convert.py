@@ -104,8 +104,7 @@ def _preview(options: Namespace, console: Console) -> None:
 
     synthetic = set_file.load(options.set)
     export.preview(synthetic, options.out)
-    shown = min(synthetic.ipc, export.PREVIEW_COLUMNS)
-    console.print(f"wrote {options.out}: a row for each of {synthetic.spec.num_classes} classes, {shown} images wide")
+    console.print(f"wrote {options.out}: a row of images for each of {synthetic.spec.num_classes} classes")
 
 
 COMMANDS = (

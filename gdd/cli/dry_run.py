@@ -8,11 +8,11 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from gdd import pipeline
 from gdd.config import Config
 from gdd.data.spec import DatasetSpec
 from gdd.models import registry
 from gdd.models.gan import Discriminator, Generator
-from gdd.training.pool import members
 
 _PROBE = 2  # images; batch norm in train mode needs more than one
 
@@ -52,10 +52,10 @@ def _gan_rows(
 def table(config: Config, spec: DatasetSpec) -> Table:
     """Return a table with a row per network of this config; memory is weights, gradients, two moments, activations."""
     images = torch.zeros(_PROBE, *spec.shape)
-    matching = config.method == "gradient_matching"
+    matching = config.method == "matching"
     rows = [] if matching else _gan_rows(config, spec, images)
-    pool_batch = config.match.batch_real if matching else config.pool.batch_size
-    names = {f"pool {name}": (name, pool_batch) for name in members(config.pool, config.pool_kind)}
+    pool_batch = config.matching.batch_real if matching else config.refine.pool.batch_size
+    names = {f"pool {name}": (name, pool_batch) for name in pipeline.pool_members(config)}
     largest = max(config.evaluate.ipc) * spec.num_classes
     names |= {f"student {name}": (name, min(256, largest)) for name in config.evaluate.archs}
     for title, (name, size) in names.items():

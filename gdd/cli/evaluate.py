@@ -11,7 +11,7 @@ def _evaluate(options: Namespace, console: Console) -> None:
     config = read_config(options)
     from gdd import pipeline
     from gdd.cli import dry_run, summary
-    from gdd.report import tables
+    from gdd.report import statistics
 
     sources = pipeline.read_sources(config) or pipeline.own_sources(config)
     with session(config) as accelerator:
@@ -22,11 +22,9 @@ def _evaluate(options: Namespace, console: Console) -> None:
             return
         console.print(summary.block(config, dataset, accelerator, ["evaluate"], sources))
         _, rows = pipeline.evaluate(config, dataset, accelerator, sources)
-        console.print(tables.table(rows))
+        console.print(statistics.table(rows))
 
 
 COMMANDS = (
-    Command(
-        "evaluate", "train fresh students on any sets and score them on real test images", add_settings, _evaluate
-    ),
+    Command("evaluate", "train fresh students on any sets and score them on real test images", add_settings, _evaluate),
 )

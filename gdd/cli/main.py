@@ -18,9 +18,8 @@ from gdd.runtime.signals import Stopped, with_launcher
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
-COMMANDS = {
-    command.name: command for module in (train, evaluate, compare, sample, convert, report) for command in module.COMMANDS
-}
+_MODULES = (train, evaluate, compare, sample, convert, report)
+COMMANDS = {command.name: command for module in _MODULES for command in module.COMMANDS}
 _LOG_WIDTH = 100  # of a terminal that is none, such as a log file
 _MOST_SAID = 800  # characters of a sentence
 

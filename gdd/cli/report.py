@@ -13,12 +13,12 @@ def _add_arguments(parser: ArgumentParser) -> None:
 
 
 def _report(options: Namespace, console: Console) -> None:
-    from gdd.report import tables
+    from gdd.report import statistics
 
-    rows = tables.read_rows(options.folder)
-    paths = tables.write(options.folder, rows)
-    console.print(tables.table(rows))
+    rows = statistics.read_rows(options.folder)
+    paths = statistics.write(options.folder, rows)
+    console.print(statistics.table(rows))
     console.print(f"wrote {', '.join(map(str, paths))}")
 
 
-COMMANDS = (Command("report", "write an evaluation's tables and picture again", _add_arguments, _report),)
+COMMANDS = (Command("report", "write an evaluation's statistics and picture again", _add_arguments, _report),)

@@ -41,7 +41,8 @@ def _add_sample_arguments(parser: ArgumentParser) -> None:
 def _check(options: Namespace) -> None:
     for key, low in {"ipc": 1, "seed": 0, "shard_size": 1, "threads": 1}.items():
         if options[key] is not None and options[key] < low:
-            raise ConfigError(f"--{key.replace('_', '-')} is {options[key]}, expected a whole number of at least {low}")
+            flag = key.replace("_", "-")
+            raise ConfigError(f"--{flag} is {options[key]}, expected a whole number of at least {low}")
     for key in ("shard_size", "shards") if options.format == "safetensors" else ():
         if options[key] is not None:
             raise ConfigError(f"--{key.replace('_', '-')} is {options[key]}, expected none with --format safetensors")
@@ -59,7 +60,9 @@ def _sample(options: Namespace, console: Console) -> None:
         if options.format == "webdataset":
             size = options.shard_size or SHARD_SIZE
             plan = webdataset.Plan(source.hash, options.seed, options.ipc, size, source.spec)
-            shards = range(plan.shards) if options.shards is None else webdataset.parse_range(options.shards, plan.shards)
+            shards = (
+                range(plan.shards) if options.shards is None else webdataset.parse_range(options.shards, plan.shards)
+            )
             webdataset.write_shards(options.out, plan, source, accelerator, shards)
         else:
             synthetic = sample.sample_set_together(source, options.ipc, options.seed, accelerator)

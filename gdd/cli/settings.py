@@ -1,4 +1,4 @@
-"""What the commands share that take the settings of an experiment: their flags, the config, and the process's session."""
+"""What the commands share that take settings: their flags, the config, and the session of a process."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -13,7 +13,7 @@ from torchvision import datasets
 
 from gdd.config import ConfigError
 from gdd.data.pixels import unit_to_u8
-from gdd.data.splits import Source, Split, fit, holdout
+from gdd.data.splits import RawDataset, Split, holdout, resized
 
 # An array may always unpack to so many bytes, and to so many times its bytes in the file.
 MOST_UNPACKED = 2**25
@@ -22,16 +22,16 @@ MOST_RATIO = 100
 TEN_DIGITS = tuple(str(digit) for digit in range(10))
 
 
-def open_digits(size: tuple[int, int] | None, channels: int | None) -> Source:
+def open_digits(size: tuple[int, int] | None, channels: int | None) -> RawDataset:
     """Read the 1797 scans of 8x8 pixels that ship with scikit-learn, at 16x16 by default."""
     from sklearn.datasets import load_digits  # takes two seconds, and only this dataset needs it
 
     scans = load_digits()
     images_u8 = unit_to_u8(torch.from_numpy(scans.images).float() / 16).unsqueeze(1)
     labels = torch.from_numpy(scans.target).long()
-    whole = fit(Split(images_u8, labels), size or (16, 16), channels)
+    whole = resized(Split(images_u8, labels), size or (16, 16), channels)
     train, test = holdout(labels, TEN_DIGITS, "digits")
-    return Source(TEN_DIGITS, whole.take(train), lambda: whole.take(test))
+    return RawDataset(TEN_DIGITS, whole.subset(train), lambda: whole.subset(test))
 
 
 class _Torchvision(NamedTuple):
@@ -59,7 +59,7 @@ TORCHVISION = {
 
 def open_torchvision(
     name: str, root: Path, size: tuple[int, int] | None, channels: int | None, download: bool
-) -> Source:
+) -> RawDataset:
     """Read one of torchvision's datasets from its usual files below `root`.
 
     Raises:
@@ -98,13 +98,13 @@ def open_torchvision(
         except Exception as error:
             raise ConfigError(f"{name} could not be downloaded to {root}: {error}") from error
     stored, split = read(train=True)
-    train_split = fit(split, size, channels)
+    train_split = resized(split, size, channels)
     channels = train_split.images_u8.shape[1]
     class_names = kind.class_names or tuple(stored.classes)
-    return Source(class_names, train_split, lambda: fit(read(train=False)[1], size, channels))
+    return RawDataset(class_names, train_split, lambda: resized(read(train=False)[1], size, channels))
 
 
-def open_npz(path: Path, size: tuple[int, int] | None, channels: int | None) -> Source:
+def open_npz(path: Path, size: tuple[int, int] | None, channels: int | None) -> RawDataset:
     """Read x_train, y_train, x_test, y_test; without x_test, a fixed fifth of train is held out as test.
 
     Images are uint8, or float in [0, 1], of shape (N, H, W), (N, H, W, C) or (N, C, H, W). Labels are
@@ -117,7 +117,7 @@ def open_npz(path: Path, size: tuple[int, int] | None, channels: int | None) -> 
     if not path.is_file():
         raise ConfigError(f"{path} was not found; set --data.name to an existing .npz file")
     names = _load_npz(path, None)
-    whole = fit(_npz_split(path, "train", names), size, channels)
+    whole = resized(_npz_split(path, "train", names), size, channels)
     present = whole.labels.unique()
     if present[0] != 0 or present[-1] != len(present) - 1:
         raise ConfigError(
@@ -127,11 +127,11 @@ def open_npz(path: Path, size: tuple[int, int] | None, channels: int | None) -> 
     class_names = _class_names(path, len(present)) if "class_names" in names else tuple(map(str, present.tolist()))
     if "x_test" not in names and "y_test" not in names:
         train, test = holdout(whole.labels, class_names, path)
-        return Source(class_names, whole.take(train), lambda: whole.take(test))
+        return RawDataset(class_names, whole.subset(train), lambda: whole.subset(test))
     for name in ("x_test", "y_test"):
         _require_array(path, name, names)
     channels = whole.images_u8.shape[1]
-    return Source(class_names, whole, lambda: fit(_npz_split(path, "test", names), size, channels))
+    return RawDataset(class_names, whole, lambda: resized(_npz_split(path, "test", names), size, channels))
 
 
 def _class_names(path: Path, count: int) -> tuple[str, ...]:

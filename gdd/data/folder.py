@@ -21,7 +21,7 @@ from torch import Tensor
 
 from gdd.config import ConfigError
 from gdd.data.spec import MAX_PIXELS
-from gdd.data.splits import Source, Split, holdout, require_memory, to_array
+from gdd.data.splits import RawDataset, Split, holdout, require_memory, to_array
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ CACHE_FOLDER = ".gdd-cache"
 CACHE_VERSION = 1  # raise it when the same files would decode to other bytes
 
 
-def open_folder(folder: Path, size: tuple[int, int] | None, channels: int | None) -> Source:
+def open_folder(folder: Path, size: tuple[int, int] | None, channels: int | None) -> RawDataset:
     """Read `{train,test}/<class>/*.png|jpg|jpeg`, or `<class>/*` and hold out a fixed, stratified test part.
 
     Classes are sorted by name. Names that start with a dot are skipped. Without `channels`, images are
@@ -60,7 +60,7 @@ def open_folder(folder: Path, size: tuple[int, int] | None, channels: int | None
     def read_test() -> Split:
         return Split(_read_images(folder, test_files, size, train_u8.shape[1]), test_labels)
 
-    return Source(class_names, Split(train_u8, train_labels), read_test)
+    return RawDataset(class_names, Split(train_u8, train_labels), read_test)
 
 
 def _list_images(folder: Path) -> tuple[tuple[str, ...], list[str], Tensor]:
@@ -74,15 +74,15 @@ def _list_images(folder: Path) -> tuple[tuple[str, ...], list[str], Tensor]:
     labels: list[int] = []
     for label, name in enumerate(names):
         with os.scandir(folder / name) as entries:
-            images = sorted(
+            class_files = sorted(
                 entry.path
                 for entry in entries
                 if entry.name.lower().endswith(SUFFIXES) and not entry.name.startswith(".")
             )
-        if not images:
+        if not class_files:
             raise ConfigError(f"class folder {folder / name} holds no {', '.join(SUFFIXES)} file")
-        files += images
-        labels += [label] * len(images)
+        files += class_files
+        labels += [label] * len(class_files)
     return tuple(names), files, torch.tensor(labels)
 
 

@@ -9,11 +9,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from gdd import rng
 from gdd.config import ConfigError, nearest
 from gdd.data.arrays import TORCHVISION, open_digits, open_npz, open_torchvision
 from gdd.data.folder import open_folder
 from gdd.data.spec import KNOWN, DatasetSpec, Known
-from gdd.data.splits import Source, Split, require_two_each, stratified_split
+from gdd.data.splits import RawDataset, Split, require_two_each, stratified_split
 
 NAMES = ("digits", *TORCHVISION, "folder")
 
@@ -92,22 +93,22 @@ def open_dataset(
     if not 0 <= val_fraction <= 0.5:
         raise ConfigError(f"data.val_fraction is {val_fraction}, expected a number in [0, 0.5]")
 
-    title, source = _open_source(name, Path(root), size, channels, download)
-    _check(source.train, source.class_names, f"train part of {title}")
+    title, raw = _read(name, Path(root), size, channels, download)
+    _check(raw.train, raw.class_names, f"train part of {title}")
     if val_fraction > 0:
-        require_two_each(source.train.labels, source.class_names, title)
-    kept, held_out = stratified_split(source.train.labels, val_fraction, seed, "val")
+        require_two_each(raw.train.labels, raw.class_names, title)
+    kept, held_out = stratified_split(raw.train.labels, val_fraction, seed, rng.SPLIT_VALIDATION)
     return Dataset(
-        spec=_spec(title, source, KNOWN.get(name)),
-        train=source.train.take(kept),
-        val=source.train.take(held_out),
-        read_test=source.read_test,
+        spec=_spec(title, raw, KNOWN.get(name)),
+        train=raw.train.subset(kept),
+        val=raw.train.subset(held_out),
+        read_test=raw.read_test,
     )
 
 
-def _open_source(
+def _read(
     name: str, root: Path, size: tuple[int, int] | None, channels: int | None, download: bool
-) -> tuple[str, Source]:
+) -> tuple[str, RawDataset]:
     """Return the name that the spec carries, and the data."""
     if name == "digits":
         return name, open_digits(size, channels)
@@ -137,14 +138,14 @@ def _check(split: Split, class_names: tuple[str, ...], what: str) -> None:
         raise ConfigError(f"the {what} has labels {low} to {high}, expected 0 to {len(class_names) - 1}")
 
 
-def _spec(title: str, source: Source, known: Known | None) -> DatasetSpec:
-    _, channels, height, width = source.train.images_u8.shape
+def _spec(title: str, raw: RawDataset, known: Known | None) -> DatasetSpec:
+    _, channels, height, width = raw.train.images_u8.shape
     if known is not None and len(known.mean) == channels:
         mean, std = known.mean, known.std
     else:
-        mean, std = _statistics(source.train.images_u8)
+        mean, std = _statistics(raw.train.images_u8)
     return DatasetSpec(
-        title, channels, height, width, source.class_names, mean, std, flip=known is not None and known.flip
+        title, channels, height, width, raw.class_names, mean, std, flip=known is not None and known.flip
     )
 
 

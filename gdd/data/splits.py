@@ -1,4 +1,4 @@
-"""What every reader returns, and the two operations they share: splitting by class and fitting to a shape."""
+"""What every reader returns, and the two operations they share: splitting by class and resizing."""
 
 import math
 import os
@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
@@ -22,19 +23,22 @@ class Split(NamedTuple):
     images_u8: Tensor  # (N, C, H, W) uint8
     labels: Tensor  # (N,) int64
 
-    def take(self, indices: Tensor) -> "Split":
+    def subset(self, indices: Tensor) -> "Split":
         return Split(self.images_u8[indices], self.labels[indices])
 
+    def to(self, device: torch.device) -> "Split":
+        return Split(self.images_u8.to(device), self.labels.to(device))
 
-class Source(NamedTuple):
-    """One dataset as its reader found it: the whole train part in memory, the test part unread."""
+
+class RawDataset(NamedTuple):
+    """A dataset as its reader returns it: the whole train part in memory, the test part unread."""
 
     class_names: tuple[str, ...]
     train: Split
     read_test: Callable[[], Split]
 
 
-def stratified_split(labels: Tensor, fraction: float, seed: int, purpose: str) -> tuple[Tensor, Tensor]:
+def stratified_split(labels: Tensor, fraction: float, seed: int, stream: str) -> tuple[Tensor, Tensor]:
     """Return sorted indices (kept, held out), with `fraction` of every class held out.
 
     Every class holds out at least one sample and keeps at least one, unless `fraction` is 0. What a smaller
@@ -44,7 +48,7 @@ def stratified_split(labels: Tensor, fraction: float, seed: int, purpose: str) -
         labels: (N,) int64.
         fraction: in [0, 1).
         seed: root seed of the draw.
-        purpose: names the draw, see `gdd.rng`.
+        stream: of the draw, see `gdd.rng`.
 
     Raises:
         ValueError: a class has fewer than two samples.
@@ -56,7 +60,7 @@ def stratified_split(labels: Tensor, fraction: float, seed: int, purpose: str) -
             if len(members) < 2:
                 raise ValueError(f"class {label} has 1 sample, too few to split")
             count = min(max(1, int(fraction * len(members) + 0.5)), len(members) - 1)
-            order = torch.randperm(len(members), generator=rng.generator(seed, f"split/{purpose}", label))
+            order = torch.randperm(len(members), generator=rng.generator(seed, stream, label))
             held_out[members[order[:count]]] = True
     return (~held_out).nonzero().flatten(), held_out.nonzero().flatten()
 
@@ -73,16 +77,16 @@ def require_two_each(labels: Tensor, class_names: tuple[str, ...], where: object
 def holdout(labels: Tensor, class_names: tuple[str, ...], where: object) -> tuple[Tensor, Tensor]:
     """Return indices (train, test) for data that comes without a test part."""
     require_two_each(labels, class_names, where)
-    return stratified_split(labels, HOLDOUT_FRACTION, HOLDOUT_SEED, "test")
+    return stratified_split(labels, HOLDOUT_FRACTION, HOLDOUT_SEED, rng.SPLIT_TEST)
 
 
 def require_memory(shape: tuple[int, ...], what: object) -> None:
     """Refuse uint8 images that this machine cannot hold, before the system ends the process for them."""
-    needed, there = math.prod(shape), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if needed > there:
+    needed, memory = math.prod(shape), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > memory:
         raise ConfigError(
             f"{what} take {needed / 2**30:.1f} GiB as {' x '.join(map(str, shape))} bytes, but this machine has "
-            f"{there / 2**30:.1f} GiB: set data.size to something smaller"
+            f"{memory / 2**30:.1f} GiB: set data.size to something smaller"
         )
 
 
@@ -96,8 +100,8 @@ def to_array(image: Image.Image, size: tuple[int, int] | None, channels: int) ->
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
 
 
-def fit(split: Split, size: tuple[int, int] | None, channels: int | None) -> Split:
-    """Give images another size (H, W) or channel count; None leaves it as it is."""
+def resized(split: Split, size: tuple[int, int] | None, channels: int | None) -> Split:
+    """Return images of another size (H, W) or channel count; None keeps what they have."""
     count, old_channels, *old_size = split.images_u8.shape
     channels = channels or old_channels
     if channels == old_channels and size in (None, tuple(old_size)):
@@ -105,8 +109,8 @@ def fit(split: Split, size: tuple[int, int] | None, channels: int | None) -> Spl
     shape = (count, channels, *(size or old_size))
     require_memory(shape, "the images")
     # Pillow's integer arithmetic gives the same bytes on every machine; torch's kernels depend on the CPU.
-    fitted = np.empty(shape, np.uint8)
-    for index, pixels in enumerate(split.images_u8.permute(0, 2, 3, 1).numpy()):
+    images_u8 = np.empty(shape, np.uint8)
+    for index, pixels in enumerate(rearrange(split.images_u8, "n c h w -> n h w c").numpy()):
         image = Image.fromarray(pixels[..., 0] if old_channels == 1 else pixels)
-        fitted[index] = to_array(image, size, channels)
-    return Split(torch.from_numpy(fitted), split.labels)
+        images_u8[index] = to_array(image, size, channels)
+    return Split(torch.from_numpy(images_u8), split.labels)

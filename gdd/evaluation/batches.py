@@ -2,7 +2,6 @@
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +11,7 @@ from gdd import rng
 from gdd.data import augment
 from gdd.data.pixels import Normalizer
 from gdd.data.splits import Split
-from gdd.evaluation.protocol import Recipe
+from gdd.evaluation.recipe import Recipe
 from gdd.sampling import sample
 from gdd.sampling.generator_file import LoadedGenerator
 
@@ -20,7 +19,7 @@ from gdd.sampling.generator_file import LoadedGenerator
 FLOAT_BYTES = 2**30
 # A stream whose images would take more is generated again for every student.
 STREAM_BYTES = 2**28
-# Images per forward pass of a generator, to fixed_world_size its memory.
+# Images per forward pass of a generator, which bounds its memory.
 PASS = 1024
 
 
@@ -29,9 +28,9 @@ def random_real(train: Split, num_classes: int, ipc: int, seed: int) -> Split:
     chosen = []
     for label in range(num_classes):
         members = (train.labels == label).nonzero().flatten()
-        order = torch.randperm(len(members), generator=rng.generator(seed, "real-random", label))
+        order = torch.randperm(len(members), generator=rng.generator(seed, rng.RANDOM_REAL, label))
         chosen.append(members[order[:ipc]])
-    return train.take(torch.cat(chosen))
+    return train.subset(torch.cat(chosen))
 
 
 def to_std(images: Tensor, normalize: Normalizer) -> Tensor:
@@ -54,11 +53,11 @@ class Fixed:
 
     def __init__(self, images: Tensor, labels: Tensor, normalize: Normalizer) -> None:
         self.normalize, self.count, self.labels = normalize, len(labels), labels
-        small = 4 * images.numel() <= FLOAT_BYTES
-        self.images = to_std(images, normalize) if small else images
-        self.is_std = small
+        self.is_std = 4 * images.numel() <= FLOAT_BYTES
+        self.images = to_std(images, normalize) if self.is_std else images
 
-    def take(self, epoch: int, chosen: Tensor | None) -> tuple[Tensor, Tensor]:
+    def batch(self, epoch: int, chosen: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return images in classifier space and labels: those that `chosen` (B,) indexes, or all."""
         images, labels = self.images, self.labels
         if chosen is not None:
             images, labels = images[chosen], labels[chosen]
@@ -82,14 +81,15 @@ class Stream:
         self.artifact, self.ipc, self.seed, self.normalize = artifact, ipc, seed, normalize
         self.count = ipc * artifact.spec.num_classes
         self.seconds_generating = 0.0
-        # Students of one seed see one stream: a short one is kept as uint8, and each of them is billed for it.
-        self._room = STREAM_BYTES // (self.count * math.prod(artifact.spec.shape))
+        # Students of one seed see one stream, so a short one is kept as uint8; each row states what generating it took.
+        self._most_epochs = STREAM_BYTES // (self.count * math.prod(artifact.spec.shape))
         self._epochs: dict[int, tuple[Tensor, Tensor]] = {}
         self._images, self._epoch = torch.empty(0), -1
 
-    def take(self, epoch: int, chosen: Tensor | None) -> tuple[Tensor, Tensor]:
+    def batch(self, epoch: int, chosen: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return what `Fixed.batch` does, of this epoch's images."""
         if epoch not in self._epochs:
-            if len(self._epochs) >= self._room:
+            if len(self._epochs) >= self._most_epochs:
                 self._epochs.clear()
             self._epochs[epoch] = self._generate(epoch)
         images_u8, labels = self._epochs[epoch]
@@ -127,19 +127,19 @@ class StudentBatches:
     seed differ in nothing but their images. A set that fits into one batch is never reordered.
 
     Args:
-        material: where the images come from.
+        data: where the images come from.
         recipe: batch size and augmentation.
         seed: of the order and of the augmentation.
         who: student or teacher.
     """
 
-    material: Fixed | Stream
+    data: Fixed | Stream
     recipe: Recipe
     seed: int
     who: str
 
     def __post_init__(self) -> None:
-        self.per_epoch = self.recipe.steps_per_epoch(self.material.count)
+        self.per_epoch = self.recipe.steps_per_epoch(self.data.count)
         self.total = self.recipe.epochs * self.per_epoch
         self._strategy = augment.parse_strategy(self.recipe.augment)
         self._order: tuple[int, Tensor] | None = None
@@ -150,19 +150,14 @@ class StudentBatches:
             return None
         epoch, position = divmod(step, self.per_epoch)
         if self._order is None or self._order[0] != epoch:
-            draw = rng.generator(self.seed, f"{self.who}-order", epoch)
-            order = torch.randperm(self.material.count, generator=draw)
-            self._order = epoch, order.to(self.material.normalize.mean.device)
+            order = torch.randperm(self.data.count, generator=rng.generator(self.seed, f"{self.who}-{rng.ORDER}", epoch))
+            self._order = epoch, order.to(self.data.normalize.mean.device)
         return self._order[1][position * self.recipe.batch_size :][: self.recipe.batch_size]
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
-        images_std, labels = self.material.take(step // self.per_epoch, self.indices(step))
+        images_std, labels = self.data.batch(step // self.per_epoch, self.indices(step))
         if self._strategy:
-            draw = rng.generator(self.seed, f"{self.who}-augment", step)
-            change = augment.draw(self._strategy, len(labels), draw, shared=self.recipe.shared, pick=self.recipe.pick)
+            recipe, generator = self.recipe, rng.generator(self.seed, f"{self.who}-{rng.AUGMENT}", step)
+            change = augment.draw(self._strategy, len(labels), generator, shared=recipe.shared, pick=recipe.pick)
             images_std = augment.apply(change, images_std)
         return images_std, labels
-
-
-def lr(recipe: Recipe, total: int) -> Callable[[int], float]:
-    return lambda step: recipe.lr_at(step, total)

@@ -1,22 +1,22 @@
-"""All students of one evaluation: listed, dealt to processes, kept as they finish, never trained twice."""
+"""All students of one evaluation: listed, shared among processes, kept as they finish, never trained twice."""
 
 import json
 import logging
 from collections.abc import Sequence
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.flop_counter import FlopCounterMode
 
-from gdd.config import Config, ConfigError, stable_hash
+from gdd.config import ConfigError
 from gdd.data.readers import Dataset
 from gdd.data.spec import DatasetSpec
-from gdd.data.splits import Split
-from gdd.evaluation.protocol import FLOOR, Conditions, Job, Recipe, Source, open_sources
+from gdd.evaluation.recipe import Conditions, Job
 from gdd.evaluation.row import Row
-from gdd.evaluation.student import Real, StudentTrainer
+from gdd.evaluation.sources import FLOOR, Protocol, Source
+from gdd.evaluation.student import RealImages, StudentTrainer
 from gdd.models import registry
 from gdd.runtime import checkpoint
 from gdd.runtime.run import Run
@@ -27,28 +27,34 @@ logger = logging.getLogger(__name__)
 ROWS = "rows.jsonl"
 _PARTS = "rows-*.jsonl"
 
-__all__ = ["ROWS", "Row", "enumerate_jobs", "evaluate", "read_rows"]
 
-
-def enumerate_jobs(config: Config, sources: Sequence[Source], floors: tuple[int, ...]) -> list[Job]:
-    """Return every student in the order of the table, seeds fastest.
+def enumerate_jobs(
+    sources: Sequence[Source],
+    ipc: tuple[int, ...],
+    floor_ipcs: tuple[int, ...],
+    protocols: tuple[Protocol, ...],
+    archs: Sequence[str],
+    seeds: Sequence[int],
+) -> list[Job]:
+    """Return every student once, in the order of the table, seeds fastest.
 
     Args:
-        config: evaluate.ipc, protocols, archs and seeds.
-        sources: opened, floor first.
-        floors: IPC at which random real images are scored.
+        sources: as `sources.complete` returns them.
+        ipc: images per class of sets drawn from generators.
+        floor_ipcs: images per class at which random real images are scored.
+        protocols: of generators; everything else is fixed.
+        archs: of the students; ConfigError if one is unknown.
+        seeds: of the students, and of the sets drawn for them.
     """
-    settings = config.evaluate
-    archs = dict.fromkeys(registry.parse(arch).name for arch in settings.archs)
-    wanted = tuple(dict.fromkeys(settings.ipc))
-    return [
-        Job(source, ipc, protocol, arch, seed)
+    jobs = (
+        Job(source, source_ipc, protocol, registry.parse(arch).name, seed)
         for source in sources
-        for ipc in source.ipcs(floors if source.kind == FLOOR else wanted)
-        for protocol in source.protocols(tuple(dict.fromkeys(settings.protocols)))
+        for source_ipc in source.ipcs(floor_ipcs if source.kind == FLOOR else ipc)
+        for protocol in source.protocols(protocols)
         for arch in archs
-        for seed in dict.fromkeys(settings.seeds)
-    ]
+        for seed in seeds
+    )
+    return list(dict.fromkeys(jobs))
 
 
 def read_rows(folder: Path) -> list[Row]:
@@ -74,7 +80,7 @@ def _merge(folder: Path) -> None:
 
 
 def _gather(run: Run) -> list[Row]:
-    """Merge on the main process, when all have done their work, and return all rows on every process."""
+    """Merge the rows of all processes when each has done its work, and return them on every process."""
     run.accelerator.wait_for_everyone()
     if run.is_main:
         _merge(run.folder)
@@ -85,64 +91,49 @@ def _gather(run: Run) -> list[Row]:
     return rows
 
 
-def evaluate(
-    config: Config,
-    dataset: Dataset,
-    run: Run,
-    sources: list[tuple[str, str]],
-    recipe: Recipe | None = None,
-    ceiling: bool = True,
-) -> list[Row]:
-    """Train and score every student of `config.evaluate` that has no row yet, and return the rows of all.
+def evaluate(jobs: Sequence[Job], conditions: Conditions, dataset: Dataset, run: Run, config_hash: str) -> list[Row]:
+    """Train and score every student that has no row yet, and return the rows of all, in the order of the jobs.
 
-    Whole students are dealt to processes, of about equal cost to each. Real random images at every IPC are scored
-    too, whether named or not.
+    Whole students are shared among the processes, at about equal cost to each.
 
     Args:
-        config: its `evaluate` part decides.
+        jobs: the students.
+        conditions: how all of them are trained.
         dataset: its test part is read only after a student has been trained.
         run: rows go to `rows.jsonl` in its folder, each as it finishes.
-        sources: names for the table, and real:random, real:all, a set's path or a generator's.
-        recipe: instead of the config's.
-        ceiling: whether all real images are scored if they are not named.
+        config_hash: for the rows.
 
     Raises:
-        ConfigError: a source, an architecture or an IPC cannot be used; nothing has been trained then.
+        ConfigError: an architecture or a source cannot be used; nothing has been trained then.
         Stopped: a signal came, or run.max_minutes had passed after a student; the same call goes on.
     """
-    settings, spec = config.evaluate, dataset.spec
-    opened, floors = open_sources(sources, settings.ipc, dataset, ceiling)
-    conditions = Conditions.of(settings, spec, recipe)
+    spec = dataset.spec
     if conditions.selects:
-        _require_held_out(opened, dataset)
-    jobs = enumerate_jobs(config, opened, floors)
+        _require_held_out(jobs, dataset)
     for arch in {job.arch for job in jobs} | ({conditions.teacher_arch} if conditions.teacher != "none" else set()):
         registry.build(arch, spec.shape, spec.num_classes)  # refuses what these images do not allow
-    done = {row.key for row in _gather(run)}
-    pending = [job for job in jobs if job.key(conditions) not in done]
+    rows = {row.key: row for row in _gather(run)}
+    pending = [job for job in jobs if job.key(conditions) not in rows]
     if run.is_main and len(pending) < len(jobs):
         logger.info("evaluate: %d of %d students were scored before", len(jobs) - len(pending), len(jobs))
 
-    @lru_cache(maxsize=1)
-    def test() -> Split:
-        return _on(run, dataset.test())
-
-    train, val = _on(run, dataset.train), _on(run, dataset.val)
-    shown = stable_hash(settings, conditions.hash, run.fingerprint)
-    classroom = StudentTrainer(Real(train, val, test), spec, conditions, run.device, shown, keep=len(settings.seeds))
+    real = RealImages(
+        dataset.train.to(run.device), dataset.val.to(run.device), cache(lambda: dataset.test().to(run.device))
+    )
+    trainer = StudentTrainer(real, spec, conditions, run.device, config_hash, keep=len({job.seed for job in jobs}))
     costs = [estimated_cost(job, conditions, spec, len(dataset.train.labels)) for job in pending]
-    mine = assign_jobs(costs, run.world_size)[run.rank]
-    _work(run, classroom, [pending[index] for index in mine])
-    found = {row.key: row for row in _gather(run)}
-    missing = [job for job in jobs if job.key(conditions) not in found]
+    assigned = assign_jobs(costs, run.world_size)[run.rank]
+    _work(run, trainer, [pending[index] for index in assigned])
+    rows = {row.key: row for row in _gather(run)}
+    missing = [job for job in jobs if job.key(conditions) not in rows]
     if missing:
         count = f"{len(jobs) - len(missing)} of {len(jobs)}"
         raise Stopped(f"evaluate: stopped after {count} students; the same command goes on")
-    return [_named(found[job.key(conditions)], job) for job in jobs]
+    return [_with_source_of(job, rows[job.key(conditions)]) for job in jobs]
 
 
 @cache
-def _flop_per_image(arch: str, shape: tuple[int, int, int], num_classes: int) -> float:
+def flop_per_image(arch: str, shape: tuple[int, int, int], num_classes: int) -> float:
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         registry.build(arch, shape, num_classes)(torch.zeros(2, *shape))
     return counter.get_total_flops() / 2
@@ -152,46 +143,42 @@ def estimated_cost(job: Job, conditions: Conditions, spec: DatasetSpec, all_imag
     """Return the forward FLOP of training a job's candidates; what comes on top is about in proportion."""
     images = all_images if job.ipc is None else job.ipc * spec.num_classes
     seen = conditions.recipe_for(job.source.kind).epochs * images * max(1, len(conditions.candidates))
-    return seen * _flop_per_image(job.arch, spec.shape, spec.num_classes)
+    return seen * flop_per_image(job.arch, spec.shape, spec.num_classes)
 
 
-def assign_jobs(costs: Sequence[float], hands: int) -> list[list[int]]:
-    """Return which jobs each of `hands` processes gets, in their order: the dearest first, to whom has least.
+def assign_jobs(costs: Sequence[float], world_size: int) -> list[list[int]]:
+    """Return the indices of each process's jobs, ascending: the largest job first, to the least loaded process.
 
-    The most loaded has at most 4/3 of the best possible load (Graham 1969).
+    The largest load is at most 4/3 of the best possible one (Graham 1969).
     """
-    dealt: list[list[int]] = [[] for _ in range(hands)]
-    loads = [0.0] * hands
+    assigned: list[list[int]] = [[] for _ in range(world_size)]
+    loads = [0.0] * world_size
     for index in sorted(range(len(costs)), key=lambda index: -costs[index]):
-        least = loads.index(min(loads))
-        dealt[least].append(index)
-        loads[least] += costs[index]
-    return [sorted(hand) for hand in dealt]
+        process = loads.index(min(loads))
+        assigned[process].append(index)
+        loads[process] += costs[index]
+    return [sorted(indices) for indices in assigned]
 
 
-def _on(run: Run, split: Split) -> Split:
-    return Split(split.images_u8.to(run.device), split.labels.to(run.device))
-
-
-def _require_held_out(sources: Sequence[Source], dataset: Dataset) -> None:
+def _require_held_out(jobs: Sequence[Job], dataset: Dataset) -> None:
     """Refuse to select on validation images that a source may have been distilled from."""
-    for source in sources:
-        if source.provenance.get("data", dataset.fingerprint) != dataset.fingerprint:
+    for job in jobs:
+        if job.source.provenance.get("data", dataset.fingerprint) != dataset.fingerprint:
             raise ConfigError(
-                f"{source.label} was distilled with another validation part, so nothing can be selected on this one; "
-                "use its seed and its data settings"
+                f"{job.source.label} was distilled with another validation part, so nothing can be selected on this "
+                "one; use its seed and its data settings"
             )
 
 
-def _named(row: Row, job: Job) -> Row:
-    """Return the row with what this evaluation knows of its source, whose file may have been described anew."""
+def _with_source_of(job: Job, row: Row) -> Row:
+    """Return the row with its source's name and provenance of now, which may not be those of when it was written."""
     facts = job.source.provenance
     known = {"method": facts.get("method"), "stage": facts.get("stage"), "generator_seconds": facts.get("seconds")}
     return Row.from_dict({**row.to_dict(), "source": job.source.label, **known})
 
 
-def _work(run: Run, classroom: StudentTrainer, pending: list[Job]) -> None:
-    """Score this process's jobs until run.max_minutes are over; a signal ends even the student at hand."""
+def _work(run: Run, trainer: StudentTrainer, pending: list[Job]) -> None:
+    """Score this process's jobs until run.max_minutes are over; a signal ends even a student in training."""
     path = run.folder / (ROWS if run.world_size == 1 else f"rows-{run.rank}.jsonl")
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     title = "evaluate" if run.world_size == 1 else f"evaluate, process 1 of {run.world_size}"
@@ -199,7 +186,7 @@ def _work(run: Run, classroom: StudentTrainer, pending: list[Job]) -> None:
         for job in progress.track(pending, description=title):
             if is_due(None):  # a signal came when a stage was about to end
                 return
-            row = classroom.score(job)
+            row = trainer.score(job)
             with path.open("a") as file:
                 file.write(json.dumps(row.to_dict()) + "\n")
             logger.info("%s", describe(row))

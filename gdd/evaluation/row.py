@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from gdd.config import read_as, require
-from gdd.evaluation.protocol import Kind, Protocol
+from gdd.evaluation.sources import Kind, Protocol
 
 
 @dataclass(frozen=True)

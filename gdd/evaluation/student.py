@@ -1,30 +1,25 @@
 """Train one student on one set and score it on the test part."""
 
-import platform
-import resource
-import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache, lru_cache, partial
-from pathlib import Path
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 
-import accelerate
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-import gdd
 from gdd import rng
 from gdd.data.pixels import Normalizer
 from gdd.data.spec import DatasetSpec
 from gdd.data.splits import Split
-from gdd.evaluation.batches import Fixed, Stream, StudentBatches, lr, random_real
-from gdd.evaluation.protocol import CEILING, FLOOR, Conditions, Job, Source
+from gdd.evaluation.batches import Fixed, Stream, StudentBatches, random_real
+from gdd.evaluation.recipe import Conditions, Job
 from gdd.evaluation.row import Row
+from gdd.evaluation.sources import CEILING, FLOOR, Source
 from gdd.losses.logits import distillation, released_distillation
 from gdd.models import registry
 from gdd.runtime.device import device_name
+from gdd.runtime.environment import git_revision, peak_memory_mb, versions
 from gdd.sampling import sample
 from gdd.sampling.set_file import SyntheticSet
 from gdd.training.classifier import Loss, cross_entropy, fit, sgd
@@ -33,7 +28,7 @@ TEST_BATCH = 500
 
 
 @dataclass(frozen=True)
-class Real:
+class RealImages:
     """The real images on the device; the test part stays unread until a student has been trained.
 
     Args:
@@ -57,11 +52,11 @@ def count_correct(network: nn.Module, split: Split, normalize: Normalizer) -> in
     return int(correct)
 
 
-def train(network: nn.Module, lessons: StudentBatches, loss: Loss = cross_entropy) -> float:
-    """Train by the lessons' recipe and return the last step's loss."""
-    recipe = lessons.recipe
-    optimizer = sgd(network, recipe.lr)
-    return float(fit(network, lessons, range(lessons.total), optimizer, lr(recipe, lessons.total), loss))
+def train(network: nn.Module, batches: StudentBatches, loss: Loss = cross_entropy) -> float:
+    """Train by the batches' recipe and return the last step's loss."""
+    recipe, steps = batches.recipe, batches.total
+    lr = partial(recipe.lr_at, total=steps)
+    return float(fit(network, batches, range(steps), sgd(network, recipe.lr), lr, loss))
 
 
 Pair = tuple[float, float]
@@ -106,7 +101,7 @@ class StudentTrainer:
 
     def __init__(
         self,
-        real: Real,
+        real: RealImages,
         spec: DatasetSpec,
         conditions: Conditions,
         device: torch.device,
@@ -121,7 +116,7 @@ class StudentTrainer:
         self._teacher = lru_cache(maxsize=keep)(self._train_teacher)
 
     def _draw_set(self, source: Source, ipc: int | None, seed: int) -> SyntheticSet:
-        """Return the stored set itself, or the one that `seed` draws; all architectures share it."""
+        """Return the stored set itself, or the one that `seed` draws, the same for all architectures."""
         if source.synthetic is not None:
             return source.synthetic
         if source.artifact is not None:
@@ -137,33 +132,33 @@ class StudentTrainer:
         assert ipc is not None
         return Stream(source.artifact, ipc, seed, self.normalize)
 
-    def _whole(self) -> Fixed:
+    def _all_real(self) -> Fixed:
         return Fixed(self.real.train.images_u8, self.real.train.labels, self.normalize)
 
-    def _material(self, job: Job) -> tuple[Fixed | Stream, SyntheticSet | None]:
+    def _data(self, job: Job) -> tuple[Fixed | Stream, SyntheticSet | None]:
         """Return the images to train on and, unless they are streamed, their set."""
         if job.protocol == "stream":
             return self._stream(job.source, job.ipc, job.seed), None
         # A set that does not depend on the seed is kept once.
-        drawn = job.source.kind in (FLOOR, "generator")
-        stored = self._set(job.source, job.ipc, job.seed if drawn else 0)
+        depends_on_seed = job.source.kind in (FLOOR, "generator")
+        stored = self._set(job.source, job.ipc, job.seed if depends_on_seed else 0)
         if job.source.kind == CEILING:
-            return self._whole(), stored
+            return self._all_real(), stored
         labels = stored.labels if stored.soft_labels is None else stored.soft_labels.float().softmax(1)
         return Fixed(stored.images.to(self.device), labels.to(self.device), self.normalize), stored
 
     def _train_teacher(self, job: Job | None, seed: int) -> tuple[nn.Module, float]:
         """Train a teacher by the students' recipe on the job's set or all real images; return its seconds."""
         began = time.perf_counter()
-        material = self._whole() if job is None else self._material(job)[0]
+        data = self._all_real() if job is None else self._data(job)[0]
         recipe = self.conditions.recipe_for(CEILING if job is None else job.source.kind)
-        network = self._build(self.conditions.teacher_arch, seed, "teacher")
-        train(network, StudentBatches(material, recipe, seed, "teacher"))
+        network = self._build(self.conditions.teacher_arch, seed, rng.TEACHER)
+        train(network, StudentBatches(data, recipe, seed, rng.TEACHER))
         network.eval().requires_grad_(False)
         return network, time.perf_counter() - began
 
     def _build(self, arch: str, seed: int, who: str) -> nn.Module:
-        with rng.seeded(seed, f"init-{who}"):
+        with rng.seeded(seed, f"{rng.INIT}-{who}"):
             return registry.build(arch, self.spec.shape, self.spec.num_classes).to(self.device)
 
     def _losses(self, job: Job) -> tuple[dict[Pair | None, Loss], float]:
@@ -172,49 +167,49 @@ class StudentTrainer:
         if conditions.teacher == "none":
             return {None: cross_entropy}, 0.0
         # One teacher for all students of a set and seed: the architecture must not be part of its key.
-        lesson = Job(job.source, job.ipc, job.protocol, "", job.seed) if conditions.teacher == "set" else None
-        teacher, seconds = self._teacher(lesson, job.seed)
+        teacher_job = replace(job, arch="") if conditions.teacher == "set" else None
+        teacher, seconds = self._teacher(teacher_job, job.seed)
         formula = released_distillation if conditions.kd_recipe == "released" else distillation
 
-        def taught(logits: Tensor, labels: Tensor, images_std: Tensor, alpha: float, temperature: float) -> Tensor:
+        def kd_loss(logits: Tensor, labels: Tensor, images_std: Tensor, alpha: float, temperature: float) -> Tensor:
             with torch.no_grad():
-                answer = teacher(images_std)
-            return formula(logits, answer, labels, alpha, temperature)
+                teacher_logits = teacher(images_std)
+            return formula(logits, teacher_logits, labels, alpha, temperature)
 
-        return {(a, t): partial(taught, alpha=a, temperature=t) for a, t in conditions.candidates}, seconds
+        return {(a, t): partial(kd_loss, alpha=a, temperature=t) for a, t in conditions.candidates}, seconds
 
-    def _learn(self, job: Job, material: Fixed | Stream, pair: Pair | None, loss: Loss) -> Trained:
-        """Train one candidate; all of a job begin alike and see the same batches."""
-        network = self._build(job.arch, job.seed, "student")
-        lessons = StudentBatches(material, self.conditions.recipe_for(job.source.kind), job.seed, "student")
+    def _train_student(self, job: Job, data: Fixed | Stream, pair: Pair | None, loss: Loss) -> Trained:
+        """Train one candidate; all of a job have the same first weights and see the same batches."""
+        network = self._build(job.arch, job.seed, rng.STUDENT)
+        batches = StudentBatches(data, self.conditions.recipe_for(job.source.kind), job.seed, rng.STUDENT)
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
-        began, generated_before = time.perf_counter(), material.seconds_generating
-        train_loss = train(network, lessons, loss)
-        seconds, generating = time.perf_counter() - began, material.seconds_generating - generated_before
+        began, generated_before = time.perf_counter(), data.seconds_generating
+        train_loss = train(network, batches, loss)
+        seconds, generating = time.perf_counter() - began, data.seconds_generating - generated_before
         memory = peak_memory_mb(self.device)
         validated = count_correct(network, self.real.val, self.normalize) if self.conditions.selects else None
-        return Trained(network, pair, validated, train_loss, lessons.total, seconds, generating, memory)
+        return Trained(network, pair, validated, train_loss, batches.total, seconds, generating, memory)
 
     def score(self, job: Job) -> Row:
         """Train the job's student, then read the test part, and return the row.
 
         The student's initialisation, its order of images and its augmentation depend on the seed alone, so
         rows of one seed and architecture differ by their images only. Among candidates, the first of those
-        that classify most validation images correctly is the student; no other meets the test part.
+        that classify most validation images correctly is the student; no other is scored on the test part.
         """
         conditions = self.conditions
         recipe = conditions.recipe_for(job.source.kind)
         losses, seconds_teacher = self._losses(job)
         began = time.perf_counter()
-        material, stored = self._material(job)
+        data, stored = self._data(job)
         drawn = time.perf_counter()
         seconds_drawing = drawn - began if stored is not None else 0.0
-        candidates = (self._learn(job, material, pair, loss) for pair, loss in losses.items())
+        candidates = (self._train_student(job, data, pair, loss) for pair, loss in losses.items())
         best = max(candidates, key=lambda candidate: candidate.validated or 0)
         seconds_selecting = time.perf_counter() - drawn - best.seconds if conditions.selects else 0.0
         # A stream that an earlier student of the seed has generated costs this one the same.
-        generating = best.seconds_generating or material.seconds_generating
+        generating = best.seconds_generating or data.seconds_generating
         test = self.real.test()
         total = len(test.labels)
         correct = count_correct(best.network, test, self.normalize)
@@ -240,11 +235,11 @@ class StudentTrainer:
             alpha=alpha,
             temperature=temperature,
             epochs=recipe.epochs,
-            images=material.count,
-            distinct_images_seen=material.distinct(recipe.epochs),
+            images=data.count,
+            distinct_images_seen=data.distinct(recipe.epochs),
             bytes=_bytes(source, stored),
             optimizer_steps=best.optimizer_steps,
-            images_per_step=min(recipe.batch_size, material.count),
+            images_per_step=min(recipe.batch_size, data.count),
             train_loss=best.train_loss,
             seconds=round(seconds_drawing + best.seconds - best.seconds_generating + generating, 3),
             seconds_generating=round(seconds_drawing + generating, 3),
@@ -268,41 +263,3 @@ def _bytes(source: Source, stored: SyntheticSet | None) -> int:
         return stored.bytes
     assert source.artifact is not None
     return source.artifact.bytes
-
-
-def peak_memory_mb(device: torch.device) -> float:
-    """Return MiB: allocated on a GPU since the last reset, or the most that the process ever had on a CPU."""
-    if device.type == "cuda":
-        return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (2**20 if platform.system() == "Darwin" else 2**10), 1)
-
-
-@cache
-def git_revision() -> str | None:
-    """Return the commit of the checkout that this runs from, `-dirty` if edited; none if installed."""
-    home = Path(gdd.__file__).resolve().parents[1]
-
-    def git(*arguments: str) -> str:
-        done = subprocess.run(["git", "-C", str(home), *arguments], capture_output=True, text=True, timeout=20)
-        return done.stdout.strip() if done.returncode == 0 else ""
-
-    try:
-        # An installed copy may lie in an environment inside somebody else's repository.
-        if git("rev-parse", "--show-toplevel") != str(home):
-            return None
-        revision = git("rev-parse", "HEAD")
-        return revision + ("-dirty" if git("status", "--porcelain", "--untracked-files=no") else "") or None
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-
-
-@cache
-def versions() -> dict[str, str]:
-    return {
-        "gdd": gdd.__version__,
-        "torch": torch.__version__,
-        "accelerate": accelerate.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-    }

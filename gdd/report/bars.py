@@ -7,7 +7,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
-from gdd.evaluation.protocol import CEILING, FLOOR, Kind, Protocol
+from gdd.evaluation.sources import CEILING, FLOOR, Kind, Protocol
 from gdd.report import style
 from gdd.report.style import GREYS
 

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gdd.config import ConfigError
-from gdd.data.readers import Dataset
-from gdd.evaluation.protocol import CEILING, FLOOR, Protocol, Source, file_of, open_source
 from gdd.evaluation.row import Row
+from gdd.evaluation.sources import CEILING, FLOOR, Protocol, Source, file_of
 from gdd.report import curves, statistics, tables
 from gdd.report.statistics import Estimate
 from gdd.report.tables import Section
@@ -36,18 +35,17 @@ class ComparedSource:
     line: str
 
 
-def compared_sources(texts: Sequence[str], dataset: Dataset) -> list[ComparedSource]:
-    """Open and name what is compared, in the given order; the floor comes last unless it was named.
+def compared_sources(named: Sequence[Source]) -> list[ComparedSource]:
+    """Name what is compared, in the given order; the floor comes last unless it was named.
 
     Raises:
-        ConfigError: a source is missing or unfit, or there is none but the floor.
+        ConfigError: there is no source but the floor.
     """
     opened: dict[tuple[str, str], Source] = {}
-    for text in texts:
-        source = open_source(text, text, dataset)
+    for source in named:
         first = opened.setdefault((source.kind, source.hash), source)
         if first is not source:
-            logger.info("compare: %s is the same %s as %s and is scored once", text, source.kind, first.label)
+            logger.info("compare: %s is the same %s as %s and is scored once", source.label, source.kind, first.label)
     sources = list(opened.values())
     if all(source.kind == FLOOR for source in sources):
         raise ConfigError(f"there is nothing to compare with {FLOOR}, which is always there; name another source")

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
-from gdd.evaluation.protocol import CEILING, FLOOR, Kind, Protocol
+from gdd.evaluation.sources import CEILING, FLOOR, Kind, Protocol
 from gdd.report import style
 from gdd.report.style import GREYS
 

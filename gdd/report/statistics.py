@@ -13,8 +13,8 @@ from scipy import stats
 
 from gdd.config import ConfigError
 from gdd.evaluation import grid
-from gdd.evaluation.protocol import CEILING, FLOOR, Kind, Protocol
 from gdd.evaluation.row import Row
+from gdd.evaluation.sources import CEILING, FLOOR, Kind, Protocol
 from gdd.report import bars, tables
 from gdd.report.tables import Section
 from gdd.runtime.checkpoint import write_atomically

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from gdd.evaluation.protocol import CEILING, FLOOR, Kind
+from gdd.evaluation.sources import CEILING, FLOOR, Kind
 from gdd.runtime.checkpoint import write_atomically
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart; grey is for real images.

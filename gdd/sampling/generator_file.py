@@ -95,7 +95,11 @@ def load(path: Path) -> LoadedGenerator:
         if not (path / FILE).exists():
             raise ConfigError(f"{path} holds no {FILE}; a finished run of train_gan.py or distill.py was expected")
         path = path / FILE
-    tensors, metadata = checkpoint.load_tensors(path)
+    return from_tensors(path, *checkpoint.load_tensors(path))
+
+
+def from_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> LoadedGenerator:
+    """Return the generator that `path` was found to hold; ConfigError as of `load`."""
     if metadata.get("kind") != "generator":
         raise ConfigError(f"{path} holds a {metadata.get('kind')}, expected a generator")
     with errors_naming(path):

@@ -13,7 +13,7 @@ def noise(seed: int, labels: Tensor, indices: Tensor, noise_dim: int) -> Tensor:
     It depends on (seed, class, index) only, so IPC 10 is a prefix of IPC 50 whatever the batches are.
     """
     rows = [
-        torch.randn(noise_dim, generator=rng.generator(seed, "latent", label, index))
+        torch.randn(noise_dim, generator=rng.generator(seed, rng.LATENT, label, index))
         for label, index in zip(labels.tolist(), indices.tolist(), strict=True)
     ]
     return torch.stack(rows)

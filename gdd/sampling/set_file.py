@@ -108,7 +108,11 @@ def save(path: Path, synthetic: SyntheticSet) -> None:
 
 def load(path: Path) -> SyntheticSet:
     """Read a set; ConfigError if it is missing, damaged, no set, unbalanced, or contradicts its own header."""
-    tensors, metadata = checkpoint.load_tensors(path)
+    return from_tensors(path, *checkpoint.load_tensors(path))
+
+
+def from_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> SyntheticSet:
+    """Return the set that `path` was found to hold; ConfigError as of `load`."""
     if metadata.get("kind") != "set":
         raise ConfigError(f"{path} holds a {metadata.get('kind')}, expected a set")
     with errors_naming(path):

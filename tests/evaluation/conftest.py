@@ -6,10 +6,10 @@ import pytest
 from scoring import SHORT, Evaluate
 
 from gdd import rng
-from gdd.config import Config, EvaluateConfig, RunConfig
+from gdd.config import EvaluateConfig, RunConfig
 from gdd.data.readers import Dataset, open_dataset
-from gdd.evaluation import grid
-from gdd.evaluation.protocol import Recipe
+from gdd.evaluation import grid, sources
+from gdd.evaluation.recipe import Conditions, Recipe
 from gdd.evaluation.row import Row
 from gdd.models.gan import Generator
 from gdd.runtime.device import make_accelerator
@@ -40,7 +40,7 @@ def evaluate(dataset: Dataset, tmp_path: Path) -> Evaluate:
     """Evaluate in a run folder of its own: small students, one seed and IPC 1 unless told."""
 
     def call(
-        *sources: str,
+        *texts: str,
         recipe: Recipe = SHORT,
         folder: str = "run",
         data: Dataset = dataset,
@@ -48,8 +48,10 @@ def evaluate(dataset: Dataset, tmp_path: Path) -> Evaluate:
         **settings: object,
     ) -> list[Row]:
         defaults = {"archs": ("mlp-w16",), "ipc": (1,), "seeds": (0,), "all_epochs": 1}
-        config = Config(evaluate=EvaluateConfig(**{**defaults, **settings}))  # type: ignore[arg-type]
+        chosen = EvaluateConfig(**{**defaults, **settings})  # type: ignore[arg-type]
+        completed, floor_ipcs = sources.complete([sources.read(text) for text in texts], chosen.ipc, data)
+        jobs = grid.enumerate_jobs(completed, chosen.ipc, floor_ipcs, chosen.protocols, chosen.archs, chosen.seeds)
         opened = Run(tmp_path / folder, run or RunConfig(), {}, "test", make_accelerator(RunConfig()))
-        return grid.evaluate(config, data, opened, [(text, text) for text in sources], recipe)
+        return grid.evaluate(jobs, Conditions.of(chosen, data.spec, recipe), data, opened, config_hash="")
 
     return call

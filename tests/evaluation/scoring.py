@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 
-from gdd.evaluation.protocol import Recipe
+from gdd.evaluation.recipe import Recipe
 from gdd.evaluation.row import Row
 
 SHORT = Recipe("dc", lr=0.01, epochs=3, batch_size=256, drop_at=0.5)

@@ -9,7 +9,7 @@ from scoring import SHORT
 from gdd.data.pixels import Normalizer
 from gdd.data.readers import Dataset
 from gdd.evaluation.batches import Fixed, Stream, StudentBatches, random_real, to_std
-from gdd.evaluation.protocol import Recipe
+from gdd.evaluation.recipe import Recipe
 from gdd.sampling import generator_file, sample
 
 NORMALIZE = Normalizer((0.0,), (1.0,))
@@ -49,8 +49,8 @@ def test_stream_begins_with_the_fixed_set_and_never_repeats(generator: Path) -> 
     made = generator_file.load(generator)
     stored = sample.sample_set(made, 10, seed=3)
     stream = Stream(made, 10, 3, NORMALIZE)
-    first, _ = stream.take(0, None)
-    second, _ = stream.take(1, None)
+    first, _ = stream.batch(0, None)
+    second, _ = stream.batch(1, None)
     # Another batch size may round a pixel to the next of 256 levels.
     assert torch.allclose(first, to_std(stored.images, NORMALIZE), atol=1.01 / 255)
     together = torch.cat([first, second]).flatten(1)
@@ -59,20 +59,20 @@ def test_stream_begins_with_the_fixed_set_and_never_repeats(generator: Path) -> 
 
 def test_large_stream_in_several_passes_keeps_the_order(generator: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = generator_file.load(generator)
-    whole = Stream(made, 10, 3, NORMALIZE).take(1, None)
-    monkeypatch.setattr("gdd.evaluation.lessons.PASS", 30)
-    parts = Stream(made, 10, 3, NORMALIZE).take(1, None)
+    whole = Stream(made, 10, 3, NORMALIZE).batch(1, None)
+    monkeypatch.setattr("gdd.evaluation.batches.PASS", 30)
+    parts = Stream(made, 10, 3, NORMALIZE).batch(1, None)
     assert torch.equal(whole[1], parts[1])
     assert torch.allclose(whole[0], parts[0], atol=1.01 / 255)
 
 
 @pytest.mark.parametrize("count", [5, 8, 9, 24])
 def test_every_epoch_sees_every_image_once(count: int) -> None:
-    lessons = StudentBatches(numbered(count), Recipe("test", 0.1, epochs=2, batch_size=8), 0, "student")
-    assert lessons.total == 2 * -(-count // 8)
+    batches = StudentBatches(numbered(count), Recipe("test", 0.1, epochs=2, batch_size=8), 0, "student")
+    assert batches.total == 2 * -(-count // 8)
     for epoch in range(2):
-        steps = range(epoch * lessons.per_epoch, (epoch + 1) * lessons.per_epoch)
-        seen = torch.cat([lessons(step)[1] for step in steps])
+        steps = range(epoch * batches.per_epoch, (epoch + 1) * batches.per_epoch)
+        seen = torch.cat([batches(step)[1] for step in steps])
         assert sorted(seen.tolist()) == list(range(count))
 
 

@@ -12,7 +12,8 @@ from gdd.config import RunConfig
 from gdd.data.readers import Dataset
 from gdd.data.splits import Split
 from gdd.evaluation import grid, student
-from gdd.evaluation.protocol import Recipe
+from gdd.evaluation.batches import random_real
+from gdd.evaluation.recipe import Recipe
 from gdd.runtime.signals import Stopped
 from gdd.sampling import generator_file, sample, set_file
 
@@ -50,9 +51,13 @@ def test_row_counts_images_steps_and_bytes(evaluate: Evaluate, dataset: Dataset,
         assert row.arch == "mlp-w16"
 
 
-def test_evaluated_set_is_the_one_that_sampling_gives(evaluate: Evaluate, generator: Path) -> None:
-    rows = evaluate(str(generator), ipc=(2,), seeds=(5,), protocols=("fixed",))
-    assert rows[1].set_hash == sample.sample_set(generator_file.load(generator), 2, 5).hash
+def test_evaluated_sets_are_those_that_sampling_and_the_train_part_give(
+    evaluate: Evaluate, dataset: Dataset, generator: Path
+) -> None:
+    floor, drawn, everything = evaluate(str(generator), ipc=(2,), seeds=(5,), protocols=("fixed",))
+    assert drawn.set_hash == sample.sample_set(generator_file.load(generator), 2, 5).hash
+    for row, split in ((floor, random_real(dataset.train, 10, 2, seed=5)), (everything, dataset.train)):
+        assert row.set_hash == set_file.SyntheticSet(*split, dataset.spec, 2).hash
 
 
 def test_stored_set_keeps_its_own_ipc_and_gets_a_floor(evaluate: Evaluate, generator: Path, tmp_path: Path) -> None:

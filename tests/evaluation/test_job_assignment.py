@@ -1,4 +1,4 @@
-"""Students are dealt to processes by what they cost."""
+"""Students are assigned to processes by what they cost."""
 
 import pytest
 from hypothesis import given
@@ -7,13 +7,14 @@ from hypothesis import strategies as st
 from gdd.config import EvaluateConfig
 from gdd.data.spec import DatasetSpec
 from gdd.evaluation.grid import assign_jobs, estimated_cost
-from gdd.evaluation.protocol import CEILING, FLOOR, Conditions, Job, Kind, Source
+from gdd.evaluation.recipe import Conditions, Job
+from gdd.evaluation.sources import CEILING, FLOOR, Kind, Source
 
 SPEC = DatasetSpec("toy", 3, 32, 32, tuple("abcdefghij"), (0.5,) * 3, (0.5,) * 3, True)
 IMAGES = 50_000
 
 
-def test_the_dearest_goes_to_whom_has_least():
+def test_the_largest_job_goes_to_the_least_loaded_process():
     assert assign_jobs([5, 4, 3, 3, 3], 2) == [[0, 3], [1, 2, 4]]
     assert assign_jobs([1, 1, 1, 9], 2) == [[3], [0, 1, 2]]
     assert assign_jobs([], 2) == [[], []]
@@ -21,13 +22,13 @@ def test_the_dearest_goes_to_whom_has_least():
 
 
 @given(st.lists(st.floats(0, 1e15), max_size=40), st.integers(1, 9))
-def test_every_job_is_dealt_once_and_loads_are_near_each_other(costs, hands):
-    dealt = assign_jobs(costs, hands)
-    assert sorted(index for hand in dealt for index in hand) == list(range(len(costs)))
-    assert all(hand == sorted(hand) for hand in dealt)
-    loads = [sum(costs[index] for index in hand) for hand in dealt]
-    # Whoever has most got the last job when he had least.
-    assert max(loads) <= sum(costs) / hands + max(costs, default=0) * (1 + 1e-9)
+def test_every_job_is_assigned_once_and_loads_are_near_each_other(costs, world_size):
+    assigned = assign_jobs(costs, world_size)
+    assert sorted(index for indices in assigned for index in indices) == list(range(len(costs)))
+    assert all(indices == sorted(indices) for indices in assigned)
+    loads = [sum(costs[index] for index in indices) for indices in assigned]
+    # The most loaded process got its last job when it was the least loaded.
+    assert max(loads) <= sum(costs) / world_size + max(costs, default=0) * (1 + 1e-9)
 
 
 def cost(arch: str = "convnet3-w128", ipc: int | None = 10, kind: Kind = FLOOR, **settings) -> float:

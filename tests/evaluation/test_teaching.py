@@ -12,7 +12,7 @@ from scoring import SHORT, Evaluate
 from gdd.data.readers import Dataset
 from gdd.data.splits import Split
 from gdd.evaluation import student
-from gdd.evaluation.protocol import Recipe
+from gdd.evaluation.recipe import Recipe
 from gdd.evaluation.row import Row
 from gdd.report import statistics
 from gdd.sampling import generator_file, sample, set_file
@@ -30,7 +30,7 @@ def learned(rows: list[Row]) -> list[tuple[float, int]]:
 
 
 class TestReleasedRecipe:
-    def test_temperature_0_halves_the_loss_and_hears_no_teacher(self, evaluate: Evaluate) -> None:
+    def test_temperature_0_halves_the_loss_and_ignores_the_teacher(self, evaluate: Evaluate) -> None:
         settings = {"teacher": "set", "kd_recipe": "released", "temperature": 0.0}
         plain = evaluate(recipe=ONE_STEP, folder="plain")
         halved = evaluate(recipe=ONE_STEP, folder="halved", teacher_arch="mlp-w8", **settings)
@@ -47,9 +47,26 @@ class TestReleasedRecipe:
         assert (one.alpha, one.temperature, one.validation_accuracy, one.seconds_selecting) == (0.5, 1.5, None, 0.0)
 
 
+def test_a_teacher_stays_as_it_was_trained(evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In train mode, batch norm would normalise by each batch's own statistics, and would keep them."""
+    trained = []
+    train = student.train
+
+    def spy(network: torch.nn.Module, *rest: object) -> float:
+        loss = train(network, *rest)  # type: ignore[arg-type]
+        trained.append((network, {name: value.clone() for name, value in network.state_dict().items()}))
+        return loss
+
+    monkeypatch.setattr(student, "train", spy)
+    evaluate(teacher="set", teacher_arch="convnet3-bn-w8")
+    teacher, weights = trained[0]
+    assert not teacher.training
+    assert all(torch.equal(value, weights[name]) for name, value in teacher.state_dict().items())
+
+
 @pytest.fixture
 def met(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Which part each score was of; of four candidates the validation part ranks the second and third equal best."""
+    """The part that each score was read on; of four candidates, validation ranks the second and third equal best."""
     events: list[str] = []
     scripted: Iterator[int] = itertools.cycle([3, 7, 7, 5])
     count = student.count_correct
@@ -155,10 +172,10 @@ class TestStoredSoftLabels:
         seen = []
         train = student.train
 
-        def spy(network: torch.nn.Module, lessons: student.StudentBatches, *rest: object) -> float:
-            images, _ = lessons(0)
+        def spy(network: torch.nn.Module, batches: student.StudentBatches, *rest: object) -> float:
+            images, _ = batches(0)
             seen.append(network(images).detach().double().log_softmax(1))
-            return train(network, lessons, *rest)  # type: ignore[arg-type]
+            return train(network, batches, *rest)  # type: ignore[arg-type]
 
         monkeypatch.setattr(student, "train", spy)
         row = self.rows(

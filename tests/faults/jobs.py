@@ -76,9 +76,9 @@ def refine(root: Path, stage_1: Path, kills: int) -> list[str]:
 
 
 def match(root: Path, stage_1: Path, kills: int) -> list[str]:
-    size = ("--match.ipc", 2, "--match.inner", 2, "--match.batch_real", 16, "--match.batch_train", 8)
-    flags = ("--method", "gradient_matching", "--pool.main", "convnet3-w4", "--score", "false", *size)
-    return _script("distill.py", root, *flags, "--match.iterations", 6 * kills, "--run.snapshots", "[5]")
+    size = ("--matching.ipc", 2, "--matching.inner", 2, "--matching.batch_real", 16, "--matching.batch_train", 8)
+    flags = ("--method", "matching", "--matching.pool.main", "convnet3-w4", "--score", "false", *size)
+    return _script("distill.py", root, *flags, "--matching.iterations", 6 * kills, "--run.snapshots", "[5]")
 
 
 def evaluate(root: Path, stage_1: Path, kills: int) -> list[str]:
@@ -102,7 +102,7 @@ JOBS = {
     for job in (
         Job("pretrain", pretrain, "digits/pretrain", "generator.safetensors", _step, differences.of_stage),
         Job("refine", refine, "digits/refine", "generator.safetensors", _step, differences.of_stage),
-        Job("match", match, "digits/match", "set.safetensors", _step, differences.of_stage),
+        Job("match", match, "digits/matching", "set.safetensors", _step, differences.of_stage),
         Job(
             *("evaluate", evaluate, "digits/evaluate", "rows.csv", _rows, differences.of_evaluation),
             lines="rows",

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gdd import rng
-from gdd.config import MatchConfig
+from gdd.config import MatchingConfig
 from gdd.data.spec import DatasetSpec
 from gdd.models import registry
 from gdd.models.gan import Generator
@@ -61,11 +61,11 @@ def test_published_sizes_train_on_the_device(name):
 
 @pytest.mark.parametrize("kind", ["main", "main+similar"])
 def test_gradient_matching_runs_end_to_end_on_the_device(gdd, tiny, tmp_path, kind):
-    settings = ["--match.iterations", "4", "--match.batch_real", "8", "--match.ipc", "2", "--match.inner", "2"]
-    flags = ["--method", "gradient_matching", "--pool.kind", kind, "--pool.main", "convnet3-w4", *settings]
+    settings = ["--matching.iterations", "4", "--matching.batch_real", "8", "--matching.ipc", "2", "--matching.inner", "2"]
+    flags = ["--method", "matching", "--matching.pool.kind", kind, "--matching.pool.main", "convnet3-w4", *settings]
     code, _, error = gdd("distill", *tiny, *flags)
     assert code == 0, error
-    assert set_file.load(tmp_path / "runs/digits/match" / set_file.FILE).ipc == 2
+    assert set_file.load(tmp_path / "runs/digits/matching" / set_file.FILE).ipc == 2
 
 
 def test_the_matching_loss_agrees_with_the_cpu():
@@ -73,6 +73,6 @@ def test_the_matching_loss_agrees_with_the_cpu():
         network = registry.build("convnet3-w8", (3, 32, 32), 10).eval().double()
     draw = rng.generator(0, "images")
     own, real = (torch.randn(2, 5, 3, 32, 32, generator=draw, dtype=torch.float64) for _ in range(2))
-    cpu = group_loss(network, own, list(real), [3, 4], MatchConfig())
-    gpu = group_loss(network.cuda(), own.cuda(), list(real.cuda()), [3, 4], MatchConfig())
+    cpu = group_loss(network, own, list(real), [3, 4], MatchingConfig())
+    gpu = group_loss(network.cuda(), own.cuda(), list(real.cuda()), [3, 4], MatchingConfig())
     assert gpu.item() == pytest.approx(cpu.item(), rel=1e-9)

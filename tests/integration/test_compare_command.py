@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from gdd import pipeline
 from gdd.evaluation.student import StudentTrainer
 from gdd.sampling import generator_file, set_file
 
@@ -50,6 +51,14 @@ def test_compare_reads_the_data_settings_and_writes_tables_and_pictures(trained,
     assert gdd(*command)[0] == 0
     # Settings of the user's own are kept, and then the sources do not fit.
     refused(gdd(*command, "--data.size", "[16, 16]"), "expected (1, 16, 16)")
+
+
+def test_a_missing_source_is_refused_before_the_data_are_read(gdd, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline, "open_dataset", lambda *_, **__: pytest.fail("the data were read"))
+    refused(gdd("compare", "nowhere.safetensors", *tiny), "nowhere.safetensors does not exist")
+    for command in ("evaluate", "distill"):
+        refused(gdd(command, *tiny, "--evaluate.sources", "[nowhere]"), "nowhere does not exist")
+    refused(gdd("evaluate", *tiny), "holds no finished stage")
 
 
 def refused(result: tuple[int, str, str], expected: str) -> None:

@@ -109,10 +109,10 @@ def test_every_adversarial_loss_runs(loss, gdd, tiny):
 @pytest.mark.parametrize(
     "flags",
     [
-        ("--refine.match", "log_mse"),
+        ("--refine.loss", "log_mse"),
         ("--refine.tau_mode", "multiply", "--refine.standardize", "false"),
         ("--refine.discriminator", "frozen", "--refine.augment", "none"),
-        ("--pool.max_accuracy", "0.5", "--pool.weights", "[0.2, 0.8]"),
+        ("--refine.pool.max_accuracy", "0.5", "--refine.pool.weights", "[0.2, 0.8]"),
         ("--evaluate.teacher", "set", "--evaluate.recipe", "dim", "--evaluate.teacher_arch", "mlp-w4"),
     ],
 )

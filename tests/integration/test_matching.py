@@ -20,8 +20,8 @@ from gdd.runtime import checkpoint
 from gdd.sampling import set_file
 
 MATCHING = [
-    *("--method", "gradient_matching", "--pool.main", "convnet3-w4", "--match.ipc", "2", "--match.iterations", "3"),
-    *("--match.inner", "2", "--match.batch_real", "16", "--match.batch_train", "8"),
+    *("--method", "matching", "--matching.pool.main", "convnet3-w4", "--matching.ipc", "2", "--matching.iterations", "3"),
+    *("--matching.inner", "2", "--matching.batch_real", "16", "--matching.batch_train", "8"),
 ]
 ALONE = ["--score", "false"]
 
@@ -69,7 +69,7 @@ def test_the_same_command_finds_it_finished(matched, gdd, tiny):
     assert gdd("distill", *tiny, *MATCHING)[0] == 0
     assert {name: (folder / name).stat().st_mtime_ns for name in before} == before
     assert _rows(folder) == rows
-    code, _, error = gdd("distill", *tiny, *MATCHING, "--match.lr_image", "0.2")
+    code, _, error = gdd("distill", *tiny, *MATCHING, "--matching.lr_image", "0.2")
     assert code == 2
     assert "run.overwrite" in error
     # A bare evaluation scores what lies there.
@@ -87,9 +87,9 @@ def test_its_set_can_be_seen_and_exported(matched, gdd, tmp_path):
 
 
 def test_kill_9_then_the_same_command_gives_the_same_bits(gdd, tiny, tmp_path):
-    flags = [*MATCHING, *ALONE, "--match.iterations", "30", "--run.save_every", "5", "--run.snapshots", "[3]"]
+    flags = [*MATCHING, *ALONE, "--matching.iterations", "30", "--run.save_every", "5", "--run.snapshots", "[3]"]
     command = [sys.executable, str(ROOT / "distill.py"), *TINY, *flags, "--run.root", str(tmp_path / "runs")]
-    folder = tmp_path / "runs/digits/match"
+    folder = tmp_path / "runs/digits/matching"
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 300  # a busy machine takes minutes to import torch
     while not checkpoint.steps(folder) and process.poll() is None and time.monotonic() < deadline:
@@ -101,7 +101,7 @@ def test_kill_9_then_the_same_command_gives_the_same_bits(gdd, tiny, tmp_path):
     assert gdd("distill", *tiny, *flags)[0] == 0
     assert gdd("distill", *tiny, *flags, "--run.root", tmp_path / "undisturbed")[0] == 0
     for name in (set_file.FILE, "set-00000003.safetensors"):
-        killed, whole = (set_file.load(tmp_path / root / "digits/match" / name) for root in ("runs", "undisturbed"))
+        killed, whole = (set_file.load(tmp_path / root / "digits/matching" / name) for root in ("runs", "undisturbed"))
         assert torch.equal(killed.images, whole.images)
         assert killed.hash == whole.hash
 
@@ -114,17 +114,17 @@ def test_two_processes_make_the_set_of_one(gdd, tiny, tmp_path):
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
-    one, two = (set_file.load(tmp_path / root / "digits/match" / set_file.FILE) for root in ("runs", "two"))
+    one, two = (set_file.load(tmp_path / root / "digits/matching" / set_file.FILE) for root in ("runs", "two"))
     assert torch.equal(one.images, two.images)
     assert one.hash == two.hash
-    lines = [(tmp_path / root / "digits/match/metrics.jsonl").read_text().splitlines() for root in ("runs", "two")]
+    lines = [(tmp_path / root / "digits/matching/metrics.jsonl").read_text().splitlines() for root in ("runs", "two")]
     losses = [[json.loads(line)["loss/matching"] for line in found] for found in lines]
     assert losses[1] == pytest.approx(losses[0], rel=1e-6)
 
 
 def test_max_minutes_stops_with_a_checkpoint_and_goes_on(gdd, tiny, tmp_path):
     code, out, _ = gdd("distill", *tiny, *MATCHING, "--run.max_minutes", "0.00001")
-    folder = tmp_path / "runs/digits/match"
+    folder = tmp_path / "runs/digits/matching"
     assert code == 0
     assert "goes on" in out
     assert checkpoint.steps(folder) == [1]
@@ -136,10 +136,10 @@ def test_max_minutes_stops_with_a_checkpoint_and_goes_on(gdd, tiny, tmp_path):
 @pytest.mark.parametrize(
     "flags",
     [
-        ("--match.augment", "dsa", "--match.init", "real", "--match.distance", "mse"),
-        ("--pool.kind", "main+similar", "--pool.main_probability", "0.2", "--pool.similar_depth", "1"),
-        ("--pool.kind", "total random", "--pool.various", "[mlp-w4, resnet10-w4]", "--pool.main_only", "1"),
-        ("--match.inner_first", "true", "--pool.main", "convnet3-w4-bn"),
+        ("--matching.augment", "dsa", "--matching.init", "real", "--matching.distance", "mse"),
+        ("--matching.pool.kind", "main+similar", "--matching.pool.main_probability", "0.2", "--matching.pool.similar_depth", "1"),
+        ("--matching.pool.kind", "total random", "--matching.pool.various", "[mlp-w4, resnet10-w4]", "--matching.pool.main_only", "1"),
+        ("--matching.inner_first", "true", "--matching.pool.main", "convnet3-w4-bn"),
     ],
     ids=" ".join,
 )
@@ -149,7 +149,7 @@ def test_every_switch_runs(flags, gdd, tiny):
 
 def test_it_starts_from_the_generator_of_another_run(gdd, tiny, tmp_path):
     assert gdd("train-gan", *tiny)[0] == 0
-    start = ["--match.init", "generator", "--match.generator", str(tmp_path / "runs/digits/pretrain")]
+    start = ["--matching.init", "generator", "--matching.generator", str(tmp_path / "runs/digits/pretrain")]
     code, out, _ = gdd("distill", *tiny, *MATCHING, *start)
     assert code == 0
     for word in ("random real", "stage 1", "gradient matching", "all real"):
@@ -157,8 +157,8 @@ def test_it_starts_from_the_generator_of_another_run(gdd, tiny, tmp_path):
 
 
 def test_skd_refines_with_any_pool(gdd, tiny):
-    kinds = ["--pool.kind", "main+various", "--pool.main", "convnet3-w4", "--pool.various", "[mlp-w4]"]
-    assert gdd("distill", *tiny, *ALONE, *kinds, "--pool.main_probability", "0.5")[0] == 0
+    kinds = ["--matching.pool.kind", "main+various", "--matching.pool.main", "convnet3-w4", "--matching.pool.various", "[mlp-w4]"]
+    assert gdd("distill", *tiny, *ALONE, *kinds, "--matching.pool.main_probability", "0.5")[0] == 0
 
 
 def test_dry_run_prints_its_networks_and_writes_nothing(gdd, tiny, tmp_path):
@@ -172,19 +172,19 @@ def test_dry_run_prints_its_networks_and_writes_nothing(gdd, tiny, tmp_path):
 
 
 MISTAKES = {
-    "ipc 0": (["--match.ipc", "0"], "match.ipc"),
-    "no iteration": (["--match.iterations", "0"], "match.iterations"),
-    "generator without a path": (["--match.init", "generator"], "match.generator"),
-    "path without init generator": (["--match.generator", "runs/digits/refine"], "match.generator"),
-    "no such generator": (["--match.init", "generator", "--match.generator", "nowhere"], "nowhere"),
-    "unknown main model": (["--pool.main", "convnet33"], "did you mean 'convnet3'"),
-    "unknown other model": (["--pool.kind", "total random", "--pool.various", "[lenett]"], "lenett"),
-    "unknown kind": (["--pool.kind", "main+some"], "pool.kind"),
-    "similar to a resnet": (["--pool.kind", "main+similar", "--pool.main", "resnet18-w4"], "pool.main"),
-    "similar ones too deep": (["--pool.kind", "main+similar", "--pool.similar_depth", "5"], "depth 5"),
-    "unknown distance": (["--match.distance", "cosine"], "match.distance"),
-    "distance of embeddings": (["--match.objective", "embedding", "--match.distance", "cos"], "match."),
-    "more real images than there are": (["--match.init", "real", "--match.ipc", "500"], "match.ipc is 500"),
+    "ipc 0": (["--matching.ipc", "0"], "matching.ipc"),
+    "no iteration": (["--matching.iterations", "0"], "matching.iterations"),
+    "generator without a path": (["--matching.init", "generator"], "matching.generator"),
+    "path without init generator": (["--matching.generator", "runs/digits/refine"], "matching.generator"),
+    "no such generator": (["--matching.init", "generator", "--matching.generator", "nowhere"], "nowhere"),
+    "unknown main model": (["--matching.pool.main", "convnet33"], "did you mean 'convnet3'"),
+    "unknown other model": (["--matching.pool.kind", "total random", "--matching.pool.various", "[lenett]"], "lenett"),
+    "unknown kind": (["--matching.pool.kind", "main+some"], "matching.pool.kind"),
+    "similar to a resnet": (["--matching.pool.kind", "main+similar", "--matching.pool.main", "resnet18-w4"], "matching.pool.main"),
+    "similar ones too deep": (["--matching.pool.kind", "main+similar", "--matching.pool.similar_depth", "5"], "depth 5"),
+    "unknown distance": (["--matching.distance", "cosine"], "matching.distance"),
+    "distance of embeddings": (["--matching.objective", "embedding", "--matching.distance", "cos"], "match."),
+    "more real images than there are": (["--matching.init", "real", "--matching.ipc", "500"], "matching.ipc is 500"),
     "snapshot before the start": (["--run.snapshots", "[-1]"], "run.snapshots"),
 }
 

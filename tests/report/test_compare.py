@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from scoring import Evaluate
 
 from gdd.config import ConfigError
-from gdd.data.readers import Dataset
 from gdd.evaluation.row import Row
+from gdd.evaluation.sources import read
 from gdd.report import compare, style
 from gdd.report.compare import ComparedSource, compared_sources
 from gdd.sampling import generator_file, sample, set_file
@@ -122,11 +122,11 @@ def stored(generator: Path, tmp_path: Path):
     return save
 
 
-def names(texts: Sequence[str], dataset: Dataset) -> list[str]:
-    return [compared.label for compared in compared_sources(texts, dataset)]
+def names(texts: Sequence[str]) -> list[str]:
+    return [compared.label for compared in compared_sources([read(text) for text in texts])]
 
 
-def test_sources_are_called_by_their_methods(dataset: Dataset, generator: Path, stored) -> None:
+def test_sources_are_called_by_their_methods(generator: Path, stored) -> None:
     texts = [
         stored("a/set.safetensors", 2, method="gradient matching"),
         str(generator),
@@ -136,20 +136,20 @@ def test_sources_are_called_by_their_methods(dataset: Dataset, generator: Path, 
         stored("b/set.safetensors", 1, method="gradient matching"),
     ]
     expected = ["gradient matching", "stage-1 generator", "SKD samples", "theirs", "all real", "gradient matching"]
-    assert names(texts, dataset) == [*expected, "random real"]
-    assert names(["real:random", texts[0]], dataset) == ["random real", "gradient matching"]
+    assert names(texts) == [*expected, "random real"]
+    assert names(["real:random", texts[0]]) == ["random real", "gradient matching"]
 
 
-def test_sets_of_one_method_and_ipc_are_told_apart_by_their_place(dataset: Dataset, stored) -> None:
+def test_sets_of_one_method_and_ipc_are_told_apart_by_their_place(stored) -> None:
     texts = [stored(f"{run}/match/set.safetensors", 1, method="dc") for run in ("one", "two")]
     folder = str(Path(texts[1]).parent)
     texts += [stored("three/match/set.safetensors", 2, method="dc")]
-    assert names([texts[0], folder, texts[2]], dataset) == ["dc (one)", "dc (two)", "dc", "random real"]
+    assert names([texts[0], folder, texts[2]]) == ["dc (one)", "dc (two)", "dc", "random real"]
     files = [stored(f"sets/{name}.safetensors", 3, method="dm") for name in ("x", "y")]
-    assert names(files, dataset) == ["dm (x)", "dm (y)", "random real"]
+    assert names(files) == ["dm (x)", "dm (y)", "random real"]
 
 
-def test_generators_of_one_method_are_told_apart(dataset: Dataset, generator: Path, tmp_path: Path) -> None:
+def test_generators_of_one_method_are_told_apart(generator: Path, tmp_path: Path) -> None:
     made = generator_file.load(generator)
     for parameter in made.generator.parameters():
         parameter.data.mul_(2)
@@ -157,35 +157,35 @@ def test_generators_of_one_method_are_told_apart(dataset: Dataset, generator: Pa
     other.mkdir()
     generator_file.save(other, made.generator, made.spec, 4, {"method": "gan", "stage": "pretrain"})
     expected = ["stage-1 generator (generator)", "stage-1 generator (other)", "random real"]
-    assert names([str(generator), str(other)], dataset) == expected
+    assert names([str(generator), str(other)]) == expected
 
 
-def test_snapshots_are_called_by_their_iteration_and_drawn_with_the_end_of_their_run(dataset: Dataset, stored) -> None:
+def test_snapshots_are_called_by_their_iteration_and_drawn_with_the_end_of_their_run(stored) -> None:
     run = {"method": "dc", "fingerprint": "f", "config": {"match": {"iterations": 100}}}
     early = stored("match/set-00000010.safetensors", 1, **run, iterations=10)
     end = stored("match/set.safetensors", 1, **run, iterations=100)
     other = stored("again/set.safetensors", 1, **{**run, "fingerprint": "g"}, iterations=100)
-    found = compared_sources([early, end, other], dataset)
+    found = compared_sources([read(text) for text in (early, end, other)])
     lines = ["dc (match)", "dc (match)", "dc (again)", "random real"]
     assert [compared.line for compared in found] == lines
     assert found[0].label == "dc (match), iteration 10"
     assert [compared.label for compared in found[1:]] == lines[1:]
-    assert names([early, end], dataset) == ["dc, iteration 10", "dc", "random real"]
-    assert names([early], dataset) == ["dc, iteration 10", "random real"]
+    assert names([early, end]) == ["dc, iteration 10", "dc", "random real"]
+    assert names([early]) == ["dc, iteration 10", "random real"]
 
 
-def test_the_same_content_is_scored_once(dataset: Dataset, stored, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_same_content_is_scored_once(stored, caplog: pytest.LogCaptureFixture) -> None:
     path = Path(stored("set.safetensors", 1, method="dc"))
     copy = path.with_name("copy.safetensors")
     copy.write_bytes(path.read_bytes())
     with caplog.at_level(logging.INFO):
-        assert names([str(path), str(copy)], dataset) == ["dc", "random real"]
+        assert names([str(path), str(copy)]) == ["dc", "random real"]
     assert "copy.safetensors is the same set" in caplog.text
 
 
-def test_the_floor_alone_is_nothing_to_compare(dataset: Dataset) -> None:
+def test_the_floor_alone_is_nothing_to_compare() -> None:
     with pytest.raises(ConfigError, match="nothing to compare with real:random"):
-        compared_sources(["real:random"], dataset)
+        compared_sources([read("real:random")])
 
 
 @pytest.fixture

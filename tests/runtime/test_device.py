@@ -108,17 +108,17 @@ class TestDeterminism:
     @pytest.mark.slow
     def test_on_a_cpu_it_changes_no_bit(self, arithmetic, gdd, tiny, tmp_path):
         found = []
-        matching = ["--method", "gradient_matching", "--match.iterations", "2", "--pool.main", "convnet3-w4"]
+        matching = ["--method", "matching", "--matching.iterations", "2", "--matching.pool.main", "convnet3-w4"]
         for wanted in ("false", "true"):
             root = tmp_path / wanted
             flags = [*tiny, "--run.root", root, "--run.deterministic", wanted, "--score", "false"]
             assert gdd("distill", *flags, "--refine.augment", "color_crop_cutout_scale_rotate")[0] == 0
-            code, _, error = gdd("distill", *flags, *matching, "--match.augment", "dsa")
+            code, _, error = gdd("distill", *flags, *matching, "--matching.augment", "dsa")
             assert code == 0, error
             found.append(
                 (
                     generator_file.load(root / "digits/refine").hash,
-                    set_file.load(root / "digits/match" / set_file.FILE).hash,
+                    set_file.load(root / "digits/matching" / set_file.FILE).hash,
                 )
             )
         assert found[0] == found[1]

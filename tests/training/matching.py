@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from gdd import rng
-from gdd.config import Config, MatchConfig, PoolConfig, RunConfig
+from gdd.config import Config, MatchingConfig, PoolConfig, RunConfig
 from gdd.data.readers import Dataset
 from gdd.data.spec import DatasetSpec
 from gdd.data.splits import Split
@@ -28,10 +28,10 @@ def settings(pool: dict[str, object] | None = None, seed: int = 0, snapshots: tu
     if values.get("objective") == "embedding":
         values |= {"outer": None, "inner": None}
     return Config(
-        method="gradient_matching",
+        method="matching",
         seed=seed,
         pool=PoolConfig(**{"main": "convnet3-w4", "various": ("mlp-w8", "lenet"), **(pool or {})}),
-        match=MatchConfig(**values),
+        match=MatchingConfig(**values),
         run=RunConfig(snapshots=snapshots),
     )
 

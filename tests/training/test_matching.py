@@ -8,7 +8,7 @@ from matching import CLASSES, PER_CLASS, SPEC, toy
 from pools import same
 from torch import Tensor
 
-from gdd.config import MatchConfig
+from gdd.config import MatchingConfig
 from gdd.data import augment
 from gdd.data.spec import DatasetSpec
 from gdd.training import matching
@@ -36,10 +36,10 @@ class TestLoops:
         [(1, (1, 1)), (10, (10, 50)), (20, (20, 25)), (30, (30, 20)), (40, (40, 15)), (50, (50, 10))],
     )
     def test_the_table_of_dc(self, ipc, expected):
-        assert loops(MatchConfig(ipc=ipc)) == expected
+        assert loops(MatchingConfig(ipc=ipc)) == expected
 
     def test_every_other_ipc_gets_some_loops(self):
-        found = [loops(MatchConfig(ipc=ipc)) for ipc in range(1, 300)]
+        found = [loops(MatchingConfig(ipc=ipc)) for ipc in range(1, 300)]
         assert all(1 <= outer <= 50 and 1 <= inner <= 50 for outer, inner in found)
         outers = [outer for outer, _ in found]
         assert outers == sorted(outers)
@@ -47,16 +47,16 @@ class TestLoops:
 
     @pytest.mark.parametrize("low", [10, 20, 30, 40])
     def test_between_two_entries_the_loops_lie_between_theirs(self, low):
-        (least, most_inner), (most, least_inner) = (loops(MatchConfig(ipc=ipc)) for ipc in (low, low + 10))
+        (least, most_inner), (most, least_inner) = (loops(MatchingConfig(ipc=ipc)) for ipc in (low, low + 10))
         for ipc in range(low + 1, low + 10):
-            outer, inner = loops(MatchConfig(ipc=ipc))
+            outer, inner = loops(MatchingConfig(ipc=ipc))
             assert least <= outer <= most
             assert least_inner <= inner <= most_inner
 
     def test_what_the_user_says_wins(self):
-        assert loops(MatchConfig(ipc=10, outer=3)) == (3, 50)
-        assert loops(MatchConfig(ipc=10, inner=7)) == (10, 7)
-        assert loops(MatchConfig(ipc=1, outer=4, inner=5)) == (4, 5)
+        assert loops(MatchingConfig(ipc=10, outer=3)) == (3, 50)
+        assert loops(MatchingConfig(ipc=10, inner=7)) == (10, 7)
+        assert loops(MatchingConfig(ipc=1, outer=4, inner=5)) == (4, 5)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from matching import CLASSES, SPEC, network_of
 from pools import same
 from torch import Tensor, nn
 
-from gdd.config import MatchConfig, PoolConfig
+from gdd.config import MatchingConfig, PoolConfig
 from gdd.training.matching import group_loss, real_gradient
 from gdd.training.pool import members
 
@@ -60,7 +60,7 @@ def close(found: Tensor, expected: Tensor, accuracy: float) -> None:
 
 def class_loss(network: nn.Module, synthetic: Tensor, real: Tensor, label: int, **own) -> Tensor:
     """The loss of a group of one class."""
-    return group_loss(network, synthetic[None], [real], [label], MatchConfig(**own))
+    return group_loss(network, synthetic[None], [real], [label], MatchingConfig(**own))
 
 
 class TestLoss:
@@ -92,7 +92,7 @@ class TestLoss:
         synthetic = images_std(6, 1).unflatten(0, (3, 2)).requires_grad_()
         # Real batches differ in size where a class has few images; the labels come in any order.
         real, labels = [images_std(size, size) for size in (4, 33, 9)], [2, 0, 1]
-        loss = group_loss(network, synthetic, real, labels, MatchConfig(**own))
+        loss = group_loss(network, synthetic, real, labels, MatchingConfig(**own))
         alone = [class_loss(network, synthetic[i], real[i], labels[i], **own) for i in range(3)]
         assert len({each.item() for each in alone}) == 3
         assert loss.item() == pytest.approx(sum(each.item() for each in alone), rel=1e-9)

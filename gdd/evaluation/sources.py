@@ -1,0 +1,154 @@
+"""What students are trained on: random real images, all real images, a stored set, a generator."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from gdd.config import ConfigError
+from gdd.data.readers import Dataset
+from gdd.runtime import checkpoint
+from gdd.sampling import generator_file, set_file
+from gdd.sampling.generator_file import LoadedGenerator
+from gdd.sampling.set_file import SyntheticSet
+
+Protocol = Literal["fixed", "stream"]
+Kind = Literal["real:random", "real:all", "set", "generator"]
+FLOOR: Literal["real:random"] = "real:random"
+CEILING: Literal["real:all"] = "real:all"
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Where training images come from.
+
+    Args:
+        label: its name in tables.
+        kind: real:random, real:all, set or generator.
+        hash: of the generator, of the stored set, or of the real data; of the last, empty until `complete`.
+        path: the file of a set or a generator.
+        synthetic: of a stored set.
+        artifact: of a generator.
+    """
+
+    label: str
+    kind: Kind
+    hash: str
+    path: Path | None = None
+    synthetic: SyntheticSet | None = None
+    artifact: LoadedGenerator | None = None
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        content = self.synthetic or self.artifact
+        return {"method": "real", "stage": None} if content is None else content.provenance
+
+    @property
+    def stored_ipc(self) -> int | None:
+        """Images per class of a stored set; none where any number can be drawn."""
+        return None if self.synthetic is None else self.synthetic.ipc
+
+    def ipcs(self, wanted: tuple[int, ...]) -> tuple[int | None, ...]:
+        """Return the images per class to score it at; all real images have no such number."""
+        if self.kind == CEILING:
+            return (None,)
+        return wanted if self.stored_ipc is None else (self.stored_ipc,)
+
+    def protocols(self, wanted: tuple[Protocol, ...]) -> tuple[Protocol, ...]:
+        """Return how it can be scored: only a generator streams."""
+        return wanted if self.kind == "generator" else ("fixed",)
+
+
+def file_of(text: str) -> Path:
+    """Return the generator's or the set's file that a source's text names, itself or by its run folder."""
+    path = Path(text)
+    if text.startswith("real:"):
+        raise ConfigError(f"the source {text} is unknown, expected {FLOOR}, {CEILING}, a set or a run folder")
+    if not path.exists():
+        raise ConfigError(f"the source {text} does not exist; {FLOOR} and {CEILING} are built in")
+    if not path.is_dir():
+        return path
+    for name in (generator_file.FILE, set_file.FILE):
+        if (path / name).exists():
+            return path / name
+    raise ConfigError(
+        f"{text} holds neither {generator_file.FILE} nor {set_file.FILE}, expected the folder of a finished run of "
+        "train_gan.py or distill.py"
+    )
+
+
+def read(text: str, label: str | None = None) -> Source:
+    """Read a source's file, if it has one; no dataset is needed yet.
+
+    Args:
+        text: real:random, real:all, or the path of a set, a generator or a run folder.
+        label: its name in tables, instead of the text.
+
+    Raises:
+        ConfigError: there is no such source, or its file is damaged.
+    """
+    label = label or text
+    if text in (FLOOR, CEILING):
+        return Source(label, text, hash="")
+    path = file_of(text)
+    tensors, metadata = checkpoint.load_tensors(path)
+    if metadata.get("kind") == "generator":
+        artifact = generator_file.from_tensors(path, tensors, metadata)
+        return Source(label, "generator", artifact.hash, path, artifact=artifact)
+    synthetic = set_file.from_tensors(path, tensors, metadata)
+    return Source(label, "set", synthetic.hash, path, synthetic=synthetic)
+
+
+def complete(
+    named: Sequence[Source], ipc: tuple[int, ...], dataset: Dataset, ceiling: bool = True
+) -> tuple[list[Source], tuple[int, ...]]:
+    """Check what was named against the dataset, and add the floor (first) and the ceiling (last).
+
+    Args:
+        named: as `read` returns them; only stored sets of different IPC share a label.
+        ipc: at which generators are scored.
+        dataset: what all of them stand for.
+        ceiling: whether it is added if it is not named; the floor always is.
+
+    Returns:
+        The sources, and the IPC that need a floor: those of stored sets, and `ipc` if anything is drawn at them.
+
+    Raises:
+        ConfigError: a source is unfit or named twice, or a class is too small for the floor.
+    """
+    kinds = {source.kind for source in named}
+    added = [read(kind) for kind in ((FLOOR, CEILING) if ceiling else (FLOOR,)) if kind not in kinds]
+    sources = [_fitted(source, dataset) for source in (*added, *named)]
+    _require_different(sources)
+    place = {FLOOR: 0, CEILING: 2}
+    sources.sort(key=lambda source: place.get(source.kind, 1))
+    stored = {source.stored_ipc for source in sources if source.stored_ipc is not None}
+    drawn = not stored or any(source.kind == "generator" for source in sources)
+    floor_ipcs = tuple(sorted(stored | set(ipc if drawn else ())))
+    counts = dataset.train.labels.bincount(minlength=dataset.spec.num_classes)
+    if floor_ipcs[-1] > int(counts.min()):
+        name = dataset.spec.class_names[int(counts.argmin())]
+        raise ConfigError(
+            f"{floor_ipcs[-1]} images per class are asked for, but class {name!r} of {dataset.spec.name} has "
+            f"{int(counts.min())} training images for {FLOOR}"
+        )
+    return sources, floor_ipcs
+
+
+def _fitted(source: Source, dataset: Dataset) -> Source:
+    """Return real images with the hash of the data, and anything else as it is if it fits the dataset."""
+    content = source.synthetic or source.artifact
+    if content is None:
+        return replace(source, hash=dataset.fingerprint)
+    set_file.check_matches(content.spec, dataset.spec, source.path)
+    return source
+
+
+def _require_different(sources: Sequence[Source]) -> None:
+    for index, source in enumerate(sources):
+        for other in sources[:index]:
+            ipcs = {source.stored_ipc, other.stored_ipc}
+            if other.label == source.label and (None in ipcs or len(ipcs) == 1):
+                raise ConfigError(f"two sources are called {source.label!r}, expected different names")
+            if (other.kind, other.hash) == (source.kind, source.hash):
+                raise ConfigError(f"sources {other.label!r} and {source.label!r} are the same {source.kind}")

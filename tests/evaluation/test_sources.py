@@ -1,0 +1,90 @@
+"""Sources: refused before anything is trained, and completed by a floor and a ceiling."""
+
+import dataclasses
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from scoring import Evaluate
+
+from gdd.config import ConfigError
+from gdd.data.readers import Dataset
+from gdd.evaluation.sources import CEILING, FLOOR, complete, read
+from gdd.runtime import checkpoint
+from gdd.sampling import generator_file, sample, set_file
+
+Store = Callable[..., str]
+
+
+@pytest.fixture
+def store(generator: Path, tmp_path: Path) -> Store:
+    """Store a set drawn from the generator, with some of its fields changed, and return its path."""
+
+    def call(name: str, ipc: int = 2, seed: int = 0, **changes: object) -> str:
+        synthetic = sample.sample_set(generator_file.load(generator), ipc, seed)
+        path = tmp_path / name / set_file.FILE
+        set_file.save(path, dataclasses.replace(synthetic, **changes))  # type: ignore[arg-type]
+        return str(path)
+
+    return call
+
+
+def test_mistakes_are_named(
+    evaluate: Evaluate, dataset: Dataset, generator: Path, tmp_path: Path, store: Store
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.safetensors").write_text("nonsense")
+    renamed = dataclasses.replace(dataset.spec, class_names=tuple("abcdefghij"))
+    labels = torch.arange(10).repeat_interleave(2)
+    mistakes: list[tuple[str, tuple[str, ...], dict[str, object]]] = [
+        ("no-such-folder does not exist", ("no-such-folder",), {}),
+        ("source real:some is unknown, expected", ("real:some",), {}),
+        ("1000 images per class are asked for", (), {"ipc": (1000,)}),
+        ("unknown network 'mpl'", (), {"archs": ("mpl",)}),
+        ("are the same generator", (str(generator), str(generator / generator_file.FILE)), {}),
+        ("holds neither generator.safetensors nor set.safetensors", (str(tmp_path / "empty"),), {}),
+        ("is damaged", (str(tmp_path / "text.safetensors"),), {}),
+        ("has the classes a, b", (store("renamed", spec=renamed),), {}),
+        ("says 2 images per class but", (store("unequal", labels=labels.clamp(max=8)),), {}),
+    ]
+    for sentence, texts, settings in mistakes:
+        with pytest.raises(ConfigError, match=re.escape(sentence)):
+            evaluate(*texts, **settings)
+
+
+def test_run_folder_is_its_final_set_or_its_generator_and_read_once(
+    generator: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = Path(store("match", provenance={"method": "gradient matching"}))
+    path.with_name("set-00000100.safetensors").write_bytes(Path(store("snapshot", seed=1)).read_bytes())
+    opened = []
+    load = checkpoint.load_tensors
+    monkeypatch.setattr(checkpoint, "load_tensors", lambda file: opened.append(file) or load(file))
+    matched, drawn = read(str(path.parent), "matched"), read(str(generator))
+    assert opened == [path, generator / generator_file.FILE] == [matched.path, drawn.path]
+    assert (matched.label, matched.kind, matched.stored_ipc) == ("matched", "set", 2)
+    assert matched.hash == set_file.load(path).hash
+    assert (drawn.label, drawn.kind, drawn.stored_ipc) == (str(generator), "generator", None)
+
+
+def test_only_stored_sets_of_different_ipc_share_a_name(dataset: Dataset, generator: Path, store: Store) -> None:
+    one, two, other = (read(store(f"{ipc}-{seed}", ipc, seed), "set") for ipc, seed in ((1, 0), (2, 0), (2, 1)))
+    assert [source.stored_ipc for source in complete([one, two], (5,), dataset)[0][1:3]] == [1, 2]
+    for named in ([two, other], [one, read(str(generator), "set")]):
+        with pytest.raises(ConfigError, match="two sources are called 'set'"):
+            complete(named, (5,), dataset)
+
+
+def test_floors_are_where_something_is_scored(dataset: Dataset, generator: Path, store: Store) -> None:
+    stored, drawn = read(store("set")), read(str(generator))
+    for named, expected in (([stored], (2,)), ([drawn], (5, 7)), ([stored, drawn], (2, 5, 7)), ([], (5, 7))):
+        assert complete(named, (7, 5), dataset)[1] == expected
+
+
+def test_ceiling_can_be_left_out_unless_named(dataset: Dataset) -> None:
+    for named, expected in (([], [FLOOR]), ([read(CEILING, "all")], [FLOOR, CEILING])):
+        sources, _ = complete(named, (1,), dataset, ceiling=False)
+        assert [source.kind for source in sources] == expected
+        assert {source.hash for source in sources} == {dataset.fingerprint}
