@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from rich.console import Group
 
 from gdd.config import Config, ConfigError, DataConfig, to_plain
 from gdd.config.checks import is_number, stable_hash
@@ -18,7 +17,7 @@ from gdd.evaluation import grid
 from gdd.evaluation.protocol import open_sources, read_source
 from gdd.models import registry
 from gdd.report import compare as comparison
-from gdd.report import statistics, tables
+from gdd.report import tables
 from gdd.runtime import checkpoint
 from gdd.runtime.run import Run
 from gdd.sampling import generator_file, set_file
@@ -145,7 +144,7 @@ def evaluate(config: Config, dataset: Dataset, accelerator: Accelerator) -> tupl
     with _open_run(config, "evaluate", _score_fingerprint(dataset), accelerator) as run:
         rows = grid.evaluate(config, dataset, run, sources)
         if run.is_main:
-            for path in statistics.write(run.folder, rows):
+            for path in tables.write(run.folder, rows):
                 logger.info("wrote %s", path)
     return run.folder, rows
 
@@ -179,7 +178,7 @@ def with_data_of_sources(config: Config) -> Config:
     return config
 
 
-def compare(config: Config, dataset: Dataset, accelerator: Accelerator, marks: Sequence[float]) -> Group:
+def compare(config: Config, dataset: Dataset, accelerator: Accelerator, marks: Sequence[float]) -> tables.Terminal:
     """Score the config's sources beside each other, write tables and pictures, and return the tables.
 
     Args:
@@ -188,7 +187,7 @@ def compare(config: Config, dataset: Dataset, accelerator: Accelerator, marks: S
         accelerator: shared by all processes.
         marks: accuracies in percent to draw into the picture of seconds.
     """
-    compared = comparison.compared_sources(config.evaluate.sources, dataset)
+    compared = comparison.compared(config.evaluate.sources, dataset)
     named = [(one.label, one.text) for one in compared]
     open_sources(named, config.evaluate.ipc, dataset, ceiling=False)  # refuses before there is a folder
     with _open_run(config, "compare", _score_fingerprint(dataset), accelerator) as run:
@@ -196,4 +195,4 @@ def compare(config: Config, dataset: Dataset, accelerator: Accelerator, marks: S
         if run.is_main:
             for path in comparison.write(run.folder, rows, compared, marks):
                 logger.info("wrote %s", path)
-    return tables.terminal(comparison.sections(rows, compared[0].label, brief=True))
+    return tables.Terminal(comparison.sections(rows, compared[0].label, brief=True))

@@ -79,7 +79,7 @@ def _run_stage(command: str, config: Config, values: Namespace, console: Console
 
 def _work(command: str, config: Config, values: Namespace, console: Console, accelerator: "Accelerator") -> None:
     from gdd import pipeline
-    from gdd.report import statistics
+    from gdd.report import tables
 
     if command == "compare":
         config = pipeline.with_data_of_sources(config)
@@ -100,7 +100,7 @@ def _work(command: str, config: Config, values: Namespace, console: Console, acc
             pipeline.distill(config, dataset, accelerator)
         if command == "evaluate" or (command == "distill" and config.score):
             _, rows = pipeline.evaluate(config, dataset, accelerator)
-            console.print(statistics.table(rows))
+            console.print(tables.Terminal(tables.sections(rows, brief=True)))
         elif command == "compare":
             console.print(pipeline.compare(config, dataset, accelerator, values.mark))
     finally:
@@ -193,12 +193,12 @@ def run(command: str, arguments: Sequence[str], program: str) -> None:
         act(parser.parse_args(list(arguments)))
         return
     if command == "report":
-        from gdd.report import statistics
+        from gdd.report import statistics, tables
 
         options = _report_parser(program).parse_args(list(arguments))
         rows = statistics.read_rows(options.folder)
-        statistics.write(options.folder, rows)
-        console.print(statistics.table(rows))
+        tables.write(options.folder, rows)
+        console.print(tables.Terminal(tables.sections(rows, brief=True)))
         return
     parser = _compare_parser(program) if command == "compare" else _stage_parser(program, STAGES[command])
     values = _parse(parser, arguments)
