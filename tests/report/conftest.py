@@ -10,46 +10,23 @@ from gdd.evaluation.row import Row
 @pytest.fixture
 def row() -> Row:
     """A stored set's score, to be changed as a test needs it."""
-    return Row(
-        source="set",
-        kind="set",
-        method="gradient matching",
-        stage="matching",
-        arch="mlp-w16",
-        seed=0,
-        ipc=1,
-        protocol="fixed",
-        accuracy=50.0,
-        validation_accuracy=None,
-        correct=180,
-        total=360,
-        recipe="dc",
-        augment="none",
-        label_kind="hard",
-        alpha=None,
-        temperature=None,
-        epochs=3,
-        images=10,
-        distinct_images_seen=10,
-        bytes=2560,
-        optimizer_steps=3,
-        images_per_step=10,
-        train_loss=0.1,
-        seconds=1.5,
-        seconds_generating=0.0,
-        seconds_teacher=0.0,
-        seconds_selecting=0.0,
-        peak_memory_mb=900.0,
-        device="cpu",
-        generator_seconds=2.5,
-        set_hash="1",
-        source_hash="1",
-        recipe_hash="r",
-        config_hash="c",
-        git_revision=None,
-        versions={"torch": "2.10"},
-        dataset="digits",
-    )
+    values = {
+        **dict.fromkeys(("validation_accuracy", "alpha", "temperature", "git_revision")),
+        **dict.fromkeys(("seconds", "seconds_generating", "seconds_teacher", "seconds_selecting"), 0.0),
+        **dict.fromkeys(("images", "distinct_images_seen", "images_per_step"), 10),
+        **{
+            "source": "set",
+            "kind": "set",
+            "method": "gradient matching",
+            "stage": "matching",
+            "generator_seconds": 2.5,
+        },
+        **{"arch": "mlp-w16", "seed": 0, "ipc": 1, "protocol": "fixed", "bytes": 2560, "dataset": "digits"},
+        **{"accuracy": 50.0, "correct": 180, "total": 360, "train_loss": 0.0, "epochs": 3, "optimizer_steps": 3},
+        **{"recipe": "dc", "augment": "none", "label_kind": "hard", "device": "cpu", "peak_memory_mb": 900.0},
+        **{"set_hash": "1", "source_hash": "1", "recipe_hash": "r", "config_hash": "c", "versions": {"torch": "2.10"}},
+    }
+    return Row(**values)
 
 
 @pytest.fixture
