@@ -161,18 +161,18 @@ def _section(rows: DataFrame, protocol: Protocol, reference: str, gains: DataFra
         costs = [f"{first.bytes / 1024:,.1f}", _seconds(first.generator_seconds), _seconds_of_another(first, rows)]
         lines.append([*tables.name_and_ipc(first, protocol), *scores, *costs, f"{first.distinct_images_seen:,}"])
     heads = [arch + ending for arch in archs for ending in ("", ": difference")[: len(kinds)]]
-    costs = ["KiB", "seconds to distil", "seconds for another IPC", "images seen"]
+    cost_heads = ["KiB", "seconds to distil", "seconds for another IPC", "images seen"]
     notes = tables.notes(shown, protocol, "half width of the 95 % t-interval", brief)
     if compares:
         where = "Below an accuracy" if brief else "Difference"
         notes.insert(1, f"{where}: points more than {reference} at the same IPC, paired by seed, ± half width.")
     notes.append("Seconds for another IPC: to draw it from a generator, or (anew) to distil a stored set again.")
     title = f"{rows['dataset'].iloc[0]}, {tables.TITLES[protocol]}"
-    return Section(title, notes, ["method", "IPC", *heads, *costs], lines, costs)
+    return Section(title, notes, ["method", "IPC", *heads, *cost_heads], lines, cost_heads)
 
 
 def _seconds(value: float | None) -> str:
-    if value is None or pandas.isna(value):
+    if pandas.isna(value):
         return ""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 

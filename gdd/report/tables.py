@@ -144,11 +144,11 @@ def _accuracies(rows: DataFrame, protocol: Protocol, brief: bool) -> Section:
         costs = [f"{first.distinct_images_seen:,}", f"{first.bytes / 1024:,.1f}", f"{first.optimizer_steps:,}"]
         scores = cells.set_index("arch")["score"].reindex(archs, fill_value="")
         lines.append([*name_and_ipc(first, protocol), *costs, *scores])
-    costs = ["images seen", "KiB", "steps"]
+    cost_heads = ["images seen", "KiB", "steps"]
     spread = "standard deviation" + ("" if brief else " (± half width of the 95 % t-interval)")
     title = f"{rows['dataset'].iloc[0]}, {TITLES[protocol]}"
-    headers = ["trained on", "IPC", *costs, *archs]
-    return Section(title, notes(shown, protocol, spread, brief), headers, lines, costs)
+    headers = ["trained on", "IPC", *cost_heads, *archs]
+    return Section(title, notes(shown, protocol, spread, brief), headers, lines, cost_heads)
 
 
 def _differences(rows: DataFrame, protocol: Protocol, brief: bool) -> Iterator[Section]:

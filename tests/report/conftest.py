@@ -10,23 +10,36 @@ from gdd.evaluation.row import Row
 @pytest.fixture
 def row() -> Row:
     """A stored set's score, to be changed as a test needs it."""
-    values = {
+    times = ("seconds", "seconds_generating", "seconds_teacher", "seconds_selecting")
+    return Row(
         **dict.fromkeys(("validation_accuracy", "alpha", "temperature", "git_revision")),
-        **dict.fromkeys(("seconds", "seconds_generating", "seconds_teacher", "seconds_selecting"), 0.0),
+        **dict.fromkeys((*times, "train_loss", "peak_memory_mb"), 0.0),
         **dict.fromkeys(("images", "distinct_images_seen", "images_per_step"), 10),
-        **{
-            "source": "set",
-            "kind": "set",
-            "method": "gradient matching",
-            "stage": "matching",
-            "generator_seconds": 2.5,
-        },
-        **{"arch": "mlp-w16", "seed": 0, "ipc": 1, "protocol": "fixed", "bytes": 2560, "dataset": "digits"},
-        **{"accuracy": 50.0, "correct": 180, "total": 360, "train_loss": 0.0, "epochs": 3, "optimizer_steps": 3},
-        **{"recipe": "dc", "augment": "none", "label_kind": "hard", "device": "cpu", "peak_memory_mb": 900.0},
-        **{"set_hash": "1", "source_hash": "1", "recipe_hash": "r", "config_hash": "c", "versions": {"torch": "2.10"}},
-    }
-    return Row(**values)
+        **dict.fromkeys(("set_hash", "source_hash"), "1"),
+        source="set",
+        kind="set",
+        method="gradient matching",
+        stage="matching",
+        arch="mlp-w16",
+        seed=0,
+        ipc=1,
+        protocol="fixed",
+        accuracy=50.0,
+        correct=180,
+        total=360,
+        recipe="dc",
+        augment="none",
+        label_kind="hard",
+        epochs=3,
+        bytes=2560,
+        optimizer_steps=3,
+        device="cpu",
+        generator_seconds=2.5,
+        recipe_hash="r",
+        config_hash="c",
+        versions={"torch": "2.10"},
+        dataset="digits",
+    )
 
 
 @pytest.fixture
