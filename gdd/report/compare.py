@@ -172,7 +172,7 @@ def _section(rows: DataFrame, protocol: Protocol, reference: str, gains: DataFra
 
 
 def _seconds(value: float | None) -> str:
-    if pandas.isna(value):
+    if value is None or pandas.isna(value):
         return ""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
