@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from rich.console import Group
 
 from gdd.config import Config, ConfigError, DataConfig, counted, stable_hash, to_plain
 from gdd.data import augment
@@ -19,7 +18,7 @@ from gdd.evaluation.row import Row
 from gdd.evaluation.sources import CEILING, FLOOR, Source
 from gdd.models import registry
 from gdd.report import compare as comparison
-from gdd.report import statistics, tables
+from gdd.report import tables
 from gdd.runtime import checkpoint
 from gdd.runtime.run import Run
 from gdd.sampling import generator_file, set_file
@@ -181,7 +180,7 @@ def evaluate(
     config: Config, dataset: Dataset, accelerator: Accelerator, named: Sequence[Source]
 ) -> tuple[Path, list[Row]]:
     """Score the named sources, or else this run's own; return the run folder and the rows of this evaluation."""
-    return _score(config, dataset, accelerator, "evaluate", named or own_sources(config), statistics.write)
+    return _score(config, dataset, accelerator, "evaluate", named or own_sources(config), tables.write)
 
 
 def _score(
@@ -231,8 +230,8 @@ def with_data_of_sources(config: Config, named: Sequence[Source]) -> Config:
 
 def compare(
     config: Config, dataset: Dataset, accelerator: Accelerator, named: Sequence[Source], marks: Sequence[float]
-) -> Group:
-    """Score the named sources beside each other, write tables and pictures, and return the tables.
+) -> list[tables.Section]:
+    """Score the named sources beside each other, write tables and pictures, and return the tables for a terminal.
 
     Args:
         config: how they are scored.
@@ -241,12 +240,11 @@ def compare(
         named: of which the first is the one that the others are compared with.
         marks: accuracies in percent to draw into the picture of seconds.
     """
-    compared = comparison.compared_sources(named)
-    opened = {FLOOR: sources.read(FLOOR)} | {source.label: source for source in named}
-    labelled = [replace(opened[one.text], label=one.label) for one in compared]
+    compared = comparison.compared(named)
 
     def write(folder: Path, rows: list[Row]) -> list[Path]:
         return comparison.write(folder, rows, compared, marks)
 
+    labelled = [one.source for one in compared]
     _, rows = _score(config, dataset, accelerator, "compare", labelled, write, ceiling=False)
-    return tables.terminal(comparison.sections(rows, compared[0].label, brief=True))
+    return comparison.sections(rows, labelled[0].label, brief=True)

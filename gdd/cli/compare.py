@@ -32,6 +32,7 @@ def _compare(options: Namespace, console: Console) -> None:
     config = _with_arguments(read_config(options), options)
     from gdd import pipeline
     from gdd.cli import dry_run, summary
+    from gdd.report import tables
 
     sources = pipeline.read_sources(config)
     config = pipeline.with_data_of_sources(config, sources)
@@ -41,7 +42,8 @@ def _compare(options: Namespace, console: Console) -> None:
             console.print(dry_run.table(config, dataset.spec))
             return
         console.print(summary.block(config, dataset, accelerator, ["compare"], sources))
-        console.print(pipeline.compare(config, dataset, accelerator, sources, options.mark))
+        sections = pipeline.compare(config, dataset, accelerator, sources, options.mark)
+        console.print(tables.Terminal(sections))
 
 
 COMMANDS = (Command("compare", "score methods beside each other and draw their curves", _add_arguments, _compare),)

@@ -11,7 +11,7 @@ def _evaluate(options: Namespace, console: Console) -> None:
     config = read_config(options)
     from gdd import pipeline
     from gdd.cli import dry_run, summary
-    from gdd.report import statistics
+    from gdd.report import tables
 
     sources = pipeline.read_sources(config) or pipeline.own_sources(config)
     with session(config) as accelerator:
@@ -22,7 +22,7 @@ def _evaluate(options: Namespace, console: Console) -> None:
             return
         console.print(summary.block(config, dataset, accelerator, ["evaluate"], sources))
         _, rows = pipeline.evaluate(config, dataset, accelerator, sources)
-        console.print(statistics.table(rows))
+        console.print(tables.Terminal(tables.sections(rows, brief=True)))
 
 
 COMMANDS = (

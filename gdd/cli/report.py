@@ -13,12 +13,12 @@ def _add_arguments(parser: ArgumentParser) -> None:
 
 
 def _report(options: Namespace, console: Console) -> None:
-    from gdd.report import statistics
+    from gdd.report import statistics, tables
 
     rows = statistics.read_rows(options.folder)
-    paths = statistics.write(options.folder, rows)
-    console.print(statistics.table(rows))
+    paths = tables.write(options.folder, rows)
+    console.print(tables.Terminal(tables.sections(rows, brief=True)))
     console.print(f"wrote {', '.join(map(str, paths))}")
 
 
-COMMANDS = (Command("report", "write an evaluation's statistics and picture again", _add_arguments, _report),)
+COMMANDS = (Command("report", "write an evaluation's tables and picture again", _add_arguments, _report),)

@@ -25,7 +25,7 @@ def _distill(options: Namespace, console: Console) -> None:
     config = read_config(options)
     from gdd import pipeline
     from gdd.cli import dry_run, summary
-    from gdd.report import statistics
+    from gdd.report import tables
 
     sources = pipeline.read_sources(config) if config.score else []
     with session(config) as accelerator:
@@ -42,7 +42,7 @@ def _distill(options: Namespace, console: Console) -> None:
         pipeline.distill(config, dataset, accelerator)
         if config.score:
             _, rows = pipeline.evaluate(config, dataset, accelerator, sources)
-            console.print(statistics.table(rows))
+            console.print(tables.Terminal(tables.sections(rows, brief=True)))
 
 
 COMMANDS = (

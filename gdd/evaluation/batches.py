@@ -150,7 +150,9 @@ class StudentBatches:
             return None
         epoch, position = divmod(step, self.per_epoch)
         if self._order is None or self._order[0] != epoch:
-            order = torch.randperm(self.data.count, generator=rng.generator(self.seed, f"{self.who}-{rng.ORDER}", epoch))
+            order = torch.randperm(
+                self.data.count, generator=rng.generator(self.seed, f"{self.who}-{rng.ORDER}", epoch)
+            )
             self._order = epoch, order.to(self.data.normalize.mean.device)
         return self._order[1][position * self.recipe.batch_size :][: self.recipe.batch_size]
 

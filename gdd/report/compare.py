@@ -3,68 +3,69 @@
 import itertools
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pandas
+from pandas import DataFrame
+
 from gdd.config import ConfigError
+from gdd.evaluation import sources
 from gdd.evaluation.row import Row
-from gdd.evaluation.sources import CEILING, FLOOR, Protocol, Source, file_of
-from gdd.report import curves, statistics, tables
-from gdd.report.statistics import Estimate
+from gdd.evaluation.sources import CEILING, FLOOR, Protocol, Source
+from gdd.report import plots, statistics, tables
 from gdd.report.tables import Section
 from gdd.runtime.checkpoint import write_atomically
 
 logger = logging.getLogger(__name__)
 
 _REAL = {FLOOR: "random real", CEILING: "all real"}
-_GENERATORS = {"refine": "SKD", "pretrain": "stage-1"}
+_GENERATORS = {"refine": "refined generator (SKD)", "pretrain": "pretrained generator"}
 
 
 @dataclass(frozen=True)
-class ComparedSource:
+class Compared:
     """One source of a comparison.
 
     Args:
-        label: its name in tables; sets of one method share it, each at its own IPC.
-        text: what opens it.
+        source: labelled by its method; sets of one method share their label, each at its own IPC.
         line: its name in pictures; the snapshots of a run share its end's.
     """
 
-    label: str
-    text: str
+    source: Source
     line: str
 
 
-def compared_sources(named: Sequence[Source]) -> list[ComparedSource]:
-    """Name what is compared, in the given order; the floor comes last unless it was named.
+def compared(named: Sequence[Source]) -> list[Compared]:
+    """Label what is compared by its methods, in the given order; the floor comes last unless it was named.
 
     Raises:
-        ConfigError: there is no source but the floor.
+        ConfigError: there is nothing but the floor.
     """
-    opened: dict[tuple[str, str], Source] = {}
+    distinct: dict[tuple[str, str], Source] = {}
     for source in named:
-        first = opened.setdefault((source.kind, source.hash), source)
+        first = distinct.setdefault((source.kind, source.hash), source)
         if first is not source:
             logger.info("compare: %s is the same %s as %s and is scored once", source.label, source.kind, first.label)
-    sources = list(opened.values())
-    if all(source.kind == FLOOR for source in sources):
+    if all(source.kind == FLOOR for source in distinct.values()):
         raise ConfigError(f"there is nothing to compare with {FLOOR}, which is always there; name another source")
-    ends = {source.label: _end(source, sources) for source in sources}
+    others = list(distinct.values())
+    ends = {source.label: _end(source, others) for source in others}
     lines = {end.label: _line(end, list(ends.values())) for end in ends.values()}
-    found = []
-    for source in sources:
+    labelled = []
+    for source in others:
         line = lines[ends[source.label].label]
         snapshot = ends[source.label] is not source or _unfinished(source)
         label = f"{line}, iteration {source.provenance['iterations']}" if snapshot else line
-        found.append(ComparedSource(label, source.label, line))
-    if FLOOR not in [source.kind for source in sources]:
-        found.append(ComparedSource(_REAL[FLOOR], FLOOR, _REAL[FLOOR]))
-    return found
+        labelled.append(Compared(replace(source, label=label), line))
+    if FLOOR not in [source.kind for source in others]:
+        labelled.append(Compared(sources.read(FLOOR, _REAL[FLOOR]), _REAL[FLOOR]))
+    return labelled
 
 
 def _unfinished(source: Source) -> bool:
     """Tell whether a set is an early one of its run, whose end need not be compared."""
-    planned = source.provenance.get("config", {}).get("match", {}).get("iterations", 0)
+    planned = source.provenance.get("config", {}).get("matching", {}).get("iterations", 0)
     return planned > source.provenance.get("iterations", planned)
 
 
@@ -90,22 +91,22 @@ def _line(source: Source, others: Sequence[Source]) -> str:
         and _method(other) == method
         and (other.stored_ipc == source.stored_ipc or None in (other.stored_ipc, source.stored_ipc))
     ]
-    place = _place(source.label, [other.label for other in rivals]) if rivals else ""
+    place = _place(source, rivals) if rivals else ""
     return f"{method} ({place})" if place else method
 
 
 def _method(source: Source) -> str:
     if source.kind in _REAL:
         return _REAL[source.kind]
-    stage = _GENERATORS.get(str(source.provenance.get("stage")))
-    if stage is not None:
-        return f"{stage} {'generator' if source.kind == 'generator' else 'samples'}"
+    generator = _GENERATORS.get(str(source.provenance.get("stage")))
+    if generator is not None:
+        return generator if source.kind == "generator" else f"samples of {generator}"
     return str(source.provenance.get("method") or Path(source.label).stem)
 
 
-def _place(text: str, others: Sequence[str]) -> str:
-    """Return what is left of a path without the beginning and the end that it shares with all others."""
-    paths = [file_of(one).resolve().with_suffix("").parts for one in (text, *others)]
+def _place(source: Source, others: Sequence[Source]) -> str:
+    """Return what is left of a file's path without the beginning and the end that it shares with all others."""
+    paths = [one.path.resolve().with_suffix("").parts for one in (source, *others) if one.path is not None]
     begin = _alike(paths)
     end = _alike([parts[begin:][::-1] for parts in paths])
     return "/".join(paths[0][begin : len(paths[0]) - end])
@@ -124,104 +125,88 @@ def sections(rows: Sequence[Row], reference: str, brief: bool) -> list[Section]:
         reference: the source that the others are compared with.
         brief: for a terminal.
     """
-    names = dict.fromkeys(row.source for row in rows if row.source != reference)
-    gains = {
-        (found.a, found.ipc, found.protocol, found.arch): found.points
-        for name in names
-        for found in statistics.differences(rows, name, reference)
-    }
+    table = statistics.frame(rows)
+    is_reference = table["source"] == reference
+    gains = statistics.differences(table[~is_reference], table[is_reference])
     return [
-        _section(rows, protocol, reference, gains, brief)
-        for protocol in statistics.TITLES
-        if any(row.protocol == protocol for row in rows)
+        _section(table, protocol, reference, gains[gains["protocol"] == protocol], brief)
+        for protocol in tables.TITLES
+        if (table["protocol"] == protocol).any()
     ]
 
 
-def _section(
-    rows: Sequence[Row],
-    protocol: Protocol,
-    reference: str,
-    gains: dict[tuple[str, int | None, Protocol, str], Estimate],
-    brief: bool,
-) -> Section:
-    compares = any(found == protocol for _, _, found, _ in gains)
-    scored = {row.ipc for row in rows if row.protocol == protocol} | {None}
-    shown = [row for row in rows if row.protocol == protocol or (row.kind in _REAL and row.ipc in scored)]
-    lines, archs, most = statistics.by_line(shown)
-    body = []
-    for (name, ipc), cells in sorted(lines.items(), key=lambda line: line[0][1] or float("inf")):
-        first = next(iter(cells.values()))
-        row = first.first
-        scores = []
-        for arch in archs:
-            accuracy = statistics.interval(cells[arch].accuracy, most) if arch in cells else ""
-            gain = gains.get((name, ipc, protocol, arch))
-            pair = [accuracy, "" if gain is None else statistics.interval(gain, most, "+")]
-            scores += ["\n".join(filter(None, pair))] if brief else pair[: 1 + compares]
-        costs = [f"{row.bytes / 1024:,.1f}", _seconds(row.generator_seconds), _seconds_of_another(row, rows)]
-        place = [statistics.name_of(first, protocol), "all" if ipc is None else str(ipc)]
-        body.append([*place, *scores, *costs, f"{row.distinct_images_seen:,}"])
-    heads = [head for arch in archs for head in (arch, f"{arch}: difference")] if compares and not brief else archs
-    headers = ["method", "IPC", *heads, "KiB", "seconds to distil", "seconds for another IPC", "images seen"]
-    notes = statistics.notes(shown, protocol, "half width of the 95 % t-interval", brief)
+def _section(rows: DataFrame, protocol: Protocol, reference: str, gains: DataFrame, brief: bool) -> Section:
+    scored = rows["protocol"] == protocol
+    ipcs = {*rows["ipc"][scored], None}
+    shown = rows[scored | (rows["kind"].isin(_REAL) & rows["ipc"].isin(ipcs))]
+    summary = statistics.summarise(shown).sort_values("ipc", kind="stable")
+    archs, most = shown["arch"].unique(), tables.most_seeds(summary["accuracy"])
+    compares = not gains.empty
+    key = ["source", "ipc", "arch"]
+    summary = summary.merge(gains[[*key, "points"]], on=key, how="left")
+    summary["score"] = [tables.interval(accuracy, most) for accuracy in summary["accuracy"]]
+    summary["gain"] = [
+        "" if pandas.isna(points) else tables.interval(points, most, "+") for points in summary["points"]
+    ]
+    if brief:
+        summary["score"] = (summary["score"] + "\n" + summary["gain"]).str.rstrip()
+    kinds = ["score", "gain"] if compares and not brief else ["score"]
+    lines = []
+    for _, cells in summary.groupby(["source", "ipc"], sort=False, dropna=False):
+        first = cells.iloc[0]
+        scores = cells.set_index("arch")[kinds].reindex(archs, fill_value="").to_numpy().flat
+        costs = [f"{first.bytes / 1024:,.1f}", _seconds(first.generator_seconds), _seconds_of_another(first, rows)]
+        lines.append([*tables.name_and_ipc(first, protocol), *scores, *costs, f"{first.distinct_images_seen:,}"])
+    heads = [arch + ending for arch in archs for ending in ("", ": difference")[: len(kinds)]]
+    cost_heads = ["KiB", "seconds to distil", "seconds for another IPC", "images seen"]
+    notes = tables.notes(shown, protocol, "half width of the 95 % t-interval", brief)
     if compares:
         where = "Below an accuracy" if brief else "Difference"
         notes.insert(1, f"{where}: points more than {reference} at the same IPC, paired by seed, ± half width.")
     notes.append("Seconds for another IPC: to draw it from a generator, or (anew) to distil a stored set again.")
-    title = f"{shown[0].dataset}, {statistics.TITLES[protocol]}"
-    return Section(title, notes, headers, body)
+    title = f"{rows['dataset'].iloc[0]}, {tables.TITLES[protocol]}"
+    return Section(title, notes, ["method", "IPC", *heads, *cost_heads], lines, cost_heads)
 
 
 def _seconds(value: float | None) -> str:
-    if value is None:
+    if value is None or pandas.isna(value):
         return ""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _seconds_of_another(row: Row, rows: Sequence[Row]) -> str:
+def _seconds_of_another(row: Row, rows: DataFrame) -> str:
     """Return what a set of another IPC takes: nothing, the drawing of this one, or to distil again."""
     if row.kind == FLOOR:
         return "0"
     if row.kind == "generator":
         # Students of one seed share a set, and the first of them was billed for it.
-        alike = [other for other in rows if (other.source, other.ipc, other.protocol) == (row.source, row.ipc, "fixed")]
-        return _seconds(max((other.seconds_generating for other in alike), default=None))
+        fixed = (rows["source"] == row.source) & (rows["ipc"] == row.ipc) & (rows["protocol"] == "fixed")
+        return _seconds(rows["seconds_generating"][fixed].max())
     optimised = row.kind == "set" and row.stage not in _GENERATORS and row.generator_seconds is not None
     return f"anew: {_seconds(row.generator_seconds)}" if optimised else ""
 
 
-def write(folder: Path, rows: Sequence[Row], compared: Sequence[ComparedSource], marks: Sequence[float]) -> list[Path]:
+def write(folder: Path, rows: Sequence[Row], shown: Sequence[Compared], marks: Sequence[float]) -> list[Path]:
     """Write rows.csv, compare.md, accuracy-ipc.png and, if any source knows its seconds, accuracy-seconds.png.
 
     Args:
         folder: to write to.
         rows: of one evaluation.
-        compared: its sources; the others are compared with the first.
+        shown: what was compared, the others with the first.
         marks: accuracies in percent that the second picture shows as dotted lines.
     """
-    text = tables.page("Comparison", sections(rows, compared[0].label, brief=False))
+    text = tables.page("Comparison", sections(rows, shown[0].source.label, brief=False))
     sheet, page, by_ipc, by_seconds = (
         folder / name for name in ("rows.csv", "compare.md", "accuracy-ipc.png", "accuracy-seconds.png")
     )
-    tables.write_csv(sheet, rows)
+    table = statistics.frame(rows)
+    tables.write_csv(sheet, table)
     write_atomically(page, lambda temporary: temporary.write_text(text))
-    lines = {compared.label: compared.line for compared in compared}
-    points = [
-        curves.Point(
-            line=lines[s.source],
-            kind=s.kind,
-            ipc=s.ipc,
-            protocol=s.protocol,
-            arch=s.arch,
-            mean=s.accuracy.mean,
-            half_width=s.accuracy.half_width,
-            seconds=s.first.generator_seconds,
-            snapshot=lines[s.source] != s.source,
-        )
-        for s in statistics.summarise(rows)
-    ]
+    points = statistics.summarise(table)
+    points["line"] = points["source"].map({one.source.label: one.line for one in shown})
+    points["snapshot"] = points["line"] != points["source"]
     title = f"{rows[0].dataset}: student accuracy on the test part"
-    facts = f"Markers: mean; whiskers: 95 % t-interval; {statistics.facts(rows, rows[0].protocol)}."
-    curves.draw_ipc(by_ipc, points, title, facts)
-    timed = curves.draw_seconds(by_seconds, points, marks, title, f"Numbers at markers and lines: IPC. {facts}")
+    facts = f"Markers: mean; whiskers: 95 % t-interval; {tables.facts(table, rows[0].protocol)}."
+    plots.draw_ipc(by_ipc, points, title, facts)
+    timed = plots.draw_seconds(by_seconds, points, marks, title, f"Numbers at markers and lines: IPC. {facts}")
     return [sheet, page, by_ipc, *([by_seconds] if timed else [])]

@@ -1,28 +1,21 @@
-"""Statistics over seeds, and the tables and files that carry them; fixed and stream never share a column."""
+"""From rows to estimates: means over seeds with their intervals, and differences paired by seed."""
 
 import math
 import statistics
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
 
-from rich.console import Group
+from pandas import DataFrame
 from scipy import stats
 
 from gdd.config import ConfigError
 from gdd.evaluation import grid
 from gdd.evaluation.row import Row
-from gdd.evaluation.sources import CEILING, FLOOR, Kind, Protocol
-from gdd.report import bars, tables
-from gdd.report.tables import Section
-from gdd.runtime.checkpoint import write_atomically
+from gdd.evaluation.sources import CEILING, FLOOR
 
-TITLES: dict[Protocol, str] = {
-    "fixed": "fixed: exactly IPC stored images per class, the same every epoch",
-    "stream": "stream: new samples every epoch, as many steps and images per step as fixed",
-}
+# Rows that agree in these differ by their seed alone.
+_CELL = ["recipe_hash", "epochs", "source", "source_hash", "ipc", "protocol", "arch"]
 
 
 @dataclass(frozen=True)
@@ -42,39 +35,14 @@ class Estimate:
     n: int
 
 
-@dataclass(frozen=True)
-class Summary:
-    """One cell of a table: all seeds of one source, IPC, protocol and architecture."""
-
-    source: str
-    kind: Kind
-    ipc: int | None
-    protocol: Protocol
-    arch: str
-    seeds: tuple[int, ...]
-    accuracy: Estimate
-    first: Row
-
-
-@dataclass(frozen=True)
-class Difference:
-    """One source minus another, paired by seed."""
-
-    a: str
-    b: str
-    ipc: int | None
-    protocol: Protocol
-    arch: str
-    points: Estimate
-
-
 def estimate(values: Sequence[float]) -> Estimate:
     """Return mean, sample standard deviation and the half width of the 95 % t-interval."""
     n = len(values)
+    mean = statistics.fmean(values)
     if n < 2:
-        return Estimate(values[0], math.nan, math.nan, n)
+        return Estimate(mean, math.nan, math.nan, n)
     std = statistics.stdev(values)
-    return Estimate(statistics.fmean(values), std, float(stats.t.ppf(0.975, n - 1)) * std / math.sqrt(n), n)
+    return Estimate(mean, std, float(stats.t.ppf(0.975, n - 1)) * std / math.sqrt(n), n)
 
 
 def read_rows(folder: Path) -> list[Row]:
@@ -85,229 +53,61 @@ def read_rows(folder: Path) -> list[Row]:
     return rows
 
 
-def _by_recipe(rows: Iterable[Row]) -> list[list[Row]]:
+def frame(rows: Sequence[Row]) -> DataFrame:
+    """Return a line per row, in the given order, with a column per field."""
+    # Objects stay what they are: pandas would make 10 images per class 10.0 if another row has none.
+    columns = [field.name for field in fields(Row)]
+    return DataFrame([row.to_dict() for row in rows], columns=columns, dtype=object)
+
+
+def _estimates(rows: DataFrame, cell: list[str], column: str) -> DataFrame:
+    """Return the first row of each cell, in their order, with an estimate in place of the column's value."""
+    cells = rows.groupby(cell, sort=False, dropna=False)
+    return cells.head(1).assign(**{column: [estimate(list(values)) for _, values in cells[column]]})
+
+
+def summarise(rows: DataFrame) -> DataFrame:
+    """Return a line per source, IPC, protocol and architecture: floor first, ceiling last, else as given.
+
+    `accuracy` holds its estimate, the other columns what the first of its rows says.
+    """
+    place = {FLOOR: 0, CEILING: 2}
+    return _estimates(rows, _CELL, "accuracy").sort_values(
+        "kind", key=lambda kinds: [place.get(kind, 1) for kind in kinds], kind="stable"
+    )
+
+
+def differences(rows: DataFrame, others: DataFrame) -> DataFrame:
+    """Return `rows` minus `others`, a line per pair of sources, IPC, protocol and architecture, over the seeds of both.
+
+    `points` holds the estimate, `source` and `source_b` the pair. A seed fixes the student's initialisation, order
+    and augmentation and the generators' noise, so that the paired interval is narrower than one of two independent
+    means.
+    """
+    pairs = rows.merge(others, on=["recipe_hash", "ipc", "protocol", "arch", "seed"], suffixes=("", "_b"))
+    pairs["points"] = pairs["accuracy"] - pairs["accuracy_b"]
+    return _estimates(pairs, [*_CELL, "epochs_b", "source_b", "source_hash_b"], "points")
+
+
+def refinement(rows: DataFrame) -> DataFrame:
+    """Return every refined generator minus every pretrained one."""
+    generators = rows[rows["kind"] == "generator"]
+    return differences(generators[generators["stage"] == "refine"], generators[generators["stage"] == "pretrain"])
+
+
+def by_recipe(rows: DataFrame) -> list[DataFrame]:
     """Part rows that were trained under different conditions, for they do not compare.
 
     A folder may also hold one name's rows from before and after it was distilled anew, or the ceiling's of several
     numbers of epochs; hashes and epochs then tell them. Stored sets may share a name, each at its own IPC.
     """
-    parts: dict[str, list[Row]] = {}
-    for row in rows:
-        parts.setdefault(row.recipe_hash, []).append(row)
-    for part in parts.values():
-        known = {(row.source, row.ipc, row.source_hash) for row in part}
-        names = Counter((name, ipc) for name, ipc, _ in known)
-        part[:] = [
-            replace(row, source=f"{row.source} ({row.source_hash[:6]})") if names[row.source, row.ipc] > 1 else row
-            for row in part
-        ]
-        if len({row.epochs for row in part if row.kind == CEILING}) > 1:
-            part[:] = [
-                replace(row, source=f"{row.source}, {row.epochs:,} epoch{'s' * (row.epochs > 1)}")
-                if row.kind == CEILING
-                else row
-                for row in part
-            ]
-    return list(parts.values())
+    return [_told_apart(part) for _, part in rows.groupby("recipe_hash", sort=False)]
 
 
-def summarise(rows: Sequence[Row]) -> list[Summary]:
-    """Return a summary per source, IPC, protocol and architecture: floor first, ceiling last, else as given."""
-    groups: dict[tuple[object, ...], list[Row]] = {}
-    for row in rows:
-        key = (row.recipe_hash, row.epochs, row.source, row.source_hash, row.ipc, row.protocol, row.arch)
-        groups.setdefault(key, []).append(row)
-    summaries = [
-        Summary(
-            source=found[0].source,
-            kind=found[0].kind,
-            ipc=found[0].ipc,
-            protocol=found[0].protocol,
-            arch=found[0].arch,
-            seeds=tuple(row.seed for row in found),
-            accuracy=estimate([row.accuracy for row in found]),
-            first=found[0],
-        )
-        for found in groups.values()
-    ]
-    place = {FLOOR: 0, CEILING: 2}
-    return sorted(summaries, key=lambda summary: place.get(summary.kind, 1))
-
-
-def by_line(rows: Sequence[Row]) -> tuple[dict[tuple[str, int | None], dict[str, Summary]], list[str], int]:
-    """Return summaries by (source, IPC) and architecture, all architectures, and the most seeds of a cell."""
-    lines: dict[tuple[str, int | None], dict[str, Summary]] = {}
-    summaries = summarise(rows)
-    for summary in summaries:
-        lines.setdefault((summary.source, summary.ipc), {})[summary.arch] = summary
-    archs = list(dict.fromkeys(row.arch for row in rows))
-    return lines, archs, max(summary.accuracy.n for summary in summaries)
-
-
-def differences(rows: Sequence[Row], a: str, b: str) -> list[Difference]:
-    """Return source `a` minus source `b` for every IPC, protocol and architecture, over the seeds both have.
-
-    A seed fixes the student's initialisation, order and augmentation and the generators' noise, so that the
-    paired interval is narrower than one of two independent means.
-    """
-    found: dict[tuple[object, ...], dict[int, dict[str, Row]]] = {}
-    for row in rows:
-        if row.source in (a, b):
-            cell = found.setdefault((row.recipe_hash, row.ipc, row.protocol, row.arch), {})
-            cell.setdefault(row.seed, {})[row.source] = row
-    result = []
-    for seeds in found.values():
-        pairs = [pair for pair in seeds.values() if len(pair) == 2]
-        if pairs:
-            first = pairs[0][a]
-            points = estimate([pair[a].accuracy - pair[b].accuracy for pair in pairs])
-            result.append(Difference(a, b, first.ipc, first.protocol, first.arch, points))
-    return result
-
-
-def refinement(rows: Sequence[Row]) -> list[Difference]:
-    """Return every refined generator minus every pretrained one."""
-
-    def names(stage: str) -> list[str]:
-        return list(dict.fromkeys(row.source for row in rows if row.kind == "generator" and row.stage == stage))
-
-    pairs = [(a, b) for a in names("refine") for b in names("pretrain") if a != b]
-    return [difference for a, b in pairs for difference in differences(rows, a, b)]
-
-
-def _sections(rows: Sequence[Row], brief: bool) -> list[Section]:
-    """Return the sections of each recipe and protocol; `brief` leaves out what a terminal has no room for."""
-    sections = []
-    for part in _by_recipe(rows):
-        for protocol in TITLES:
-            if any(row.protocol == protocol for row in part):
-                sections += [_section(part, protocol, brief), _difference_section(part, protocol)]
-    return [section for section in sections if section is not None]
-
-
-def _section(rows: Sequence[Row], protocol: Protocol, brief: bool) -> Section:
-    shown = [row for row in rows if row.protocol == protocol or row.kind in (FLOOR, CEILING)]
-    lines, archs, most = by_line(shown)
-    body = []
-    for cells in lines.values():
-        first = next(iter(cells.values()))
-        row = first.first
-        line = [name_of(first, protocol), "all" if row.ipc is None else str(row.ipc)]
-        line.append(f"{row.distinct_images_seen:,}")
-        if not brief:
-            line += [f"{row.bytes / 1024:,.1f}", f"{row.optimizer_steps:,}"]
-        body.append(line + [_cell(cells[arch].accuracy, most, brief) if arch in cells else "" for arch in archs])
-    headers = ["trained on", "IPC", "images seen", *([] if brief else ["KiB", "steps"]), *archs]
-    first_row = next(row for row in shown if row.protocol == protocol)
-    title = f"{first_row.dataset}, {TITLES[protocol]}"
-    spread = "standard deviation" + ("" if brief else " (± half width of the 95 % t-interval)")
-    return Section(title, notes(shown, protocol, spread, brief), headers, body)
-
-
-def name_of(summary: Summary, protocol: Protocol) -> str:
-    """Return a source's name in the table of a protocol; floor and ceiling say that they are, and are always fixed."""
-    role = {FLOOR: "floor", CEILING: "ceiling"}.get(summary.kind)
-    if role is None:
-        return summary.source
-    return f"{summary.source} ({role})" if protocol == "fixed" else f"{summary.source} ({role}, fixed)"
-
-
-def _cell(accuracy: Estimate, most: int, brief: bool) -> str:
-    text = f"{accuracy.mean:.1f}"
-    if accuracy.n > 1:
-        text += f" ± {accuracy.std:.1f}" + ("" if brief else f" (± {accuracy.half_width:.1f})")
-    return text if accuracy.n == most else f"{text}, n = {accuracy.n}"
-
-
-def notes(rows: Sequence[Row], protocol: Protocol, spread: str, brief: bool) -> list[str]:
-    """Return what stands below a table: the scale, with what follows ± if there is more than one seed, and facts."""
-    scale = "Test accuracy in percent after the last step"
-    if len({row.seed for row in rows}) > 1:
-        scale += f", mean ± {spread}"
-    found = [f"{scale}; {facts(rows, protocol)}."]
-    if not brief:
-        found.append(
-            "A seed sets the student and draws its set from a generator or from real data; a stored set stays the "
-            "same, so its spread is that of students alone."
-        )
-        row = rows[0]
-        library = ", ".join(f"{name} {version}" for name, version in row.versions.items())
-        found.append(f"{library}; git {row.git_revision or 'unknown'}; recipe hash {row.recipe_hash}.")
-    return found
-
-
-def facts(rows: Sequence[Row], protocol: Protocol) -> str:
-    """Return n, seeds, recipe, labels and device in one line."""
-    seeds = sorted({row.seed for row in rows})
-    students = [row for row in rows if row.kind != CEILING] or list(rows)
-    epochs = ", ".join(f"{epochs:,}" for epochs in sorted({row.epochs for row in students}))
-    ceiling = {row.epochs for row in rows if row.kind == CEILING} - {row.epochs for row in students}
-    more = "".join(f" ({epochs:,} on all real images)" for epochs in sorted(ceiling))
-    row = next(row for row in rows if row.protocol == protocol)
-    taught = {row.label_kind: "" for row in rows if row.protocol == protocol}
-    if len(taught) > 1:
-        for kind in taught:
-            taught[kind] = " for " + ", ".join(dict.fromkeys(row.source for row in rows if row.label_kind == kind))
-    labels = "; ".join(kind + sources for kind, sources in taught.items())
-    devices = ", ".join(dict.fromkeys(row.device for row in rows))
-    return (
-        f"n = {len(seeds)} (seeds {', '.join(map(str, seeds))}), {row.total:,} test images; recipe {row.recipe}, "
-        f"{epochs} epochs{more}, augmentation {row.augment}; labels: {labels}; device: {devices}"
-    )
-
-
-_DIFFERENCES = "difference in points, paired by seed, ± half width of the 95 % t-interval"
-
-
-def _difference_section(rows: Sequence[Row], protocol: Protocol) -> Section | None:
-    """Return refined minus pretrained generators; none unless both are there."""
-    found = refinement([row for row in rows if row.protocol == protocol])
-    archs = list(dict.fromkeys(difference.arch for difference in found))
-    lines: dict[tuple[object, ...], dict[str, Estimate]] = {}
-    for difference in found:
-        lines.setdefault((difference.a, difference.b, difference.ipc), {})[difference.arch] = difference.points
-    if not lines:
-        return None
-    most = max(difference.points.n for difference in found)
-    body = [
-        [f"{a} − {b}", str(ipc), *(interval(cells[arch], most, "+") if arch in cells else "" for arch in archs)]
-        for (a, b, ipc), cells in lines.items()
-    ]
-    headers = ["difference", "IPC", *archs]
-    return Section(f"{rows[0].dataset}, {protocol}: {_DIFFERENCES}", [], headers, body)
-
-
-def interval(found: Estimate, most: int, sign: Literal["", "+"] = "") -> str:
-    """Return mean ± half width; `most` is the number of seeds that need not be told, `sign` + shows a plus."""
-    text = f"{found.mean:{sign}.1f}" + (f" ± {found.half_width:.1f}" if found.n > 1 else "")
-    return text if found.n == most else f"{text}, n = {found.n}"
-
-
-def table(rows: Sequence[Row]) -> Group:
-    """Return the tables for a terminal: fixed and stream apart, each with refined minus pretrained generators."""
-    return tables.terminal(_sections(rows, brief=True))
-
-
-def markdown(rows: Sequence[Row]) -> str:
-    """Return the same tables as Markdown, with bytes, steps, intervals and library versions."""
-    return tables.page("Evaluation", _sections(rows, brief=False))
-
-
-def write(folder: Path, rows: Sequence[Row]) -> list[Path]:
-    """Write rows.csv, table.md and accuracy.png (one picture per recipe) and return their paths."""
-    if not rows:
-        raise ConfigError(f"there is no row to report in {folder}")
-    sheet, page = folder / "rows.csv", folder / "table.md"
-    tables.write_csv(sheet, rows)
-    write_atomically(page, lambda temporary: temporary.write_text(markdown(rows)))
-    paths, parts = [sheet, page], _by_recipe(rows)
-    for part in parts:
-        name = "accuracy.png" if len(parts) == 1 else f"accuracy-{part[0].recipe_hash}.png"
-        shown = [
-            bars.Bar(s.source, s.kind, s.ipc, s.protocol, s.arch, s.accuracy.mean, s.accuracy.half_width)
-            for s in summarise(part)
-        ]
-        note = f"Bars: mean; whiskers: 95 % t-interval; {facts(part, part[0].protocol)}."
-        bars.draw(folder / name, shown, f"{part[0].dataset}: student accuracy on the test part", note)
-        paths.append(folder / name)
-    return paths
+def _told_apart(rows: DataFrame) -> DataFrame:
+    several_hashes = rows.groupby(["source", "ipc"], dropna=False)["source_hash"].transform("nunique") > 1
+    hashes = " (" + rows["source_hash"].str[:6] + ")"
+    ceiling = rows["kind"] == CEILING
+    several_epochs = ceiling & (rows["epochs"][ceiling].nunique() > 1)
+    epochs = rows["epochs"].map(lambda n: f", {n:,} epoch{'s' * (n > 1)}")
+    return rows.assign(source=rows["source"] + hashes.where(several_hashes, "") + epochs.where(several_epochs, ""))

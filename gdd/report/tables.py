@@ -1,41 +1,105 @@
-"""How tables are shown: in a terminal, as Markdown, and rows as CSV."""
+"""Tables in a terminal and as Markdown, and rows as CSV; fixed and stream never share a column."""
 
-import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from rich.console import Group
+from pandas import DataFrame
+from rich import box
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.table import Table
 from rich.text import Text
 
+from gdd.config import ConfigError
 from gdd.evaluation.row import Row
+from gdd.evaluation.sources import CEILING, FLOOR, Kind, Protocol
+from gdd.report import plots, statistics
+from gdd.report.statistics import Estimate
 from gdd.runtime.checkpoint import write_atomically
+
+WIDTH = 100  # characters of a line in a terminal
+_LEAST = 26  # characters that a source's name keeps there
+_GAP = 2  # characters between columns
+
+TITLES: dict[Protocol, str] = {
+    "fixed": "fixed: exactly IPC stored images per class, the same every epoch",
+    "stream": "stream: new samples every epoch, as many steps and images per step as fixed",
+}
+_DIFFERENCES = "difference in points, paired by seed, ± half width of the 95 % t-interval"
+_ROLES: dict[Kind, str] = {FLOOR: "floor", CEILING: "ceiling"}
 
 
 @dataclass(frozen=True)
 class Section:
-    """One table of one protocol; what is fixed in a table of streams says so."""
+    """One table of one protocol; what is fixed in a table of streams says so.
+
+    Args:
+        title: above it.
+        notes: below it.
+        headers: of the columns, the first of which names sources.
+        lines: cells; a line break in one parts what stands below each other.
+        optional: headers of the columns that a terminal shows if it has room, those it keeps longest first.
+    """
 
     title: str
     notes: list[str]
     headers: list[str]
     lines: list[list[str]]
+    optional: Sequence[str] = ()
 
 
-def terminal(sections: Sequence[Section]) -> Group:
-    """Return the sections for rich to print."""
-    shown: list[Table | Text] = []
-    for section in sections:
-        # As Text, since a user's folder name may hold brackets, which rich would read as markup.
-        table = Table(title=Text(section.title), title_justify="left")
-        for index, header in enumerate(section.headers):
-            table.add_column(Text(header), justify="right" if index else "left", overflow="fold")
-        for line in section.lines:
-            table.add_row(*map(Text, line))
-        shown += [table, *map(Text, section.notes)]
-    return Group(*shown)
+@dataclass(frozen=True)
+class Terminal:
+    """Sections for rich to print in at most `WIDTH` characters.
+
+    No cell is wrapped: names of sources are shortened, columns without room left out and told below the table.
+    """
+
+    sections: Sequence[Section]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        width = min(WIDTH, options.max_width)
+        blocks = [block for section in self.sections for block in _fitted(section, width)]
+        yield from console.render(Group(*blocks), options.update(max_width=width))
+
+
+def _fitted(section: Section, width: int) -> list[Table | Text]:
+    # As Text, since a user's folder name may hold brackets, which rich would read as markup.
+    columns = [list(column) for column in zip(section.headers, *section.lines, strict=True)]
+    widths = [max(cell_len(part) for cell in column for part in cell.split("\n")) for column in columns]
+    optional = [section.headers.index(header) for header in section.optional]
+    shown, room = [0], width - min(widths[0], _LEAST)
+    for index in [*(index for index in range(1, len(columns)) if index not in optional), *optional]:
+        if _GAP + widths[index] > room:
+            break
+        shown.append(index)
+        room -= _GAP + widths[index]
+    columns[0] = _shortened(columns[0], min(widths[0], _LEAST) + room)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
+    for index in sorted(shown):
+        table.add_column(Text(section.headers[index]), justify="right" if index else "left", no_wrap=True)
+    for line in zip(*(columns[index][1:] for index in sorted(shown)), strict=True):
+        table.add_row(*map(Text, line))
+    hidden = ", ".join(header for index, header in enumerate(section.headers) if index not in shown)
+    notes = [f"No room here for: {hidden}. The Markdown file has it all."] if hidden else []
+    return [Text(section.title, style="bold"), table, *map(Text, [*section.notes, *notes, ""])]
+
+
+def _shortened(cells: Sequence[str], width: int) -> list[str]:
+    """Cut too long lines in the middle, or elsewhere if only that keeps different names different."""
+    names = {line for cell in cells for line in cell.split("\n")}
+
+    def cut(head: int) -> dict[str, str]:
+        tail = width - 1 - head
+        return {name: name if len(name) <= width else f"{name[:head]}…{name[len(name) - tail :]}" for name in names}
+
+    middle = width // 2
+    ways = map(cut, sorted(range(width), key=lambda head: abs(head - middle)))
+    short = next((way for way in ways if len({*way.values()}) == len(names)), cut(middle))
+    return ["\n".join(short[line] for line in cell.split("\n")) for cell in cells]
 
 
 def page(heading: str, sections: Sequence[Section]) -> str:
@@ -49,14 +113,138 @@ def page(heading: str, sections: Sequence[Section]) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def write_csv(path: Path, rows: Sequence[Row]) -> None:
+def write_csv(path: Path, rows: DataFrame) -> None:
     """Write all fields of all rows, library versions as JSON."""
+    table = rows.assign(versions=rows["versions"].map(json.dumps))
+    write_atomically(path, lambda temporary: table.to_csv(temporary, index=False))
 
-    def write(temporary: Path) -> None:
-        with temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(rows[0].to_dict()))
-            writer.writeheader()
-            for row in rows:
-                writer.writerow({**row.to_dict(), "versions": json.dumps(row.versions)})
 
-    write_atomically(path, write)
+def sections(rows: Sequence[Row], brief: bool) -> list[Section]:
+    """Return the tables of an evaluation: for each recipe fixed and stream apart, each with its differences.
+
+    `brief`, for a terminal, leaves out intervals and library versions.
+    """
+    return [
+        section
+        for part in statistics.by_recipe(statistics.frame(rows))
+        for protocol in TITLES
+        if (part["protocol"] == protocol).any()
+        for section in (_accuracies(part, protocol, brief), *_differences(part, protocol, brief))
+    ]
+
+
+def _accuracies(rows: DataFrame, protocol: Protocol, brief: bool) -> Section:
+    shown = rows[(rows["protocol"] == protocol) | rows["kind"].isin(_ROLES)]
+    summary = statistics.summarise(shown)
+    archs, most = shown["arch"].unique(), most_seeds(summary["accuracy"])
+    summary["score"] = [_score(accuracy, most, brief) for accuracy in summary["accuracy"]]
+    lines = []
+    for _, cells in summary.groupby(["source", "ipc"], sort=False, dropna=False):
+        first = cells.iloc[0]
+        costs = [f"{first.distinct_images_seen:,}", f"{first.bytes / 1024:,.1f}", f"{first.optimizer_steps:,}"]
+        scores = cells.set_index("arch")["score"].reindex(archs, fill_value="")
+        lines.append([*name_and_ipc(first, protocol), *costs, *scores])
+    cost_heads = ["images seen", "KiB", "steps"]
+    spread = "standard deviation" + ("" if brief else " (± half width of the 95 % t-interval)")
+    title = f"{rows['dataset'].iloc[0]}, {TITLES[protocol]}"
+    headers = ["trained on", "IPC", *cost_heads, *archs]
+    return Section(title, notes(shown, protocol, spread, brief), headers, lines, cost_heads)
+
+
+def _differences(rows: DataFrame, protocol: Protocol, brief: bool) -> Iterator[Section]:
+    """Yield the table of refined minus pretrained generators if both are there."""
+    differences = statistics.refinement(rows[rows["protocol"] == protocol])
+    if differences.empty:
+        return
+    archs, most = differences["arch"].unique(), most_seeds(differences["points"])
+    differences["text"] = [interval(points, most, "+") for points in differences["points"]]
+    header, minus = ("refined −\npretrained", "\n") if brief else ("difference", " − ")
+    lines = [
+        [f"{a}{minus}{b}", str(ipc), *cells.set_index("arch")["text"].reindex(archs, fill_value="")]
+        for (a, b), pair in differences.groupby(["source", "source_b"], sort=False)
+        for ipc, cells in pair.groupby("ipc", sort=False)
+    ]
+    title = f"{rows['dataset'].iloc[0]}, {protocol}: {_DIFFERENCES}"
+    yield Section(title, [], [header, "IPC", *archs], lines)
+
+
+def most_seeds(estimates: Sequence[Estimate]) -> int:
+    return max(estimate.n for estimate in estimates)
+
+
+def name_and_ipc(row: Row, protocol: Protocol) -> tuple[str, str]:
+    """Return a line's first two cells; floor and ceiling say that they are, and are always fixed."""
+    role = _ROLES.get(row.kind)
+    name = row.source if role is None else f"{row.source} ({role}{'' if protocol == 'fixed' else ', fixed'})"
+    return name, "all" if row.ipc is None else str(row.ipc)
+
+
+def _score(accuracy: Estimate, most: int, brief: bool) -> str:
+    text = f"{accuracy.mean:.1f}"
+    if accuracy.n > 1:
+        text += f" ± {accuracy.std:.1f}" + ("" if brief else f" (± {accuracy.half_width:.1f})")
+    return text if accuracy.n == most else f"{text}, n = {accuracy.n}"
+
+
+def interval(value: Estimate, most: int, sign: Literal["", "+"] = "") -> str:
+    """Return mean ± half width; `most` is the number of seeds that need not be told, `sign` + shows a plus."""
+    text = f"{value.mean:{sign}.1f}" + (f" ± {value.half_width:.1f}" if value.n > 1 else "")
+    return text if value.n == most else f"{text}, n = {value.n}"
+
+
+def notes(rows: DataFrame, protocol: Protocol, spread: str, brief: bool) -> list[str]:
+    """Return what stands below a table: the scale, with what follows ± if there is more than one seed, and facts."""
+    scale = "Test accuracy in percent after the last step"
+    if rows["seed"].nunique() > 1:
+        scale += f", mean ± {spread}"
+    lines = [f"{scale}; {facts(rows, protocol)}."]
+    if not brief:
+        lines.append(
+            "A seed sets the student and draws its set from a generator or from real data; a stored set stays the "
+            "same, so its spread is that of students alone."
+        )
+        row = rows.iloc[0]
+        library = ", ".join(f"{name} {version}" for name, version in row.versions.items())
+        lines.append(f"{library}; git {row.git_revision or 'unknown'}; recipe hash {row.recipe_hash}.")
+    return lines
+
+
+def facts(rows: DataFrame, protocol: Protocol) -> str:
+    """Return n, seeds, recipe, labels and device in one line."""
+    seeds = sorted(rows["seed"].unique())
+    ceiling = rows["kind"] == CEILING
+    students = rows if ceiling.all() else rows[~ceiling]
+    epochs = ", ".join(f"{epochs:,}" for epochs in sorted(students["epochs"].unique()))
+    others = sorted(set(rows["epochs"]) - set(students["epochs"]))
+    more = "".join(f" ({epochs:,} on all real images)" for epochs in others)
+    scored = rows[rows["protocol"] == protocol]
+    labels = scored["label_kind"].unique()
+    if len(labels) > 1:
+        sources = rows.groupby("label_kind")["source"].unique()
+        labels = [f"{kind} for {', '.join(sources[kind])}" for kind in labels]
+    row = scored.iloc[0]
+    return (
+        f"n = {len(seeds)} (seeds {', '.join(map(str, seeds))}), {row.total:,} test images; recipe {row.recipe}, "
+        f"{epochs} epochs{more}, augmentation {row.augment}; labels: {'; '.join(labels)}; "
+        f"device: {', '.join(rows['device'].unique())}"
+    )
+
+
+def write(folder: Path, rows: Sequence[Row]) -> list[Path]:
+    """Write rows.csv, table.md and accuracy.png (one picture per recipe) and return their paths."""
+    if not rows:
+        raise ConfigError(f"there is no row to report in {folder}")
+    sheet, markdown = folder / "rows.csv", folder / "table.md"
+    table = statistics.frame(rows)
+    write_csv(sheet, table)
+    text = page("Evaluation", sections(rows, brief=False))
+    write_atomically(markdown, lambda temporary: temporary.write_text(text))
+    paths, parts = [sheet, markdown], statistics.by_recipe(table)
+    for part in parts:
+        row = part.iloc[0]
+        picture = folder / ("accuracy.png" if len(parts) == 1 else f"accuracy-{row.recipe_hash}.png")
+        note = f"Bars: mean; whiskers: 95 % t-interval; {facts(part, row.protocol)}."
+        title = f"{row.dataset}: student accuracy on the test part"
+        plots.draw_bars(picture, statistics.summarise(part), title, note)
+        paths.append(picture)
+    return paths

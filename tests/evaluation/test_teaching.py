@@ -14,7 +14,7 @@ from gdd.data.splits import Split
 from gdd.evaluation import student
 from gdd.evaluation.recipe import Recipe
 from gdd.evaluation.row import Row
-from gdd.report import statistics
+from gdd.report import statistics, tables
 from gdd.sampling import generator_file, sample, set_file
 from gdd.sampling.set_file import SyntheticSet
 
@@ -114,7 +114,7 @@ class TestSelection:
         floor = [row for row in rows if row.kind == "real:random"]
         # Scores of three candidates from the script of four: 3 7 7, then 5 3 7.
         assert [row.temperature for row in floor] == [2.0, 4.0]
-        assert [summary.seeds for summary in statistics.summarise(rows)] == [(0, 1), (0, 1)]
+        assert [accuracy.n for accuracy in statistics.summarise(statistics.frame(rows))["accuracy"]] == [2, 2]
 
     def test_what_learns_nothing_is_not_chosen(self, evaluate: Evaluate) -> None:
         """Released with T = 0 and alpha = 1 is a loss of 0; alpha = 0 is plain cross-entropy."""
@@ -193,5 +193,5 @@ class TestStoredSoftLabels:
             set_file.save(path, synthetic)
         rows = evaluate(*map(str, paths), ipc=(3,))
         assert len({row.recipe_hash for row in rows}) == 1
-        text = statistics.markdown(rows)
+        text = tables.page("Evaluation", tables.sections(rows, brief=False))
         assert f"labels: hard for real:random, {paths[0]}, real:all; stored soft for {paths[1]};" in text

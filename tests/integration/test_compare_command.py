@@ -33,7 +33,7 @@ def test_compare_reads_the_data_settings_and_writes_tables_and_pictures(trained,
     command = ["compare", matched, generator, *tiny, *flags]
     code, out, _ = gdd(*command)
     assert code == 0
-    for word in ("gradient matching", "stage-1 generator", "random real", "anew: 123", "mlp-w8", "stream"):
+    for word in ("gradient matching", "pretrained generator", "random real", "anew: 123", "mlp-w8", "stream"):
         assert word in out
     folder = tmp_path / "runs/compare/compare"
     assert {path.name for path in folder.iterdir()} == FILES
@@ -42,7 +42,7 @@ def test_compare_reads_the_data_settings_and_writes_tables_and_pictures(trained,
     assert cells == {
         *(("random real", ipc, "fixed") for ipc in (1, 2)),
         ("gradient matching", 2, "fixed"),
-        *(("stage-1 generator", ipc, protocol) for ipc in (1, 2) for protocol in ("fixed", "stream")),
+        *(("pretrained generator", ipc, protocol) for ipc in (1, 2) for protocol in ("fixed", "stream")),
     }
     assert len(rows) == 7 * 2
     assert json.loads((folder / "config.json").read_text())["config"]["data"]["size"] == [20, 20]

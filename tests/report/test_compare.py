@@ -8,27 +8,20 @@ from pathlib import Path
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scoring import Evaluate
 
 from gdd.config import ConfigError
 from gdd.evaluation.row import Row
-from gdd.evaluation.sources import read
-from gdd.report import compare, style
-from gdd.report.compare import ComparedSource, compared_sources
+from gdd.evaluation.sources import Source, read
+from gdd.report import compare, plots
+from gdd.report.compare import Compared, compared
 from gdd.sampling import generator_file, sample, set_file
 
 SEEDS = (0, 1, 2)
 
 
-@pytest.fixture
-def some_row(evaluate: Evaluate) -> Row:
-    """A row whose fields the tests set."""
-    return dataclasses.replace(evaluate()[0], seconds_generating=0.0, recipe_hash="r")
-
-
 def scored(row: Row, source: str, accuracies: Sequence[float], **fields: object) -> list[Row]:
     """A row per seed of one source; a stored set at IPC 1 unless told."""
-    given = {"kind": "set", "stage": "match", "source_hash": f"{source} {fields.get('ipc', 1)}", **fields}
+    given = {"kind": "set", "stage": "matching", "source_hash": f"{source} {fields.get('ipc', 1)}", **fields}
     return [
         dataclasses.replace(row, source=source, seed=seed, accuracy=accuracy, **given)  # type: ignore[arg-type]
         for seed, accuracy in zip(SEEDS, accuracies, strict=True)
@@ -41,9 +34,9 @@ def cells(rows: Sequence[Row], reference: str, table: int = 0, brief: bool = Fal
     return {(line[0], line[1]): line[2:] for line in section.lines}
 
 
-def test_accuracy_and_difference_with_their_intervals(some_row: Row) -> None:
+def test_accuracy_and_difference_with_their_intervals(row: Row) -> None:
     # Differences 1, 2, 3: standard deviation 1, times t(0.975, 2) / sqrt(3) = 4.302653 / 1.732051 = 2.484.
-    rows = [*scored(some_row, "first", (50, 55, 60)), *scored(some_row, "second", (51, 57, 63))]
+    rows = [*scored(row, "first", (50, 55, 60)), *scored(row, "second", (51, 57, 63))]
     found = cells(rows, "first")
     assert found["first", "1"][:2] == ["55.0 ± 12.4", ""]
     assert found["second", "1"][:2] == ["57.0 ± 14.9", "+2.0 ± 2.5"]
@@ -51,23 +44,23 @@ def test_accuracy_and_difference_with_their_intervals(some_row: Row) -> None:
     assert cells(rows, "second")["first", "1"][1] == "-2.0 ± 2.5"
 
 
-def test_difference_is_taken_at_the_same_ipc_and_blank_without(some_row: Row) -> None:
+def test_difference_is_taken_at_the_same_ipc_and_blank_without(row: Row) -> None:
     rows = [
-        *(row for ipc, at in ((1, 20.0), (10, 40.0)) for row in scored(some_row, "first", [at] * 3, ipc=ipc)),
-        *(row for ipc in (1, 10, 50) for row in scored(some_row, "second", [45.0] * 3, ipc=ipc)),
+        *(one for ipc, at in ((1, 20.0), (10, 40.0)) for one in scored(row, "first", [at] * 3, ipc=ipc)),
+        *(one for ipc in (1, 10, 50) for one in scored(row, "second", [45.0] * 3, ipc=ipc)),
     ]
     found = cells(rows, "first")
     assert [found["second", ipc][1] for ipc in ("1", "10", "50")] == ["+25.0 ± 0.0", "+5.0 ± 0.0", ""]
     assert [line[1] for line in found] == ["1", "1", "10", "10", "50"]
 
 
-def test_difference_is_taken_at_the_same_protocol(some_row: Row) -> None:
-    floor = scored(some_row, "random real", (10, 10, 10), kind="real:random", stage=None)
-    pixels = scored(some_row, "pixels", (30, 30, 30))
-    one = scored(some_row, "one", (40, 40, 40), kind="generator")
-    other = scored(some_row, "other", (50, 50, 50), kind="generator")
+def test_difference_is_taken_at_the_same_protocol(row: Row) -> None:
+    floor = scored(row, "random real", (10, 10, 10), kind="real:random", stage=None)
+    pixels = scored(row, "pixels", (30, 30, 30))
+    one = scored(row, "one", (40, 40, 40), kind="generator")
+    other = scored(row, "other", (50, 50, 50), kind="generator")
     streams = [dataclasses.replace(row, protocol="stream", accuracy=row.accuracy + 9) for row in [*one, *other]]
-    odd = scored(some_row, "odd", (7, 7, 7), ipc=3)
+    odd = scored(row, "odd", (7, 7, 7), ipc=3)
     elsewhere = [dataclasses.replace(row, ipc=3) for row in floor]
     rows = [*floor, *elsewhere, *pixels, *odd, *one, *other[:1], *streams]
     assert cells(rows, "one")["pixels", "1"][1] == "-10.0 ± 0.0"
@@ -82,31 +75,33 @@ def test_difference_is_taken_at_the_same_protocol(some_row: Row) -> None:
     assert not any("difference" in text.lower() for text in [*without.headers, *without.notes])
 
 
-def test_costs(some_row: Row) -> None:
+def test_costs(row: Row) -> None:
     zeros = (0.0, 0.0, 0.0)
     drawn = [
         dataclasses.replace(row, seconds_generating=seconds)
-        for row, seconds in zip(scored(some_row, "SKD generator", zeros, kind="generator"), (0.25, 0, 0), strict=True)
+        for row, seconds in zip(
+            scored(row, "refined generator (SKD)", zeros, kind="generator"), (0.25, 0, 0), strict=True
+        )
     ]
     drawn = [dataclasses.replace(row, stage="refine", generator_seconds=1500.0, bytes=2048) for row in drawn]
     streamed = [dataclasses.replace(row, protocol="stream", seconds_generating=77.0) for row in drawn]
     rows = [
-        *scored(some_row, "random real", zeros, kind="real:random", stage=None, generator_seconds=None),
-        *scored(some_row, "pixels", zeros, generator_seconds=123.4, distinct_images_seen=1000),
-        *scored(some_row, "SKD samples", zeros, stage="refine", generator_seconds=1500.0),
-        *scored(some_row, "found", zeros, stage=None, generator_seconds=None),
-        *scored(some_row, "all real", zeros, kind="real:all", stage=None, generator_seconds=None, ipc=None),
+        *scored(row, "random real", zeros, kind="real:random", stage=None, generator_seconds=None),
+        *scored(row, "pixels", zeros, generator_seconds=123.4, distinct_images_seen=1000),
+        *scored(row, "samples of refined generator (SKD)", zeros, stage="refine", generator_seconds=1500.0),
+        *scored(row, "found", zeros, stage=None, generator_seconds=None),
+        *scored(row, "all real", zeros, kind="real:all", stage=None, generator_seconds=None, ipc=None),
         *drawn,
         *streamed,
     ]
     found = cells(rows, "random real")
     assert found["pixels", "1"][3:] == ["123", "anew: 123", "1,000"]
-    assert found["SKD generator", "1"][2:5] == ["2.0", "1,500", "0.25"]
+    assert found["refined generator (SKD)", "1"][2:5] == ["2.0", "1,500", "0.25"]
     assert found["random real (floor)", "1"][3:5] == ["", "0"]
-    assert found["SKD samples", "1"][3:5] == ["1,500", ""]
+    assert found["samples of refined generator (SKD)", "1"][3:5] == ["1,500", ""]
     assert found["found", "1"][3:5] == found["all real (ceiling)", "all"][3:5] == ["", ""]
     # The stream's own generating is another matter: a set of another IPC is drawn, not streamed.
-    assert cells(rows, "SKD generator", table=1)["SKD generator", "1"][-2] == "0.25"
+    assert cells(rows, "refined generator (SKD)", table=1)["refined generator (SKD)", "1"][-2] == "0.25"
 
 
 @pytest.fixture
@@ -123,7 +118,7 @@ def stored(generator: Path, tmp_path: Path):
 
 
 def names(texts: Sequence[str]) -> list[str]:
-    return [compared.label for compared in compared_sources([read(text) for text in texts])]
+    return [one.source.label for one in compared([read(text) for text in texts])]
 
 
 def test_sources_are_called_by_their_methods(generator: Path, stored) -> None:
@@ -135,15 +130,22 @@ def test_sources_are_called_by_their_methods(generator: Path, stored) -> None:
         "real:all",
         stored("b/set.safetensors", 1, method="gradient matching"),
     ]
-    expected = ["gradient matching", "stage-1 generator", "SKD samples", "theirs", "all real", "gradient matching"]
+    expected = [
+        "gradient matching",
+        "pretrained generator",
+        "samples of refined generator (SKD)",
+        "theirs",
+        "all real",
+        "gradient matching",
+    ]
     assert names(texts) == [*expected, "random real"]
     assert names(["real:random", texts[0]]) == ["random real", "gradient matching"]
 
 
 def test_sets_of_one_method_and_ipc_are_told_apart_by_their_place(stored) -> None:
-    texts = [stored(f"{run}/match/set.safetensors", 1, method="dc") for run in ("one", "two")]
+    texts = [stored(f"{run}/matching/set.safetensors", 1, method="dc") for run in ("one", "two")]
     folder = str(Path(texts[1]).parent)
-    texts += [stored("three/match/set.safetensors", 2, method="dc")]
+    texts += [stored("three/matching/set.safetensors", 2, method="dc")]
     assert names([texts[0], folder, texts[2]]) == ["dc (one)", "dc (two)", "dc", "random real"]
     files = [stored(f"sets/{name}.safetensors", 3, method="dm") for name in ("x", "y")]
     assert names(files) == ["dm (x)", "dm (y)", "random real"]
@@ -156,20 +158,20 @@ def test_generators_of_one_method_are_told_apart(generator: Path, tmp_path: Path
     other = tmp_path / "other"
     other.mkdir()
     generator_file.save(other, made.generator, made.spec, 4, {"method": "gan", "stage": "pretrain"})
-    expected = ["stage-1 generator (generator)", "stage-1 generator (other)", "random real"]
+    expected = ["pretrained generator (generator)", "pretrained generator (other)", "random real"]
     assert names([str(generator), str(other)]) == expected
 
 
 def test_snapshots_are_called_by_their_iteration_and_drawn_with_the_end_of_their_run(stored) -> None:
-    run = {"method": "dc", "fingerprint": "f", "config": {"match": {"iterations": 100}}}
-    early = stored("match/set-00000010.safetensors", 1, **run, iterations=10)
-    end = stored("match/set.safetensors", 1, **run, iterations=100)
+    run = {"method": "dc", "fingerprint": "f", "config": {"matching": {"iterations": 100}}}
+    early = stored("matching/set-00000010.safetensors", 1, **run, iterations=10)
+    end = stored("matching/set.safetensors", 1, **run, iterations=100)
     other = stored("again/set.safetensors", 1, **{**run, "fingerprint": "g"}, iterations=100)
-    found = compared_sources([read(text) for text in (early, end, other)])
-    lines = ["dc (match)", "dc (match)", "dc (again)", "random real"]
-    assert [compared.line for compared in found] == lines
-    assert found[0].label == "dc (match), iteration 10"
-    assert [compared.label for compared in found[1:]] == lines[1:]
+    found = compared([read(text) for text in (early, end, other)])
+    lines = ["dc (matching)", "dc (matching)", "dc (again)", "random real"]
+    assert [source.line for source in found] == lines
+    assert found[0].source.label == "dc (matching), iteration 10"
+    assert [one.source.label for one in found[1:]] == lines[1:]
     assert names([early, end]) == ["dc, iteration 10", "dc", "random real"]
     assert names([early]) == ["dc, iteration 10", "random real"]
 
@@ -185,20 +187,20 @@ def test_the_same_content_is_scored_once(stored, caplog: pytest.LogCaptureFixtur
 
 def test_the_floor_alone_is_nothing_to_compare() -> None:
     with pytest.raises(ConfigError, match="nothing to compare with real:random"):
-        compared_sources([read("real:random")])
+        compared([read("real:random")])
 
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Axes]]:
     """The panels of every picture that is saved, by its file's name."""
     found: dict[str, list[Axes]] = {}
-    save = style.save
+    save = plots.save
 
     def spy(figure: Figure, path: Path, *rest: object) -> None:
         found[path.name] = [axes for axes in figure.axes if axes.get_visible()]
         save(figure, path, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(style, "save", spy)
+    monkeypatch.setattr(plots, "save", spy)
     return found
 
 
@@ -208,9 +210,9 @@ def curve(axes: Axes, colour: str, dashes: str = "-") -> list[list[tuple[float, 
     return [list(zip(*line.get_data(), strict=True)) for line in lines if line.get_color() == colour]
 
 
-def test_pictures(some_row: Row, drawn: dict[str, list[Axes]], tmp_path: Path) -> None:
+def test_pictures(row: Row, drawn: dict[str, list[Axes]], tmp_path: Path) -> None:
     def both(source: str, accuracy: float, **fields: object) -> list[Row]:
-        rows = scored(some_row, source, [accuracy] * 3, **fields)
+        rows = scored(row, source, [accuracy] * 3, **fields)
         return [*rows, *(dataclasses.replace(row, arch="mlp-w8", accuracy=row.accuracy + 1) for row in rows)]
 
     generator = [row for ipc in (1, 10) for row in both("skd", 40.0 + ipc, kind="generator", ipc=ipc)]
@@ -226,14 +228,14 @@ def test_pictures(some_row: Row, drawn: dict[str, list[Axes]], tmp_path: Path) -
     ]
     rows = [dataclasses.replace(r, generator_seconds=None) if r.kind == "real:random" else r for r in rows]
     labels = dict.fromkeys(row.source for row in rows)
-    compared = [ComparedSource(label, label, label.split(", ")[0]) for label in labels]
-    paths = compare.write(tmp_path, rows, compared, [28.25])
+    sources = [Compared(Source(label, "set", ""), label.split(", ")[0]) for label in labels]
+    paths = compare.write(tmp_path, rows, sources, [28.25])
     assert [path.name for path in paths] == ["rows.csv", "compare.md", "accuracy-ipc.png", "accuracy-seconds.png"]
     assert all(path.exists() for path in paths)
 
     panels = drawn["accuracy-ipc.png"]
     assert [axes.get_title(loc="left") for axes in panels] == ["mlp-w16", "mlp-w8"]
-    colours = style.palette((row.source, row.kind) for row in rows if ", " not in row.source)
+    colours = plots.palette({row.source: row.kind for row in rows if ", " not in row.source})
     for index, axes in enumerate(panels):
         heights = {name: [[y for _, y in line] for line in curve(axes, colour)] for name, colour in colours.items()}
         expected = {"floor": [[11, 20]], "dc": [[33]], "theirs": [[20]], "skd": [[41, 50]]}
@@ -242,7 +244,7 @@ def test_pictures(some_row: Row, drawn: dict[str, list[Axes]], tmp_path: Path) -
         assert [y for _, y in stream] == [46 + index, 55 + index]
         assert [tick.get_text() for tick in axes.get_xticklabels()] == ["1", "10"]
 
-    colours = style.palette((row.source, row.kind) for row in rows if row.source in ("floor", "dc", "skd"))
+    colours = plots.palette({row.source: row.kind for row in rows if row.source in ("floor", "dc", "skd")})
     axes = drawn["accuracy-seconds.png"][0]
     assert curve(axes, colours["dc"]) == [[(1, 31), (10, 32), (100, 33)]]
     assert curve(axes, colours["skd"]) == [[(9, 41)], [(9, 50)]]
@@ -251,14 +253,14 @@ def test_pictures(some_row: Row, drawn: dict[str, list[Axes]], tmp_path: Path) -
         assert line in level
 
 
-def test_no_picture_of_seconds_that_nobody_knows(some_row: Row, tmp_path: Path) -> None:
-    rows = scored(some_row, "theirs", (1, 2, 3), generator_seconds=None)
-    found = compare.write(tmp_path, rows, [ComparedSource("theirs", "theirs", "theirs")], [])
+def test_no_picture_of_seconds_that_nobody_knows(row: Row, tmp_path: Path) -> None:
+    rows = scored(row, "theirs", (1, 2, 3), generator_seconds=None)
+    found = compare.write(tmp_path, rows, [Compared(Source("theirs", "set", ""), "theirs")], [])
     assert [path.name for path in found] == ["rows.csv", "compare.md", "accuracy-ipc.png"]
     assert not (tmp_path / "accuracy-seconds.png").exists()
 
 
-def test_no_seconds_have_no_place_on_a_logarithmic_axis(some_row: Row, tmp_path: Path) -> None:
-    rows = scored(some_row, "dc", (1, 2, 3), generator_seconds=0.0)[:1]
-    found = compare.write(tmp_path, rows, [ComparedSource("dc", "dc", "dc")], [])
+def test_no_seconds_have_no_place_on_a_logarithmic_axis(row: Row, tmp_path: Path) -> None:
+    rows = scored(row, "dc", (1, 2, 3), generator_seconds=0.0)[:1]
+    found = compare.write(tmp_path, rows, [Compared(Source("dc", "set", ""), "dc")], [])
     assert [path.name for path in found][2:] == ["accuracy-ipc.png"]

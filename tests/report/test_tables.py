@@ -1,71 +1,20 @@
-"""Statistics with known answers, and tables that keep the protocols apart."""
+"""Tables keep the protocols apart and fit a terminal, files hold everything."""
 
 import csv
 import io
-import math
+import itertools
+import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 from rich.console import Console
-from scipy import stats
-from scoring import Evaluate
 
-from gdd.config import ConfigError
 from gdd.evaluation.row import Row
-from gdd.report import statistics
-
-
-@pytest.fixture
-def rows(evaluate: Evaluate, generator: Path) -> list[Row]:
-    """Real rows whose accuracies are set: floor 30 + seed, stages 50 and 60 with known differences, ceiling 90."""
-    found = evaluate(str(generator), seeds=(0, 1, 2))
-    floor, stage, ceiling = (
-        [row for row in found if row.kind == kind] for kind in ("real:random", "generator", "real:all")
-    )
-    gain = {0: 9.0, 1: 10.0, 2: 11.0}
-    first = [replace(row, source="stage 1", accuracy=50.0 + 5 * row.seed) for row in stage]
-    second = [
-        replace(row, source="stage 2", stage="refine", source_hash="2", accuracy=row.accuracy + gain[row.seed])
-        for row in first
-    ]
-    low = [replace(row, accuracy=30.0 + row.seed) for row in floor]
-    return [*[replace(row, accuracy=90.0) for row in ceiling], *first, *second, *low]
-
-
-def test_interval_is_that_of_scipy() -> None:
-    values = [61.0, 64.5, 60.2, 66.1]
-    found = statistics.estimate(values)
-    low, high = stats.t.interval(0.95, 3, loc=found.mean, scale=stats.sem(values))
-    assert (found.mean - found.half_width, found.mean + found.half_width) == pytest.approx((low, high))
-    assert found.std == pytest.approx(stats.tstd(values))
-
-
-def test_one_seed_has_no_spread() -> None:
-    found = statistics.estimate([50.0])
-    assert (found.mean, found.n) == (50.0, 1)
-    assert math.isnan(found.std)
-    assert math.isnan(found.half_width)
-
-
-def test_difference_is_paired(rows: list[Row]) -> None:
-    found = statistics.differences(rows, "stage 2", "stage 1")
-    assert [difference.protocol for difference in found] == ["fixed", "stream"]
-    for difference in found:
-        # 9, 10, 11: standard deviation 1, though the accuracies themselves spread by 5.
-        assert (difference.points.mean, difference.points.std, difference.points.n) == pytest.approx((10, 1, 3))
-        assert difference.points.half_width == pytest.approx(4.302653 / math.sqrt(3), rel=1e-5)
-
-
-def test_difference_leaves_out_seeds_that_one_lacks(rows: list[Row]) -> None:
-    fewer = [row for row in rows if not (row.source == "stage 2" and row.seed == 2)]
-    assert [x.points.n for x in statistics.differences(fewer, "stage 2", "stage 1")] == [2, 2]
-
-
-def test_floor_comes_first_and_ceiling_last(rows: list[Row]) -> None:
-    kinds = [summary.kind for summary in statistics.summarise(rows)]
-    assert kinds == ["real:random", *["generator"] * 4, "real:all"]
+from gdd.report import compare, tables
+from gdd.report.tables import Section, Terminal
 
 
 def lines_of(text: str, start: str) -> list[str]:
@@ -73,60 +22,132 @@ def lines_of(text: str, start: str) -> list[str]:
     return [line for line in section.splitlines() if line.startswith("| ")]
 
 
+def markdown(rows: list[Row]) -> str:
+    return tables.page("Evaluation", tables.sections(rows, brief=False))
+
+
+def printed(sections: list[Section], width: int = 100) -> list[str]:
+    output = io.StringIO()
+    Console(file=output, width=width).print(Terminal(sections))
+    return output.getvalue().splitlines()
+
+
+def columns_of(line: str) -> list[str]:
+    return re.split(r" {2,}", line.rstrip())
+
+
 def test_markdown_keeps_the_protocols_apart(rows: list[Row]) -> None:
-    text = statistics.markdown(rows)
+    text = markdown(rows)
     fixed, stream = lines_of(text, "fixed: exactly"), lines_of(text, "stream: new")
     for lines in (fixed, stream):
         names = [line.split("|")[1].strip().split(" (")[0] for line in lines[2:]]
-        assert names == ["real:random", "stage 1", "stage 2", "real:all"]
-    assert "| stage 2 | 1 | 10 |" in fixed[4]
-    assert "| stage 2 | 1 | 30 |" in stream[4]
+        assert names == ["real:random", "pretrained", "refined", "real:all"]
+    assert "| refined | 1 | 10 |" in fixed[4]
+    assert "| refined | 1 | 30 |" in stream[4]
     assert "(floor, fixed)" in stream[2]
     assert "65.0 ± 6.0 (± 14.9)" in fixed[4]
-    assert "+10.0 ± 2.5" in lines_of(text, "fixed: difference")[2]
+    assert "| refined − pretrained | 1 | +10.0 ± 2.5 |" in lines_of(text, "fixed: difference")[2]
     for fact in ("n = 3 (seeds 0, 1, 2)", "recipe dc, 3 epochs (1 on all", "labels: hard", "device: cpu", "torch"):
         assert fact in text
 
 
 def test_terminal_shows_names_with_brackets_and_missing_seeds(rows: list[Row]) -> None:
-    named = [replace(row, source="[red]set") if row.source == "stage 2" else row for row in rows]
-    fewer = [row for row in named if not (row.source == "stage 1" and row.seed == 2)]
-    output = io.StringIO()
-    Console(file=output, width=160).print(statistics.table(fewer))
-    assert "[red]set" in output.getvalue()
-    assert "52.5 ± 3.5, n = 2" in output.getvalue()
+    named = [replace(row, source="[red]set") if row.source == "refined" else row for row in rows]
+    fewer = [row for row in named if not (row.source == "pretrained" and row.seed == 2)]
+    text = "\n".join(printed(tables.sections(fewer, brief=True)))
+    assert "[red]set" in text
+    assert "52.5 ± 3.5, n = 2" in text
 
 
-def test_rows_of_another_recipe_or_another_generator_are_not_averaged(rows: list[Row]) -> None:
-    other = [replace(row, recipe_hash="other", accuracy=1.0) for row in rows]
-    assert len(statistics.summarise([*rows, *other])) == 2 * len(statistics.summarise(rows))
-    again = [replace(row, source_hash="abcdef", accuracy=1.0) for row in rows if row.source == "stage 1"]
-    assert "stage 1 (abcdef)" in statistics.markdown([*rows, *again])
-    larger = [replace(row, ipc=10) for row in again]
-    assert "abcdef" not in statistics.markdown([*rows, *larger])
+ARCHS = ["resnet18-bn-w8", "convnet3-in-w24", "alexnet-bn-w8", "mlp-w128"]
+# 120 characters; what tells them apart stands neither in the middle nor at an end.
+LONG = [
+    "/home/somebody/experiments/" + "of-the-long-winter/" * 3 + f"and-some-more/run-{run}/distilled/refine"
+    for run in "12"
+]
 
 
-def test_ceilings_of_different_epochs_are_not_averaged(rows: list[Row]) -> None:
-    longer = [replace(row, epochs=1000, accuracy=99.0) for row in rows if row.kind == "real:all"]
-    lines = [line.split("|")[1].strip() for line in lines_of(statistics.markdown([*rows, *longer]), "fixed: exactly")]
-    assert lines[-2:] == ["real:all, 1 epoch (ceiling)", "real:all, 1,000 epochs (ceiling)"]
-    assert [found.accuracy.mean for found in statistics.summarise([*rows, *longer])][-2:] == [90.0, 99.0]
+@pytest.fixture
+def wide(rows: list[Row]) -> list[Row]:
+    names = {"pretrained": LONG[0], "refined": LONG[1]}
+    return [
+        replace(row, source=names.get(row.source, row.source), arch=arch)
+        for row, arch in itertools.product(rows, ARCHS)
+    ]
+
+
+@pytest.mark.parametrize("width", [100, 160])
+@pytest.mark.parametrize("command", ["evaluate", "compare"])
+def test_tables_fit_a_terminal_and_no_cell_is_wrapped(command: str, width: int, wide: list[Row]) -> None:
+    brief = tables.sections(wide, True) if command == "evaluate" else compare.sections(wide, LONG[0], True)
+    assert len(brief) == (4 if command == "evaluate" else 2)
+    for section in brief:
+        lines = printed([section], width)
+        assert max(map(len, lines)) <= 100
+        rule = next(index for index, line in enumerate(lines) if line.startswith("─"))
+        (_, *heads), body = columns_of(lines[rule - 1]), lines[rule + 1 :]
+        assert {"IPC", *ARCHS} <= {*heads}
+        names = set()
+        for cells in section.lines:
+            parts = [cells[0].split("\n"), *(cells[section.headers.index(head)].split("\n") for head in heads)]
+            for name, *texts in itertools.zip_longest(*parts, fillvalue=""):
+                shown, *numbers = columns_of(body.pop(0))
+                head, _, tail = shown.partition("…")
+                assert name.startswith(head)
+                assert name.endswith(tail)
+                assert numbers == [text for text in texts if text]
+                names.add((name, shown))
+        assert len(names) == len({name for name, _ in names}) == len({shown for _, shown in names})
+        assert not body[0] or body[0].startswith("Test accuracy")
+
+
+def test_a_narrow_terminal_leaves_out_columns_and_says_so(wide: list[Row]) -> None:
+    section = tables.sections(wide, True)[0]
+    for width, archs in ((100, ARCHS), (60, ARCHS[:1])):
+        lines = printed([section], width)
+        assert max(map(len, lines)) <= width
+        (heads,) = (columns_of(line) for line in lines if line.startswith("trained on"))
+        assert heads == ["trained on", "IPC", *archs]
+        note = " ".join(map(str.strip, lines)).split("No room here for: ")[1].split(".")[0]
+        assert note.split(", ") == ["images seen", "KiB", "steps", *ARCHS[len(archs) :]]
+    assert "No room" not in " ".join(printed([replace(section, headers=["a"], lines=[["b"]], optional=())], 60))
 
 
 def test_files(rows: list[Row], tmp_path: Path) -> None:
     folder = tmp_path / "report"
     folder.mkdir()
-    paths = statistics.write(folder, rows)
+    paths = tables.write(folder, rows)
     assert [path.name for path in paths] == ["rows.csv", "table.md", "accuracy.png"]
-    with paths[0].open() as file:
+    assert {path.name for path in folder.iterdir()} == {path.name for path in paths}
+    with paths[0].open(newline="") as file:
         lines = list(csv.DictReader(file))
-    assert len(lines) == len(rows)
-    assert lines[0]["accuracy"] == "90.0"
+    for line, row in zip(lines, rows, strict=True):
+        values = {**row.to_dict(), "versions": json.dumps(row.versions)}
+        assert line == {name: "" if value is None else str(value) for name, value in values.items()}
     with Image.open(paths[2]) as image:
         assert image.width > 500
-    assert statistics.write(folder, rows[:1])[2].exists()  # one bar, one seed, no interval
+    assert tables.write(folder, rows[:1])[2].exists()  # one bar, one seed, no interval
 
 
-def test_folder_without_rows_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"no row in rows\.jsonl"):
-        statistics.read_rows(tmp_path)
+def test_another_recipe_has_its_own_tables_and_picture(rows: list[Row], tmp_path: Path) -> None:
+    others = [replace(row, recipe_hash="other", accuracy=1.0) for row in rows]
+    names = [path.name for path in tables.write(tmp_path, [*rows, *others])]
+    assert names[2:] == ["accuracy-r.png", "accuracy-other.png"]
+    assert len(tables.sections([*rows, *others], brief=False)) == 2 * len(tables.sections(rows, brief=False))
+
+
+def test_a_source_that_was_made_again_carries_its_hash(rows: list[Row]) -> None:
+    again = [replace(row, source_hash="abcdefg", accuracy=1.0) for row in rows if row.source == "pretrained"]
+    assert "pretrained (abcdef)" in markdown([*rows, *again])
+    larger = [replace(row, ipc=10) for row in again]
+    assert "abcdef" not in markdown([*rows, *larger])
+
+
+def test_ceilings_of_different_epochs_are_told_apart(rows: list[Row]) -> None:
+    longer = [replace(row, epochs=1000, accuracy=99.0) for row in rows if row.kind == "real:all"]
+    lines = [line.split("|") for line in lines_of(markdown([*rows, *longer]), "fixed: exactly")]
+    assert [line[1].strip() for line in lines[-2:]] == [
+        "real:all, 1 epoch (ceiling)",
+        "real:all, 1,000 epochs (ceiling)",
+    ]
+    assert [line[-2].split()[0] for line in lines[-2:]] == ["90.0", "99.0"]
