@@ -41,7 +41,7 @@ def _compare(options: Namespace, console: Console) -> None:
         if options.dry_run:
             console.print(dry_run.table(config, dataset.spec))
             return
-        console.print(summary.block(config, dataset, accelerator, ["compare"], sources))
+        console.print(summary.block(config, dataset, accelerator, ["compare"], sources), soft_wrap=True)
         sections = pipeline.compare(config, dataset, accelerator, sources, options.mark)
         console.print(tables.Terminal(sections))
 

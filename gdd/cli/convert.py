@@ -56,7 +56,8 @@ def _import(options: Namespace, console: Console) -> None:
     console.print(
         f"wrote {options.out}: {len(synthetic.images)} images of {spec.num_classes} classes, {synthetic.ipc} of each, "
         f"pixels from {low:.3g} to {high:.3g}, {'hard' if soft is None else f'soft ({soft})'} labels"
-        + ("" if rate is None else f", learned learning rate {rate:g}")
+        + ("" if rate is None else f", learned learning rate {rate:g}"),
+        soft_wrap=True,
     )
 
 
@@ -90,7 +91,7 @@ def _export(options: Namespace, console: Console) -> None:
     else:
         dc_mtt.write_mtt(synthetic, options.out, options.labels)
     also = "" if options.labels is None else f" and {options.labels}"
-    console.print(f"wrote {options.out}{also}: {len(synthetic.images)} images of {synthetic.spec.num_classes} classes")
+    console.print(f"wrote {options.out}{also}: {len(synthetic.images)} images of {synthetic.spec.num_classes} classes", soft_wrap=True)
 
 
 def _add_preview_arguments(parser: ArgumentParser) -> None:
@@ -104,7 +105,7 @@ def _preview(options: Namespace, console: Console) -> None:
 
     synthetic = set_file.load(options.set)
     export.preview(synthetic, options.out)
-    console.print(f"wrote {options.out}: a row of images for each of {synthetic.spec.num_classes} classes")
+    console.print(f"wrote {options.out}: a row of images for each of {synthetic.spec.num_classes} classes", soft_wrap=True)
 
 
 COMMANDS = (

@@ -20,7 +20,7 @@ def _evaluate(options: Namespace, console: Console) -> None:
         if options.dry_run:
             console.print(dry_run.table(config, dataset.spec))
             return
-        console.print(summary.block(config, dataset, accelerator, ["evaluate"], sources))
+        console.print(summary.block(config, dataset, accelerator, ["evaluate"], sources), soft_wrap=True)
         _, rows = pipeline.evaluate(config, dataset, accelerator, sources)
         console.print(tables.Terminal(tables.sections(rows, brief=True)))
 

@@ -18,7 +18,7 @@ def _report(options: Namespace, console: Console) -> None:
     rows = statistics.read_rows(options.folder)
     paths = tables.write(options.folder, rows)
     console.print(tables.Terminal(tables.sections(rows, brief=True)))
-    console.print(f"wrote {', '.join(map(str, paths))}")
+    console.print(f"wrote {', '.join(map(str, paths))}", soft_wrap=True)
 
 
 COMMANDS = (Command("report", "write an evaluation's tables and picture again", _add_arguments, _report),)

@@ -69,7 +69,7 @@ def _sample(options: Namespace, console: Console) -> None:
             if synthetic is not None:  # the main process has gathered it
                 set_file.save(options.out, synthetic)
                 classes, images = source.spec.num_classes, len(synthetic.images)
-                console.print(f"wrote {options.out}: {images} images, {options.ipc} of each of {classes} classes")
+                console.print(f"wrote {options.out}: {images} images, {options.ipc} of each of {classes} classes", soft_wrap=True)
     accelerator.end_training()
 
 
@@ -83,7 +83,8 @@ def _verify(options: Namespace, console: Console) -> None:
     plan, totals = webdataset.verify(options.folder)
     console.print(
         f"{options.folder}: {totals.shards} shards, {totals.images} images, {plan.spec.num_classes} classes, "
-        f"{totals.bytes} bytes, all as its manifest says"
+        f"{totals.bytes} bytes, all as its manifest says",
+        soft_wrap=True,
     )
 
 

@@ -17,7 +17,7 @@ def _train_gan(options: Namespace, console: Console) -> None:
         if options.dry_run:
             console.print(dry_run.table(config, dataset.spec))
             return
-        console.print(summary.block(config, dataset, accelerator, ["pretrain"]))
+        console.print(summary.block(config, dataset, accelerator, ["pretrain"]), soft_wrap=True)
         pipeline.train_gan(config, dataset, accelerator)
 
 
@@ -38,7 +38,7 @@ def _distill(options: Namespace, console: Console) -> None:
         stages = ["matching"] if config.method == "matching" else ["pretrain", "refine"]
         if config.refine.pretrained is not None:
             stages.remove("pretrain")
-        console.print(summary.block(config, dataset, accelerator, stages + ["evaluate"] * config.score, sources))
+        console.print(summary.block(config, dataset, accelerator, stages + ["evaluate"] * config.score, sources), soft_wrap=True)
         pipeline.distill(config, dataset, accelerator)
         if config.score:
             _, rows = pipeline.evaluate(config, dataset, accelerator, sources)

@@ -14,18 +14,16 @@ def digits_file(tmp_path):
     return dc_file(tmp_path / "res_DC.pt", images, torch.arange(10).repeat_interleave(2))
 
 
-def test_the_command_imports_and_exports_dc(gdd, digits_file, tmp_path, caplog):
+def test_the_command_imports_and_exports_dc(gdd, digits_file, tmp_path):
     out = tmp_path / "sets/dc.safetensors"
-    caplog.set_level("INFO")
-    code, _, error = gdd(
+    code, line, error = gdd(
         "import", digits_file, "--format", "dc", "--dataset", "digits", "--method", "dc", "--index", "-1", "--out", out
     )
     assert (code, "Traceback" in error) == (0, False)
-    (line,) = [record.getMessage() for record in caplog.records if record.name.startswith("gdd.cli")]
     synthetic = set_file.load(out)
     low, high = synthetic.images.min().item(), synthetic.images.max().item()
     assert (
-        line == f"{digits_file}: 20 images of 10 classes, 2 of each, pixels from {low:.3g} to {high:.3g}, hard labels"
+        line == f"wrote {out}: 20 images of 10 classes, 2 of each, pixels from {low:.3g} to {high:.3g}, hard labels\n"
     )
     assert synthetic.provenance["method"] == "dc"
     assert gdd("export", out, "--to", "dc", "--out", tmp_path / "again.pt")[0] == 0
@@ -35,17 +33,16 @@ def test_the_command_imports_and_exports_dc(gdd, digits_file, tmp_path, caplog):
     assert torch.allclose(again, original, atol=1e-6, rtol=0)
 
 
-def test_the_command_imports_and_exports_mtt(gdd, tmp_path, caplog):
+def test_the_command_imports_and_exports_mtt(gdd, tmp_path):
     labels = torch.arange(10).repeat_interleave(2)
     images = torch.randn(20, 1, 16, 16, generator=rng.generator(5, "test"))
     soft = 0.91 * torch.eye(10)[labels] + 0.009
     files = [saved(tmp_path / f"{name}.pt", value) for name, value in zip("ilr", (images, soft, 0.5), strict=True)]
     out = tmp_path / "mtt.safetensors"
-    caplog.set_level("INFO")
     flags = ["--format", "mtt", "--dataset", "digits", "--labels", files[1], "--lr", files[2], "--out", out]
-    assert gdd("import", files[0], *flags)[0] == 0
-    (line,) = [record.getMessage() for record in caplog.records if record.name.startswith("gdd.cli")]
-    assert line.endswith("soft (probabilities) labels, learned learning rate 0.5")
+    code, line, _ = gdd("import", files[0], *flags)
+    assert code == 0
+    assert line.endswith("soft (probabilities) labels, learned learning rate 0.5\n")
     assert torch.equal(set_file.load(out).labels, labels)
     images_out, labels_out = tmp_path / "images_again.pt", tmp_path / "labels_again.pt"
     assert gdd("export", out, "--to", "mtt", "--out", images_out, "--labels", labels_out)[0] == 0
