@@ -35,7 +35,8 @@ def test_distill_writes_exactly_this_tree_and_a_table(distilled):
     expected |= {f"refine/{name}" for name in stage | {"checkpoint-00000002.pt", "checkpoint-00000004.pt"}}
     scores = (".lock", "config.json", "rows.jsonl", "rows.csv", "table.md", "accuracy.png")
     assert _tree(folder) == expected | {f"evaluate/{name}" for name in scores}
-    for word in ("random real", "stage 1", "stage 2", "all real", "fixed", "stream", "mlp-w4"):
+    names = ("random real", "pretrained generator", "refined generator (SKD)", "all real")
+    for word in (*names, "fixed", "stream", "mlp-w4"):
         assert word in out
     events = list(folder.rglob("*tfevents*"))
     assert {path.parts[-3] for path in events} == {"pretrain", "refine"}

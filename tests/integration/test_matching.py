@@ -152,7 +152,7 @@ def test_it_starts_from_the_generator_of_another_run(gdd, tiny, tmp_path):
     start = ["--matching.init", "generator", "--matching.generator", str(tmp_path / "runs/digits/pretrain")]
     code, out, _ = gdd("distill", *tiny, *MATCHING, *start)
     assert code == 0
-    for word in ("random real", "stage 1", "gradient matching", "all real"):
+    for word in ("random real", "pretrained generator", "gradient matching", "all real"):
         assert word in out
 
 
