@@ -1,7 +1,5 @@
 """`gdd compare`."""
 
-from dataclasses import replace
-
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
@@ -19,17 +17,18 @@ def _add_arguments(parser: ArgumentParser) -> None:
     parser.set_defaults(name="compare")
 
 
-def _with_arguments(config: Config, options: Namespace) -> Config:
-    """Put what stands on the command line beside the settings into them."""
-    settings = config.evaluate
+def _config(options: Namespace) -> Config:
+    """Return the settings with what stands on the command line beside them."""
+    settings = options.evaluate
     if settings.sources:
         raise ConfigError(f"evaluate.sources is {settings.sources}, expected none beside those of gdd compare")
-    archs, ipc = tuple(options.arch or settings.archs), tuple(options.ipc or settings.ipc)
-    return replace(config, evaluate=replace(settings, sources=tuple(options.sources), archs=archs, ipc=ipc))
+    settings.sources = options.sources
+    settings.archs, settings.ipc = options.arch or settings.archs, options.ipc or settings.ipc
+    return read_config(options)
 
 
 def _compare(options: Namespace, console: Console) -> None:
-    config = _with_arguments(read_config(options), options)
+    config = _config(options)
     from gdd import pipeline
     from gdd.cli import dry_run, summary
     from gdd.report import tables

@@ -91,7 +91,8 @@ def _export(options: Namespace, console: Console) -> None:
     else:
         dc_mtt.write_mtt(synthetic, options.out, options.labels)
     also = "" if options.labels is None else f" and {options.labels}"
-    console.print(f"wrote {options.out}{also}: {len(synthetic.images)} images of {synthetic.spec.num_classes} classes", soft_wrap=True)
+    amount = f"{len(synthetic.images)} images of {synthetic.spec.num_classes} classes"
+    console.print(f"wrote {options.out}{also}: {amount}", soft_wrap=True)
 
 
 def _add_preview_arguments(parser: ArgumentParser) -> None:
@@ -105,7 +106,8 @@ def _preview(options: Namespace, console: Console) -> None:
 
     synthetic = set_file.load(options.set)
     export.preview(synthetic, options.out)
-    console.print(f"wrote {options.out}: a row of images for each of {synthetic.spec.num_classes} classes", soft_wrap=True)
+    rows = f"a row of images for each of {synthetic.spec.num_classes} classes"
+    console.print(f"wrote {options.out}: {rows}", soft_wrap=True)
 
 
 COMMANDS = (

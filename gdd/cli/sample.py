@@ -68,8 +68,8 @@ def _sample(options: Namespace, console: Console) -> None:
             synthetic = sample.sample_set_together(source, options.ipc, options.seed, accelerator)
             if synthetic is not None:  # the main process has gathered it
                 set_file.save(options.out, synthetic)
-                classes, images = source.spec.num_classes, len(synthetic.images)
-                console.print(f"wrote {options.out}: {images} images, {options.ipc} of each of {classes} classes", soft_wrap=True)
+                amount = f"{len(synthetic.images)} images, {options.ipc} of each of {source.spec.num_classes} classes"
+                console.print(f"wrote {options.out}: {amount}", soft_wrap=True)
     accelerator.end_training()
 
 

@@ -45,7 +45,7 @@ def block(
         "work": "; ".join(work),
         "data": f"{spec.name}: {spec.num_classes} classes of {spec.height}x{spec.width}x{spec.channels}, {images}",
         "machine": f"{device_name(accelerator.device)}{processes}",
-        "time": f"about {_rounded(minutes)}, estimated from operations; a run that was begun goes on",
+        "time": f"about {_rounded(minutes)}, estimated from the number of operations",
         "results": f"{config.run.root / config.name}, with the whole config",
     }
     return "\n".join(f"{name:8} {text}" for name, text in lines.items())

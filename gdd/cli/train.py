@@ -38,7 +38,8 @@ def _distill(options: Namespace, console: Console) -> None:
         stages = ["matching"] if config.method == "matching" else ["pretrain", "refine"]
         if config.refine.pretrained is not None:
             stages.remove("pretrain")
-        console.print(summary.block(config, dataset, accelerator, stages + ["evaluate"] * config.score, sources), soft_wrap=True)
+        stages += ["evaluate"] * config.score
+        console.print(summary.block(config, dataset, accelerator, stages, sources), soft_wrap=True)
         pipeline.distill(config, dataset, accelerator)
         if config.score:
             _, rows = pipeline.evaluate(config, dataset, accelerator, sources)
