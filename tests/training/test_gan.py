@@ -2,8 +2,8 @@ from copy import deepcopy
 
 import pytest
 import torch
-from toy import CLASSES, SPEC, same, state
 from torch import Tensor, nn
+from toy import CLASSES, SPEC, same, state
 
 from gdd.losses.adversarial import r1_penalty
 from gdd.runtime import checkpoint

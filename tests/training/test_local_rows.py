@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from toy import CLASSES, SPEC
 from torch import Tensor
+from toy import CLASSES, SPEC
 
 from gdd.data import augment
 from gdd.data.batches import Batches

@@ -4,8 +4,8 @@ from typing import get_args
 
 import pytest
 import torch
-from toy import places, same, state
 from torch import Tensor, nn
+from toy import places, same, state
 
 from gdd.config import ConfigError, PoolKind
 from gdd.data.batches import Batches
