@@ -7,6 +7,7 @@ from dataclasses import field, fields, is_dataclass, replace
 from pathlib import Path
 
 import pytest
+from pydantic.dataclasses import dataclass
 
 from gdd import pipeline, rng
 from gdd.config import Config, ConfigError, MatchingConfig, RefineConfig, RunConfig, counted, stable_hash
