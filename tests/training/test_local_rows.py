@@ -6,7 +6,6 @@ from torch import Tensor
 from toy import CLASSES, SPEC
 
 from gdd.data import augment
-from gdd.data.batches import Batches
 from gdd.losses import adversarial
 
 BATCH = 12
@@ -61,19 +60,6 @@ def test_each_has_its_own_and_other_ones_at_the_next_step(drawn):
             assert not torch.equal(other[name], first), name
     rows = torch.cat([drawn(rank, 2, step)["noise of G"] for rank in (0, 1) for step in (0, 1)])
     assert len(torch.unique(rows, dim=0)) == 2 * BATCH
-
-
-def test_real_images_are_shared_out_and_change_with_the_step():
-    images, labels = torch.arange(40).view(-1, 1, 1, 1), torch.zeros(40, dtype=torch.int64)
-    whole = Batches(images, labels, 8, 0, "test")
-    parts = [Batches(images, labels, 8, 0, "test", rank, 2) for rank in (0, 1)]
-    batches = []
-    for step in range(5):
-        first, second = (part(step)[0].flatten().tolist() for part in parts)
-        assert not set(first) & set(second)
-        assert sorted(first + second) == sorted(whole(step)[0].flatten().tolist())
-        batches.append(tuple(first))
-    assert len(set(batches)) == 5
 
 
 def test_what_is_shared_by_a_batch_is_shared_by_processes():

@@ -123,11 +123,12 @@ class TestWeights:
         assert self.draws(500, weights=(0.0, 1.0)).tolist() == [0, 500]
 
 
-class TestDrawnMember:
-    def test_it_is_frozen_and_in_eval_mode(self):
+class TestLearning:
+    def test_it_is_the_named_one_frozen_and_in_eval_mode(self):
         pool = learning()
         for step in range(8):
-            network = pool.network(step)
+            member, network = draw(pool, step)
+            assert state(network).keys() == untrained(MEMBERS[member], member, 0).keys()
             assert not any(module.training for module in network.modules())
             network.zero_grad()  # of its own learning
             before = state(network)
@@ -138,14 +139,6 @@ class TestDrawnMember:
             assert all(parameter.grad is None for parameter in network.parameters())
             assert same(state(network), before)
 
-    def test_it_is_the_named_one(self):
-        pool = learning()
-        for step in range(6):
-            member, network = draw(pool, step)
-            assert state(network).keys() == untrained(MEMBERS[member], member, 0).keys()
-
-
-class TestLearning:
     def test_members_learn_from_real_images_in_classifier_space(self, monkeypatch):
         seen: list[tuple[Tensor, Tensor]] = []
         monkeypatch.setattr(
@@ -340,8 +333,8 @@ class TestProbabilities:
 
 class TestFresh:
     @pytest.mark.parametrize("kind", KINDS)
-    def test_every_draw_is_a_new_untrained_network_in_eval_mode(self, kind, asked):
-        pool = fresh(kind, main_probability=0.5)
+    def test_every_draw_is_a_new_untrained_network_of_its_name_in_eval_mode(self, kind, asked):
+        pool = fresh(kind, main_probability=0.2)
         ages: Counter[int] = Counter()
         before: dict[int, dict[str, Tensor]] = {}
         for iteration in range(12):
@@ -349,18 +342,11 @@ class TestFresh:
             assert not network.training
             weights = state(network)
             assert same(weights, untrained(pool.names[member], member, ages[member]))
+            assert str(network) == str(registry.build(pool.names[member], SHAPE, CLASSES).eval())
             assert member not in before or not same(weights, before[member])
             ages[member] += 1
             before[member] = weights
         assert asked == []
-
-    def test_it_is_the_named_network(self):
-        pool = fresh("main+similar", main_probability=0.2)
-        for iteration in range(12):
-            member, network = draw(pool, iteration)
-            with torch.device("meta"):
-                expected = registry.build(pool.names[member], SHAPE, CLASSES)
-            assert str(network) == str(expected)
 
     def test_what_the_user_does_to_one_does_not_reach_the_next(self):
         one, two = fresh("main"), fresh("main")
