@@ -11,7 +11,6 @@ from torch.nn import functional as F
 
 from gdd.losses.logits import distillation, log_probability_mse, released_distillation, skd, standardize
 
-MODES = [("divide", 1 / 2), ("multiply", 2.0)]
 ANY_LOGITS = hnp.arrays(
     np.float64, st.tuples(st.integers(1, 5), st.integers(2, 12)), elements=st.floats(-50, 50, allow_subnormal=False)
 )
@@ -21,11 +20,12 @@ def random_logits(seed: int, batch: int = 6, classes: int = 10, dtype: torch.dty
     return torch.randn(batch, classes, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
-def reference(real: np.ndarray, synthetic: np.ndarray, scale: float, standardized: bool) -> float:
+def reference(real: np.ndarray, synthetic: np.ndarray, tau: float, mode: str, standardized: bool) -> float:
     """The formula, written again with numpy and scipy."""
     if standardized:
         real, synthetic = ((x - x.mean(1, keepdims=True)) / (x.std(1, keepdims=True) + 1e-7) for x in (real, synthetic))
-    return float(rel_entr(softmax(real * scale, axis=1), softmax(synthetic * scale, axis=1)).sum(1).mean())
+    p, q = (softmax(x / tau if mode == "divide" else x * tau, axis=1) for x in (real, synthetic))
+    return tau**2 * float(rel_entr(p, q).sum(1).mean())
 
 
 class TestStandardize:
@@ -67,15 +67,15 @@ class TestSkdProperties:
     @given(logits=ANY_LOGITS, tau=st.floats(0.1, 10))
     def test_zero_at_equality(self, mode, standardized, logits, tau):
         x = torch.from_numpy(logits)
-        assert skd(x, x.clone(), tau, mode, standardized).item() == pytest.approx(0, abs=1e-12)
+        assert skd(x, x.clone(), tau, mode, standardized).item() == pytest.approx(0, abs=tau**2 * 1e-12)
 
     @settings(max_examples=60, deadline=None)
     @given(logits=ANY_LOGITS, tau=st.floats(0.1, 10), seed=st.integers(0, 2**31))
     def test_never_negative(self, mode, standardized, logits, tau, seed):
         x = torch.from_numpy(logits)
         other = 5 * random_logits(seed, *x.shape)
-        assert skd(x, other, tau, mode, standardized).item() >= -1e-12
-        assert skd(other, x, tau, mode, standardized).item() >= -1e-12
+        assert skd(x, other, tau, mode, standardized).item() >= -(tau**2) * 1e-12
+        assert skd(other, x, tau, mode, standardized).item() >= -(tau**2) * 1e-12
 
     def test_positive_for_different_orders(self, mode, standardized):
         x = random_logits(0)
@@ -124,10 +124,10 @@ def test_standardized_skd_is_unchanged_by_a_positive_scale_of_any_sample(mode, s
     scales = scale ** torch.linspace(-1, 1, 6, dtype=torch.float64)[:, None]  # each in [.1, 10]
     expected = skd(real, synthetic, 2.0, mode).item()
     # Scaling by s turns the 1e-7 beside the deviation into 1e-7 / s: with a deviation of at least .2, |z| <= 3 and
-    # s >= .1, z moves by at most 3 * 1e-6 / .2 = 1.5e-5, times tau 2 and the slope of KL in either z, below 20.
-    assert skd(real * scales, synthetic / scales, 2.0, mode).item() == pytest.approx(expected, abs=6e-4)
-    # At the first order the error is proportional to 1e-7, so typical logits stay far below that fixed_world_size.
-    assert skd(real * 2, synthetic * 3, 2.0, mode).item() == pytest.approx(expected, abs=2e-5)
+    # s >= .1, z moves by at most 3 * 1e-6 / .2 = 1.5e-5, times tau 2, the slope of KL in either z, below 20, and tau^2.
+    assert skd(real * scales, synthetic / scales, 2.0, mode).item() == pytest.approx(expected, abs=24e-4)
+    # At the first order the error is proportional to 1e-7, so typical logits stay far below that bound.
+    assert skd(real * 2, synthetic * 3, 2.0, mode).item() == pytest.approx(expected, abs=8e-5)
 
 
 def test_skd_without_standardization_does_change_with_scale():
@@ -137,14 +137,15 @@ def test_skd_without_standardization_does_change_with_scale():
 
 
 @pytest.mark.parametrize("standardized", [True, False])
-@pytest.mark.parametrize(("mode", "scale"), MODES)
-@pytest.mark.parametrize("seed", range(5))
-def test_skd_equals_scipys_relative_entropy(mode, scale, standardized, seed):
+@pytest.mark.parametrize("mode", ["divide", "multiply"])
+@pytest.mark.parametrize("tau", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_skd_is_tau_squared_times_scipys_relative_entropy(mode, tau, standardized, seed):
     real, synthetic = 3 * random_logits(seed), 2 * random_logits(seed + 100)
-    expected = reference(real.numpy(), synthetic.numpy(), scale, standardized)
-    assert skd(real, synthetic, 2.0, mode, standardized).item() == pytest.approx(expected, abs=1e-10)
+    expected = reference(real.numpy(), synthetic.numpy(), tau, mode, standardized)
+    assert skd(real, synthetic, tau, mode, standardized).item() == pytest.approx(expected, abs=1e-10)
     # The divergence is not symmetric: the real side comes first.
-    swapped = reference(synthetic.numpy(), real.numpy(), scale, standardized)
+    swapped = reference(synthetic.numpy(), real.numpy(), tau, mode, standardized)
     assert abs(expected - swapped) > 1e-4
 
 
@@ -152,7 +153,7 @@ def test_skd_equals_scipys_relative_entropy(mode, scale, standardized, seed):
 def test_skd_of_one_hot_against_flat_logits_is_known(mode, tau, top):
     # Flat synthetic logits are uniform, so KL = log K - entropy of (p, q, ..., q).
     real, flat = F.one_hot(torch.tensor([0]), 10).double(), torch.zeros(1, 10, dtype=torch.float64)
-    loss = skd(real, flat, float(tau), mode).item()
+    loss = skd(real, flat, float(tau), mode).item() / tau**2
 
     def divergence(p: float) -> float:
         q = (1 - p) / 9
@@ -165,10 +166,9 @@ def test_divide_is_the_default_and_softens():
     real, synthetic = random_logits(0), random_logits(1)
     default = skd(real, synthetic, 3.0).item()
     assert default == skd(real, synthetic, 3.0, "divide").item()
-    assert default < skd(real, synthetic, 1.0).item() < skd(real, synthetic, 3.0, "multiply").item()
-    assert skd(real, synthetic, 4.0, "divide").item() == pytest.approx(
-        skd(real, synthetic, 0.25, "multiply").item(), abs=1e-14
-    )
+    assert default / 9 < skd(real, synthetic, 1.0).item() < skd(real, synthetic, 3.0, "multiply").item() / 9
+    multiplied = 4.0**4 * skd(real, synthetic, 0.25, "multiply").item()  # tau^2 is 16 here and 1 / 16 there
+    assert skd(real, synthetic, 4.0, "divide").item() == pytest.approx(multiplied, abs=1e-13)
 
 
 class TestLogProbabilityMse:

@@ -1,6 +1,7 @@
 import pytest
 import torch
 from torch import nn
+from toy import same, state
 
 from gdd.rng import generator, seeded
 from gdd.training.classifier import fit, sgd
@@ -8,25 +9,17 @@ from gdd.training.classifier import fit, sgd
 CLASSES = 4
 
 
-def toy(step: int) -> tuple[torch.Tensor, torch.Tensor]:
+def corners(step: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Points around four corners that are far apart."""
     draw = generator(0, "toy", step)
     labels = torch.randint(CLASSES, (32,), generator=draw)
-    corners = torch.tensor([[3.0, 3.0], [3.0, -3.0], [-3.0, 3.0], [-3.0, -3.0]])
-    return (corners[labels] + 0.3 * torch.randn(32, 2, generator=draw)).view(32, 2, 1, 1), labels
+    centres = torch.tensor([[3.0, 3.0], [3.0, -3.0], [-3.0, 3.0], [-3.0, -3.0]])
+    return (centres[labels] + 0.3 * torch.randn(32, 2, generator=draw)).view(32, 2, 1, 1), labels
 
 
 def network(seed: int = 0) -> nn.Module:
     with seeded(seed, "test"):
         return nn.Sequential(nn.Flatten(), nn.Linear(2, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, CLASSES))
-
-
-def copy_of(state: dict) -> dict:
-    return {name: value.clone() for name, value in state.items()}
-
-
-def same(first: dict, second: dict) -> bool:
-    return first.keys() == second.keys() and all(torch.equal(value, second[name]) for name, value in first.items())
 
 
 def single_weight() -> tuple[nn.Linear, torch.optim.Optimizer]:
@@ -46,12 +39,12 @@ def mean_output(logits: torch.Tensor, labels: torch.Tensor, images: torch.Tensor
 
 def test_a_separable_problem_is_learnt_completely():
     net = network()
-    before = (net.eval()(toy(999)[0]).argmax(1) == toy(999)[1]).float().mean()
-    loss = fit(net, toy, range(60), sgd(net, 0.05))
+    before = (net.eval()(corners(999)[0]).argmax(1) == corners(999)[1]).float().mean()
+    loss = fit(net, corners, range(60), sgd(net, 0.05))
     net.eval()
     assert before < 0.9
     for step in range(1000, 1010):
-        images, labels = toy(step)
+        images, labels = corners(step)
         assert torch.equal(net(images).argmax(1), labels)
     assert loss < 0.05
     assert not loss.requires_grad
@@ -61,7 +54,7 @@ def test_a_separable_problem_is_learnt_completely():
 def test_no_step_at_all_is_an_error(steps):
     net = network()
     with pytest.raises(ValueError, match="no step at all"):
-        fit(net, toy, steps, sgd(net, 0.1))
+        fit(net, corners, steps, sgd(net, 0.1))
 
 
 def test_the_optimiser_is_the_fields():
@@ -74,7 +67,7 @@ def test_each_step_gets_its_own_batch_in_order():
 
     def batches(step: int) -> tuple[torch.Tensor, torch.Tensor]:
         asked.append(step)
-        return toy(step)
+        return corners(step)
 
     net = network()
     fit(net, batches, range(3, 8), sgd(net, 0.1))
@@ -85,24 +78,24 @@ def test_it_trains_in_train_mode():
     net = network().eval()
     modes = []
     net.register_forward_hook(lambda module, inputs, output: modes.append(module.training))
-    fit(net, toy, range(2), sgd(net, 0.1))
+    fit(net, corners, range(2), sgd(net, 0.1))
     assert modes == [True, True]
 
 
 @pytest.mark.parametrize("k", [1, 4, 9])
 def test_ten_steps_equal_k_steps_and_the_rest(k):
     whole = network()
-    fit(whole, toy, range(10), sgd(whole, 0.05), lr=lambda step: 0.1 / (1 + step))
+    fit(whole, corners, range(10), sgd(whole, 0.05), lr=lambda step: 0.1 / (1 + step))
 
     first = network()
     optimizer = sgd(first, 0.05)
-    fit(first, toy, range(k), optimizer, lr=lambda step: 0.1 / (1 + step))
+    fit(first, corners, range(k), optimizer, lr=lambda step: 0.1 / (1 + step))
     second = network(seed=1)
-    second.load_state_dict(copy_of(first.state_dict()))
+    second.load_state_dict(state(first))
     resumed = sgd(second, 0.7)
     resumed.load_state_dict(optimizer.state_dict())
-    fit(second, toy, range(k, 10), resumed, lr=lambda step: 0.1 / (1 + step))
-    assert same(second.state_dict(), whole.state_dict())
+    fit(second, corners, range(k, 10), resumed, lr=lambda step: 0.1 / (1 + step))
+    assert same(state(second), state(whole))
 
 
 def test_the_learning_rate_is_that_of_the_step():
@@ -130,14 +123,14 @@ def test_gradients_do_not_pile_up():
 
 def test_the_loss_sees_logits_labels_and_images():
     def loss(logits: torch.Tensor, labels: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
-        wanted_images, wanted_labels = toy(2)
+        wanted_images, wanted_labels = corners(2)
         assert torch.equal(images, wanted_images)
         assert torch.equal(labels, wanted_labels)
         assert logits.shape == (32, CLASSES)
         return 0 * logits.sum() + 7
 
     net = network()
-    assert fit(net, toy, range(2, 3), sgd(net, 0.1), loss=loss).item() == 7
+    assert fit(net, corners, range(2, 3), sgd(net, 0.1), loss=loss).item() == 7
 
 
 def every_label_once(step: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -149,14 +142,14 @@ def every_label_once(step: int) -> tuple[torch.Tensor, torch.Tensor]:
 def test_a_batch_that_is_right_often_enough_is_not_learnt_from(limit, learns):
     with seeded(0, "test"):
         net = nn.Sequential(nn.Flatten(), nn.Linear(2, CLASSES))
-    before = copy_of(net.state_dict())
+    before = state(net)
     fit(net, every_label_once, range(5), sgd(net, 0.1), max_accuracy=limit)
-    assert same(net.state_dict(), before) is not learns
+    assert same(state(net), before) is not learns
 
 
 def test_a_limit_of_1_also_learns_from_what_is_all_right():
     net = network()
-    fit(net, toy, range(60), sgd(net, 0.05))
-    before = copy_of(net.state_dict())
-    fit(net, toy, range(60, 61), sgd(net, 0.05), max_accuracy=1.0)
+    fit(net, corners, range(60), sgd(net, 0.05))
+    before = state(net)
+    fit(net, corners, range(60, 61), sgd(net, 0.05), max_accuracy=1.0)
     assert not torch.equal(net.state_dict()["1.weight"], before["1.weight"])

@@ -3,19 +3,17 @@ from itertools import product
 
 import pytest
 import torch
-from matching import CLASSES, SPEC, network_of
-from pools import same
 from torch import Tensor, nn
+from toy import CLASSES, SPEC, network_of, same
 
-from gdd.config import MatchingConfig, PoolConfig
-from gdd.training.matching import group_loss, real_gradient
-from gdd.training.pool import members
+from gdd.training.matching import embedding_loss, gradient_loss, real_gradient
+from gdd.training.pool import fresh_members
 
 KINDS = ("dc", "cos", "mse")
 # All kinds of parameters: convolutions, a head, layer norms of three dimensions, none but matrices.
 ARCHS = ("convnet3-w4", "convnet3-w4-bn-sigmoid-max", "convnet3-w4-ln-swish", "mlp-w8")
 POOL = (
-    *members(PoolConfig(main="convnet3-w4"), "main+similar")[1:],
+    *fresh_members("main+similar", "convnet3-w4", (), 3)[1:],
     *("lenet-w4", "alexnet-w4", "vgg11-w4", "resnet10-w4", "resnet18-bn-w4", "mlp-w8"),
 )
 
@@ -58,9 +56,15 @@ def close(found: Tensor, expected: Tensor, accuracy: float) -> None:
     torch.testing.assert_close(found.double(), expected, rtol=0, atol=accuracy * expected.abs().max().item())
 
 
-def class_loss(network: nn.Module, synthetic: Tensor, real: Tensor, label: int, **own) -> Tensor:
+def group_loss(network: nn.Module, synthetic: Tensor, real: list[Tensor], labels: list[int], kind: str) -> Tensor:
+    if kind == "embedding":
+        return embedding_loss(network, synthetic, real)
+    return gradient_loss(network, synthetic, real, labels, kind)
+
+
+def class_loss(network: nn.Module, synthetic: Tensor, real: Tensor, label: int, kind: str = "dc") -> Tensor:
     """The loss of a group of one class."""
-    return group_loss(network, synthetic[None], [real], [label], MatchingConfig(**own))
+    return group_loss(network, synthetic[None], [real], [label], kind)
 
 
 class TestLoss:
@@ -71,7 +75,7 @@ class TestLoss:
         # Single precision keeps 7 digits; cosines of a thousand numbers and second derivatives lose 2 to 3 of them.
         for dtype, accuracy in ((torch.float64, 1e-9), (torch.float32, 1e-4)):
             ours, images = deepcopy(network).to(dtype), synthetic.to(dtype).requires_grad_()
-            loss = class_loss(ours, images, real.to(dtype), 1, distance=kind)
+            loss = class_loss(ours, images, real.to(dtype), 1, kind)
             assert loss.dtype == dtype
             assert loss.item() == pytest.approx(expected, rel=accuracy)
             close(*torch.autograd.grad(loss, images), slope, accuracy)
@@ -88,12 +92,11 @@ class TestLoss:
     @pytest.mark.parametrize(("arch", "kind"), [*product(ARCHS, (*KINDS, "embedding"))])
     def test_a_group_adds_up_its_classes(self, arch, kind):
         network = network_of(arch).double()
-        own = {"objective": "embedding"} if kind == "embedding" else {"distance": kind}
         synthetic = images_std(6, 1).unflatten(0, (3, 2)).requires_grad_()
         # Real batches differ in size where a class has few images; the labels come in any order.
         real, labels = [images_std(size, size) for size in (4, 33, 9)], [2, 0, 1]
-        loss = group_loss(network, synthetic, real, labels, MatchingConfig(**own))
-        alone = [class_loss(network, synthetic[i], real[i], labels[i], **own) for i in range(3)]
+        loss = group_loss(network, synthetic, real, labels, kind)
+        alone = [class_loss(network, synthetic[i], real[i], labels[i], kind) for i in range(3)]
         assert len({each.item() for each in alone}) == 3
         assert loss.item() == pytest.approx(sum(each.item() for each in alone), rel=1e-9)
         close(*torch.autograd.grad(loss, synthetic), *torch.autograd.grad(sum(alone), synthetic), 1e-9)
@@ -106,7 +109,7 @@ class TestLoss:
         def loss(pixels: Tensor) -> Tensor:
             changed = image.clone()
             changed[0, 0, 5:7, 8] = pixels
-            return class_loss(network, changed, real, 2, distance=kind)
+            return class_loss(network, changed, real, 2, kind)
 
         assert torch.autograd.gradcheck(loss, image[0, 0, 5:7, 8].clone().requires_grad_())
 
@@ -117,27 +120,23 @@ class TestLoss:
         means = [sum(network.features(x[None]).flatten() for x in images) / len(images) for images in (synthetic, real)]
         expected = ((means[0] - means[1]) ** 2).sum()
         network.requires_grad_(False)
-        loss = class_loss(network, synthetic, real, 0, objective="embedding")
+        loss = class_loss(network, synthetic, real, 0, "embedding")
         assert loss.item() == pytest.approx(expected.item(), rel=1e-9)
         close(*torch.autograd.grad(loss, synthetic), *torch.autograd.grad(expected, synthetic), 1e-9)
 
-    def test_the_label_of_embeddings_does_not_matter_but_that_of_gradients_does(self):
+    def test_the_label_of_gradients_matters(self):
         network, synthetic, real = network_of("convnet3-w4"), images_std(3, 1).float(), images_std(7, 2).float()
-        for objective, distinct in (("embedding", 1), ("gradient", CLASSES)):
-            losses = {
-                class_loss(network, synthetic, real, label, objective=objective).item() for label in range(CLASSES)
-            }
-            assert len(losses) == distinct
+        assert len({class_loss(network, synthetic, real, label).item() for label in range(CLASSES)}) == CLASSES
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
     @pytest.mark.parametrize("size", [1, 5, 40])
-    @pytest.mark.parametrize("own", [*({"distance": kind} for kind in KINDS), {"objective": "embedding"}], ids=str)
-    def test_a_set_matched_against_itself_is_at_its_goal(self, own, size, dtype):
+    @pytest.mark.parametrize("kind", [*KINDS, "embedding"])
+    def test_a_set_matched_against_itself_is_at_its_goal(self, kind, size, dtype):
         network, images = network_of("convnet3-w4").to(dtype), images_std(size, 1).to(dtype).requires_grad_()
         other = images_std(size, 2).to(dtype)
         found = []
         for real in (images.detach(), other):
-            loss = class_loss(network, images, real, 0, **own)
+            loss = class_loss(network, images, real, 0, kind)
             found.append((loss.item(), *torch.autograd.grad(loss, images)))
         (own_loss, own_slope), (other_loss, other_slope) = found
         # The distances are squares of what rounding leaves, their slopes are not.

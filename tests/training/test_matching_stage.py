@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from matching import CLASSES, PER_CLASS, SPEC, settings, toy
 from torch import Tensor
+from toy import CLASSES, PER_CLASS, SPEC, dataset_of, places
 
 from gdd import rng
-from gdd.config import ConfigError, to_plain
+from gdd.config import Config, ConfigError, MatchingConfig, MatchingPoolConfig, RunConfig, stable_hash, to_plain
+from gdd.data import augment
+from gdd.data.batches import ClassBatches
 from gdd.data.pixels import Normalizer
 from gdd.data.readers import Dataset
 from gdd.data.spec import DatasetSpec
@@ -19,17 +21,29 @@ from gdd.runtime.run import Run
 from gdd.runtime.signals import Stopped
 from gdd.sampling import generator_file, sample, set_file
 from gdd.training import matching
-from gdd.training.images import check_first_images
-from gdd.training.matching import Matcher
+from gdd.training.matching import Matcher, check_first_images, first_images, loops
+
+NORMALIZE = Normalizer(SPEC.mean, SPEC.std)
+
+
+def settings(seed: int = 0, snapshots: tuple[int, ...] = (), pool: dict[str, object] | None = None, **own) -> Config:
+    values = {"ipc": 2, "iterations": 3, "batch_real": 8, "batch_train": 4, **own}
+    if values.get("objective") != "embedding":
+        values = {"outer": 2, "inner": 1, **values}
+    networks = MatchingPoolConfig(**{"main": "convnet3-w4", "various": ("mlp-w8", "lenet"), **(pool or {})})
+    run = RunConfig(snapshots=snapshots)
+    return Config(method="matching", seed=seed, matching=MatchingConfig(pool=networks, **values), run=run)
 
 
 @pytest.fixture
-def distil(open_run, noisy):
+def distil(tmp_path, accelerator, noisy):
     """Return a function that runs the whole stage and loads its set."""
 
     def call(folder: str = "run", dataset: Dataset = noisy, **own) -> set_file.SyntheticSet:
         config = settings(**own)
-        return set_file.load(matching.match(config, dataset, open_run(config, dataset, folder)))
+        fingerprint = stable_hash(config.seed, config.matching)
+        with Run(tmp_path / folder, config.run, to_plain(config), fingerprint, accelerator) as run:
+            return set_file.load(matching.match(config, dataset, run))
 
     return call
 
@@ -49,10 +63,95 @@ def untrained(tmp_path: Path) -> Callable[..., Path]:
     return call
 
 
+class TestLoops:
+    @pytest.mark.parametrize(
+        ("ipc", "expected"),
+        [(1, (1, 1)), (10, (10, 50)), (20, (20, 25)), (30, (30, 20)), (40, (40, 15)), (50, (50, 10))],
+    )
+    def test_the_table_of_dc(self, ipc, expected):
+        assert loops(ipc, None, None) == expected
+
+    def test_every_other_ipc_gets_some_loops(self):
+        by_ipc = [loops(ipc, None, None) for ipc in range(1, 300)]
+        assert all(1 <= outer <= 50 and 1 <= inner <= 50 for outer, inner in by_ipc)
+        outers = [outer for outer, _ in by_ipc]
+        assert outers == sorted(outers)
+        assert by_ipc[299 - 1] == (50, 10)
+
+    @pytest.mark.parametrize("low", [10, 20, 30, 40])
+    def test_between_two_entries_the_loops_lie_between_theirs(self, low):
+        (least, most_inner), (most, least_inner) = (loops(ipc, None, None) for ipc in (low, low + 10))
+        for ipc in range(low + 1, low + 10):
+            outer, inner = loops(ipc, None, None)
+            assert least <= outer <= most
+            assert least_inner <= inner <= most_inner
+
+    def test_what_the_user_says_wins(self):
+        assert loops(10, 3, None) == (3, 50)
+        assert loops(10, None, 7) == (10, 7)
+        assert loops(1, 4, 5) == (4, 5)
+
+
+class TestSettings:
+    """What the stage makes of its settings."""
+
+    @pytest.fixture
+    def matcher(self, distil, monkeypatch):
+        """Return a function that gives the Matcher of a stage of one iteration, which does nothing."""
+        made: list[Matcher] = []
+        monkeypatch.setattr(Matcher, "iterate", lambda self, _: made.append(self) or torch.zeros(()))
+
+        def call(**own) -> Matcher:
+            distil(stable_hash(own), iterations=1, **own)
+            return made[-1]
+
+        return call
+
+    @pytest.mark.parametrize(
+        ("own", "expected"),
+        [
+            ({"outer": None, "inner": None, "ipc": 10}, {"outer": 10, "inner": 50, "objective": "gradient"}),
+            ({"objective": "embedding", "ipc": 10}, {"outer": 1, "inner": 0, "objective": "embedding"}),
+            ({"distance": "cos", "inner_first": True}, {"distance": "cos", "inner_first": True, "augmentations": ()}),
+            ({"batch_real": 5, "batch_train": 3}, {"batch_real": 5, "batch_train": 3}),
+            ({"seed": 4, "lr_network": 0.5}, {"seed": 4, "lr_network": 0.5}),
+        ],
+        ids=str,
+    )
+    def test_they_reach_the_matcher(self, matcher, own, expected):
+        values = vars(matcher(**own))
+        assert {name: values[name] for name in expected} == expected
+
+    @pytest.mark.parametrize(("own", "lr"), [({}, 0.1), ({"objective": "embedding"}, 1.0), ({"lr_image": 0.3}, 0.3)])
+    def test_the_rate_of_the_images_is_that_of_dc_or_dm(self, matcher, own, lr):
+        assert matcher(**own).optimizer.param_groups[0]["lr"] == lr
+
+    def test_the_pool_is_the_named_one(self, matcher):
+        pool = matcher(seed=3, pool={"kind": "main+various", "main_probability_end": 0.5, "main_only": 2}).pool
+        assert pool.names == ("convnet3-w4", "mlp-w8", "lenet")
+        assert (pool.kind, pool.main_probability, pool.main_probability_end) == ("main+various", 0.9, 0.5)
+        assert (pool.main_only, pool.iterations, pool.seed, pool.shape) == (2, 1, 3, SPEC.shape)
+
+    @pytest.mark.parametrize("flip", [True, False])
+    def test_dsa_mirrors_only_where_this_keeps_the_class(self, matcher, noisy, flip):
+        spec = DatasetSpec(**{**SPEC.to_dict(), "flip": flip})
+        drawn = matcher(dataset=dataset_of(*noisy.train, spec), augment="dsa").augmentations
+        assert set(drawn) == set(augment.OPERATIONS) - (set() if flip else {"flip"})
+
+
 class TestFirstImages:
-    def test_noise_is_normal_and_depends_on_the_seed_alone(self, make):
-        found = [make(ipc=10, seed=seed, folder=str(number)).synthetic for number, seed in enumerate((0, 0, 1))]
-        one, again, other = (each.images_std.detach() for each in found)
+    @pytest.fixture
+    def first(self, noisy):
+        """Return a function that gives (K, ipc, C, H, W) first images."""
+
+        def call(seed: int = 0, **own) -> Tensor:
+            real = ClassBatches(*noisy.train, CLASSES, NORMALIZE, seed)
+            return first_images(MatchingConfig(**own), real, seed)
+
+        return call
+
+    def test_noise_is_normal_and_depends_on_the_seed_alone(self, first):
+        one, again, other = (first(seed, ipc=10) for seed in (0, 0, 1))
         assert one.shape == (CLASSES, 10, *SPEC.shape)
         assert torch.equal(one, again)
         assert not torch.equal(one, other)
@@ -60,32 +159,29 @@ class TestFirstImages:
         assert abs(one.mean()) < 5 / math.sqrt(one.numel())
         assert abs(one.var() - 1) < 5 * math.sqrt(2 / one.numel())
 
-    def test_real_images_are_of_the_train_part_and_of_their_class(self, make, noisy):
-        known = Normalizer(SPEC.mean, SPEC.std).from_u8(noisy.train.images_u8)
+    def test_real_images_are_of_the_train_part_and_of_their_class(self, first, noisy):
         chosen = []
         for seed in (0, 1):
-            first = make(ipc=PER_CLASS // 2, init="real", seed=seed, folder=str(seed)).synthetic.images_std.detach()
-            found = (first.flatten(0, 1)[:, None] == known[None]).flatten(2).all(2)
-            assert found.sum(1).tolist() == [1] * (CLASSES * PER_CLASS // 2)
-            where = found.int().argmax(1)
+            images = first(seed, ipc=PER_CLASS // 2, init="real").flatten(0, 1)
+            where = places(images, NORMALIZE.from_u8(noisy.train.images_u8))
             assert len(where.unique()) == len(where)
             assert noisy.train.labels[where].tolist() == [c for c in range(CLASSES) for _ in range(PER_CLASS // 2)]
             chosen.append(where.tolist())
         assert chosen[0] != chosen[1]
 
-    def test_a_generators_are_its_samples(self, make, untrained):
+    def test_a_generators_are_its_samples(self, first, untrained):
         folder = untrained()
         expected = sample.sample_set(generator_file.load(folder), 3, seed=5)
-        first = make(ipc=3, init="generator", generator=folder, seed=5).synthetic
-        assert torch.equal(first.labels, expected.labels)
-        assert torch.equal(first.flat(), Normalizer(SPEC.mean, SPEC.std).from_u8(expected.images))
+        assert expected.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+        images = first(5, ipc=3, init="generator", generator=folder)
+        assert torch.equal(images.flatten(0, 1), NORMALIZE.from_u8(expected.images))
 
     def test_too_few_real_images_are_refused(self, noisy):
         images, labels = noisy.train
         kept = (labels != 1) | (labels.eq(1).cumsum(0) <= 4)
-        dataset = toy(images[kept], labels[kept])
+        dataset = dataset_of(images[kept], labels[kept])
         check_first_images(settings(ipc=4, init="real"), dataset)
-        with pytest.raises(ConfigError, match=r"^match\.ipc is 5, but class 'b' has 4 training images"):
+        with pytest.raises(ConfigError, match=r"^matching\.ipc is 5, but class 'b' has 4 training images"):
             check_first_images(settings(ipc=5, init="real"), dataset)
         check_first_images(settings(ipc=5), dataset)
 
@@ -115,18 +211,18 @@ class TestStoredSet:
         assert made.labels.tolist() == [0, 0, 1, 1, 2, 2]
         assert (made.ipc, made.spec) == (2, SPEC)
         # A student sees what was optimised.
-        seen = Normalizer(SPEC.mean, SPEC.std).from_unit(made.images)
+        seen = NORMALIZE.from_unit(made.images)
         torch.testing.assert_close(seen, optimised.flatten(0, 1), rtol=1e-6, atol=1e-6)
 
     def test_it_says_where_it_is_from(self, distil, noisy):
         made = distil(iterations=2, seed=3)
         facts = made.provenance
-        assert facts["method"] == matching.describe(settings(iterations=2)) == "gradient matching"
-        assert facts["stage"] == "match"
+        assert facts["method"] == "gradient matching"
+        assert facts["stage"] == "matching"
         assert facts["seed"] == 3
         assert facts["iterations"] == 2
         assert facts["data"] == noisy.fingerprint
-        assert facts["fingerprint"] == matching.fingerprint(settings(iterations=2, seed=3), noisy)
+        assert facts["fingerprint"] == stable_hash(3, settings(iterations=2).matching)
         assert 0 < facts["seconds"] < 600
         assert facts["config"] == to_plain(settings(iterations=2, seed=3))
 
@@ -139,7 +235,7 @@ class TestStoredSet:
         ],
     )
     def test_its_method_is_told_by_what_is_not_plain(self, own, name):
-        assert matching.describe(settings(**own)).startswith(name)
+        assert matching.method_name(settings(**own).matching) == name
 
     def test_its_seconds_include_those_of_its_generator(self, distil, untrained):
         made = distil(iterations=1, init="generator", generator=untrained())
@@ -161,7 +257,7 @@ class TestStoredSet:
         assert torch.equal(snapshots[1].images, shorter.images)
         assert torch.equal(snapshots[3].images, made.images)
         noise = torch.randn(CLASSES, 2, *SPEC.shape, generator=rng.generator(0, "match-noise")).flatten(0, 1)
-        assert torch.equal(snapshots[0].images, Normalizer(SPEC.mean, SPEC.std).to_unit(noise))
+        assert torch.equal(snapshots[0].images, NORMALIZE.to_unit(noise))
         assert len({each.hash for each in snapshots.values()}) == 3
         # They are no part of what decides the result.
         assert torch.equal(distil("without", iterations=3).images, made.images)
@@ -220,11 +316,6 @@ class TestResuming:
         assert torch.equal(distil("parts", iterations=3, snapshots=(0, 1)).images, whole.images)
         assert set_file.load(tmp_path / "parts/set-00000001.safetensors").hash == before.hash
 
-    def test_another_configuration_is_refused_in_the_same_folder(self, distil):
-        distil(iterations=1)
-        with pytest.raises(ConfigError, match="another configuration"):
-            distil(iterations=2)
-
     @pytest.mark.parametrize("init", ["noise", "real"])
     def test_every_seed_gives_its_own_set(self, distil, init):
         assert torch.equal(distil("one", init=init).images, distil("again", init=init).images)
@@ -237,36 +328,3 @@ class TestResuming:
         before = torch.get_rng_state()
         assert torch.equal(distil("two", augment="dsa").images, one.images)
         assert torch.equal(torch.get_rng_state(), before)
-
-
-class TestFingerprint:
-    def test_it_changes_with_what_decides_the_set(self, noisy):
-        others: list[dict[str, object]] = [
-            {},
-            {"seed": 1},
-            {"ipc": 3},
-            {"iterations": 4},
-            {"objective": "embedding"},
-            {"init": "real"},
-            {"pool": {"kind": "main+various"}},
-            {"pool": {"main": "convnet3-w5"}},
-            {"pool": {"main_probability": 0.5}},
-        ]
-        found = {matching.fingerprint(settings(**own), noisy) for own in others}
-        assert len(found) == len(others)
-        images, labels = noisy.train
-        assert matching.fingerprint(settings(), toy(255 - images, labels)) not in found
-
-    def test_it_does_not_change_with_what_plays_no_part(self, noisy):
-        plain = matching.fingerprint(settings(), noisy)
-        assert matching.fingerprint(settings(snapshots=(1,)), noisy) == plain
-        # Its networks learn nothing from real images.
-        for own in ({"steps_before": 3}, {"lr": 0.5}, {"members": ("mlp",)}, {"various": ("mlp",)}):
-            assert matching.fingerprint(settings(pool=own), noisy) == plain
-
-    def test_a_moved_generator_is_the_same(self, noisy, untrained, tmp_path):
-        folder = untrained()
-        here = matching.fingerprint(settings(init="generator", generator=folder), noisy)
-        folder = folder.rename(tmp_path / "moved")
-        assert matching.fingerprint(settings(init="generator", generator=folder), noisy) == here
-        assert matching.fingerprint(settings(), noisy) != here

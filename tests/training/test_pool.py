@@ -1,100 +1,114 @@
-from copy import deepcopy
+from collections import Counter
 from itertools import pairwise
+from typing import get_args
 
 import pytest
 import torch
-from pools import CLASSES, MEMBERS, SHAPE, StudentBatches, same, weights_of
+from torch import Tensor, nn
+from toy import places, same, state
 
-from gdd.config import PoolConfig
+from gdd.config import ConfigError, PoolKind
+from gdd.data.batches import Batches
+from gdd.data.pixels import Normalizer
 from gdd.models import registry
 from gdd.rng import generator, seeded
-from gdd.training.pool import Pool
+from gdd.training import pool as module
+from gdd.training.pool import FreshPool, LearningPool, fresh_members
+
+SHAPE, CLASSES = (1, 16, 16), 4
+MEMBERS = ("mlp-w8", "convnet3-w4-bn")
+KINDS: tuple[PoolKind, ...] = get_args(PoolKind)
+IMAGES = torch.randint(256, (40, *SHAPE), generator=generator(0, "images"), dtype=torch.uint8)
+LABELS = torch.randint(CLASSES, (40,), generator=generator(0, "labels"))
+NORMALIZE = Normalizer((0.5,), (0.25,))
+OTHERS = ("mlp-w8", "lenet-w4", "mlp-w4")
 
 
-def make(seed: int = 0, batches=None, **settings) -> Pool:
-    """Return a pool of members, which learn."""
-    values = {"members": MEMBERS, "redraw_every": 3, "steps_before": 2, "steps_between": 1, **settings}
-    return Pool(PoolConfig(**values), "members", 100, SHAPE, CLASSES, seed, batches or StudentBatches())
+def learning(seed: int = 0, images: Tensor = IMAGES, labels: Tensor = LABELS, **own) -> LearningPool:
+    values = {"members": MEMBERS, "weights": (), "redraw_every": 3, "steps_before": 2, "steps_between": 1}
+    values |= {"max_accuracy": 1.0, "batch_size": 6, "lr": 0.01, **own}
+    return LearningPool(images, labels, CLASSES, NORMALIZE, seed=seed, **values)
 
 
-def fresh(seed: int, member: int, age: int) -> dict[str, torch.Tensor]:
-    with seeded(seed, "init-pool", member, age):
-        return registry.build(MEMBERS[member], SHAPE, CLASSES).state_dict()
+def fresh(kind: PoolKind = "main+various", iterations: int = 100, seed: int = 0, **own) -> FreshPool:
+    values = {"main": "convnet3-w4", "main_probability": 0.9, "main_probability_end": None, "main_only": 0}
+    values |= {"similar_depth": 3, "various": OTHERS, **own}
+    return FreshPool(SHAPE, CLASSES, kind=kind, iterations=iterations, seed=seed, **values)
 
 
-class TestResuming:
+def draw(pool: LearningPool | FreshPool, step: int) -> tuple[int, nn.Module]:
+    """Return which member was drawn, and its network."""
+    before = list(pool.uses)
+    network = pool.network(step)
+    assert sum(pool.uses) == sum(before) + 1
+    return next(member for member, uses in enumerate(before) if pool.uses[member] > uses), network
+
+
+def untrained(name: str, member: int, age: int) -> dict[str, Tensor]:
+    with seeded(0, "init-pool", member, age):
+        return state(registry.build(name, SHAPE, CLASSES))
+
+
+@pytest.fixture
+def asked(monkeypatch) -> list[int]:
+    """The steps of all real batches that members learn from, in order."""
+    steps: list[int] = []
+    batch = Batches.__call__
+    monkeypatch.setattr(Batches, "__call__", lambda self, step: steps.append(step) or batch(self, step))
+    return steps
+
+
+@pytest.mark.parametrize(
+    "make", [learning, *(lambda kind=kind, **own: fresh(kind, main_probability=0.5, **own) for kind in KINDS)]
+)
+class TestBoth:
     @pytest.mark.parametrize("k", range(1, 14, 2))
-    def test_n_draws_equal_k_draws_and_the_rest(self, k):
+    def test_n_draws_equal_k_draws_and_the_rest(self, make, k, tmp_path):
         total = 14
-        whole = make()
-        drawn = []
-        for step in range(total):
-            member, network = whole.draw(step)
-            drawn.append((member, weights_of(network)))
-        assert min(whole.uses) > 3  # both members have been redrawn
-
-        first = make()
+        whole, first, second = make(), make(), make()
+        drawn = [(member, state(network)) for member, network in (draw(whole, step) for step in range(total))]
+        assert max(whole.uses) > 3  # a learning member has been redrawn
         for step in range(k):
-            first.draw(step)
-        state = deepcopy(first.state_dict())
-        second = make()
-        second.load_state_dict(state)
+            first.network(step)
+        torch.save(first.state_dict(), tmp_path / "pool.pt")
+        second.load_state_dict(torch.load(tmp_path / "pool.pt", weights_only=True))
         for step in range(k, total):
-            member, network = second.draw(step)
+            member, network = draw(second, step)
             assert member == drawn[step][0]
-            assert same(weights_of(network), drawn[step][1])
+            assert same(state(network), drawn[step][1])
         assert second.uses == whole.uses
-        assert second.trained == whole.trained
+        assert second.state_dict().get("steps_trained") == whole.state_dict().get("steps_trained")
 
-    def test_the_state_survives_a_file(self, tmp_path):
+    def test_the_state_of_other_members_is_refused_even_before_the_first_draw(self, make):
         pool = make()
-        for step in range(4):
-            pool.draw(step)
-        torch.save(pool.state_dict(), tmp_path / "pool.pt")
-        other = make(seed=0)
-        other.load_state_dict(torch.load(tmp_path / "pool.pt", weights_only=True))
-        for step in range(4, 8):
-            (one, first), (two, second) = pool.draw(step), other.draw(step)
-            assert one == two
-            assert same(weights_of(first), weights_of(second))
+        for names in (pool.names[:-1], (*pool.names, "mlp-w8"), (*pool.names[:-1], "mlp-w9")):
+            with pytest.raises(ValueError, match="the state is of the members"):
+                pool.load_state_dict({**pool.state_dict(), "names": list(names)})
 
-    @pytest.mark.parametrize(
-        ("others", "steps"),
-        # Another number of them shows even before the first draw.
-        [(("mlp-w8", "mlp-w8"), 4), *((MEMBERS[:1], steps) for steps in (0, 4)), ((*MEMBERS, "mlp-w8"), 4)],
-    )
-    def test_the_state_of_other_members_is_refused(self, others, steps):
-        pool = make(redraw_every=100)
-        for step in range(steps):
-            pool.draw(step)
-        assert len(pool.living) == (2 if steps else 0)
-        # What gdd.checkpoint.load turns into a sentence.
-        with pytest.raises((RuntimeError, ValueError, KeyError, TypeError, AttributeError)):
-            make(members=others).load_state_dict(pool.state_dict())
-
-    def test_the_global_generator_is_neither_used_nor_changed(self):
+    def test_the_global_generator_is_neither_used_nor_changed(self, make):
         torch.manual_seed(1)
-        first = make().draw(0)
+        first = draw(make(), 0)
         torch.manual_seed(2)
         before = torch.get_rng_state()
-        second = make().draw(0)
+        second = draw(make(), 0)
         assert first[0] == second[0]
-        assert same(weights_of(first[1]), weights_of(second[1]))
+        assert same(state(first[1]), state(second[1]))
         assert torch.equal(torch.get_rng_state(), before)
 
-    def test_seeds_differ(self):
-        one, two = ([make(seed=seed).draw(step) for step in range(20)] for seed in (0, 1))
-        assert [member for member, _ in one] != [member for member, _ in two]
-        for member in range(len(MEMBERS)):
-            first, second = (next(network for other, network in draws if other == member) for draws in (one, two))
-            assert not same(weights_of(first), weights_of(second))
+    def test_seeds_differ(self, make):
+        draws = [[draw(make(seed=seed), step) for step in range(10)] for seed in (0, 1)]
+        one, two = ({member: state(network) for member, network in some} for some in draws)
+        assert one.keys() & two.keys()
+        assert not any(same(one[member], two[member]) for member in one.keys() & two.keys())
+        assert len(one) == 1 or [member for member, _ in draws[0]] != [member for member, _ in draws[1]]
 
 
 class TestWeights:
-    def draws(self, count: int, **settings) -> torch.Tensor:
-        pool = make(redraw_every=10**9, steps_before=0, steps_between=0, **settings)
-        drawn = torch.tensor([pool.draw(step)[0] for step in range(count)])
-        return torch.bincount(drawn, minlength=len(pool.names))
+    def draws(self, count: int, **own) -> Tensor:
+        pool = learning(redraw_every=10**9, steps_before=0, steps_between=0, **own)
+        for step in range(count):
+            pool.network(step)
+        return torch.tensor(pool.uses)
 
     @pytest.mark.parametrize("weights", [(), (1.0, 3.0, 6.0), (0.2, 0.2, 0.1)])
     def test_frequencies_follow_the_weights(self, weights):
@@ -109,96 +123,243 @@ class TestWeights:
         assert self.draws(500, weights=(0.0, 1.0)).tolist() == [0, 500]
 
 
-class TestDrawnNetwork:
-    def test_it_is_frozen_and_in_eval_mode(self):
-        pool = make()
+class TestLearning:
+    def test_it_is_the_named_one_frozen_and_in_eval_mode(self):
+        pool = learning()
         for step in range(8):
-            _, network = pool.draw(step)
+            member, network = draw(pool, step)
+            assert state(network).keys() == untrained(MEMBERS[member], member, 0).keys()
             assert not any(module.training for module in network.modules())
-            assert not any(parameter.requires_grad for parameter in network.parameters())
-            before = weights_of(network)
+            network.zero_grad()  # of its own learning
+            before = state(network)
             images = torch.randn(2, *SHAPE, generator=generator(0, "x")).requires_grad_(True)
             network(images).square().sum().backward()
             # The image learns, the network does not, not even its running statistics.
             assert images.grad.abs().sum() > 0
-            assert all(parameter.grad is None or not parameter.requires_grad for parameter in network.parameters())
-            assert same(weights_of(network), before)
+            assert all(parameter.grad is None for parameter in network.parameters())
+            assert same(state(network), before)
 
-    def test_it_is_the_named_member(self):
-        pool = make()
-        for step in range(6):
-            member, network = pool.draw(step)
-            assert weights_of(network).keys() == fresh(0, member, 0).keys()
+    def test_members_learn_from_real_images_in_classifier_space(self, monkeypatch):
+        seen: list[tuple[Tensor, Tensor]] = []
+        monkeypatch.setattr(
+            module, "fit", lambda network, batches, steps, *_, **__: seen.extend(batches(step) for step in steps)
+        )
+        learning(batch_size=40).network(0)
+        orders = [places(images_std, (IMAGES / 255 - 0.5) / 0.25) for images_std, _ in seen]
+        assert [sorted(order.tolist()) for order in orders] == [list(range(40))] * 2
+        assert not torch.equal(*orders)
+        assert all(torch.equal(labels, LABELS[order]) for order, (_, labels) in zip(orders, seen, strict=True))
 
-
-class TestLearning:
     @pytest.mark.parametrize(("before", "between", "redraw"), [(2, 1, 3), (0, 2, 4), (3, 0, 2), (0, 0, 2)])
-    def test_batches_are_used_up_one_after_another(self, before, between, redraw):
-        lessons = StudentBatches()
-        counts = {"steps_before": before, "steps_between": between, "redraw_every": redraw}
-        pool = make(members=MEMBERS[:1], batches=lessons, **counts)
+    def test_batches_are_used_up_one_after_another(self, asked, before, between, redraw):
+        pool = learning(members=MEMBERS[:1], steps_before=before, steps_between=between, redraw_every=redraw)
         used = 0
         for use in range(2 * redraw + 1):
-            pool.draw(use)
+            pool.network(use)
             used += before if use % redraw == 0 else between
-            assert lessons.asked == list(range(used))
-        assert pool.trained == used
+            assert asked == list(range(used))
+        assert pool.steps_trained == used
 
-    def test_members_share_one_stream_of_batches(self):
-        lessons = StudentBatches()
-        pool = make(redraw_every=100, batches=lessons)
+    def test_members_share_one_stream_of_batches(self, asked):
+        pool = learning(redraw_every=100)
         for step in range(10):
-            pool.draw(step)
+            pool.network(step)
         assert min(pool.uses) > 0
-        assert lessons.asked == list(range(2 * 2 + 8 * 1))
+        assert asked == list(range(2 * 2 + 8 * 1))
 
     def test_a_member_learns_between_uses(self):
-        pool = make(members=MEMBERS[:1], redraw_every=10)
-        seen = [weights_of(pool.draw(step)[1]) for step in range(4)]
+        pool = learning(members=MEMBERS[:1], redraw_every=10)
+        seen = [state(pool.network(step)) for step in range(4)]
         assert not any(same(first, second) for first, second in pairwise(seen))
 
     def test_only_the_drawn_member_learns(self):
-        pool = make(redraw_every=100)
+        pool = learning(redraw_every=100)
         idle = 0
         for step in range(8):
-            before = {member: weights_of(network) for member, (network, _) in pool.living.items()}
-            drawn, network = pool.draw(step)
-            assert pool.living[drawn][0] is network
+            before = {member: state(network) for member, (network, _) in pool.alive.items()}
+            drawn, network = draw(pool, step)
+            assert pool.alive[drawn][0] is network
             for other in before.keys() - {drawn}:
-                assert same(weights_of(pool.living[other][0]), before[other])
+                assert same(state(pool.alive[other][0]), before[other])
                 idle += 1
         assert idle > 0
 
-    def test_it_starts_anew_after_redraw_every_uses(self):
-        pool = make(members=MEMBERS[:1], redraw_every=3, steps_before=0, steps_between=0)
-        seen = [weights_of(pool.draw(step)[1]) for step in range(9)]
-        for use, weights in enumerate(seen):
-            assert same(weights, fresh(0, 0, use // 3))
-        assert not same(seen[2], seen[3])
-        assert not same(seen[3], seen[6])
-
-    def test_a_redrawn_member_keeps_nothing_of_what_it_learnt(self):
+    @pytest.mark.parametrize("between", [0, 2])
+    def test_after_redraw_every_uses_it_starts_anew_and_keeps_nothing_that_it_learnt(self, between):
         # With learning only between uses, the first use after a redraw is the bare initialisation again.
-        pool = make(members=MEMBERS[:1], redraw_every=3, steps_before=0, steps_between=2)
-        seen = [weights_of(pool.draw(step)[1]) for step in range(7)]
-        assert same(seen[3], fresh(0, 0, 1))
-        assert same(seen[6], fresh(0, 0, 2))
-        assert not same(seen[5], seen[3])
-        (_, optimizer), *_ = pool.living.values()
+        pool = learning(members=MEMBERS[:1], redraw_every=3, steps_before=0, steps_between=between)
+        seen = [state(pool.network(step)) for step in range(7)]
+        bare = [untrained(MEMBERS[0], 0, age) for age in range(3)]
+        assert not same(bare[0], bare[1])
+        assert not same(bare[1], bare[2])
+        for use, weights in enumerate(seen):
+            assert same(weights, bare[use // 3]) is (between == 0 or use % 3 == 0)
+        (_, optimizer), *_ = pool.alive.values()
         assert not optimizer.state_dict()["state"]  # a fresh optimiser has no momentum yet
-
-
-class TestMaxAccuracy:
-    @staticmethod
-    def every_label_once(step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """One image under each label: whatever a network answers, a quarter of the batch is right."""
-        return torch.ones(CLASSES, *SHAPE), torch.arange(CLASSES)
 
     @pytest.mark.parametrize(("limit", "learns"), [(0.25, False), (0.26, True), (1.0, True)])
     def test_members_stop_at_their_accuracy(self, limit, learns):
-        pool = make(members=MEMBERS[:1], max_accuracy=limit, redraw_every=10, batches=self.every_label_once)
-        for step in range(3):
-            _, network = pool.draw(step)
-        assert same(weights_of(network), fresh(0, 0, 0)) is not learns
+        # One image under each label: whatever a network answers, a quarter of the batch is right.
+        images, labels = torch.full((CLASSES, *SHAPE), 255, dtype=torch.uint8), torch.arange(CLASSES)
+        pool = learning(images=images, labels=labels, members=MEMBERS[:1], max_accuracy=limit, redraw_every=10)
+        networks = [pool.network(step) for step in range(3)]
+        assert same(state(networks[-1]), untrained(MEMBERS[0], 0, 0)) is not learns
         # The batches count as used, so resuming does not depend on what was learnt.
-        assert pool.trained == 2 + 1 + 1
+        assert pool.steps_trained == 2 + 1 + 1
+
+
+class TestKinds:
+    def test_members_are_those_named(self):
+        expected = {
+            "main": ("convnet3-w8",),
+            **dict.fromkeys(("main+various", "total random"), ("convnet3-w8", "lenet")),
+        }
+        for kind, names in expected.items():
+            assert fresh_members(kind, "convnet3-w8", ("lenet",), 3) == names
+            assert fresh(kind, main="convnet3-w8", various=("lenet",)).names == names
+
+    @pytest.mark.parametrize("depth", [1, 2, 3, 4])
+    def test_similar_ones_are_every_convnet_of_the_paper(self, depth):
+        main, *similar = fresh_members("main+similar", "convnet3-w12-gn", (), depth)
+        assert main == "convnet3-w12-gn"
+        assert len(similar) == len(set(similar)) == 4 * 4 * 2
+        networks = [registry.parse(name) for name in similar]
+        assert [network.name for network in networks] == similar
+        assert {network.width for network in networks} == {12}
+        assert {network.depth for network in networks} == {depth}
+        # Table 3 of Zhou et al. 2024.
+        assert {network.activation for network in networks} == {"relu", "sigmoid", "leakyrelu", "swish"}
+        assert {network.norm for network in networks} == {"instance", "batch", "layer", "group"}
+        assert {network.pooling for network in networks} == {"avg", "max"}
+        # A main model of the same depth is among them in a form of its own.
+        assert ("convnet3-gn-w12" in similar) is (depth == 3)
+
+    def test_similar_ones_can_all_be_built_and_answer_differently(self):
+        images = torch.randn(3, *SHAPE, generator=generator(0, "x"))
+        answers = []
+        for name in fresh_members("main+similar", "convnet3-w12-gn", (), 3)[1:]:
+            with seeded(0, "same"):
+                network = registry.build(name, SHAPE, CLASSES).eval()
+            assert sum(isinstance(module, nn.Conv2d) for module in network.modules()) == 3
+            answers.append(tuple(network(images).flatten().tolist()))
+        assert len(set(answers)) == len(answers)
+
+    @pytest.mark.parametrize("main", ["resnet18", "mlp", "lenet-w4"])
+    def test_only_a_convnet_has_similar_ones(self, main):
+        with pytest.raises(ConfigError, match=rf"^matching\.pool\.main is '{main}', expected a convnet"):
+            fresh("main+similar", main=main)
+        assert fresh("main+various", main=main).names[0] == main
+
+    def test_an_unknown_main_model_is_refused(self):
+        with pytest.raises(ConfigError, match="convnet33"):
+            fresh("main+similar", main="convnet33")
+
+
+class TestProbabilities:
+    @pytest.mark.parametrize("kind", KINDS)
+    @pytest.mark.parametrize("total", [1, 2, 7, 100])
+    @pytest.mark.parametrize("end", [None, 0.0, 0.3, 1.0])
+    def test_they_sum_to_1(self, kind, total, end):
+        pool = fresh(kind, total, main_probability_end=end, main_only=2)
+        for iteration in range(total):
+            shares = pool.probabilities(iteration)
+            assert len(shares) == len(pool.names)
+            assert shares.double().sum().item() == pytest.approx(1, abs=1e-6)
+            assert shares.min() >= 0
+
+    @pytest.mark.parametrize("kind", ["main+similar", "main+various"])
+    def test_the_main_model_has_its_share_and_the_others_divide_the_rest(self, kind):
+        pool = fresh(kind, main_probability=0.75)
+        for iteration in (0, 50, 99):
+            main, *others = pool.probabilities(iteration).tolist()
+            assert main == 0.75
+            assert others == pytest.approx([0.25 / len(others)] * len(others), rel=1e-6)
+
+    @pytest.mark.parametrize(("start", "end"), [(0.9, 0.1), (0.1, 0.9), (0.5, 0.5), (1.0, 0.0), (0.0, 1.0)])
+    def test_the_schedule_is_a_line_from_end_to_end(self, start, end):
+        pool = fresh(iterations=11, main_probability=start, main_probability_end=end)
+        shares = torch.stack([pool.probabilities(iteration) for iteration in range(11)])
+        assert shares[0, 0] == torch.tensor(start)
+        assert shares[-1, 0] == torch.tensor(end)
+        torch.testing.assert_close(shares[:, 0], torch.linspace(start, end, 11), rtol=0, atol=1e-7)
+        torch.testing.assert_close(shares[:, 1:], (1 - shares[:, :1]).expand(-1, 3) / 3, rtol=0, atol=1e-7)
+
+    @pytest.mark.parametrize(("start", "end"), [(0.9, 0.0), (0.7, 0.0), (0.9, 0.1), (0.3, 1.0)])
+    def test_the_schedule_stays_in_its_range_and_reaches_its_end_whatever_the_length(self, start, end):
+        # A share that rounding left below 0 would stop the run at its last iteration.
+        for total in range(2, 200):
+            last = fresh(iterations=total, main_probability=start, main_probability_end=end).probabilities(total - 1)
+            assert last.min() >= 0, total
+            assert last[0] == torch.tensor(end), total
+
+    def test_a_schedule_that_ends_at_0_can_be_drawn_from_to_its_end(self):
+        assert draw(fresh(iterations=100, main_probability_end=0.0), 99)[0] != 0
+
+    def test_the_schedule_of_one_iteration_is_its_start(self):
+        pool = fresh(iterations=1, main_probability=0.6, main_probability_end=0.2)
+        assert pool.probabilities(0)[0] == torch.tensor(0.6)
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_the_first_iterations_may_take_the_main_model_alone(self, kind):
+        pool = fresh(kind, main_only=3, main_probability=0.5, main_probability_end=0.1)
+        for iteration in range(6):
+            alone = pool.probabilities(iteration).tolist()[0] == 1
+            assert alone is (iteration < 3 or kind == "main")
+
+    def test_total_random_treats_all_alike(self):
+        pool = fresh("total random", iterations=3, main_probability_end=0.5)
+        for iteration in range(3):
+            assert pool.probabilities(iteration).tolist() == [0.25] * 4
+
+    @pytest.mark.parametrize(
+        ("kind", "shares"), [("main", [1]), ("main+various", [0.6, 0.2, 0.2]), ("total random", [1 / 3] * 3)]
+    )
+    def test_draws_have_these_frequencies(self, kind, shares):
+        count = 600
+        pool = fresh(kind, count, main_probability=0.6, main="mlp-w4", various=("mlp-w5", "mlp-w6"))
+        for iteration in range(count):
+            pool.network(iteration)
+        counts, expected = torch.tensor(pool.uses), count * torch.tensor(shares)
+        assert len(counts) == len(shares)
+        assert ((counts - expected).abs() <= 5 * (expected * (1 - torch.tensor(shares))).sqrt()).all()
+
+    def test_draws_follow_the_schedule(self):
+        names = {"main": "mlp-w4", "various": ("mlp-w5",)}
+        pool = fresh(iterations=1200, main_probability=1.0, main_probability_end=0.0, **names)
+        main = torch.tensor([draw(pool, step)[0] == 0 for step in range(1200)]).float().view(4, 300).mean(1)
+        # Quarters of the line from 1 to 0, each with a deviation of at most 1 / (2 sqrt(300)) = .029.
+        assert (main - torch.tensor([0.875, 0.625, 0.375, 0.125])).abs().max() < 0.12
+
+
+class TestFresh:
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_every_draw_is_a_new_untrained_network_of_its_name_in_eval_mode(self, kind, asked):
+        pool = fresh(kind, main_probability=0.2)
+        ages: Counter[int] = Counter()
+        before: dict[int, dict[str, Tensor]] = {}
+        for iteration in range(12):
+            member, network = draw(pool, iteration)
+            assert not network.training
+            weights = state(network)
+            assert same(weights, untrained(pool.names[member], member, ages[member]))
+            assert str(network) == str(registry.build(pool.names[member], SHAPE, CLASSES).eval())
+            assert member not in before or not same(weights, before[member])
+            ages[member] += 1
+            before[member] = weights
+        assert asked == []
+
+    def test_what_the_user_does_to_one_does_not_reach_the_next(self):
+        one, two = fresh("main"), fresh("main")
+        for iteration in range(3):
+            for parameter in one.network(iteration).requires_grad_(True).parameters():
+                parameter.data.zero_()
+            assert bool(next(two.network(iteration).parameters()).any())
+        assert same(state(one.network(3)), state(two.network(3)))
+
+    def test_its_state_is_a_few_numbers(self):
+        pool = fresh("main+similar")
+        for iteration in range(5):
+            pool.network(iteration)
+        assert pool.state_dict() == {"names": list(pool.names), "uses": pool.uses}
+        assert len(pool.uses) == 33
+        assert sum(pool.uses) == 5

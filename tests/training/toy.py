@@ -1,10 +1,9 @@
-"""What the tests of matching share besides fixtures."""
+"""Three classes of random 16x16 images, networks for them, and the comparison of weights."""
 
 import torch
 from torch import Tensor, nn
 
 from gdd import rng
-from gdd.config import Config, MatchingConfig, PoolConfig, RunConfig
 from gdd.data.readers import Dataset
 from gdd.data.spec import DatasetSpec
 from gdd.data.splits import Split
@@ -18,22 +17,9 @@ def unread() -> Split:
     raise AssertionError("distillation read the test part")
 
 
-def toy(images_u8: Tensor, labels: Tensor, spec: DatasetSpec = SPEC) -> Dataset:
+def dataset_of(images_u8: Tensor, labels: Tensor, spec: DatasetSpec = SPEC) -> Dataset:
     held_out = Split(torch.zeros(CLASSES, *SPEC.shape, dtype=torch.uint8), torch.arange(CLASSES))
     return Dataset(spec, Split(images_u8, labels), held_out, unread)
-
-
-def settings(pool: dict[str, object] | None = None, seed: int = 0, snapshots: tuple[int, ...] = (), **own) -> Config:
-    values = {"ipc": 2, "iterations": 3, "outer": 2, "inner": 1, "batch_real": 8, "batch_train": 4, **own}
-    if values.get("objective") == "embedding":
-        values |= {"outer": None, "inner": None}
-    return Config(
-        method="matching",
-        seed=seed,
-        pool=PoolConfig(**{"main": "convnet3-w4", "various": ("mlp-w8", "lenet"), **(pool or {})}),
-        match=MatchingConfig(**values),
-        run=RunConfig(snapshots=snapshots),
-    )
 
 
 def network_of(arch: str, seed: int = 0) -> nn.Module:
@@ -44,3 +30,19 @@ def network_of(arch: str, seed: int = 0) -> nn.Module:
             norm.running_mean.normal_(0, 0.3)
             norm.running_var.uniform_(0.3, 2)
     return network.eval()
+
+
+def state(network: nn.Module) -> dict[str, Tensor]:
+    """Return copies of all weights and buffers."""
+    return {name: value.clone() for name, value in network.state_dict().items()}
+
+
+def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+def places(images: Tensor, known: Tensor) -> Tensor:
+    """Return which of the known images (N, C, H, W), all different, each image (B, C, H, W) is; one must be it."""
+    equal = (images[:, None] == known[None]).flatten(2).all(2)
+    assert equal.sum(1).tolist() == [1] * len(images)
+    return equal.int().argmax(1)

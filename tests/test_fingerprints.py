@@ -1,0 +1,173 @@
+"""What makes a stage another one: every setting that plays a part, and nothing else."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from dataclasses import field, fields, is_dataclass, replace
+from pathlib import Path
+
+import pytest
+from pydantic.dataclasses import dataclass
+
+from gdd import pipeline, rng
+from gdd.config import Config, ConfigError, MatchingConfig, RefineConfig, RunConfig, counted, stable_hash
+from gdd.config.fields import without_effect
+from gdd.data.readers import Dataset, open_dataset
+from gdd.data.splits import Split
+from gdd.models.gan import Generator
+from gdd.runtime.device import make_accelerator
+from gdd.sampling import generator_file
+
+# Sections whose fields count in each stage; "" is the Config itself.
+SECTIONS = {
+    "pretrain": {"", "gan", "pretrain", "run"},
+    "refine": {"", "gan", "refine", "refine.pool", "run"},
+    "matching": {"", "matching", "matching.pool", "run"},
+}
+# What no result depends on, or whose content counts instead of it: the generator, the images, the stage.
+WITHOUT_EFFECT = {
+    *("name", "method", "score", "data", "data.root", "data.download", "refine.pretrained", "matching.generator"),
+    *(f"run.{key}" for key in ["root", "overwrite", "max_minutes", "log_every", "grid_every", "save_every", "keep"]),
+    *("run.snapshots", "run.threads"),
+}
+
+
+def walk(settings: object, section: str = "") -> Iterator[tuple[str, str, bool]]:
+    """Yield section, name and whether it is declared without effect, of every field; sections are not fields."""
+    for one in fields(settings):
+        key, value = f"{section}.{one.name}".strip("."), getattr(settings, one.name)
+        declared = not one.metadata.get("effect", True)
+        if is_dataclass(value):
+            yield from walk(value, key)
+        if not is_dataclass(value) or declared:
+            yield section, one.name, declared
+
+
+def changed(config: Config, section: str, name: str, value: object = "another value") -> Config:
+    """Return a copy of which one field has a value that need not be a valid one."""
+    copy = deepcopy(config)
+    part = copy
+    for key in filter(None, section.split(".")):
+        part = getattr(part, key)
+    object.__setattr__(part, name, value)
+    return copy
+
+
+@pytest.fixture(scope="module")
+def dataset() -> Dataset:
+    return open_dataset("digits", Path("data"))
+
+
+@pytest.fixture
+def generator(tmp_path, dataset) -> Callable[[int], Path]:
+    """Return a function that writes an untrained generator of digits, one per seed, and gives its folder."""
+
+    def write(seed: int = 0) -> Path:
+        spec = dataset.spec
+        with rng.seeded(seed, "test"):
+            network = Generator(spec.shape, spec.num_classes, width=4, noise_dim=8)
+        folder = tmp_path / f"generator-{seed}"
+        folder.mkdir()
+        generator_file.save(folder, network, spec, 4, {"stage": "pretrain"})
+        return folder
+
+    return write
+
+
+@pytest.fixture
+def fingerprint(monkeypatch, dataset):
+    """Return a function that gives the fingerprint which a stage opens its run folder with."""
+
+    class Opened(Exception):
+        pass
+
+    def open_run(config, stage, value, accelerator):
+        raise Opened(stage, value)
+
+    monkeypatch.setattr(pipeline, "_open_run", open_run)
+    monkeypatch.setattr(pipeline, "_check_start", lambda *_: None)
+    stages = {"pretrain": pipeline.train_gan, "refine": pipeline._refine, "matching": pipeline._match}
+
+    def call(stage: str, config: Config, of: Dataset = dataset) -> str:
+        with pytest.raises(Opened) as opened:
+            stages[stage](config, of, None)
+        opened_stage, value = opened.value.args
+        assert opened_stage == stage
+        return value
+
+    return call
+
+
+@pytest.fixture
+def config(generator) -> Config:
+    return Config(refine=RefineConfig(pretrained=generator()))
+
+
+def test_what_is_declared_without_effect_is_no_more_than_this():
+    assert {f"{section}.{name}".strip(".") for section, name, declared in walk(Config()) if declared} == WITHOUT_EFFECT
+
+
+@pytest.mark.parametrize("stage", SECTIONS)
+def test_every_field_of_the_sections_that_play_a_part_counts_and_no_other(fingerprint, config, stage):
+    plain, counting = fingerprint(stage, config), 0
+    for section, name, declared in walk(config):
+        if name in ("pretrained", "generator"):  # the weights there count: see below
+            continue
+        counts = section in SECTIONS[stage] and not declared
+        assert (fingerprint(stage, changed(config, section, name)) != plain) is counts, f"{section}.{name}"
+        counting += counts
+    assert counting > 10
+
+
+def test_stages_and_data_have_their_own(fingerprint, config, dataset):
+    images, labels = dataset.train
+    inverted = replace(dataset, train=Split(255 - images, labels))
+    named_otherwise = replace(dataset, spec=replace(dataset.spec, name="other"))
+    every = [fingerprint(stage, config, of) for stage in SECTIONS for of in (dataset, inverted, named_otherwise)]
+    assert len(set(every)) == 9
+
+
+@pytest.mark.parametrize("stage", ["refine", "matching"])
+def test_the_weights_of_the_generator_at_the_start_count_but_not_its_path(fingerprint, generator, tmp_path, stage):
+    def of(folder: Path) -> str:
+        start = MatchingConfig(init="generator", generator=folder)
+        return fingerprint(stage, Config(refine=RefineConfig(pretrained=folder), matching=start))
+
+    plain, other = of(generator(1)), of(generator(2))
+    assert plain != other
+    shutil.move(tmp_path / "generator-1", tmp_path / "moved")
+    assert of(tmp_path / "moved") == plain
+
+
+def test_a_folder_of_another_configuration_is_refused(tmp_path, dataset):
+    def distil(iterations: int) -> Path:
+        settings = MatchingConfig(iterations=iterations, outer=1, batch_real=4)
+        config = Config(method="matching", matching=settings, run=RunConfig(root=tmp_path, threads=1))
+        return pipeline.distill(config, dataset, make_accelerator(config.run))
+
+    assert distil(1) == distil(1)
+    with pytest.raises(ConfigError, match="another configuration"):
+        distil(2)
+
+
+def test_a_new_field_counts_unless_it_is_declared_without_effect():
+    @dataclass(frozen=True)
+    class Section:
+        old: int = 1
+        new: int = 2
+        folder: str = without_effect("here")
+
+    @dataclass(frozen=True)
+    class Whole:
+        seed: int = 0
+        first: Section = field(default_factory=Section)
+        second: Section = field(default_factory=Section)
+        elsewhere: Section = without_effect(default_factory=Section)
+
+    def hash_of(**own) -> str:
+        return stable_hash(counted(Whole(**own), without=("second",)))
+
+    assert counted(Whole(), without=("second",)) == {"seed": 0, "first": {"old": 1, "new": 2}}
+    assert hash_of(first=Section(new=3)) != hash_of()
+    assert hash_of(first=Section(folder="there")) == hash_of(second=Section(new=3)) == hash_of()
+    assert hash_of(elsewhere=Section(new=3)) == hash_of()
