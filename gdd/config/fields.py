@@ -32,8 +32,10 @@ def each(low: float, high: float = _MOST) -> AfterValidator:
     """Return a validator of a list of numbers, or null, for `Annotated`."""
 
     def check(values: tuple[float, ...] | None) -> tuple[float, ...] | None:
-        if not all(low <= value <= high for value in values or ()):
-            raise ValueError(f"numbers of at least {low:g}" + ("" if high == _MOST else f" and at most {high:g}"))
+        if any(value < low for value in values or ()):
+            raise ValueError(f"numbers of at least {low}")
+        if any(value > high for value in values or ()):
+            raise ValueError(f"numbers of at most {high}")
         return values
 
     return AfterValidator(check)
