@@ -38,7 +38,8 @@ NUMBERS = [
     ("gan.beta1 gan.beta2 gan.ema_decay", (0.0, 0.999), (-0.1,), "a number of at least 0"),
     ("gan.beta1 gan.beta2 gan.ema_decay", (), (1.0, 1), "a number below 1"),
     ("matching.pool.main_probability evaluate.alpha", (0.0, 1), (-0.1,), "a number of at least 0"),
-    ("matching.pool.main_probability_end evaluate.temperature", (1e-300, 1), (-0.1,), "a number of at least 0"),
+    ("matching.pool.main_probability_end", (0.0, 1), (-0.1,), "a number of at least 0"),
+    ("evaluate.temperature", (1e-300, 1e300), (-0.1,), "a number of at least 0"),
     ("matching.pool.main_probability evaluate.alpha", (), (1.1, 2), "a number of at most 1"),
     ("matching.pool.main_probability_end refine.pool.max_accuracy", (), (1.1, 2), "a number of at most 1"),
     ("refine.pool.max_accuracy", (1e-9, 1), (0, -1), "a number above 0"),
@@ -62,7 +63,7 @@ OTHERS = [
         "name",
         ("a.b", "é"),
         ("", ".", "..", "a/b", "../a", "/a", "a/", "\x1b[2J", "x" * 256),
-        "a plain folder name without slashes",
+        "a plain folder name without slashes, of at most 255 bytes",
     ),
 ]
 
