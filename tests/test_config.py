@@ -1,335 +1,301 @@
-import ast
+"""Settings: their types and ranges, what excludes what, and what a fingerprint counts."""
+
 import json
-from dataclasses import FrozenInstanceError, fields, is_dataclass, replace
+import math
+from dataclasses import FrozenInstanceError, fields, is_dataclass
+from functools import reduce
 from pathlib import Path
-from typing import get_args
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 import pytest
+from pydantic import ValidationError
+from settings import nested, types_by_key
 
 import gdd.config
-from gdd.config import (
-    Config,
-    ConfigError,
-    DataConfig,
-    EvaluateConfig,
-    GanConfig,
-    MatchingConfig,
-    PoolConfig,
-    PoolKind,
-    PretrainConfig,
-    RefineConfig,
-    RunConfig,
-    to_plain,
-)
-from gdd.config.checks import stable_hash
+from gdd.config import Config, ConfigError, DataConfig, EvaluateConfig, counted, nearest, read_as, stable_hash, to_plain
 
-SECTIONS = {
-    "data": DataConfig,
-    "gan": GanConfig,
-    "pretrain": PretrainConfig,
-    "pool": PoolConfig,
-    "refine": RefineConfig,
-    "match": MatchingConfig,
-    "evaluate": EvaluateConfig,
-    "run": RunConfig,
-}
-NAN, INF = float("nan"), float("inf")
+TYPES = types_by_key()
+SECTIONS = [getattr(gdd.config, name) for name in gdd.config.__all__ if name.endswith("Config")]
+MOST = 2**63 - 1
 
-OUT_OF_RANGE = [
-    ("data.val_fraction", (0.0, -0.1, 0.51, 1.0, NAN)),
-    ("data.size", ((15, 32), (32, 15), (0, 0))),
-    ("gan.width", (3, 0, -4)),
-    ("gan.noise_dim", (0, -1)),
-    ("gan.aux_weight", (-0.1, NAN)),
-    ("gan.gradient_penalty", (-1.0,)),
-    ("gan.r1", (-1.0,)),
-    ("gan.r1_every", (0,)),
-    ("gan.beta1", (-0.1, 1.0, NAN)),
-    ("gan.beta2", (-0.1, 1.0)),
-    ("gan.ema_decay", (-0.1, 1.0)),
-    ("pretrain.steps", (0, -1)),
-    ("pretrain.batch_size", (1, 0)),
-    ("pretrain.lr", (0.0, -1e-4, NAN)),
-    ("refine.pool.members", ((),)),
-    ("refine.pool.weights", ((1.0,), (1.0, 1.0, 1.0, 1.0), (1.0, -1.0, 1.0), (0.0, 0.0, 0.0))),
-    ("matching.pool.main_probability", (-0.1, 1.1, NAN, None)),
-    ("matching.pool.main_probability_end", (-0.1, 1.1, NAN)),
-    ("matching.pool.main_only", (-1, NAN)),
-    ("matching.pool.similar_depth", (0, -1)),
-    ("matching.pool.various", ((),)),
-    ("refine.pool.redraw_every", (0,)),
-    ("refine.pool.steps_before", (-1,)),
-    ("refine.pool.steps_between", (-1,)),
-    ("refine.pool.max_accuracy", (0.0, 1.01, NAN)),
-    ("refine.pool.batch_size", (1,)),
-    ("refine.pool.lr", (0.0, -0.1)),
-    ("refine.steps", (0,)),
-    ("refine.batch_size", (1,)),
-    ("refine.lr", (0.0, NAN)),
-    ("refine.tau", (0.0, -1.0, NAN)),
-    ("refine.weight", (-0.01, NAN)),
-    ("matching.ipc", (0, -1, NAN)),
-    ("matching.iterations", (0, -1)),
-    ("matching.outer", (0, -1)),
-    ("matching.inner", (0, -1)),
-    ("matching.batch_real", (0,)),
-    ("matching.batch_train", (0,)),
-    ("matching.lr_image", (0.0, -0.1, NAN, INF)),
-    ("matching.lr_network", (0.0, -0.1, NAN, INF)),
-    ("evaluate.ipc", ((), (0,), (10, -1))),
-    ("evaluate.protocols", ((),)),
-    ("evaluate.archs", ((),)),
-    ("evaluate.seeds", ((), (-1,), (0, -2))),
-    ("evaluate.all_epochs", (0, -3)),
-    ("evaluate.alpha", (-0.1, 1.1, NAN)),
-    ("evaluate.temperature", (0.0, -1.0, NAN)),
-    ("evaluate.select_alpha", ((-0.1,), (0.5, 1.1), (NAN,))),
-    ("evaluate.select_temperature", ((0.0,), (1.0, -1.0), (NAN,), (INF,))),
-    ("run.max_minutes", (0.0, -1.0)),
-    ("run.log_every", (0,)),
-    ("run.grid_every", (0,)),
-    ("run.save_every", (0,)),
-    ("run.keep", (0, -1)),
-    ("run.snapshots", ((-1,), (0, 10, -1))),
-    ("run.threads", (0, -1)),
-    ("seed", (-1,)),
-    ("name", ("", ".", "..", "a/b", "../a", "/a", "a/")),
+# Keys; the ends of their range, which belong to it; values beyond an end; what is expected instead.
+NUMBERS = [
+    ("seed matching.pool.main_only", (0, MOST), (-1,), "a number of at least 0"),
+    ("refine.pool.steps_before refine.pool.steps_between", (0, MOST), (-1,), "a number of at least 0"),
+    ("pretrain.steps refine.steps refine.pool.redraw_every", (1, MOST), (0, -1), "a number of at least 1"),
+    ("matching.ipc matching.iterations matching.outer", (1, MOST), (0, -1), "a number of at least 1"),
+    ("matching.inner matching.batch_real matching.batch_train", (1, MOST), (0, -1), "a number of at least 1"),
+    ("matching.pool.similar_depth evaluate.all_epochs gan.r1_every", (1, MOST), (0, -1), "a number of at least 1"),
+    ("run.log_every run.grid_every run.save_every run.keep run.threads", (1, MOST), (0, -1), "a number of at least 1"),
+    ("pretrain.batch_size refine.batch_size refine.pool.batch_size", (2, MOST), (1, 0), "a number of at least 2"),
+    ("gan.width", (4, 2**20), (3, 0, -4), "a number of at least 4"),
+    ("gan.noise_dim", (1, 2**20), (0, -1), "a number of at least 1"),
+    ("gan.width gan.noise_dim", (), (2**20 + 1,), "a number of at most 1048576"),
+    ("pretrain.lr refine.lr refine.pool.lr refine.tau", (1e-300, 1e300), (0.0, 0, -1e-4), "a number above 0"),
+    ("matching.lr_image matching.lr_network run.max_minutes", (1e-300, 1e300), (0.0, 0, -1), "a number above 0"),
+    ("gan.aux_weight gan.gradient_penalty gan.r1 refine.weight", (0, 1e300), (-0.01, -1), "a number of at least 0"),
+    ("gan.beta1 gan.beta2 gan.ema_decay", (0.0, 0.999), (-0.1,), "a number of at least 0"),
+    ("gan.beta1 gan.beta2 gan.ema_decay", (), (1.0, 1), "a number below 1"),
+    ("matching.pool.main_probability evaluate.alpha", (0.0, 1), (-0.1,), "a number of at least 0"),
+    ("matching.pool.main_probability_end", (0.0, 1), (-0.1,), "a number of at least 0"),
+    ("evaluate.temperature", (1e-300, 1e300), (-0.1,), "a number of at least 0"),
+    ("matching.pool.main_probability evaluate.alpha", (), (1.1, 2), "a number of at most 1"),
+    ("matching.pool.main_probability_end refine.pool.max_accuracy", (), (1.1, 2), "a number of at most 1"),
+    ("refine.pool.max_accuracy", (1e-9, 1), (0, -1), "a number above 0"),
+    ("data.val_fraction", (1e-9, 0.5), (0, -0.1), "a number above 0"),
+    ("data.val_fraction", (), (0.51, 1), "a number of at most 0.5"),
+    ("data.size", ([16, 16],), ([15, 32], [32, 0]), "numbers of at least 16"),
+    ("evaluate.ipc", ([1], [1, MOST]), ([0], [10, -1]), "numbers of at least 1"),
+    ("evaluate.seeds", ([0], [0, MOST]), ([-1], [0, -2]), "numbers of at least 0"),
+    ("run.snapshots", ([], [0], [MOST]), ([-1], [0, 10, -1]), "numbers of at least 0"),
+    ("refine.pool.weights", ([], [0, 0, 0.1]), ([1, -1, 1],), "numbers of at least 0"),
+    ("evaluate.select_alpha", ([],), ([-0.1], [0.5, -1]), "numbers of at least 0"),
+    ("evaluate.select_alpha", (), ([0.5, 1.1],), "numbers of at most 1"),
+    ("evaluate.select_temperature", ([],), ([1.0, -1.0],), "numbers of at least 0"),
+    ("evaluate.ipc evaluate.seeds run.snapshots", (), ([2**63], [1, 10**30]), f"numbers of at most {MOST}"),
 ]
-
-ON_THE_EDGE = [
-    ("data.val_fraction", 0.5),
-    ("data.size", (16, 16)),
-    ("gan.width", 4),
-    ("gan.noise_dim", 1),
-    ("gan.r1", 0.0),
-    ("gan.aux_weight", 0.0),
-    ("gan.gradient_penalty", 0.0),
-    ("gan.beta1", 0.0),
-    ("gan.ema_decay", 0.0),
-    ("gan.r1_every", 1),
-    ("pretrain.steps", 1),
-    ("pretrain.batch_size", 2),
-    ("refine.pool.weights", (0.0, 0.0, 0.1)),
-    ("refine.pool.steps_before", 0),
-    ("refine.pool.steps_between", 0),
-    ("refine.pool.max_accuracy", 1.0),
-    ("matching.pool.main_probability", 0.0),
-    ("matching.pool.main_probability", 1.0),
-    ("matching.pool.main_probability_end", None),
-    ("matching.pool.main_probability_end", 0.0),
-    ("matching.pool.main_probability_end", 1.0),
-    ("matching.pool.main_only", 0),
-    ("matching.pool.similar_depth", 1),
-    ("matching.pool.various", ("mlp",)),
-    ("refine.weight", 0.0),
-    ("matching.ipc", 1),
-    ("matching.iterations", 1),
-    ("matching.outer", 1),
-    ("matching.outer", None),
-    ("matching.inner", 1),
-    ("matching.inner", None),
-    ("matching.batch_real", 1),
-    ("matching.batch_train", 1),
-    ("matching.lr_image", None),
-    ("matching.lr_image", 1e-9),
-    ("evaluate.alpha", 0.0),
-    ("evaluate.alpha", 1.0),
-    ("evaluate.all_epochs", 1),
-    ("evaluate.ipc", (1,)),
-    ("run.keep", 1),
-    ("run.snapshots", ()),
-    ("run.snapshots", (0,)),
-    ("run.threads", 1),
-    ("seed", 0),
-    ("name", "a.b"),
+OTHERS = [
+    ("evaluate.ipc evaluate.seeds evaluate.archs evaluate.protocols", (), ([],), "no fewer than 1 values"),
+    ("refine.pool.members matching.pool.various", (["mlp"],), ([],), "no fewer than 1 values"),
+    ("data.size", (), ([16, 16, 16],), "no more than 2 values"),
+    (
+        "name",
+        ("a.b", "é"),
+        ("", ".", "..", "a/b", "../a", "/a", "a/", "\x1b[2J", "x" * 256),
+        "a plain folder name without slashes, of at most 255 bytes",
+    ),
 ]
 
 
-def make(key: str, value: object) -> object:
-    section, _, field = key.rpartition(".")
-    return (SECTIONS[section] if section else Config)(**{field: value})
+def cases(rows: list[tuple[str, tuple, tuple, str]], are_refused: bool) -> list[tuple]:
+    return [
+        (key, value, expected) if are_refused else (key, value)
+        for keys, ends, beyond, expected in rows
+        for key in keys.split()
+        for value in (beyond if are_refused else ends)
+    ]
 
 
-@pytest.mark.parametrize("part", [*SECTIONS.values(), Config])
-def test_the_defaults_can_be_built(part):
-    assert part() == part()
-
-
-@pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in OUT_OF_RANGE for value in values])
-def test_an_out_of_range_value_is_refused_by_its_key(key, value):
+def refusal(key: str, value: object) -> str:
     with pytest.raises(ConfigError) as error:
-        make(key, value)
-    assert str(error.value).startswith(f"{key} is {value!r}, expected ")
+        read_as(Config, nested({key: value}))
+    return str(error.value)
 
 
-@pytest.mark.parametrize(("key", "value"), ON_THE_EDGE)
+def value_of(config: Config, key: str) -> Any:
+    return reduce(getattr, key.split("."), config)
+
+
+def kinds(key: str) -> tuple[Any, ...]:
+    """Return what a setting may be: int, NoneType, tuple, Literal, ..."""
+    kind = TYPES[key]
+    parts = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    return tuple(get_origin(part) or part for part in parts)
+
+
+@pytest.mark.parametrize(("key", "value", "expected"), cases(NUMBERS + OTHERS, are_refused=True))
+def test_a_value_out_of_range_is_refused_by_its_key(key, value, expected):
+    said = refusal(key, value)
+    assert said.startswith(f"{key} is ")
+    assert said.endswith(f", expected {expected}")
+
+
+def test_a_sentence_shows_the_value_as_it_was_written():
+    assert refusal("gan.width", 3) == "gan.width is 3, expected a number of at least 4"
+    assert refusal("data.size", [15, 32]) == "data.size is [15, 32], expected numbers of at least 16"
+    assert refusal("refine.pool.weights", [1, 2]).startswith("refine.pool.weights is [1.0, 2.0], expected 3 numbers")
+    assert refusal("matching.generator", "a/b").startswith("matching.generator is 'a/b', expected")
+    assert refusal("gan.width", None) == "gan.width is null, expected a whole number"
+    assert len(refusal("name", "x" * 10_000)) < 150
+
+
+@pytest.mark.parametrize(("key", "value"), cases(NUMBERS + OTHERS, are_refused=False))
 def test_the_ends_of_a_range_belong_to_it(key, value):
-    assert getattr(make(key, value), key.rpartition(".")[2]) == value
+    read = value_of(read_as(Config, nested({key: value})), key)
+    assert (list(read) if isinstance(read, tuple) else read) == value
 
 
 def test_every_number_with_a_range_is_tried():
-    # All fields but these are checked when the object is made; these are choices, paths, switches or names.
-    free = {"data.name", "data.root", "data.channels", "data.download", "gan.loss", "gan.augment", "method", "score"}
-    free |= {
-        f"refine.{name}" for name in ("pretrained", "match", "standardize", "tau_mode", "discriminator", "augment")
-    }
-    free |= {f"evaluate.{name}" for name in ("sources", "recipe", "augment", "teacher", "teacher_arch", "kd_recipe")}
-    free |= {f"run.{name}" for name in ("root", "overwrite", "precision", "tf32", "deterministic")}
-    free |= {"matching.pool.kind", "matching.pool.main"}
-    free |= {f"match.{name}" for name in ("objective", "distance", "inner_first", "augment", "init", "generator")}
-    every = {f"{section}.{field.name}" for section, part in SECTIONS.items() for field in fields(part)}
-    every |= {field.name for field in fields(Config)} - set(SECTIONS)
-    assert every - free == {key for key, _ in OUT_OF_RANGE}
+    def holds_numbers(kind: Any) -> bool:
+        is_choice = get_origin(kind) is Literal
+        return kind in (int, float) or (not is_choice and any(map(holds_numbers, get_args(kind))))
+
+    numbers = {key for key, kind in TYPES.items() if holds_numbers(kind)}
+    for are_refused in (True, False):
+        assert {key for key, *_ in cases(NUMBERS, are_refused)} == numbers
 
 
-def test_settings_that_cannot_go_together_are_refused():
-    with pytest.raises(ConfigError, match=r"^refine\.tau is 3\.0"):
-        RefineConfig(match="log_mse", tau=3.0)
-    RefineConfig(match="log_mse")
-    with pytest.raises(ConfigError, match=r"^evaluate\.augment is 'dsa'"):
-        EvaluateConfig(recipe="dim", augment="dsa")
-    EvaluateConfig(recipe="dim")
-    for name in ("select_alpha", "select_temperature"):
-        refusal = rf"^evaluate\.{name} is \(1\.0,\), expected empty without evaluate\.teacher$"
-        with pytest.raises(ConfigError, match=refusal):
-            EvaluateConfig(**{name: (1.0,)})
-        EvaluateConfig(teacher="real", **{name: (1.0,)})
-
-
-def test_a_generator_is_named_if_and_only_if_matching_starts_from_it():
-    MatchingConfig(init="generator", generator=Path("runs/digits/refine"))
-    with pytest.raises(ConfigError, match=r"^match\.generator is None, expected a path with init generator only$"):
-        MatchingConfig(init="generator")
-    for init in ("noise", "real"):
-        with pytest.raises(ConfigError, match=r"^match\.generator is .*x.*, expected a path with init generator only$"):
-            MatchingConfig(init=init, generator=Path("x"))
-
-
-@pytest.mark.parametrize(
-    ("key", "value"), [("distance", "cos"), ("distance", "mse"), ("outer", 2), ("inner", 3), ("inner_first", True)]
-)
-def test_embedding_matching_refuses_what_only_gradient_matching_has(key, value):
-    with pytest.raises(ConfigError, match=rf"^match\.{key} is {value!r}, expected its default"):
-        MatchingConfig(objective="embedding", **{key: value})
-    MatchingConfig(objective="gradient", **{key: value})
-    MatchingConfig(objective="embedding")
-
-
-def test_the_kind_of_the_pool_follows_the_method_unless_named():
-    assert Config().pool_kind == "members"
-    assert Config(method="matching").pool_kind == "main"
-    for method in ("skd", "matching"):
-        for kind in get_args(PoolKind):
-            assert Config(method=method, pool=PoolConfig(kind=kind)).pool_kind == kind
-
-
-def test_candidates_keep_to_the_range_of_what_they_replace():
-    for values in ((-0.1,), (0.5, 1.1), (NAN,)):
-        with pytest.raises(ConfigError, match=r"^evaluate\.select_alpha is .* numbers in \[0, 1\]"):
-            EvaluateConfig(teacher="set", select_alpha=values)
-    for values in ((0.0,), (1.0, -1.0), (INF,)):
-        with pytest.raises(ConfigError, match=r"^evaluate\.select_temperature is .* numbers above 0"):
-            EvaluateConfig(teacher="set", select_temperature=values)
-    EvaluateConfig(teacher="set", select_alpha=(0.0, 1.0), select_temperature=(0.1, 20.0))
-
-
-def test_the_released_recipe_knows_temperature_0():
-    EvaluateConfig(teacher="set", kd_recipe="released", temperature=0.0, select_temperature=(0.0, 1.0))
-    with pytest.raises(ConfigError, match=r"^evaluate\.temperature is -1\.0"):
-        EvaluateConfig(kd_recipe="released", temperature=-1.0)
-
-
-def test_a_config_error_is_a_value_error():
-    assert issubclass(ConfigError, ValueError)
-
-
-@pytest.mark.parametrize("part", [*SECTIONS.values(), Config])
-def test_every_part_is_frozen(part):
-    made = part()
-    for field in fields(part):
-        with pytest.raises(FrozenInstanceError):
-            setattr(made, field.name, getattr(made, field.name))
-
-
-def other(value: object) -> object:
-    """Return another valid value of the same kind."""
-    if isinstance(value, bool):
-        return not value
-    if isinstance(value, int):
-        return value + 1
-    if isinstance(value, float):
-        return value / 2 if value else 0.5
-    if isinstance(value, str):
-        return value + "x"
-    if isinstance(value, Path):
-        return value / "x"
-    if isinstance(value, tuple):
-        return (*value, *value)
-    raise AssertionError(value)
-
-
-OPTIONAL = {"threads": 1, "size": (16, 16), "channels": 1, "pretrained": Path("x"), "all_epochs": 1, "max_minutes": 1.0}
-OPTIONAL |= {"kind": "main", "main_probability_end": 0.5, "outer": 1, "inner": 1, "lr_image": 0.1}
-TOGETHER = {
-    "members": {"members": ("mlp",)},
-    "weights": {"weights": (1.0, 2.0, 1.0)},
-    "sources": {"sources": ("x",)},
-    "generator": {"generator": Path("x"), "init": "generator"},
-    "snapshots": {"snapshots": (1,)},
-    "select_alpha": {"select_alpha": (0.5,)},
-    "select_temperature": {"select_temperature": (1.5,)},
+WRONG = {
+    int: (True, 3.5, 3.0, "3", [1], 2**63, 10**400, -(10**30)),
+    float: (True, "0.5", [0.5], math.nan, math.inf, -math.inf),
+    bool: (0, 1, "true"),
+    str: (3, True, ["x"]),
+    Path: (3, True),
+    Literal: ("", "x", 7),
+    tuple: (3, "x", {}, [None], [[]]),
 }
 
 
-@pytest.mark.parametrize(
-    ("section", "field"),
-    [(section, field.name) for section, part in SECTIONS.items() for field in fields(part)],
-)
-def test_the_hash_changes_with_any_value(section, field):
-    # With a teacher, for without one there can be no candidates.
-    default = Config(evaluate=EvaluateConfig(teacher="set"))
-    part = getattr(default, section)
-    value = getattr(part, field)
-    change = TOGETHER.get(field) or {field: OPTIONAL[field] if value is None else other(value)}
-    changed = replace(default, **{section: replace(part, **change)})
-    assert stable_hash(changed) != stable_hash(default)
-    assert stable_hash(getattr(changed, section)) != stable_hash(part)
+@pytest.mark.parametrize("key", TYPES)
+def test_a_value_of_another_type_is_refused_by_its_key(key):
+    kind, *optional = kinds(key)
+    assert optional in ([], [NoneType])
+    for value in (*WRONG[kind], *([] if optional else [None])):
+        assert refusal(key, value).startswith((f"{key} is ", f"{key}.0 is ")), value
+    if optional:
+        assert value_of(read_as(Config, nested({key: None})), key) is None
 
 
-def test_the_hash_changes_with_nothing_else():
-    assert stable_hash(Config()) == stable_hash(Config(gan=GanConfig(), seed=0))
-    assert stable_hash({"a": 1, "b": 2}) == stable_hash({"b": 2, "a": 1})
-    assert stable_hash(Config()) == stable_hash(to_plain(Config()))
-    assert len(stable_hash(Config())) == 16
-    int(stable_hash(Config()), 16)
+@pytest.mark.parametrize("section", [field.name for field in fields(Config) if is_dataclass(field.type)])
+def test_a_section_is_no_null_and_no_value(section):
+    for value in (None, 3, [], "x"):
+        assert refusal(section, value).endswith("expected keys with their values")
 
 
-def test_the_hash_tells_parts_and_their_order():
-    assert len({stable_hash(1, 2), stable_hash(2, 1), stable_hash(12), stable_hash([1, 2]), stable_hash("1", "2")}) == 5
+@pytest.mark.parametrize("key", [key for key in TYPES if "." in key])
+def test_a_section_built_directly_checks_its_values_alike(key):
+    part, name = type(value_of(Config(), key.rpartition(".")[0])), key.rpartition(".")[2]
+    for value in (math.nan, math.inf, object()):
+        with pytest.raises(ValidationError) as error:
+            part(**{name: value})
+        assert isinstance(error.value, ValueError)
+    assert part() == part()
+
+
+LOG_MSE, EMBEDDING = {"refine.loss": "log_mse"}, {"matching.objective": "embedding"}
+# Settings that hold together; one more that does not fit them; what is expected of it.
+EXCLUSIVE = [
+    (LOG_MSE, "refine.tau", 3.0, "its default 2.0 with loss log_mse"),
+    (LOG_MSE, "refine.tau_mode", "multiply", "its default divide with loss log_mse"),
+    (LOG_MSE, "refine.standardize", False, "its default True with loss log_mse"),
+    (EMBEDDING, "matching.distance", "cos", "its default dc with objective embedding"),
+    (EMBEDDING, "matching.outer", 2, "its default None with objective embedding"),
+    (EMBEDDING, "matching.inner", 3, "its default None with objective embedding"),
+    (EMBEDDING, "matching.inner_first", True, "its default False with objective embedding"),
+    ({"evaluate.recipe": "dim"}, "evaluate.augment", "dsa", "none with recipe dim, which brings its own"),
+    ({}, "evaluate.select_alpha", [0.5], "empty without evaluate.teacher"),
+    ({}, "evaluate.select_temperature", [1.5], "empty without evaluate.teacher"),
+    ({}, "evaluate.temperature", 0.0, "numbers above 0 (or 0 with kd_recipe released)"),
+    (
+        {"evaluate.teacher": "set"},
+        "evaluate.select_temperature",
+        [0.0, 1.0],
+        "numbers above 0 (or 0 with kd_recipe released)",
+    ),
+    ({"matching.init": "real"}, "matching.generator", "x", "a path with init generator only"),
+    ({"matching.init": "noise"}, "matching.generator", "x", "a path with init generator only"),
+    *(
+        ({}, "refine.pool.weights", weights, "3 numbers of at least 0 that are not all 0, one per member")
+        for weights in ([1.0], [1.0] * 4, [0.0] * 3)
+    ),
+    ({"method": "matching", "run.snapshots": [1000]}, "run.snapshots", [0, 1001], "at most matching.iterations, 1000"),
+]
+TOGETHER = [
+    {"refine.tau": 3.0, "refine.tau_mode": "multiply", "refine.standardize": False},
+    {"matching.distance": "mse", "matching.outer": 2, "matching.inner": 3, "matching.inner_first": True},
+    {"evaluate.augment": "dsa", "evaluate.recipe": "dc"},
+    {"evaluate.teacher": "real", "evaluate.select_alpha": [0.0, 1.0], "evaluate.select_temperature": [0.1, 20.0]},
+    {"evaluate.teacher": "set", "evaluate.kd_recipe": "released", "evaluate.select_temperature": [0.0, 1.0]},
+    {"evaluate.kd_recipe": "released", "evaluate.temperature": 0.0},
+    {"matching.init": "generator", "matching.generator": "runs/digits/refine"},
+    {"refine.pool.members": ["mlp"], "refine.pool.weights": [2.0]},
+    {"run.snapshots": [5000]},
+]
+
+
+@pytest.mark.parametrize(("held", "key", "value", "expected"), EXCLUSIVE)
+def test_settings_that_exclude_each_other_are_refused(held, key, value, expected):
+    read_as(Config, nested(held))
+    with pytest.raises(ConfigError) as error:
+        read_as(Config, nested(held | {key: value}))
+    assert str(error.value) == f"{key} is {value!r}, expected {expected}"
+
+
+@pytest.mark.parametrize("held", TOGETHER, ids=lambda held: next(iter(held)))
+def test_settings_that_belong_together_are_taken(held):
+    plain = to_plain(read_as(Config, nested(held)))
+    assert all(reduce(dict.__getitem__, key.split("."), plain) == value for key, value in held.items())
+
+
+def test_a_generator_to_start_from_must_be_named():
+    said = refusal("matching.init", "generator")
+    assert said == "matching.generator is null, expected a path with init generator only"
+
+
+def test_the_sentence_begins_with_the_name_of_the_whole():
+    assert issubclass(ConfigError, ValueError)
+    for kind, values, said in (
+        (DataConfig, {"size": [16]}, "spec.size.1 is missing"),
+        (tuple[int, ...], [1, "x"], "spec.1 is 'x', expected a whole number"),
+        (int, "{", "spec is '{', expected a whole number"),
+        (str, "\udcff", "spec cannot be read (Invalid JSON: lone leading surrogate in hex escape at line 1 column 7)"),
+    ):
+        with pytest.raises(ConfigError) as error:
+            read_as(kind, values, "spec")
+        assert str(error.value) == said
+
+
+def test_the_nearest_name_is_proposed():
+    assert nearest("ConvNet", ["mlp", "convnet3"]) == "; did you mean 'convnet3'?"
+    assert nearest("x", ["mlp", "convnet3"]) == ""
+
+
+@pytest.mark.parametrize("part", SECTIONS)
+def test_every_section_is_frozen_and_documented(part):
+    for field in fields(part):
+        with pytest.raises(FrozenInstanceError):
+            setattr(part(), field.name, None)
+    assert part.__doc__
 
 
 def test_plain_values_are_json_and_come_back_the_same():
-    config = Config(refine=RefineConfig(pretrained=Path("a/b")), data=DataConfig(size=(16, 24)))
+    config = Config(
+        data=DataConfig(root=Path("a/b"), size=(16, 24)), evaluate=EvaluateConfig(seeds=(3,), archs=("mlp", "lenet"))
+    )
     plain = to_plain(config)
     assert json.loads(json.dumps(plain, allow_nan=False)) == plain
-    assert plain["refine"]["pretrained"] == "a/b"
-    assert plain["data"]["size"] == [16, 24]
-    assert plain["data"]["channels"] is None
-    assert set(plain) == {field.name for field in fields(Config)}
-    assert {key for key, value in plain.items() if isinstance(value, dict)} == set(SECTIONS)
+    assert (plain["data"]["root"], plain["data"]["size"], plain["data"]["channels"]) == ("a/b", [16, 24], None)
+    assert read_as(Config, plain) == config != Config()
+    assert read_as(Config, {}) == read_as(Config, to_plain(Config()) | {"unknown": 1}) == Config()
 
 
-def test_every_field_is_documented():
-    modules = [ast.parse(path.read_text()) for path in Path(gdd.config.__file__).parent.glob("*.py")]
-    documented = {}
-    for part in (node for module in modules for node in module.body if isinstance(node, ast.ClassDef)):
-        for statement, after in zip(part.body, [*part.body[1:], None], strict=True):
-            if isinstance(statement, ast.AnnAssign):
-                text = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) and after.value.value
-                documented[f"{part.name}.{ast.unparse(statement.target)}"] = bool(text and str(text).strip())
-    parts = [part for part in vars(gdd.config).values() if isinstance(part, type) and is_dataclass(part)]
-    expected = {f"{part.__name__}.{field.name}" for part in parts for field in fields(part)}
-    assert set(documented) == expected
-    # A section is documented by its own class.
-    assert all(part.__doc__ for part in parts)
-    assert {key for key, has_text in documented.items() if not has_text} <= {f"Config.{name}" for name in SECTIONS}
+def with_another(key: str) -> Config:
+    """Return the default config with another value under a key, whatever the value: no check sees it."""
+    config, (*sections, name) = Config(), key.split(".")
+    object.__setattr__(reduce(getattr, sections, config), name, "another")
+    return config
+
+
+@pytest.mark.parametrize("key", TYPES)
+def test_the_hash_changes_with_any_value(key):
+    assert stable_hash(with_another(key)) != stable_hash(Config())
+
+
+def test_the_hash_changes_with_nothing_else():
+    assert stable_hash(Config()) == stable_hash(to_plain(Config())) == stable_hash(Config(data=DataConfig(), seed=0))
+    assert stable_hash({"a": 1, "b": 2}) == stable_hash({"b": 2, "a": 1})
+    assert len({stable_hash(1, 2), stable_hash(2, 1), stable_hash(12), stable_hash([1, 2]), stable_hash("1", "2")}) == 5
+    assert len(stable_hash(Config())) == len(f"{int(stable_hash(Config()), 16):016x}") == 16
+
+
+WITHOUT_EFFECT = {"name", "method", "score", "refine.pretrained", "matching.generator"}
+WITHOUT_EFFECT |= {key for key in TYPES if key.startswith(("data.", "run."))}
+WITHOUT_EFFECT -= {"run.precision", "run.tf32", "run.deterministic"}
+
+
+def test_every_field_counts_but_those_declared_without_effect():
+    default = counted(Config())
+    assert {key for key in TYPES if counted(with_another(key)) == default} == WITHOUT_EFFECT
+    data = {key for key in TYPES if key.startswith("data.")}
+    ignored = {key for key in data if counted(with_another(key).data) == counted(DataConfig())}
+    assert ignored == {"data.root", "data.download"}
+
+
+def test_sections_that_have_no_part_in_a_result_do_not_count():
+    every, without = counted(Config()), counted(Config(), ("gan", "refine"))
+    assert without == {name: value for name, value in every.items() if name not in ("gan", "refine")}
+    assert set(every["refine"]["pool"]) == {field.name for field in fields(Config().refine.pool)}
+    assert counted(Config().refine, ("pool",)) == {
+        key: value for key, value in every["refine"].items() if key != "pool"
+    }

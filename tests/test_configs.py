@@ -1,35 +1,63 @@
-"""Every YAML of the project loads, states its facts, and builds all its networks."""
+"""Every YAML of the project loads, states its facts and builds its networks; so does every row of the paper."""
 
+import re
+import shlex
+from functools import cache
 from pathlib import Path
 
 import pytest
 import yaml
 
 from gdd import pipeline
-from gdd.cli import parse_config
-from gdd.config import Config
+from gdd.cli.main import parse_config
+from gdd.config import Config, to_plain
 from gdd.data.spec import DatasetSpec
 
 ROOT = Path(__file__).parents[1]
 SHAPES = {"digits": (1, 16, 16), "mnist": (1, 28, 28), "fashion_mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
 FILES = sorted((ROOT / "configs").rglob("*.yaml"))
+ARCHS = {
+    "MLP": "mlp",
+    "ConvNet": "convnet3",
+    "LeNet": "lenet",
+    "AlexNet": "alexnet",
+    "VGG11": "vgg11",
+    "ResNet18": "resnet18",
+}
+POOLS = {
+    "baseline": "main",
+    "w/ KD": "main",
+    "w/ model pool": "main+similar",
+    "w/ model pool & KD": "main+similar",
+    "total random": "total random",
+    "w/ main model": "main+various",
+    "w/ main model & similar": "main+similar",
+}
 
 
-PAPER = sorted((ROOT / "configs/paper-2402.13007").glob("*.yaml"))
+def paper_rows() -> list[dict[str, str]]:
+    """Return the cells of every row of docs/paper-2402.13007.md by their column; FLAGS are all of the row's command."""
+    rows = []
+    for section in (ROOT / "docs/paper-2402.13007.md").read_text().split("\n## ")[2:]:
+        command = re.findall(r"```bash\n.* distill.py (.*?) FLAGS\n```", section.replace("\\\n", ""))[0]
+        head, _, *body = [
+            [cell.strip(" `") for cell in line.strip("|").split("|")]
+            for line in section.splitlines()
+            if line.startswith("|")
+        ]
+        rows += [dict(zip(head, [*cells[:-1], f"{command} {cells[-1]}"], strict=True)) for cells in body]
+    return rows
 
 
-def load(path: Path) -> Config:
-    return parse_config(["--config", str(path)])
+PAPER = paper_rows()
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_a_config_loads_and_builds(path):
-    config = load(path)
-    # Rows of the paper that score one set share the run that distils it.
-    first = path.with_stem(config.name)
-    assert first.exists()
-    distils = ("seed", "method", "data", "pool", "match", "refine", "pretrain", "gan")
-    assert [getattr(load(first), part) for part in distils] == [getattr(config, part) for part in distils]
+@cache
+def row_config(flags: str) -> Config:
+    return parse_config(shlex.split(flags))
+
+
+def check_networks(config: Config) -> None:
     channels, height, width = SHAPES[config.data.name]
     names = tuple(map(str, range(10)))
     spec = DatasetSpec("x", channels, height, width, names, (0.5,) * channels, (0.5,) * channels, True)
@@ -37,52 +65,65 @@ def test_a_config_loads_and_builds(path):
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_config_loads_builds_and_has_the_name_of_its_file(path):
+    config = parse_config(["--config", str(path)])
+    assert config.name == path.stem
+    check_networks(config)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_a_config_says_its_command_machine_minutes_and_result(path):
     header = path.read_text().split("\n\n")[0]
-    for word in (f"--config {path.relative_to(ROOT)}", "machine:", "minutes:", "result:"):
+    for word in (f"--config {path.relative_to(ROOT)}", "# machine: ", "# minutes: ", "# result: "):
         assert word in header
     assert "TBD" not in header
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_a_config_holds_only_differences(path):
-    def differs(given: dict, default: object) -> None:
+    def differs(given: dict, default: dict) -> None:
         for key, value in given.items():
-            inner = getattr(default, key)
             if isinstance(value, dict):
-                differs(value, inner)
+                differs(value, default[key])
             else:
-                assert value != (list(inner) if isinstance(inner, tuple) else inner), key
+                assert value != default[key], key
 
-    given = yaml.safe_load(path.read_text()) or {}
-    differs({key: value for key, value in given.items() if key != "name"}, Config())
+    differs(yaml.safe_load(path.read_text()) | {"name": path.stem}, to_plain(Config()) | {"name": None})
 
 
 def test_the_config_of_no_argument_is_digits():
     assert parse_config(["--config", str(ROOT / "configs/digits.yaml")]) == Config() == parse_config([])
 
 
-def test_every_row_of_the_papers_tables_has_a_config():
-    ipcs, iterations = (1, 10), (1000, 2000, 3000)
-    wanted = {
-        f"{row}-{method}"
-        for row in (f"{table}-ipc{ipc}-it{it}" for table in ("table4", "table5") for ipc in ipcs for it in iterations)
-        for method in (
-            ("dc", "pool", "dc-kd", "pool-kd")
-            if row.startswith("table4")
-            else ("total-random", "main-various", "main-similar")
-        )
-    }
-    assert {path.stem for path in PAPER} == wanted
+def test_every_row_of_the_papers_tables_is_there_once():
+    assert len(PAPER) == 42
+    rows = {(cells["IPC"], cells["iterations"], cells["row"]) for cells in PAPER}
+    assert rows == {(ipc, steps, row) for ipc in ("1", "10") for steps in ("1000", "2000", "3000") for row in POOLS}
 
 
-@pytest.mark.parametrize("path", PAPER, ids=lambda path: path.stem)
-def test_a_config_of_the_paper_is_what_its_name_says(path):
-    config = load(path)
-    table, ipc, iterations, method = path.stem.split("-", 3)
-    kinds = {"dc": "main", "pool": "main+similar", "main-similar": "main+similar", "main-various": "main+various"}
-    assert config.pool_kind == kinds.get(method.removesuffix("-kd"), "total random")
-    assert (f"ipc{config.match.ipc}", f"it{config.match.iterations}") == (ipc, iterations)
-    assert (config.evaluate.teacher == "set") == method.endswith("-kd")
-    assert bool(config.evaluate.select_temperature) == method.endswith("-kd")
-    assert ("convnet3" in config.evaluate.archs) == (table == "table4")
+@pytest.mark.parametrize("cells", PAPER, ids=lambda cells: "{IPC}-{iterations}-{row}".format(**cells))
+def test_the_flags_of_a_row_are_what_its_cells_say(cells):
+    config = row_config(cells["FLAGS"])
+    assert (config.method, config.data.name) == ("matching", "cifar10")
+    assert (str(config.matching.ipc), str(config.matching.iterations)) == (cells["IPC"], cells["iterations"])
+    assert config.matching.pool.kind == cells["pool"] == POOLS[cells["row"]]
+    has_kd = cells["row"].endswith("KD")
+    assert config.evaluate.teacher == ("set" if has_kd else "none")
+    assert bool(config.evaluate.select_temperature) == has_kd
+    assert {ARCHS[name] for name in cells.keys() & ARCHS} == set(config.evaluate.archs) - (
+        {"convnet3"} if has_kd else set()
+    )
+    published = [cells[name] for name in ARCHS if cells.get(name, "-") != "-"]
+    assert len(published) == (6 if cells["row"] == "baseline" else 5)
+    assert all(9 < float(accuracy) < 50 for accuracy in published)
+    check_networks(config)
+
+
+def test_rows_of_one_name_distil_one_set():
+    distilling: dict[str, list[Config]] = {}
+    for config in (row_config(cells["FLAGS"]) for cells in PAPER):
+        distilling.setdefault(config.name, []).append(config)
+    assert sorted(map(len, distilling.values())) == [1] * 12 + [2] * 6 + [3] * 6
+    for first, *others in distilling.values():
+        for other in others:
+            assert (first.seed, first.data, first.matching) == (other.seed, other.data, other.matching)

@@ -1,27 +1,34 @@
-"""Documents that would mislead when stale: the generated reference, the snippets, the configs' claims."""
+"""Documents that would mislead when stale: the list of settings, snippets, links, and what they name."""
 
+import io
 import re
+import runpy
+from contextlib import redirect_stdout
+from functools import cache
 from pathlib import Path
 
 import pytest
+from settings import types_by_key
 
-from gdd import reference
-from gdd.config import Config
+from gdd.cli import main
+from gdd.cli.main import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 SNIPPETS = re.findall(r"```python\n(.*?)```", (ROOT / "docs/extending.md").read_text(), re.DOTALL)
+DOCUMENTS = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+KEYS = list(types_by_key())
+SECTIONS = {key.rpartition(".")[0] for key in KEYS} - {""}
+FOLDERS = ("benchmarks", "configs", "docs", "gdd", "tests")
+FILES = [*ROOT.iterdir(), *(path for folder in FOLDERS for path in (ROOT / folder).rglob("*"))]
+FOREIGN_FLAGS = {"config_file", "cpu", "main_process_ip", "multi_gpu", "num_machines", "num_processes"}  # accelerate's
+FOREIGN_FLAGS |= {"array", "gpus", "requeue", "signal", "time"}  # sbatch's
+FOREIGN_FILES = {"accelerate.yaml"}
 
 
-def test_the_configuration_reference_is_current():
-    assert (ROOT / "docs/configuration.md").read_text() == reference.reference()
-
-
-def test_the_reference_names_every_key():
-    text = reference.reference()
-    for name, part in vars(Config()).items():
-        for key in getattr(part, "__dataclass_fields__", ()):
-            assert f"`{name}.{key}`" in text
-    assert "`seed`" in text
+def test_the_list_of_settings_is_current_and_whole():
+    text = (ROOT / "docs/configuration.md").read_text()
+    assert text == runpy.run_path(str(ROOT / "docs/make_configuration.py"))["document"]()
+    assert re.findall(r"^\| `([\w.]+)` \|", text, re.MULTILINE) == KEYS
 
 
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=["dataset", "network", "loss"])
@@ -29,7 +36,39 @@ def test_snippets_of_extending_run(snippet):
     exec(compile(snippet, "extending.md", "exec"), {})
 
 
-@pytest.mark.parametrize("path", ["README.md", *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").glob("*.md"))])
+@pytest.mark.parametrize("path", DOCUMENTS)
 def test_links_lead_somewhere(path):
     for target in re.findall(r"\]\(([^)#:]+)\)", (ROOT / path).read_text()):
         assert ((ROOT / path).parent / target).exists(), target
+
+
+@cache
+def flags_of_programs() -> set[str]:
+    """Return the flags of all commands, by their help, and of the programs in benchmarks and tests, by their text."""
+    with redirect_stdout(io.StringIO()) as helps:
+        assert all(main([command, "--help"]) == 0 for command in COMMANDS)
+    programs = (path for folder in ("benchmarks", "tests/faults") for path in (ROOT / folder).glob("*.py"))
+    return set(re.findall(r"--([\w.-]+)", "\n".join([helps.getvalue(), *(path.read_text() for path in programs)])))
+
+
+@pytest.mark.parametrize("path", DOCUMENTS)
+def test_flags_exist(path):
+    flags = set(re.findall(r"(?<![\w-])--([a-z][\w.-]*\w)", (ROOT / path).read_text()))
+    assert flags - flags_of_programs() <= FOREIGN_FLAGS
+
+
+@pytest.mark.parametrize("path", DOCUMENTS)
+def test_keys_exist(path):
+    dotted = re.findall(r"`([a-z_]+(?:\.\w+)+)", (ROOT / path).read_text())
+    keys = {name for name in dotted if name.split(".")[0] in SECTIONS and not name.endswith(".py")}
+    assert keys <= {*KEYS, *SECTIONS}
+
+
+@pytest.mark.parametrize("path", DOCUMENTS)
+def test_files_of_the_repository_exist(path):
+    # A path may begin at any folder, as that of a module at gdd/.
+    named = re.findall(rf"[\w./-]+\.(?:py|yaml|toml)\b|\b(?:{'|'.join(FOLDERS)})/[\w./-]*", (ROOT / path).read_text())
+    ends = {name.strip("/.") for name in named if not name.startswith(("runs/", "data/"))}
+    assert {
+        end for end in ends if not any(f"/{file.relative_to(ROOT)}".endswith(f"/{end}") for file in FILES)
+    } <= FOREIGN_FILES

@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from functools import cache
 from typing import NoReturn
 
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
@@ -24,6 +25,7 @@ _LOG_WIDTH = 100  # of a terminal that is none, such as a log file
 _MOST_SAID = 800  # characters of a sentence
 
 
+@cache
 def _parser(program: str) -> ArgumentParser:
     """Return the parser of all commands; a script's `program` stands for the command that it puts first."""
     parser = ArgumentParser(

@@ -46,7 +46,7 @@ __all__ = [
 def _is_folder_name(name: str) -> str:
     plain = bool(name) and Path(name).name == name and name not in (".", "..") and name.isprintable()
     if not plain or len(os.fsencode(name)) > 255:
-        raise ValueError("a plain folder name without slashes")
+        raise ValueError("a plain folder name without slashes, of at most 255 bytes")
     return name
 
 

@@ -25,7 +25,12 @@ def nearest(value: str, names: Iterable[str]) -> str:
 def require(holds: bool, key: str, value: object, expected: str) -> None:
     """Raise ConfigError unless a condition holds."""
     if not holds:
-        raise ConfigError(f"{key} is {reprlib.repr(value)}, expected {expected}")
+        raise ConfigError(f"{key} is {_shown(value)}, expected {expected}")
+
+
+def _shown(value: object) -> str:
+    """Return a value as its user wrote it, a long one shortened: null, a list for a tuple, text for a path."""
+    return "null" if value is None else reprlib.repr(json.loads(json.dumps(value, default=str)))
 
 
 _adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
@@ -49,12 +54,19 @@ def read_as(kind: type[T], values: Any, key: str = "") -> T:
 
 
 _EXPECTED = {
-    "greater_than": "a number above {gt:g}",
-    "greater_than_equal": "a number of at least {ge:g}",
-    "less_than": "a number below {lt:g}",
-    "less_than_equal": "a number of at most {le:g}",
-    "too_short": "at least {min_length} values",
+    "bool_type": "true or false",
+    "dataclass_type": "keys with their values",
+    "float_type": "a number",
+    "greater_than": "a number above {gt}",
+    "greater_than_equal": "a number of at least {ge}",
+    "int_type": "a whole number",
+    "less_than": "a number below {lt}",
+    "less_than_equal": "a number of at most {le}",
     "literal_error": "{expected}",
+    "string_type": "a text",
+    "too_long": "no more than {max_length} values",
+    "too_short": "no fewer than {min_length} values",
+    "tuple_type": "a list",
     "value_error": "{error}",
 }
 
@@ -67,6 +79,9 @@ def _sentence(invalid: ValidationError, whole: str) -> str:
         return str(context["error"])
     if first["type"] == "missing":
         return f"{key} is missing"
-    kind = _EXPECTED.get(first["type"])
-    expected = kind.format(**context) if kind else first["msg"].removeprefix("Input should be ")
-    return f"{key} is {reprlib.repr(first['input'])}, expected {expected}"
+    if first["type"] == "json_invalid":  # half a character, as Python makes of bytes that are not UTF-8, or too deep
+        return f"{whole or 'a value'} cannot be read ({first['msg']})"
+    ends = {name: f"{end:g}" if isinstance(end, float) else end for name, end in context.items()}
+    known = _EXPECTED.get(first["type"])
+    expected = known.format(**ends) if known else first["msg"].removeprefix("Input should be ")
+    return f"{key} is {_shown(first['input'])}, expected {expected}"

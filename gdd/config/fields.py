@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import MISSING, asdict, field, fields, is_dataclass
+from functools import partial
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, ConfigDict, Field
@@ -30,13 +31,15 @@ Decay = Annotated[float, Field(ge=0, lt=1)]
 
 def each(low: float, high: float = _MOST) -> AfterValidator:
     """Return a validator of a list of numbers, or null, for `Annotated`."""
+    return AfterValidator(partial(_check_each, low=low, high=high))
 
-    def check(values: tuple[float, ...] | None) -> tuple[float, ...] | None:
-        if not all(low <= value <= high for value in values or ()):
-            raise ValueError(f"numbers of at least {low:g}" + ("" if high == _MOST else f" and at most {high:g}"))
-        return values
 
-    return AfterValidator(check)
+def _check_each(values: tuple[float, ...] | None, low: float, high: float) -> tuple[float, ...] | None:
+    if any(value < low for value in values or ()):
+        raise ValueError(f"numbers of at least {low}")
+    if any(value > high for value in values or ()):
+        raise ValueError(f"numbers of at most {high}")
+    return values
 
 
 def without_effect(default: Any = MISSING, default_factory: Callable[[], Any] | Any = MISSING) -> Any:
