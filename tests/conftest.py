@@ -1,11 +1,14 @@
-"""Shared by the tests: one command line in this process, and a configuration that runs in seconds."""
+"""Shared by the tests: one command line in this process, and runs that are read by many tests."""
 
+import io
 import os
+import shutil
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
 import torch
-from commands import TINY
+from commands import MATCHING, TINY, short_recipes
 
 from gdd import rng
 from gdd.cli import main
@@ -13,8 +16,8 @@ from gdd.data.readers import Dataset, open_dataset
 from gdd.models.gan import Generator
 from gdd.sampling import generator_file
 
-# Two cores shared by OpenMP and pytest's own work are slower with two threads than with one.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+# The tests' processes share the cores, and so do those that they start.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture(autouse=True)
@@ -36,9 +39,83 @@ def gdd(capsys: pytest.CaptureFixture[str]):
 
 
 @pytest.fixture
+def done(gdd):
+    """Return a function that runs a command which has to succeed, and gives its output."""
+
+    def call(*arguments: object) -> str:
+        code, out, error = gdd(*arguments)
+        assert code == 0, error
+        return out
+
+    return call
+
+
+@pytest.fixture
+def refused(gdd):
+    """Return a function that runs a command which has to end with exit code 2 and one sentence, and gives that."""
+
+    def call(*arguments: object, naming: object = "") -> str:
+        code, _, error = gdd(*arguments)
+        (line,) = [line for line in error.splitlines() if line.startswith("gdd: ")]
+        assert code == 2
+        assert str(naming) in line
+        assert "Traceback" not in error
+        return line
+
+    return call
+
+
+@pytest.fixture
 def tiny(tmp_path: Path) -> list[str]:
     """Return flags that make every stage run on digits within seconds, below tmp_path."""
     return [*TINY, "--run.root", str(tmp_path / "runs")]
+
+
+@pytest.fixture
+def short_training():
+    with short_recipes():
+        yield
+
+
+def _run_once(root: Path, *arguments: str) -> tuple[Path, str]:
+    """Run a command below a root folder; return that and the output."""
+    torch.set_num_threads(1)
+    with redirect_stdout(io.StringIO()) as output, short_recipes():
+        assert main([*arguments, *TINY, "--run.root", str(root)]) == 0
+    return root, output.getvalue()
+
+
+@pytest.fixture(scope="session")
+def distilled_once(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    return _run_once(tmp_path_factory.mktemp("distilled"), "distill")
+
+
+@pytest.fixture(scope="session")
+def matched_once(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    return _run_once(tmp_path_factory.mktemp("matched"), "distill", *MATCHING)
+
+
+@pytest.fixture(scope="session")
+def pretrained_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _run_once(tmp_path_factory.mktemp("pretrained"), "train-gan")[0]
+
+
+@pytest.fixture
+def distilled(distilled_once: tuple[Path, str], tmp_path: Path) -> tuple[Path, str]:
+    """A copy of a finished run's folder below tmp_path, and what the command printed."""
+    return shutil.copytree(distilled_once[0], tmp_path / "runs") / "digits", distilled_once[1]
+
+
+@pytest.fixture
+def matched(matched_once: tuple[Path, str], tmp_path: Path) -> tuple[Path, str]:
+    """The same of gradient matching."""
+    return shutil.copytree(matched_once[0], tmp_path / "runs") / "digits", matched_once[1]
+
+
+@pytest.fixture
+def pretrained(pretrained_once: Path, tmp_path: Path) -> Path:
+    """A copy of the run folder of a finished stage 1, below tmp_path."""
+    return shutil.copytree(pretrained_once, tmp_path / "runs") / "digits/pretrain"
 
 
 @pytest.fixture(scope="session")

@@ -95,8 +95,6 @@ def test_the_check_finds_prints_exits_and_fixed_devices(source):
     assert ways_out(source)
 
 
-@pytest.mark.parametrize(
-    "path", [p for p in MODULES if place_of(p) not in ("cli", "__main__")], ids=name_of
-)
+@pytest.mark.parametrize("path", [p for p in MODULES if place_of(p) not in ("cli", "__main__")], ids=name_of)
 def test_only_the_command_line_prints_or_exits(path):
     assert ways_out(path.read_text()) == []

@@ -21,7 +21,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # tests/commands.py
 
 from jobs import ENVIRONMENT, JOBS, Job
-from victims import Victim
+from killable import Victim
 
 # When a start is killed: before its work, at any moment of it, when a file is being written, or a line.
 MOMENTS, SHARES = ("start", "work", "write", "line"), (1, 4, 4, 1)

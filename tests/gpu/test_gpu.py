@@ -2,15 +2,15 @@
 
 import pytest
 import torch
+from commands import ALONE, MATCHING
 
 from gdd import rng
-from gdd.config import MatchingConfig
 from gdd.data.spec import DatasetSpec
 from gdd.models import registry
 from gdd.models.gan import Generator
 from gdd.runtime import checkpoint, device
 from gdd.sampling import generator_file, sample, set_file
-from gdd.training.matching import group_loss
+from gdd.training.matching import gradient_loss
 
 pytestmark = [
     pytest.mark.gpu,
@@ -18,25 +18,21 @@ pytestmark = [
 ]
 
 
-def test_distill_runs_end_to_end_on_the_device(gdd, tiny, tmp_path):
-    code, out, error = gdd("distill", *tiny)
-    assert code == 0, error
-    assert "stage 2" in out
+def test_distill_runs_end_to_end_on_the_device(done, tiny):
+    assert "refined generator (SKD)" in done("distill", *tiny)
 
 
-def test_both_stages_train_in_mixed_precision(gdd, tiny, tmp_path):
-    code, _, error = gdd("distill", *tiny, "--run.precision", "auto", "--score", "false")
-    assert code == 0, error
+def test_both_stages_train_in_mixed_precision(done, tiny, tmp_path):
+    done("distill", *tiny, *ALONE, "--run.precision", "auto")
     folder = tmp_path / "runs/digits/refine"
     state = torch.load(checkpoint.path_of(folder, 4), weights_only=True)["states"]
     assert state["clock"]["mixed_precision"] == ("bf16" if device.has_bfloat16() else "no")
 
 
-def test_in_deterministic_mode_a_run_repeats_to_the_bit(gdd, tiny, tmp_path):
+def test_in_deterministic_mode_a_run_repeats_to_the_bit(done, tiny, tmp_path):
     hashes = set()
     for name in ("a", "b"):
-        code, _, error = gdd("distill", *tiny, "--name", name, "--run.deterministic", "true", "--score", "false")
-        assert code == 0, error
+        done("distill", *tiny, *ALONE, "--name", name, "--run.deterministic", "true")
         hashes.add(generator_file.load(tmp_path / "runs" / name / "refine").hash)
     assert len(hashes) == 1
 
@@ -60,11 +56,8 @@ def test_published_sizes_train_on_the_device(name):
 
 
 @pytest.mark.parametrize("kind", ["main", "main+similar"])
-def test_gradient_matching_runs_end_to_end_on_the_device(gdd, tiny, tmp_path, kind):
-    settings = ["--matching.iterations", "4", "--matching.batch_real", "8", "--matching.ipc", "2", "--matching.inner", "2"]
-    flags = ["--method", "matching", "--matching.pool.kind", kind, "--matching.pool.main", "convnet3-w4", *settings]
-    code, _, error = gdd("distill", *tiny, *flags)
-    assert code == 0, error
+def test_gradient_matching_runs_end_to_end_on_the_device(done, tiny, tmp_path, kind):
+    done("distill", *tiny, *MATCHING, "--matching.pool.kind", kind)
     assert set_file.load(tmp_path / "runs/digits/matching" / set_file.FILE).ipc == 2
 
 
@@ -72,7 +65,7 @@ def test_the_matching_loss_agrees_with_the_cpu():
     with rng.seeded(0, "test"):
         network = registry.build("convnet3-w8", (3, 32, 32), 10).eval().double()
     draw = rng.generator(0, "images")
-    own, real = (torch.randn(2, 5, 3, 32, 32, generator=draw, dtype=torch.float64) for _ in range(2))
-    cpu = group_loss(network, own, list(real), [3, 4], MatchingConfig())
-    gpu = group_loss(network.cuda(), own.cuda(), list(real.cuda()), [3, 4], MatchingConfig())
+    synthetic, real = (torch.randn(2, 5, 3, 32, 32, generator=draw, dtype=torch.float64) for _ in range(2))
+    cpu = gradient_loss(network, synthetic, list(real), [3, 4], "dc")
+    gpu = gradient_loss(network.cuda(), synthetic.cuda(), list(real.cuda()), [3, 4], "dc")
     assert gpu.item() == pytest.approx(cpu.item(), rel=1e-9)

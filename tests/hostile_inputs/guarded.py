@@ -2,22 +2,40 @@
 
 import io
 import multiprocessing
+import os
 import resource
+import sys
 from contextlib import redirect_stderr, redirect_stdout
+from functools import cache
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import NamedTuple
 
-from gdd.cli import main
+import pytest
+
+import gdd.formats.dc_mtt
+import gdd.formats.webdataset
+import gdd.pipeline  # noqa: F401 - what the commands import, each on first use
+from gdd.cli.main import _parser, main
 
 MOST_MB = 100  # that a refusal may take
 ROOM_MB = 1500  # that an attack can take before it fails, so that it cannot harm the machine
 MOST_SECONDS = 30
-# What every command imports; the forkserver passes over a name that it does not find.
-PRELOAD = ["gdd.pipeline", "gdd.formats.dc_mtt", "gdd.formats.webdataset", "sklearn.datasets"]
 
-_processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload(PRELOAD)
+_parser("gdd")  # takes longer than most commands, and is kept
+
+
+@cache
+def _processes() -> ForkServerContext:
+    """Start the process from which the others are forked: it imports this module."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+        forkserver.ensure_running()
+    return context
 
 
 class Outcome(NamedTuple):
@@ -40,12 +58,13 @@ def _work(arguments: list[str], connection: Connection) -> None:
 
 def run(*arguments: object) -> Outcome:
     """Run a command line; EOFError if its process died, be it of an exception."""
-    here, there = _processes.Pipe(duplex=False)
-    process = _processes.Process(target=_work, args=([str(argument) for argument in arguments], there))
+    processes = _processes()
+    receiver, sender = processes.Pipe(duplex=False)
+    process = processes.Process(target=_work, args=([str(argument) for argument in arguments], sender))
     process.start()
-    there.close()
+    sender.close()
     try:
-        return here.recv()
+        return receiver.recv()
     finally:
         process.join()
 

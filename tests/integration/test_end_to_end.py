@@ -1,31 +1,29 @@
-"""The three scripts on a tiny run: what they write, that they repeat, and that a second start goes on."""
+"""The commands on tiny runs: what they write and say, and that a second start goes on."""
 
 import json
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from commands import TINY
+from commands import ALONE, MATCHING, ROOT, TINY
 from PIL import Image
 
 from gdd.data.readers import open_dataset
 from gdd.sampling import generator_file, set_file
 
-ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.usefixtures("short_training")
+SCORES = {"evaluate/" + name for name in (".lock", "config.json", "rows.jsonl", "rows.csv", "table.md", "accuracy.png")}
 
 
-def _tree(folder: Path) -> set[str]:
+def tree(folder: Path) -> set[str]:
     files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     return {name for name in files if "tfevents" not in name}
 
 
-@pytest.fixture
-def distilled(gdd, tiny, tmp_path):
-    code, out, _ = gdd("distill", *tiny)
-    assert code == 0
-    return tmp_path / "runs/digits", out
+def lines(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def test_distill_writes_exactly_this_tree_and_a_table(distilled):
@@ -33,78 +31,118 @@ def test_distill_writes_exactly_this_tree_and_a_table(distilled):
     stage = {".lock", "config.json", "generator.safetensors", "grid.png", "metrics.jsonl"}
     expected = {f"pretrain/{name}" for name in stage | {"checkpoint-00000004.pt", "checkpoint-00000006.pt"}}
     expected |= {f"refine/{name}" for name in stage | {"checkpoint-00000002.pt", "checkpoint-00000004.pt"}}
-    scores = (".lock", "config.json", "rows.jsonl", "rows.csv", "table.md", "accuracy.png")
-    assert _tree(folder) == expected | {f"evaluate/{name}" for name in scores}
-    names = ("random real", "pretrained generator", "refined generator (SKD)", "all real")
-    for word in (*names, "fixed", "stream", "mlp-w4"):
+    assert tree(folder) == expected | SCORES
+    for word in ("random real", "pretrained generator", "refined generator (SKD)", "all real", "fixed", "stream"):
         assert word in out
-    events = list(folder.rglob("*tfevents*"))
-    assert {path.parts[-3] for path in events} == {"pretrain", "refine"}
+    assert {path.parts[-3] for path in folder.rglob("*tfevents*")} == {"pretrain", "refine"}
+    logged = lines(folder / "refine/metrics.jsonl")
+    assert [line["step"] for line in logged] == [2, 4]
+    keys = {"loss/generator", "loss/discriminator", "loss/matching", "diversity/min", "images_per_second"}
+    assert keys <= logged[-1].keys()
 
 
-def test_a_second_start_trains_nothing_again(distilled, gdd, tiny):
-    folder, _ = distilled
-    before = {name: (folder / name).stat().st_mtime_ns for name in _tree(folder) if name.endswith((".pt", ".jsonl"))}
+def test_matching_writes_exactly_this_tree_and_scores_its_set(matched):
+    folder, out = matched
+    stage = {".lock", "config.json", "set.safetensors", "grid.png", "metrics.jsonl"}
+    stage |= {"checkpoint-00000002.pt", "checkpoint-00000003.pt"}
+    assert tree(folder) == {f"matching/{name}" for name in stage} | SCORES
+    for word in ("random real", "gradient matching", "all real", "mlp-w4"):
+        assert word in out
+    synthetic = set_file.load(folder / "matching" / set_file.FILE)
+    assert synthetic.images.shape == (20, 1, 16, 16)
+    assert synthetic.labels.tolist() == [label for label in range(10) for _ in range(2)]
+    rows = [row for row in lines(folder / "evaluate/rows.jsonl") if row["source"] == "gradient matching"]
+    assert sorted((row["seed"], row["protocol"], row["images"]) for row in rows) == [(0, "fixed", 20), (1, "fixed", 20)]
+    logged = lines(folder / "matching/metrics.jsonl")
+    assert [line["step"] for line in logged] == [2, 3]
+    assert all(line["loss/matching"] > 0 for line in logged)
+
+
+@pytest.mark.parametrize(
+    ("run", "method", "other"),
+    [("distilled", [], ["--pretrain.lr", "0.1"]), ("matched", MATCHING, ["--matching.lr_image", "0.2"])],
+)
+def test_the_same_command_finds_it_finished_and_another_is_refused(run, method, other, request, done, refused, tiny):
+    folder, _ = request.getfixturevalue(run)
+    ends = (".pt", ".jsonl", ".safetensors")
+    before = {
+        name: (folder / name).stat().st_mtime_ns
+        for name in tree(folder)
+        if name.endswith(ends) and not name.startswith("evaluate")
+    }
     rows = (folder / "evaluate/rows.jsonl").read_text()
-    assert gdd("distill", *tiny)[0] == 0
+    done("distill", *tiny, *method)
+    done("evaluate", *tiny, *method)  # scores what lies there
+    assert {name: (folder / name).stat().st_mtime_ns for name in before} == before
     assert (folder / "evaluate/rows.jsonl").read_text() == rows
-    stages = {name: time for name, time in before.items() if not name.startswith("evaluate")}
-    assert stages == {name: (folder / name).stat().st_mtime_ns for name in stages}
+    refused("distill", *tiny, *method, *other, naming="run.overwrite")
+    done("distill", *tiny, *method, *other, *ALONE, "--run.overwrite", "true")
 
 
-def test_another_configuration_is_refused_until_told_to_overwrite(distilled, gdd, tiny):
-    code, _, error = gdd("train-gan", *tiny, "--pretrain.lr", "0.1")
-    assert code == 2
-    assert "run.overwrite" in error
-    assert gdd("train-gan", *tiny, "--pretrain.lr", "0.1", "--run.overwrite", "true")[0] == 0
-
-
-def test_metrics_hold_losses_speed_and_diversity(distilled):
+def test_sample_export_preview_and_report_say_what_they_wrote(distilled, done, tmp_path):
     folder, _ = distilled
-    lines = [json.loads(line) for line in (folder / "refine/metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == [2, 4]
-    for key in ("loss/generator", "loss/discriminator", "loss/matching", "diversity/min", "images_per_second"):
-        assert key in lines[-1]
-
-
-def test_sample_export_preview(distilled, gdd, tmp_path):
-    folder, _ = distilled
-    for ipc in (3, 20):
-        assert gdd("sample", folder / "refine", "--ipc", ipc, "--out", tmp_path / f"{ipc}.safetensors")[0] == 0
-    small, large = set_file.load(tmp_path / "3.safetensors"), set_file.load(tmp_path / "20.safetensors")
+    small, large = tmp_path / "3.safetensors", tmp_path / "20.safetensors"
+    said = done("sample", folder / "refine", "--ipc", 3, "--out", small)
+    assert said == f"wrote {small}: 30 images, 3 of each of 10 classes\n"
+    done("sample", folder / "refine", "--ipc", 20, "--out", large)
+    few, many = set_file.load(small), set_file.load(large)
     for label in range(10):
-        assert torch.equal(small.images[small.labels == label], large.images[large.labels == label][:3])
-    assert small.provenance["generator"] == generator_file.load(folder / "refine").hash
-    assert gdd("export", tmp_path / "3.safetensors", "--to", "folder", "--out", tmp_path / "png")[0] == 0
+        assert torch.equal(few.images[few.labels == label], many.images[many.labels == label][:3])
+    assert few.provenance["generator"] == generator_file.load(folder / "refine").hash
+
+    for kind, name in (("folder", "png"), ("npz", "a.npz")):
+        said = done("export", small, "--to", kind, "--out", tmp_path / name)
+        assert said == f"wrote {tmp_path / name}: 30 images of 10 classes\n"
     assert len(list((tmp_path / "png").rglob("*.png"))) == 30
-    read_back = open_dataset(str(tmp_path / "png"), tmp_path, val_fraction=0.0)
-    assert read_back.spec.class_names == small.spec.class_names
-    assert gdd("export", tmp_path / "3.safetensors", "--to", "npz", "--out", tmp_path / "a.npz")[0] == 0
-    assert gdd("preview", tmp_path / "3.safetensors", "--out", tmp_path / "a.png")[0] == 0
+    assert open_dataset(str(tmp_path / "png"), tmp_path, val_fraction=0.0).spec.class_names == few.spec.class_names
+    said = done("preview", small, "--out", tmp_path / "a.png")
+    assert said == f"wrote {tmp_path / 'a.png'}: a row of images for each of 10 classes\n"
     assert Image.open(tmp_path / "a.png").size == (2 * (3 * 17 + 1), 2 * (10 * 17 + 1))
+    said = done("report", folder / "evaluate").splitlines()[-1]
+    written = [folder / "evaluate" / name for name in ("table.md", "rows.csv", "accuracy.png")]
+    assert said.startswith("wrote ")
+    assert set(said.removeprefix("wrote ").split(", ")) == set(map(str, written))
 
 
-def test_evaluate_mixes_stored_sets_generators_and_real_images(distilled, gdd, tiny, tmp_path):
+def test_a_matched_set_can_be_seen_and_exported(matched, done, refused, tmp_path):
+    path = matched[0] / "matching" / set_file.FILE
+    done("preview", path, "--out", tmp_path / "a.png")
+    assert Image.open(tmp_path / "a.png").width > 16
+    done("export", path, "--to", "folder", "--out", tmp_path / "png")
+    assert len(list((tmp_path / "png").rglob("*.png"))) == 20
+    refused("export", path, "--to", "dc", "--out", tmp_path, naming=tmp_path)  # a folder is no file
+
+
+def test_evaluate_mixes_stored_sets_generators_and_real_images(distilled, done, tiny, tmp_path):
     folder, _ = distilled
-    assert gdd("sample", folder / "refine", "--ipc", 2, "--out", tmp_path / "set.safetensors")[0] == 0
+    done("sample", folder / "refine", "--ipc", 2, "--out", tmp_path / "set.safetensors")
     sources = f"[{tmp_path / 'set.safetensors'}, {folder / 'pretrain'}, real:random]"
-    code, out, _ = gdd("evaluate", *tiny, "--name", "mixed", "--evaluate.sources", sources)
-    assert code == 0
-    rows = [json.loads(line) for line in (tmp_path / "runs/mixed/evaluate/rows.jsonl").read_text().splitlines()]
+    out = done("evaluate", *tiny, "--name", "mixed", "--evaluate.sources", sources)
+    rows = lines(tmp_path / "runs/mixed/evaluate/rows.jsonl")
     assert {row["protocol"] for row in rows} == {"fixed", "stream"}
     assert "set.safetensors" in out
 
 
-def test_dry_run_prints_costs_and_writes_nothing(gdd, tiny, tmp_path):
-    code, out, _ = gdd("distill", *tiny, "--dry_run")
-    assert code == 0
-    assert "discriminator" in out
+@pytest.mark.parametrize(
+    ("flags", "networks", "others"),
+    [
+        ([], ("generator", "discriminator", "pool resnet10-w4", "student mlp-w4"), ()),
+        (MATCHING, ("pool convnet3-w4", "student mlp-w4"), ("discriminator", "generator")),
+    ],
+)
+def test_dry_run_prints_costs_and_writes_nothing(flags, networks, others, done, tiny, tmp_path):
+    out = done("distill", *tiny, *flags, "--dry_run")
+    assert all(name in out for name in networks)
+    assert not any(name in out for name in others)
     assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize("loss", ["wgan-gp", "hinge", "ns"])
-def test_every_adversarial_loss_runs(loss, gdd, tiny):
-    assert gdd("train-gan", *tiny, "--gan.loss", loss, "--gan.augment", "color_crop_cutout")[0] == 0
+def test_every_adversarial_loss_runs(loss, done, tiny):
+    done("train-gan", *tiny, "--gan.loss", loss, "--gan.augment", "color_crop_cutout")
+
+
+POOL = "--matching.pool."
 
 
 @pytest.mark.parametrize(
@@ -114,24 +152,66 @@ def test_every_adversarial_loss_runs(loss, gdd, tiny):
         ("--refine.tau_mode", "multiply", "--refine.standardize", "false"),
         ("--refine.discriminator", "frozen", "--refine.augment", "none"),
         ("--refine.pool.max_accuracy", "0.5", "--refine.pool.weights", "[0.2, 0.8]"),
-        ("--evaluate.teacher", "set", "--evaluate.recipe", "dim", "--evaluate.teacher_arch", "mlp-w4"),
     ],
+    ids=" ".join,
 )
-def test_every_switch_runs(flags, gdd, tiny):
-    assert gdd("distill", *tiny, "--evaluate.seeds", "[0]", *flags)[0] == 0
+def test_every_switch_of_refinement_runs(flags, pretrained, done, tiny):
+    done("distill", *tiny, *ALONE, *flags)
 
 
-def test_a_folder_of_ones_own_images_goes_through_all_three_scripts(tmp_path):
-    generator = torch.Generator().manual_seed(0)
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--matching.augment", "dsa", "--matching.init", "real", "--matching.distance", "mse"),
+        (POOL + "kind", "main+similar", POOL + "main_probability", "0.2", POOL + "similar_depth", "1"),
+        (POOL + "kind", "main+various", POOL + "various", "[mlp-w4]", POOL + "main_probability", "0.5"),
+        (POOL + "kind", "total random", POOL + "various", "[mlp-w4, resnet10-w4]", POOL + "main_only", "1"),
+        ("--matching.inner_first", "true", POOL + "main", "convnet3-w4-bn"),
+    ],
+    ids=" ".join,
+)
+def test_every_switch_of_matching_runs(flags, done, tiny):
+    done("distill", *tiny, *MATCHING, *ALONE, *flags)
+
+
+def test_students_learn_from_a_teacher_by_another_recipe(distilled, done, tiny):
+    teaching = ("--evaluate.teacher", "set", "--evaluate.recipe", "dim", "--evaluate.teacher_arch", "mlp-w4")
+    assert "recipe dim" in " ".join(done("evaluate", *tiny, *teaching, "--run.overwrite", "true").split())
+
+
+def test_matching_starts_from_the_generator_of_another_run(pretrained, done, tiny):
+    start = ["--matching.init", "generator", "--matching.generator", pretrained]
+    out = done("distill", *tiny, *MATCHING, *start)
+    for word in ("random real", "pretrained generator", "gradient matching", "all real"):
+        assert word in out
+
+
+def test_evaluate_names_the_set_as_it_was_made(done, tiny):
+    done("distill", *tiny, *MATCHING, *ALONE, "--matching.distance", "cos")
+    assert "gradient matching, cos" in " ".join(done("evaluate", *tiny).split())
+
+
+def test_nothing_is_selected_on_images_that_were_distilled(done, refused, tiny, tmp_path):
+    done("distill", *tiny, *MATCHING, *ALONE, "--seed", "1")
+    choose = ["--evaluate.teacher", "set", "--evaluate.teacher_arch", "mlp-w4", "--evaluate.select_temperature"]
+    choose += ["[1.0, 2.0]", "--evaluate.sources", f"[{tmp_path / 'runs/digits/matching'}]"]
+    refused("evaluate", *tiny, *choose, naming="another validation part")
+    done("evaluate", *tiny, *choose, "--seed", "1", "--run.overwrite", "true")
+
+
+def test_a_folder_of_ones_own_images_goes_through_all_three_scripts(tmp_path, monkeypatch, capsys):
+    draw = torch.Generator().manual_seed(0)
     for index, (name, count) in enumerate({"circle": 30, "square": 20, "star": 12}.items()):
         folder = tmp_path / "shapes" / "train" / name
         folder.mkdir(parents=True)
         for number in range(count):
-            pixels = torch.randint(80 * index, 80 * index + 80, (24, 40, 3), generator=generator, dtype=torch.uint8)
+            pixels = torch.randint(80 * index, 80 * index + 80, (24, 40, 3), generator=draw, dtype=torch.uint8)
             Image.fromarray(pixels.numpy()).save(folder / f"{number}.png")
     flags = [*TINY, "--data.name", str(tmp_path / "shapes"), "--name", "shapes", "--run.root", str(tmp_path / "runs")]
     for script in ("train_gan.py", "distill.py", "evaluate.py"):
-        done = subprocess.run([sys.executable, ROOT / script, *flags], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-    assert "3 classes, 3x24x40" in done.stderr
+        monkeypatch.setattr(sys, "argv", [script, *flags])
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(str(ROOT / script), run_name="__main__")
+        assert end.value.code == 0
+        assert "3 classes of 24x40x3" in capsys.readouterr().out
     assert generator_file.load(tmp_path / "runs/shapes/refine").spec.class_names == ("circle", "square", "star")

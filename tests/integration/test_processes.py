@@ -1,56 +1,37 @@
 """Two processes on CPUs: they start, share the work, find what one process finds, and write everything once."""
 
-import json
 import os
-import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
-from commands import TINY
+import torch
+from commands import ALONE, MATCHING, ROOT, TINY, command_of, launch
+from test_end_to_end import lines
 
-ROOT = Path(__file__).parents[2]
-LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "-q"]
-STEPS = 20
+from gdd import rng
+from gdd.data.spec import DatasetSpec
+from gdd.models.gan import Generator
+from gdd.sampling import generator_file, sample, set_file
+
+STEPS = 10
 EXACT = ["--pretrain.steps", STEPS, "--refine.steps", STEPS, "--run.log_every", 1, "--pretrain.lr", 1e-3]
 # Of a row, what tells of the clock and the machine; all else is the same on any number of processes.
 OF_THE_CLOCK = ("seconds", "seconds_generating", "generator_seconds", "peak_memory_mb", "source_hash", "set_hash")
 
 
-def free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
-
-
-def launch(*command: object, processes: int = 2) -> None:
-    words = [str(word) for word in command]
-    start = [sys.executable]
-    if processes > 1:
-        start = [*LAUNCH, "--multi_gpu", "--num_processes", str(processes), "--main_process_port", free_port()]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true"}
-    done = subprocess.run([*start, *words], capture_output=True, text=True, env=environment, check=False)
-    assert done.returncode == 0, done.stderr
-
-
-def lines(path: Path) -> list[dict[str, object]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory) -> dict[int, Path]:
     """The run folders of one and of two processes, both in float64, with the scores of one generator each."""
-    found = {}
-    for processes in (1, 2):
-        root = tmp_path_factory.mktemp(f"processes-{processes}")
-        driver = ROOT / "tests/integration/double.py"
+    roots = {processes: tmp_path_factory.mktemp(f"processes-{processes}") for processes in (1, 2)}
+    for processes, root in roots.items():
+        driver = ROOT / "tests/integration/run_in_float64.py"
         launch(driver, "distill", *TINY, *EXACT, "--run.root", root, processes=processes)
-        found[processes] = root / "digits"
-    return found
+    return {processes: root / "digits" for processes, root in roots.items()}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["pretrain", "refine"])
 def test_two_processes_find_the_losses_of_one(folders, stage):
     """In float64: Adam's steps on gradients that are zero but for rounding make float32 drift after a few steps."""
@@ -62,7 +43,6 @@ def test_two_processes_find_the_losses_of_one(folders, stage):
     assert len({line["loss/generator"] for line in one}) == STEPS
 
 
-@pytest.mark.slow
 def test_two_processes_write_one_tree_and_the_rows_of_one(folders):
     def keyed(processes: int) -> dict[tuple[object, ...], dict[str, object]]:
         rows = lines(folders[processes] / "evaluate/rows.jsonl")
@@ -86,50 +66,129 @@ def test_two_processes_write_one_tree_and_the_rows_of_one(folders):
 
 
 @pytest.mark.slow
-def test_the_same_students_get_the_same_rows(gdd, tiny, tmp_path):
+def test_the_same_students_get_the_same_rows(pretrained, tmp_path):
     """Students are trained whole, so rows agree to the last digit in all but the clock's."""
-    assert gdd("train-gan", *tiny)[0] == 0
-    generator = tmp_path / "runs/digits/pretrain"
-    found = []
+    rows_of = []
     for processes in (1, 2):
         root = tmp_path / str(processes)
         command = [ROOT / "evaluate.py", *TINY, "--run.root", root, "--evaluate.ipc", "[1, 2]"]
-        sources = f"[real:random, {generator}, real:all]"
-        launch(*command, "--evaluate.sources", sources, processes=processes)
+        launch(*command, "--evaluate.sources", f"[real:random, {pretrained}, real:all]", processes=processes)
         rows = lines(root / "digits/evaluate/rows.jsonl")
-        found.append({tuple(str(row[name]) for name in sorted(row.keys() - {*OF_THE_CLOCK[:4]})) for row in rows})
-        assert len(found[-1]) == len(rows)
-    assert found[0] == found[1]
+        rows_of.append({tuple(str(row[name]) for name in sorted(row.keys() - {*OF_THE_CLOCK[:4]})) for row in rows})
+        assert len(rows_of[-1]) == len(rows)
+    assert rows_of[0] == rows_of[1]
+
+
+def test_two_processes_match_the_set_of_one(matched, tmp_path):
+    launch(ROOT / "distill.py", *TINY, *MATCHING, *ALONE, "--run.root", tmp_path / "two")
+    one, two = matched[0] / "matching", tmp_path / "two/digits/matching"
+    first, second = (set_file.load(folder / set_file.FILE) for folder in (one, two))
+    assert torch.equal(first.images, second.images)
+    assert first.hash == second.hash
+    losses = [[line["loss/matching"] for line in lines(folder / "metrics.jsonl")] for folder in (one, two)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-6)
+
+
+SPEC = DatasetSpec("pets", 3, 16, 24, ("cat", "dog", "eel"), (0.4, 0.5, 0.6), (0.2, 0.2, 0.3), True)
+
+
+@pytest.fixture
+def source(tmp_path):
+    with rng.seeded(0, "test"):
+        generator = Generator(SPEC.shape, SPEC.num_classes, 8, 6)
+    return generator_file.save(tmp_path, generator, SPEC, 8, {"method": "gan"})
+
+
+class Thread:
+    """What sampling uses of an Accelerator, with a thread for each process."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, rank, shares, barrier):
+        self.process_index, self.shares, self.barrier = rank, shares, barrier
+        self.num_processes, self.is_main_process = len(shares), rank == 0
+
+    def gather(self, share):
+        self.shares[self.process_index] = share
+        self.barrier.wait()
+        gathered = torch.cat(self.shares)
+        self.barrier.wait()
+        return gathered
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3, 4])
+@pytest.mark.parametrize("ipc", [1, 16, 37])
+def test_processes_make_the_set_of_one(processes, ipc, source, monkeypatch):
+    monkeypatch.setattr(sample, "_ROUND", 2)  # several rounds, the last one not full
+    loaded, sets = generator_file.load(source), [0] * processes
+    shares, barrier = [None] * processes, threading.Barrier(processes, timeout=30)
+
+    def work(rank):
+        sets[rank] = sample.sample_set_together(loaded, ipc, 5, Thread(rank, shares, barrier))
+
+    threads = [threading.Thread(target=work, args=(rank,)) for rank in range(processes)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    alone = sample.sample_set(loaded, ipc, 5)
+    assert torch.equal(sets[0].images, alone.images)
+    assert torch.equal(sets[0].labels, alone.labels)
+    assert (sets[0].spec, sets[0].ipc, sets[0].provenance) == (alone.spec, alone.ipc, alone.provenance)
+    assert sets[1:] == [None] * (processes - 1)
+
+
+@pytest.mark.slow
+def test_two_processes_write_the_file_of_one(source, done, tmp_path):
+    flags = ("sample", source, "--ipc", 37, "--threads", 1)
+    launch("-m", "gdd", *flags, "--out", tmp_path / "two.safetensors")
+    done(*flags, "--out", tmp_path / "one.safetensors")
+    assert (tmp_path / "two.safetensors").read_bytes() == (tmp_path / "one.safetensors").read_bytes()
+
+
+def test_two_processes_write_the_shards_of_one(source, done, tmp_path):
+    flags = ("sample", source, "--ipc", 37, "--format", "webdataset", "--shard-size", 25, "--threads", 1)
+    # What a killed job left: a shard to keep and half of another.
+    done(*flags, "--shards", "1:2", "--out", tmp_path / "two")
+    (tmp_path / "two/.shard-000003.tar.99.tmp").write_bytes(b"half")
+    said = launch("-m", "gdd", *flags, "--out", tmp_path / "two")
+    assert said.count("5 of 5 shards, 111 images") == 1
+    assert "86 images made now" in said
+    done(*flags, "--out", tmp_path / "one")
+    one, two = (sorted((tmp_path / name).iterdir()) for name in ("one", "two"))
+    assert [path.name for path in two] == [path.name for path in one]
+    assert [path.read_bytes() for path in two] == [path.read_bytes() for path in one]
+    done("verify", tmp_path / "two")
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-@pytest.mark.parametrize(
-    ("flag", "code", "said"), [("--help", 0, "usage: gdd"), ("distil", 2, "'distil' is no command")]
-)
+@pytest.mark.parametrize(("flag", "code", "said"), [("--help", 0, "usage: gdd"), ("distil", 2, "distil")])
 def test_one_of_several_processes_leaves_without_pythons_end(processes, flag, code, said):
     """Gloo's threads may ask for Python while it ends, which aborts the process once in hundreds of starts."""
     program = "import atexit, gdd.cli; atexit.register(print, 'Python ends'); gdd.cli.script()"
     environment = {**os.environ, "WORLD_SIZE": str(processes)}
     command = [sys.executable, "-c", program, flag]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    assert done.returncode == code
-    assert said in done.stdout + done.stderr
-    assert ("Python ends" in done.stdout) == (processes == 1)
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert ended.returncode == code
+    assert said in ended.stdout + ended.stderr
+    assert ("Python ends" in ended.stdout) == (processes == 1)
 
 
-def test_the_launcher_shows_a_mistake_in_one_sentence():
-    command = [*LAUNCH, str(ROOT / "distill.py"), "--refine.tua", "3"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode != 0
-    assert "refine.tua" in done.stderr
-    assert "Traceback" not in done.stderr
-
-
-def test_fewer_processes_than_asked_for_are_refused(tmp_path):
-    """What `accelerate launch --cpu --num_processes 2` does is start one."""
-    command = [*LAUNCH, "--cpu", "--num_processes", "2", str(ROOT / "train_gan.py"), *TINY]
-    done = subprocess.run([*command, "--run.root", str(tmp_path)], capture_output=True, text=True, check=False)
-    assert done.returncode != 0
-    assert "started one" in done.stderr
-    assert "--multi_gpu --num_processes N" in done.stderr
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("launcher", "arguments", "said"),
+    [
+        ([], ["distill.py", "--refine.tua", "3"], "refine.tua"),
+        # What `accelerate launch --cpu --num_processes 2` does is start one.
+        (["--cpu", "--num_processes", "2"], ["train_gan.py", *TINY], "started one"),
+    ],
+)
+def test_the_launcher_shows_a_mistake_in_one_sentence(launcher, arguments, said, tmp_path):
+    launch = command_of("-m", "accelerate.commands.launch", "-q", *launcher)
+    command = [*launch, ROOT / arguments[0], *arguments[1:], "--run.root", tmp_path]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode != 0
+    assert said in ended.stderr
+    assert ("--multi_gpu --num_processes N" in ended.stderr) == bool(launcher)
+    assert not [line for line in ended.stderr.split(said)[0].splitlines() if "Traceback" in line]
     assert not list(tmp_path.iterdir())

@@ -2,21 +2,19 @@
 
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from commands import TINY
+from commands import ROOT, TINY, command_of
 
+from gdd.cli import main
 from gdd.runtime import checkpoint, signals
 from gdd.sampling import generator_file
 
-ROOT = Path(__file__).parents[2]
 STEPS = 400
 PATIENCE = 120  # seconds
-LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "-q"]
 
 
 def interrupt(command: list[str], number: int, begun: Callable[[], bool]) -> tuple[int, str]:
@@ -37,16 +35,17 @@ def flags(root: Path) -> list[str]:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory) -> str:
     root = tmp_path_factory.mktemp("undisturbed")
-    subprocess.run([sys.executable, str(ROOT / "train_gan.py"), *flags(root)], check=True, capture_output=True)
+    assert main(["train-gan", *flags(root)]) == 0
     return generator_file.load(root / "digits/pretrain").hash
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("launched", [False, True], ids=["python", "accelerate launch"])
+@pytest.mark.parametrize(
+    "launched", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["python", "accelerate launch"]
+)
 def test_a_signal_ends_training_with_a_checkpoint_and_it_goes_on(launched, undisturbed, tmp_path, gdd):
     folder = tmp_path / "digits/pretrain"
-    start = LAUNCH if launched else [sys.executable]
-    command = [*start, str(ROOT / "train_gan.py"), *flags(tmp_path)]
+    start = ("-m", "accelerate.commands.launch", "-q") if launched else ()
+    command = command_of(*start, ROOT / "train_gan.py", *flags(tmp_path))
     number = signal.SIGTERM if launched else signal.SIGUSR1
     code, said = interrupt(command, number, (folder / "metrics.jsonl").exists)
     # The launcher of one process dies of the signal itself; its process hears of that.
@@ -68,7 +67,7 @@ def test_a_signal_ends_training_with_a_checkpoint_and_it_goes_on(launched, undis
 def test_a_signal_ends_an_evaluation_within_a_student(tmp_path):
     """A student may take an hour; its row is written when it is done, and the rows of others stay."""
     rows = tmp_path / "digits/evaluate/rows.jsonl"
-    command = [sys.executable, str(ROOT / "evaluate.py"), *TINY, "--run.root", str(tmp_path)]
+    command = command_of(ROOT / "evaluate.py", *TINY, "--run.root", tmp_path)
     command += ["--evaluate.sources", "[real:random, real:all]", "--evaluate.all_epochs", "100000"]
     code, said = interrupt(command, signal.SIGTERM, lambda: rows.exists() and rows.stat().st_size > 0)
     assert code == 0, said

@@ -50,8 +50,9 @@ class TestPrecision:
         monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
         assert not device.has_bfloat16()
 
-    @pytest.mark.slow
-    def test_both_stages_train_in_bfloat16_and_store_float32(self, fresh, gdd, tiny, tmp_path, monkeypatch):
+    def test_both_stages_train_in_bfloat16_and_store_float32(
+        self, fresh, done, tiny, tmp_path, monkeypatch, short_training
+    ):
         """A CPU emulates it here, slowly, so that the path of a GPU is tested."""
         monkeypatch.setattr(device, "has_bfloat16", lambda: True)
         kinds: dict[bool, set[torch.dtype]] = {True: set(), False: set()}
@@ -71,8 +72,7 @@ class TestPrecision:
         monkeypatch.setattr(torch.nn.Conv2d, "forward", forward)
         short = ["--pretrain.steps", "2", "--refine.steps", "2", "--gan.loss", "wgan-gp"]
         short += ["--evaluate.archs", "[convnet3-w4]", "--evaluate.protocols", "[fixed]"]
-        code, _, error = gdd("distill", *tiny, *short, "--run.precision", "auto")
-        assert code == 0, error
+        done("distill", *tiny, *short, "--run.precision", "auto")
         assert torch.bfloat16 in kinds[False]
         assert kinds[True] == {torch.float32}
         folder = tmp_path / "runs/digits/pretrain"
@@ -81,13 +81,11 @@ class TestPrecision:
         assert state["clock"]["mixed_precision"] == "bf16"
         assert state["generator"]["render.0.weight"].dtype == torch.float32
 
-    def test_another_precision_does_not_go_on(self, fresh, gdd, tiny, monkeypatch):
-        assert gdd("train-gan", *tiny, "--run.max_minutes", "0.00001")[0] == 0
+    def test_another_precision_does_not_go_on(self, fresh, done, refused, tiny, monkeypatch):
+        done("train-gan", *tiny, "--run.max_minutes", "0.00001")
         AcceleratorState._reset_state(True)
         monkeypatch.setattr(device, "has_bfloat16", lambda: True)
-        code, _, error = gdd("train-gan", *tiny, "--run.precision", "auto")
-        assert code == 2
-        assert "mixed_precision was no and is now bf16; go on as it began" in error
+        refused("train-gan", *tiny, "--run.precision", "auto", naming="holds a run of another configuration")
 
     @pytest.mark.parametrize(("tf32", "expected"), [(True, "tf32"), (False, "ieee")])
     def test_tf32_decides_products_and_convolutions(self, arithmetic, tf32, expected):
@@ -105,52 +103,42 @@ class TestDeterminism:
         make_accelerator(RunConfig())
         assert not torch.are_deterministic_algorithms_enabled()
 
-    @pytest.mark.slow
-    def test_on_a_cpu_it_changes_no_bit(self, arithmetic, gdd, tiny, tmp_path):
-        found = []
+    def test_on_a_cpu_it_changes_no_bit(self, arithmetic, done, tiny, tmp_path):
+        hashes = []
         matching = ["--method", "matching", "--matching.iterations", "2", "--matching.pool.main", "convnet3-w4"]
         for wanted in ("false", "true"):
             root = tmp_path / wanted
             flags = [*tiny, "--run.root", root, "--run.deterministic", wanted, "--score", "false"]
-            assert gdd("distill", *flags, "--refine.augment", "color_crop_cutout_scale_rotate")[0] == 0
-            code, _, error = gdd("distill", *flags, *matching, "--matching.augment", "dsa")
-            assert code == 0, error
-            found.append(
-                (
-                    generator_file.load(root / "digits/refine").hash,
-                    set_file.load(root / "digits/matching" / set_file.FILE).hash,
-                )
-            )
-        assert found[0] == found[1]
+            done("distill", *flags, "--refine.augment", "color_crop_cutout_scale_rotate")
+            done("distill", *flags, *matching, "--matching.augment", "dsa")
+            synthetic = set_file.load(root / "digits/matching" / set_file.FILE)
+            hashes.append((generator_file.load(root / "digits/refine").hash, synthetic.hash))
+        assert hashes[0] == hashes[1]
 
-    def test_an_operation_without_such_an_algorithm_ends_in_a_sentence(self, gdd, tiny, monkeypatch):
+    def test_an_operation_without_such_an_algorithm_ends_in_a_sentence(self, refused, tiny, monkeypatch):
         def fail(*_: object) -> None:
             raise RuntimeError(
                 "grid_sampler_2d_backward_cuda does not have a deterministic implementation, but you set"
             )
 
-        monkeypatch.setattr("gdd.stages.train_gan", fail)
-        code, _, error = gdd("train-gan", *tiny)
-        assert code == 2
-        assert "run.deterministic is True, but grid_sampler_2d_backward_cuda" in error
+        monkeypatch.setattr("gdd.pipeline.train_gan", fail)
+        refused("train-gan", *tiny, naming="run.deterministic is True, but grid_sampler_2d_backward_cuda")
 
 
 class TestMemory:
     @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."), MemoryError("8 GiB")])
-    def test_too_little_of_it_ends_in_a_sentence(self, gdd, tiny, monkeypatch, error):
+    def test_too_little_of_it_ends_in_a_sentence(self, refused, tiny, monkeypatch, error):
         def fail(*_: object) -> None:
             raise error
 
-        monkeypatch.setattr("gdd.stages.train_gan", fail)
-        code, _, said = gdd("train-gan", *tiny)
-        assert code == 2
-        assert "there is not enough memory" in said
+        monkeypatch.setattr("gdd.pipeline.train_gan", fail)
+        refused("train-gan", *tiny, naming="there is not enough memory")
 
     def test_our_own_mistakes_are_not_hidden(self, gdd, tiny, monkeypatch):
         def fail(*_: object) -> None:
             raise RuntimeError("sizes do not match")
 
-        monkeypatch.setattr("gdd.stages.train_gan", fail)
+        monkeypatch.setattr("gdd.pipeline.train_gan", fail)
         with pytest.raises(RuntimeError, match="sizes do not match"):
             gdd("train-gan", *tiny)
 

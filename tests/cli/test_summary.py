@@ -1,0 +1,91 @@
+"""What the terminal says before the work: a short block, the whole config on request, a line for every command."""
+
+import re
+
+import pytest
+import yaml
+from commands import MATCHING, TINY
+
+from gdd.cli import summary
+from gdd.cli.main import COMMANDS, parse_config
+from gdd.config import Config, read_as, to_plain
+from gdd.evaluation import sources
+from gdd.runtime.device import make_accelerator
+
+DATA = "digits: 10 classes of 16x16x1, 1,293 training and 145 validation images"
+
+
+def block_of(text: str) -> dict[str, str]:
+    """Return the lines of a block by their names."""
+    return {line[:8].rstrip(): line[9:] for line in text.splitlines()}
+
+
+@pytest.fixture
+def block(dataset):
+    """Return a function that gives the lines for some flags and stages, and for sources by their texts."""
+
+    def call(flags: list[str], stages: list[str], *texts: str) -> dict[str, str]:
+        config = parse_config([*TINY, *flags])
+        named = [sources.read(text) for text in texts]
+        return block_of(summary.block(config, dataset, make_accelerator(config.run), stages, named))
+
+    return call
+
+
+def test_a_command_begins_with_five_lines(distilled_once):
+    root, out = distilled_once
+    lines = block_of("\n".join(out.splitlines()[:5]))
+    assert list(lines) == ["work", "data", "machine", "time", "results"]
+    assert lines["work"] == "pretrain a GAN, 6 steps of 8; refine its generator, 4 steps of 8; evaluate by 12 students"
+    assert lines["data"] == DATA
+    assert re.fullmatch(r"cpu \(.*, 1 thread\)", lines["machine"])
+    assert lines["time"] == "about 1 min, estimated from the number of operations"
+    assert lines["results"] == f"{root / 'digits'}, with the whole config"
+    assert "ema_decay" not in out
+
+
+@pytest.mark.parametrize(
+    ("flags", "stages", "texts", "work"),
+    [
+        ([], ["pretrain"], (), "pretrain a GAN, 6 steps of 8"),
+        (["--refine.steps", "1200"], ["refine"], (), "refine its generator, 1,200 steps of 8"),
+        (MATCHING, ["matching"], (), "gradient matching, 3 iterations at 2 images per class"),
+        # Floor, own set and ceiling, of two seeds each.
+        (MATCHING, ["evaluate"], (), "evaluate by 6 students"),
+        (["--evaluate.ipc", "[1, 2]"], ["evaluate"], ("real:random",), "evaluate by 6 students"),
+        (["--evaluate.seeds", "[0]"], ["evaluate"], (), "evaluate by 6 students"),
+    ],
+)
+def test_the_work_is_told_with_its_sizes(flags, stages, texts, work, block):
+    assert block(flags, stages, *texts)["work"] == work
+
+
+def test_generators_are_scored_fixed_and_streamed_and_compared_without_a_ceiling(generator, block):
+    # Fixed, streamed and the floor, at one IPC; two seeds.
+    assert block([], ["compare"], str(generator))["work"] == "compare by 6 students"
+    assert block([], ["evaluate"], str(generator))["work"] == "evaluate by 8 students"
+
+
+def test_the_estimate_tells_minutes_from_days(block, monkeypatch):
+    monkeypatch.setattr(summary, "_speed", lambda: 1e10)
+
+    def time_of(steps: int) -> str:
+        return block(["--pretrain.steps", str(steps)], ["pretrain"])["time"].partition(",")[0]
+
+    said = [time_of(steps) for steps in (10, 10**5, 10**6, 10**8)]
+    assert [text.split()[-1] for text in said] == ["min", "min", "h", "days"]
+    assert said[0] == "about 1 min"
+
+
+def test_print_config_prints_the_whole_config(done):
+    printed = yaml.safe_load(done("distill", *TINY, "--refine.tau", "3", "--print_config"))
+    config = read_as(Config, printed)
+    assert config == parse_config([*TINY, "--refine.tau", "3"])
+    assert to_plain(config)["refine"].keys() == printed["refine"].keys()
+
+
+def test_help_lists_every_command_with_a_line(done):
+    text = " ".join(done("--help").split())
+    for command in COMMANDS.values():
+        assert f"{command.name} {command.help}" in text
+    assert done() == done("--help")
