@@ -9,12 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 from commands import MATCHING, TINY, short_recipes
+from generators import save_generator
 
-from gdd import rng
 from gdd.cli import main
 from gdd.data.readers import Dataset, open_dataset
-from gdd.models.gan import Generator
-from gdd.sampling import generator_file
 
 # The tests' processes share the cores, and so do those that they start.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -126,11 +124,4 @@ def dataset() -> Dataset:
 @pytest.fixture
 def generator(dataset: Dataset, tmp_path: Path) -> Path:
     """The folder of an untrained generator whose samples differ."""
-    with rng.seeded(0, "test"):
-        network = Generator(dataset.spec.shape, dataset.spec.num_classes, width=4, noise_dim=8)
-        for parameter in network.parameters():
-            parameter.data.mul_(3)
-    folder = tmp_path / "generator"
-    folder.mkdir()
-    generator_file.save(folder, network, dataset.spec, 4, {"method": "gan", "stage": "pretrain", "seconds": 2.5})
-    return folder
+    return save_generator(tmp_path / "generator", dataset.spec, gain=3.0, stage="pretrain", seconds=2.5).parent

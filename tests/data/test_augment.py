@@ -244,39 +244,21 @@ def test_rotation_matches_the_definition(u):
     torch.testing.assert_close(output[inner], expected[inner], atol=0.02, rtol=0)
 
 
-@pytest.mark.parametrize("side", [28, 32])
-def test_rotation_is_the_published_affine(side):
-    images = batch((6, 3, side, side))
-    angle = math.radians((2 * 0.8 - 1) * 15)
-    cos, sin = math.cos(angle), math.sin(angle)
-    theta = torch.tensor([[cos, -sin, 0.0], [sin, cos, 0.0]]).expand(6, -1, -1)
-    grid = F.affine_grid(theta, list(images.shape), align_corners=True)
-    expected = F.grid_sample(images, grid, align_corners=True)
-    torch.testing.assert_close(apply(fixed("rotate", 0.8), images), expected, atol=1e-4, rtol=0)
-
-
-@pytest.mark.parametrize("shape", SHAPES)
-def test_scale_is_the_published_affine(shape):
-    images = batch(shape)
-    low = 1 / 1.2
-    first, second = low + 0.1 * (1.2 - low), low + 0.9 * (1.2 - low)
-    theta = torch.tensor([[first, 0.0, 0.0], [0.0, second, 0.0]]).expand(6, -1, -1)
-    grid = F.affine_grid(theta, list(images.shape), align_corners=True)
-    expected = F.grid_sample(images, grid, align_corners=True)
-    torch.testing.assert_close(apply(fixed("scale", 0.1, 0.9), images), expected, atol=1e-4, rtol=0)
-
-
-@pytest.mark.parametrize(("name", "draws"), [("scale", (0.1, 0.9)), ("rotate", (0.8,))])
-def test_torch_versions_of_the_original_agree(name, draws):
+@pytest.mark.parametrize("align_corners", [True, False])
+@pytest.mark.parametrize(
+    ("name", "draws", "shape"),
+    [*(("scale", (0.1, 0.9), shape) for shape in SHAPES), *(("rotate", (0.8,), shape) for shape in SHAPES[:2])],
+)
+def test_scale_and_rotation_are_the_published_affine(name, draws, shape, align_corners):
     """The original leaves align_corners open: True (torch 1.2) and False (today) give the same images."""
-    images = batch(dtype=torch.float64)
-    factors = [1 / 1.2 + u * (1.2 - 1 / 1.2) for u in draws]
-    angle = math.radians((2 * draws[0] - 1) * 15)
+    images = batch(shape, torch.float64)
+    low, angle = 1 / 1.2, math.radians((2 * draws[0] - 1) * 15)
+    factors = [low + u * (1.2 - low) for u in draws]
     cos, sin = math.cos(angle), math.sin(angle)
     rows = [[factors[0], 0, 0], [0, factors[-1], 0]] if name == "scale" else [[cos, -sin, 0], [sin, cos, 0]]
-    theta = torch.tensor(rows, dtype=torch.float64).expand(6, -1, -1)
-    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
-    expected = F.grid_sample(images, grid, align_corners=False)
+    theta = torch.tensor(rows, dtype=torch.float64).expand(len(images), -1, -1)
+    grid = F.affine_grid(theta, list(images.shape), align_corners=align_corners)
+    expected = F.grid_sample(images, grid, align_corners=align_corners)
     torch.testing.assert_close(apply(fixed(name, *draws), images), expected, atol=1e-5, rtol=0)
 
 

@@ -1,15 +1,12 @@
 """The commands that are killed: tiny, with work for so many kills, and where they leave what."""
 
-import socket
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import differences
-from commands import TINY
+from commands import ALONE, MATCHING, ROOT, TINY, command_of
 
-ROOT = Path(__file__).resolve().parents[2]
 # On CPUs, where a result repeats to the bit.
 ENVIRONMENT = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 # Out of step with the metrics, so that lines are later than the checkpoint that a start goes on from.
@@ -41,17 +38,7 @@ class Job:
     steady: bool = True
 
     def command(self, root: Path, stage_1: Path, kills: int, processes: int) -> list[str]:
-        arguments = self.arguments(root, stage_1, kills)
-        if processes == 1:
-            return [sys.executable, *arguments]
-        launch = [sys.executable, "-m", "accelerate.commands.launch", "-q", "--multi_gpu"]
-        return [*launch, "--num_processes", str(processes), "--main_process_port", str(_free_port()), *arguments]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+        return command_of(*self.arguments(root, stage_1, kills), processes=processes)
 
 
 def _step(folder: Path) -> int:
@@ -76,9 +63,8 @@ def refine(root: Path, stage_1: Path, kills: int) -> list[str]:
 
 
 def match(root: Path, stage_1: Path, kills: int) -> list[str]:
-    size = ("--matching.ipc", 2, "--matching.inner", 2, "--matching.batch_real", 16, "--matching.batch_train", 8)
-    flags = ("--method", "matching", "--matching.pool.main", "convnet3-w4", "--score", "false", *size)
-    return _script("distill.py", root, *flags, "--matching.iterations", 6 * kills, "--run.snapshots", "[5]")
+    flags = (*MATCHING, *ALONE, "--matching.iterations", 6 * kills, "--run.snapshots", "[5]")
+    return _script("distill.py", root, *flags)
 
 
 def evaluate(root: Path, stage_1: Path, kills: int) -> list[str]:

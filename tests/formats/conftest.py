@@ -1,12 +1,13 @@
 """Shared by the tests of shards: a generator and the command that samples it."""
 
 import pytest
-from generators import IPC, SIZE, SPEC, save_generator
+from generators import save_generator
+from shards import IPC, SIZE
 
 
 @pytest.fixture
 def source(tmp_path):
-    return save_generator(tmp_path / "run", SPEC)
+    return save_generator(tmp_path / "run")
 
 
 @pytest.fixture

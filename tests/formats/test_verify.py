@@ -9,7 +9,7 @@ import tarfile
 import tracemalloc
 
 import pytest
-from generators import SPEC, refusal
+from generators import PETS as SPEC
 from PIL import Image
 
 from gdd.config import ConfigError
@@ -41,6 +41,10 @@ def as_gdd(info):
     """Return a header that differs from those of gdd only in what `info` says: tarfile leaves the device empty."""
     header = bytearray(info.tobuf(tarfile.USTAR_FORMAT))
     header[329:345] = b"0000000\0" * 2 if info.devmajor == 0 else header[329:345]
+    return with_checksum(header)
+
+
+def with_checksum(header):
     header[148:156] = b" " * 8
     header[148:156] = b"%06o\0 " % sum(header)
     return bytes(header)
@@ -72,28 +76,19 @@ def test_every_flipped_byte_is_found(folder):
     verify(folder)
 
 
-@pytest.mark.parametrize("place", [600, 700])
-def test_a_flipped_pixel_is_found_by_the_checksum(folder, place, gdd):
-    path = folder / "shard-000000.tar"
-    content = path.read_bytes()
-    assert content[place]  # inside of a PNG file
-    path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
-    assert "does not match the checksum in its manifest" in refusal(gdd("verify", folder))
-
-
-def test_a_missing_or_cut_shard_is_found(folder, gdd):
+def test_a_missing_or_cut_shard_is_found(folder, refused):
     path = folder / "shard-000001.tar"
     content = path.read_bytes()
     path.write_bytes(content[:-512])
-    assert f"has {len(content) - 512} bytes, its manifest says {len(content)}" in refusal(gdd("verify", folder))
+    assert f"has {len(content) - 512} bytes, its manifest says {len(content)}" in refused("verify", folder)
     for stop in (0, 100, 512, 700, 1024, len(content) - 1024, len(content) - 512, len(content) - 1):
         replace(path, content[:stop])
-        assert "shard-000001.tar" in refusal(gdd("verify", folder))
+        assert "shard-000001.tar" in refused("verify", folder)
     path.unlink()
-    assert "shard-000001.tar is missing" in refusal(gdd("verify", folder))
+    assert "shard-000001.tar is missing" in refused("verify", folder)
     for make in (os.mkdir, os.mkfifo):
         make(path)
-        assert "shard-000001.tar is missing or no file" in refusal(gdd("verify", folder))
+        assert "shard-000001.tar is missing or no file" in refused("verify", folder)
         path.rmdir() if path.is_dir() else path.unlink()
 
 
@@ -138,9 +133,7 @@ def claiming(size):
         info.size = size
         header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
         header[257:265] = b"ustar\x0000"
-        header[148:156] = b" " * 8
-        header[148:156] = b"%06o\0 " % sum(header)
-        return bytes(header), data
+        return with_checksum(header), data
 
     return change
 
@@ -184,11 +177,11 @@ IMAGES = {
 
 
 @pytest.mark.parametrize("case", IMAGES)
-def test_a_member_that_is_no_image_of_the_plan_is_refused(case, folder, gdd):
+def test_a_member_that_is_no_image_of_the_plan_is_refused(case, folder, refused):
     change, expected = IMAGES[case]
     forge(folder, lambda members: [*members[:2], change(*members[2]), *members[3:]])
     before = sorted(folder.parent.rglob("*"))
-    line = refusal(gdd("verify", folder))
+    line = refused("verify", folder)
     assert "shard-000000.tar" in line
     assert expected in line
     assert sorted(folder.parent.rglob("*")) == before  # nothing was unpacked
@@ -209,16 +202,16 @@ def test_a_member_that_is_no_image_of_the_plan_is_refused(case, folder, gdd):
         (lambda m: [*m, (bytes(512), b"")], "something else where its end was expected"),
     ],
 )
-def test_members_that_are_not_those_of_the_plan_are_refused(change, expected, folder, gdd):
+def test_members_that_are_not_those_of_the_plan_are_refused(change, expected, folder, refused):
     forge(folder, change)
-    assert expected in refusal(gdd("verify", folder))
+    assert expected in refused("verify", folder)
 
 
-def test_no_tar_is_refused(folder, gdd):
+def test_no_tar_is_refused(folder, refused):
     content = (folder / "shard-000000.tar").read_bytes()
     for other in (b"\x1f\x8b" + content, b"x" * 5000, b"\xff" * 5000):
         replace(folder / "shard-000000.tar", other)
-        assert "no member where 00000-00000000.png was expected" in refusal(gdd("verify", folder))
+        assert "no member where 00000-00000000.png was expected" in refused("verify", folder)
 
 
 def test_the_header_of_an_image_is_pillows(folder):
@@ -304,17 +297,17 @@ MANIFESTS = {
 
 
 @pytest.mark.parametrize("case", MANIFESTS)
-def test_a_hostile_manifest_is_refused(case, folder, gdd):
+def test_a_hostile_manifest_is_refused(case, folder, refused):
     path = folder / "manifest.json"
     text = MANIFESTS[case](json.loads(path.read_text()))
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
-    line = refusal(gdd("verify", folder))
+    line = refused("verify", folder)
     assert "manifest" in line
     assert len(line) < 500
 
 
-def test_what_is_no_folder_of_shards_is_refused(gdd, tmp_path):
+def test_what_is_no_folder_of_shards_is_refused(refused, tmp_path):
     for path in (tmp_path, tmp_path / "nowhere"):
-        assert "has no manifest.json; a folder written by gdd sample" in refusal(gdd("verify", path))
+        assert "has no manifest.json; a folder written by gdd sample" in refused("verify", path)
     (tmp_path / "settings.json").write_text("{}")
-    assert "settings.json lacks or misstates 'format'" in refusal(gdd("verify", tmp_path))
+    assert "settings.json lacks or misstates 'format'" in refused("verify", tmp_path)

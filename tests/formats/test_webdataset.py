@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 import torch
 import webdataset as webdataset_library
-from generators import IPC, SIZE, SPEC, refusal, save_generator
+from generators import PETS as SPEC
+from generators import save_generator
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from shards import IPC, SIZE, refusal
 
 from gdd.config import ConfigError
 from gdd.data.spec import DatasetSpec

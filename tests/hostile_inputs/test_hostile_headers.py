@@ -33,6 +33,7 @@ ONE = json.dumps(entry(0, 4))
 BROKEN = {
     "empty": b"",
     "four bytes": b"\1\0\0\0",
+    "length 0": raw({"x": entry(0, 4), **META}, b"1234", length=0),
     "length beyond the file": raw({}, length=10**6),
     "huge length": raw({}, length=2**63),
     "greatest length": raw({}, length=2**64 - 1),

@@ -9,11 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 from commands import ALONE, MATCHING, ROOT, TINY, command_of, launch
+from generators import save_generator
 from test_end_to_end import lines
 
-from gdd import rng
-from gdd.data.spec import DatasetSpec
-from gdd.models.gan import Generator
 from gdd.sampling import generator_file, sample, set_file
 
 STEPS = 10
@@ -89,14 +87,9 @@ def test_two_processes_match_the_set_of_one(matched, tmp_path):
     assert losses[1] == pytest.approx(losses[0], rel=1e-6)
 
 
-SPEC = DatasetSpec("pets", 3, 16, 24, ("cat", "dog", "eel"), (0.4, 0.5, 0.6), (0.2, 0.2, 0.3), True)
-
-
 @pytest.fixture
 def source(tmp_path):
-    with rng.seeded(0, "test"):
-        generator = Generator(SPEC.shape, SPEC.num_classes, 8, 6)
-    return generator_file.save(tmp_path, generator, SPEC, 8, {"method": "gan"})
+    return save_generator(tmp_path)
 
 
 class Thread:

@@ -30,12 +30,6 @@ def _set(folder: Path, names: tuple[str, ...] = ("cat", "dog"), size: int = 16) 
     return str(path)
 
 
-def _text_set(folder: Path) -> str:
-    path = folder / "text.safetensors"
-    path.write_text("not a set")
-    return str(path)
-
-
 def _one_class(folder: Path) -> str:
     (folder / "images/train/only").mkdir(parents=True)
     Image.new("L", (16, 16)).save(folder / "images/train/only/a.png")
@@ -92,10 +86,7 @@ MATCH = {
     "similar to a resnet": ([POOL + "kind", "main+similar", POOL + "main", "resnet18-w4"], "matching.pool.main"),
     "similar ones too deep": ([POOL + "kind", "main+similar", POOL + "similar_depth", "5"], "depth 5"),
     "unknown distance": (["--matching.distance", "cosine"], "matching.distance"),
-    "distance of embeddings": (
-        ["--matching.objective", "embedding", "--matching.distance", "cos"],
-        "matching.distance",
-    ),
+    "distance of embeddings": (["--matching.objective=embedding", "--matching.distance=cos"], "matching.distance"),
     "more real images than there are": (["--matching.init", "real", "--matching.ipc", "500"], "matching.ipc is 500"),
     "snapshot before the start": (["--run.snapshots", "[-1]"], "run.snapshots"),
     "snapshot after the end": (["--run.snapshots", "[4]"], "run.snapshots"),
@@ -118,9 +109,6 @@ SCORE = {
     "missing set": (lambda d: str(d / "none.safetensors"), "none.safetensors"),
     "set of other classes": (lambda d: _set(d), "cat, dog"),
     "set of another size": (lambda d: _set(d, tuple("0123456789"), 17), "(1, 17, 17)"),
-    "no set": (_text_set, "text.safetensors"),
-    "unknown real source": (lambda _: "real:some", "real:some"),
-    "empty folder": (lambda d: str(d), "generator.safetensors"),
 }
 
 

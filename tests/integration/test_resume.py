@@ -89,13 +89,6 @@ def test_max_minutes_stops_with_a_checkpoint_and_goes_on(command, stage, last, d
     assert equal(states(folder), states(tmp_path / "whole/digits" / stage))
 
 
-def test_a_truncated_checkpoint_is_refused_by_name(done, refused, tiny, tmp_path):
-    done("train-gan", *tiny, "--run.max_minutes", "0.00001")
-    path = checkpoint.path_of(tmp_path / "runs/digits/pretrain", 1)
-    path.write_bytes(path.read_bytes()[:1000])
-    refused("train-gan", *tiny, naming=path.name)
-
-
 def test_a_loss_that_is_not_finite_stops_with_the_step_and_keeps_the_last_good_checkpoint(refused, tiny, tmp_path):
     refused("train-gan", *tiny, "--pretrain.lr", "1e30", "--pretrain.steps", "50", naming="at step")
     folder = tmp_path / "runs/digits/pretrain"

@@ -1,11 +1,8 @@
-import json
-import struct
 from pathlib import Path
 
 import pytest
 import torch
 from checkpoints import assert_same, files
-from safetensors.torch import save_file
 from torch import nn
 
 from gdd.config import ConfigError
@@ -67,46 +64,6 @@ class TestTensors:
         whole = path.read_bytes()
         path.write_bytes(whole[: len(whole) * tenth // 10])
         with pytest.raises(ConfigError, match=path.name):
-            checkpoint.load_tensors(path)
-
-    @pytest.mark.parametrize("length", [0, 1, 2**20, 2**40, 2**64 - 1])
-    def test_a_header_that_lies_about_its_length_is_refused(self, path, length):
-        path.write_bytes(struct.pack("<Q", length) + path.read_bytes()[8:])
-        with pytest.raises(ConfigError, match=path.name):
-            checkpoint.load_tensors(path)
-
-    @pytest.mark.parametrize(
-        "change",
-        [
-            {"shape": [2, 3, 2, 3]},
-            {"data_offsets": [0, 10**12]},
-            {"data_offsets": [8, 4]},
-            {"dtype": "Q9"},
-            {"shape": [-1]},
-            {"shape": [2**40, 2**40]},
-        ],
-    )
-    def test_a_header_that_lies_about_a_tensor_is_refused(self, path, change):
-        whole = path.read_bytes()
-        (length,) = struct.unpack("<Q", whole[:8])
-        header = json.loads(whole[8 : 8 + length])
-        header["images"] |= change
-        text = json.dumps(header).encode()
-        path.write_bytes(struct.pack("<Q", len(text)) + text + whole[8 + length :])
-        with pytest.raises(ConfigError, match=path.name):
-            checkpoint.load_tensors(path)
-
-    @pytest.mark.parametrize("metadata", [None, {}, {"format": "pt"}])
-    def test_another_programs_file_is_refused(self, tmp_path, metadata):
-        path = tmp_path / "other.safetensors"
-        save_file({"x": torch.zeros(1)}, path, metadata=metadata)
-        with pytest.raises(ConfigError, match=r"other\.safetensors was not written by gdd"):
-            checkpoint.load_tensors(path)
-
-    def test_metadata_that_is_no_json_is_refused(self, tmp_path):
-        path = tmp_path / "other.safetensors"
-        save_file({"x": torch.zeros(1)}, path, metadata={"gdd": "{"})
-        with pytest.raises(ConfigError, match=r"other\.safetensors"):
             checkpoint.load_tensors(path)
 
     def test_a_missing_file_is_named(self, tmp_path):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from generators import save_generator
 from torch import Tensor
 from toy import CLASSES, PER_CLASS, SPEC, dataset_of, places
 
@@ -15,7 +16,6 @@ from gdd.data.batches import ClassBatches
 from gdd.data.pixels import Normalizer
 from gdd.data.readers import Dataset
 from gdd.data.spec import DatasetSpec
-from gdd.models.gan import Generator
 from gdd.runtime import checkpoint
 from gdd.runtime.run import Run
 from gdd.runtime.signals import Stopped
@@ -53,12 +53,7 @@ def untrained(tmp_path: Path) -> Callable[..., Path]:
     """Return a function that writes an untrained generator and gives its folder."""
 
     def call(spec: DatasetSpec = SPEC) -> Path:
-        with rng.seeded(0, "test"):
-            network = Generator(spec.shape, spec.num_classes, width=4, noise_dim=8)
-        folder = tmp_path / "generator"
-        folder.mkdir()
-        generator_file.save(folder, network, spec, 4, {"method": "gan", "stage": "pretrain", "seconds": 1000.0})
-        return folder
+        return save_generator(tmp_path / "generator", spec, stage="pretrain", seconds=1000.0).parent
 
     return call
 
@@ -190,10 +185,6 @@ class TestFirstImages:
         with pytest.raises(ConfigError, match="a, b, d"):
             check_first_images(settings(init="generator", generator=folder), noisy)
 
-    def test_a_missing_generator_is_refused(self, noisy, tmp_path):
-        with pytest.raises(ConfigError, match="nowhere"):
-            check_first_images(settings(init="generator", generator=tmp_path / "nowhere"), noisy)
-
 
 class TestStoredSet:
     def test_images_are_unclipped_pixels_ordered_by_class(self, distil, tmp_path):
@@ -240,12 +231,6 @@ class TestStoredSet:
     def test_its_seconds_include_those_of_its_generator(self, distil, untrained):
         made = distil(iterations=1, init="generator", generator=untrained())
         assert 1000 <= made.provenance["seconds"] < 1600
-
-    def test_the_folder_has_a_picture_metrics_and_a_checkpoint(self, distil, tmp_path):
-        distil(iterations=2)
-        names = {path.name for path in (tmp_path / "run").iterdir()} - {"tensorboard"}
-        expected = {".lock", "config.json", "metrics.jsonl", "grid.png", "checkpoint-00000002.pt", set_file.FILE}
-        assert names == expected
 
     def test_snapshots_are_the_sets_of_shorter_runs(self, distil, tmp_path):
         made = distil(iterations=3, snapshots=(0, 1, 3))
