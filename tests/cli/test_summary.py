@@ -13,6 +13,7 @@ from gdd.evaluation import sources
 from gdd.runtime.device import make_accelerator
 
 DATA = "digits: 10 classes of 16x16x1, 1,293 training and 145 validation images"
+MATCHED = "gradient matching, 3 iterations at 2 images per class"
 
 
 def block_of(text: str) -> dict[str, str]:
@@ -49,9 +50,9 @@ def test_a_command_begins_with_five_lines(distilled_once):
     [
         ([], ["pretrain"], (), "pretrain a GAN, 6 steps of 8"),
         (["--refine.steps", "1200"], ["refine"], (), "refine its generator, 1,200 steps of 8"),
-        (MATCHING, ["matching"], (), "gradient matching, 3 iterations at 2 images per class"),
+        (MATCHING, ["matching"], (), MATCHED),
         # Floor, own set and ceiling, of two seeds each.
-        (MATCHING, ["evaluate"], (), "evaluate by 6 students"),
+        (MATCHING, ["matching", "evaluate"], (), f"{MATCHED}; evaluate by 6 students"),
         (["--evaluate.ipc", "[1, 2]"], ["evaluate"], ("real:random",), "evaluate by 6 students"),
         (["--evaluate.seeds", "[0]"], ["evaluate"], (), "evaluate by 6 students"),
     ],
