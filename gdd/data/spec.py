@@ -11,27 +11,16 @@ MAX_PIXELS = 4096 * 4096
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """Facts about one image classification dataset.
+    """Facts about one image classification dataset."""
 
-    Args:
-        name: registry name, or the folder's or file's name for a user's own data.
-        channels: 1 or 3.
-        height: pixels.
-        width: pixels.
-        class_names: in index order; a stored set of other classes is refused.
-        mean: per channel, of pixels scaled to [0, 1].
-        std: per channel, of pixels scaled to [0, 1].
-        flip: whether a mirrored image still belongs to its class.
-    """
-
-    name: str
-    channels: int
-    height: int
-    width: int
-    class_names: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    flip: bool
+    name: str  # registry name, or the folder's or file's name for a user's own data
+    channels: int  # 1 or 3
+    height: int  # pixels
+    width: int  # pixels
+    class_names: tuple[str, ...]  # in index order; a stored set of other classes is refused
+    mean: tuple[float, ...]  # per channel, of pixels scaled to [0, 1]
+    std: tuple[float, ...]  # per channel, of pixels scaled to [0, 1]
+    flip: bool  # whether a mirrored image still belongs to its class
 
     @property
     def num_classes(self) -> int:

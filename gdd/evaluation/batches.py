@@ -125,18 +125,12 @@ class StudentBatches:
 
     Order and augmentation depend on (seed, who) and the step alone, never on the source, so students of one
     seed differ in nothing but their images. A set that fits into one batch is never reordered.
-
-    Args:
-        data: where the images come from.
-        recipe: batch size and augmentation.
-        seed: of the order and of the augmentation.
-        who: student or teacher.
     """
 
-    data: Fixed | Stream
-    recipe: Recipe
-    seed: int
-    who: str
+    data: Fixed | Stream  # where the images come from
+    recipe: Recipe  # batch size and augmentation
+    seed: int  # of the order and of the augmentation
+    who: str  # student or teacher
 
     def __post_init__(self) -> None:
         self.per_epoch = self.recipe.steps_per_epoch(self.data.count)

@@ -20,23 +20,14 @@ CEILING: Literal["real:all"] = "real:all"
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """Where training images come from.
+    """Where training images come from."""
 
-    Args:
-        label: its name in tables.
-        kind: real:random, real:all, set or generator.
-        hash: of the generator, of the stored set, or of the real data; of the last, empty until `complete`.
-        path: the file of a set or a generator.
-        synthetic: of a stored set.
-        artifact: of a generator.
-    """
-
-    label: str
-    kind: Kind
-    hash: str
-    path: Path | None = None
-    synthetic: SyntheticSet | None = None
-    artifact: LoadedGenerator | None = None
+    label: str  # its name in tables
+    kind: Kind  # real:random, real:all, set or generator
+    hash: str  # of the generator, of the stored set, or of the real data; of the last, empty until `complete`
+    path: Path | None = None  # the file of a set or a generator
+    synthetic: SyntheticSet | None = None  # of a stored set
+    artifact: LoadedGenerator | None = None  # of a generator
 
     @property
     def provenance(self) -> dict[str, Any]:

@@ -57,21 +57,13 @@ class Totals(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """What decides the shards; ConfigError if a value has the wrong type or is out of range.
+    """What decides the shards; ConfigError if a value has the wrong type or is out of range."""
 
-    Args:
-        generator: hash of the generator.
-        seed: root of the noise.
-        ipc: images per class.
-        shard_size: samples per shard, of all classes together.
-        spec: the dataset that the generator imitates.
-    """
-
-    generator: str
-    seed: int
-    ipc: int
-    shard_size: int
-    spec: DatasetSpec
+    generator: str  # hash of the generator
+    seed: int  # root of the noise
+    ipc: int  # images per class
+    shard_size: int  # samples per shard, of all classes together
+    spec: DatasetSpec  # the dataset that the generator imitates
 
     def __post_init__(self) -> None:
         def within(key: str, value: object, low: int, high: int) -> None:

@@ -25,15 +25,10 @@ _GENERATORS = {"refine": "refined generator (SKD)", "pretrain": "pretrained gene
 
 @dataclass(frozen=True)
 class Compared:
-    """One source of a comparison.
+    """One source of a comparison."""
 
-    Args:
-        source: labelled by its method; sets of one method share their label, each at its own IPC.
-        line: its name in pictures; the snapshots of a run share its end's.
-    """
-
-    source: Source
-    line: str
+    source: Source  # labelled by its method; sets of one method share their label, each at its own IPC
+    line: str  # its name in pictures; the snapshots of a run share its end's
 
 
 def compared(named: Sequence[Source]) -> list[Compared]:

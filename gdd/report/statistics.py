@@ -20,19 +20,12 @@ _CELL = ["recipe_hash", "epochs", "source", "source_hash", "ipc", "protocol", "a
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over seeds, in percent (points for a difference).
+    """A mean over seeds, in percent (points for a difference)."""
 
-    Args:
-        mean: of the values.
-        std: of the sample (n - 1); nan for one value.
-        half_width: of the 95 % confidence interval by Student's t; nan for one value.
-        n: values.
-    """
-
-    mean: float
-    std: float
-    half_width: float
-    n: int
+    mean: float  # of the values
+    std: float  # of the sample (n - 1); nan for one value
+    half_width: float  # of the 95 % confidence interval by Student's t; nan for one value
+    n: int  # values
 
 
 def estimate(values: Sequence[float]) -> Estimate:

@@ -20,23 +20,14 @@ FILE = "set.safetensors"
 
 @dataclass(frozen=True)
 class SyntheticSet:
-    """A fixed training set, whoever made it.
+    """A fixed training set, whoever made it."""
 
-    Args:
-        images: (N, C, H, W), uint8, or float32 in unclipped [0, 1]-scale for sets whose pixels were optimised.
-        labels: (N,) int64.
-        spec: the dataset that it stands for; class names in index order.
-        ipc: images per class.
-        provenance: JSON: method, stage, seeds, generator hash, seconds, ...
-        soft_labels: (N, K) floating-point logits, if any.
-    """
-
-    images: Tensor
-    labels: Tensor
-    spec: DatasetSpec
-    ipc: int
-    provenance: dict[str, Any] = field(default_factory=dict)
-    soft_labels: Tensor | None = None
+    images: Tensor  # (N, C, H, W), uint8, or float32 in unclipped [0, 1]-scale for sets whose pixels were optimised
+    labels: Tensor  # (N,) int64
+    spec: DatasetSpec  # the dataset that it stands for; class names in index order
+    ipc: int  # images per class
+    provenance: dict[str, Any] = field(default_factory=dict)  # JSON: method, stage, seeds, generator hash, seconds,
+    soft_labels: Tensor | None = None  # (N, K) floating-point logits, if any
 
     def __post_init__(self) -> None:
         if self.images.dtype not in (torch.uint8, torch.float32):
