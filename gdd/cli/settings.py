@@ -1,10 +1,10 @@
-"""What the commands share that take settings: their flags, the config, and the session of a process."""
+"""What the commands share that take settings: their flags, the config, and the frame of their work."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
+from rich.console import Console
 
 from gdd.config import Config, read_as
 from gdd.runtime.signals import on_signals
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from gdd.data.readers import Dataset
+    from gdd.evaluation.sources import Source
 
 
 def add_settings(parser: ArgumentParser) -> None:
@@ -28,24 +29,41 @@ def read_config(options: Namespace) -> Config:
     return read_as(Config, {name: settings[name] for name in Config.__dataclass_fields__})
 
 
-@contextmanager
-def session(config: Config) -> Iterator["Accelerator"]:
-    """Give the process's Accelerator, and let signals end the work in order."""
+def run_stages(
+    config: Config,
+    dry_run: bool,
+    console: Console,
+    stages: Sequence[str],
+    sources: "Sequence[Source]",
+    work: "Callable[[Dataset, Accelerator], object]",
+) -> None:
+    """Open the data, refuse what cannot be, say what will be done, and do it unless it is a dry run.
+
+    Args:
+        config: of the experiment.
+        dry_run: whether to print what the networks cost instead.
+        console: to print to.
+        stages: what `work` does, of pretrain, refine, matching, evaluate and compare.
+        sources: that are scored; empty for what the run itself distils.
+        work: takes the dataset and the process's Accelerator.
+    """
+    from gdd import pipeline
+    from gdd.cli import dry_run as costs
+    from gdd.cli import summary
     from gdd.runtime.device import make_accelerator
 
     accelerator = make_accelerator(config.run)
     with on_signals():
         try:
-            yield accelerator
+            with accelerator.local_main_process_first():  # it downloads or decodes, the others find the result
+                dataset = pipeline.open_data(config.data, config.seed)
+            pipeline.check_networks(config, dataset.spec)
+            if "evaluate" in stages:
+                pipeline.check_scoring(config, dataset, sources)
+            if dry_run:
+                console.print(costs.table(config, dataset.spec))
+                return
+            console.print(summary.block(config, dataset, accelerator, stages, sources), soft_wrap=True)
+            work(dataset, accelerator)
         finally:
             accelerator.end_training()
-
-
-def open_data(config: Config, accelerator: "Accelerator") -> "Dataset":
-    """Open the config's dataset and refuse networks that cannot be built for it."""
-    from gdd import pipeline
-
-    with accelerator.local_main_process_first():  # it downloads or decodes, the others find the result
-        dataset = pipeline.open_data(config.data, config.seed)
-    pipeline.check_networks(config, dataset.spec)
-    return dataset

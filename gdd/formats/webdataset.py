@@ -16,7 +16,6 @@ import tarfile
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -25,7 +24,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from PIL import Image
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from gdd import __version__
@@ -33,6 +31,7 @@ from gdd.config import ConfigError, require
 from gdd.data.spec import DatasetSpec
 from gdd.formats.export import to_arrays
 from gdd.runtime import checkpoint
+from gdd.runtime.run import progress_bar
 from gdd.sampling import sample
 from gdd.sampling.generator_file import LoadedGenerator
 
@@ -151,14 +150,6 @@ def padding(size: int) -> bytes:
     return bytes(-size % BLOCK)
 
 
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be written ({error.strerror})") from error
-
-
 def _encode(images_u8: Tensor) -> Iterator[bytes]:
     """Yield images (N, C, H, W) as PNG files."""
     for pixels in to_arrays(images_u8):
@@ -186,21 +177,21 @@ def write_shard(
                     file.write(header(member, len(content)) + content + padding(len(content)))
             file.write(bytes(2 * BLOCK))
 
-    with _writing(path):
+    with checkpoint.creating(path):
         checkpoint.write_atomically(path, write)
 
 
 def _claim(folder: Path, plan: Plan) -> None:
     """Write the settings into a new folder, or refuse one that has others."""
     path, settings = folder / SETTINGS, plan.to_dict()
-    with _writing(folder):
+    with checkpoint.creating(folder):
         folder.mkdir(parents=True, exist_ok=True)
         # Looked at first: a job that starts at the same time writes its settings before anything else.
         others = [file for file in folder.iterdir() if not file.name.startswith(f".{SETTINGS}.")]
     if not path.exists():
         if others:
             raise ConfigError(f"{folder} is not empty and has no {SETTINGS}; name a new folder")
-        with _writing(path):
+        with checkpoint.creating(path):
             checkpoint.write_json(path, settings)
     stored = checkpoint.read_json(path)
     if not isinstance(stored, dict):
@@ -220,7 +211,7 @@ def _write_manifest(folder: Path, plan: Plan, provenance: dict[str, Any]) -> Non
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             entry = {"name": path.name, "samples": len(plan.samples(shard)), "bytes": file.tell(), "sha256": digest}
         entries.append(entry)
-    with _writing(folder / MANIFEST):
+    with checkpoint.creating(folder / MANIFEST):
         checkpoint.write_json(folder / MANIFEST, {**plan.to_dict(), "provenance": provenance, "shards": entries})
 
 
@@ -252,8 +243,7 @@ def write_shards(folder: Path, plan: Plan, loaded: LoadedGenerator, accelerator:
     missing = _missing_shards(folder, plan, accelerator, shards)
     local = missing[accelerator.process_index :: accelerator.num_processes]
     loaded.generator.to(device)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, disable=not accelerator.is_main_process) as progress:
+    with progress_bar(accelerator.is_main_process) as progress:
         task = progress.add_task("sample", total=sum(len(plan.samples(shard)) for shard in local))
         for shard in local:
             path = path_of(folder, shard)
@@ -271,7 +261,7 @@ def _finish(folder: Path, plan: Plan, loaded: LoadedGenerator, images_written: i
         # The manifest stays if nothing was written: it says what the shards were, should they be damaged since.
         if images_written or not (folder / MANIFEST).exists():
             _write_manifest(folder, plan, sample.provenance(loaded, plan.seed))
-        with _writing(folder):
+        with checkpoint.creating(folder):
             checkpoint.remove_unfinished(folder)
     logger.info(
         "%s: %d of %d shards, %d images, %.1f MB; %d images made now, %.0f images/s",

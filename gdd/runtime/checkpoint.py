@@ -54,6 +54,16 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def creating(path: Path) -> Iterator[None]:
+    """Make the folder that `path` shall lie in; ConfigError if it, or what the block does, cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written ({error.strerror})") from error
+
+
 def _reason(error: Exception) -> str:
     """Say in plain words what torch's writer reports as a position in the file."""
     if "unexpected pos" in str(error):

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from filelock import FileLock, Timeout
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from gdd.config import ConfigError, RunConfig
@@ -248,14 +248,19 @@ class Step:
         self.scalars.update(scalars)
 
 
+def progress_bar(shown: bool, *columns: ProgressColumn) -> Progress:
+    """Return a bar with its title, count and remaining time before the given columns."""
+    first = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*first, *columns, disable=not shown)
+
+
 class MetricLogger:
     """Progress bar and metrics of a loop, on the main process only."""
 
     def __init__(self, run: Run, start: int, total: int, images_per_step: int, title: str) -> None:
         self.run, self.images_per_step, self.title = run, images_per_step, title
         self.start, self.begun = start, time.monotonic()
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self.progress = Progress(*columns, TextColumn("{task.fields[speed]}"), disable=not run.is_main)
+        self.progress = progress_bar(run.is_main, TextColumn("{task.fields[speed]}"))
         self.task = self.progress.add_task(title, total=total, completed=start, speed="")
         self.writer: Any = None
 

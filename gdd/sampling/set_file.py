@@ -90,11 +90,8 @@ def save(path: Path, synthetic: SyntheticSet) -> None:
         "provenance": synthetic.provenance,
         "hash": synthetic.hash,
     }
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with checkpoint.creating(path):
         checkpoint.save_tensors(path, synthetic.tensors, metadata)
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be written ({error.strerror})") from error
 
 
 def load(path: Path) -> SyntheticSet:

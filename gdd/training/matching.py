@@ -19,7 +19,7 @@ from torch.func import functional_call, grad, vmap
 from torchvision.utils import make_grid, save_image
 
 from gdd import rng
-from gdd.config import Config, ConfigError, MatchingConfig, to_plain
+from gdd.config import Config, ConfigError, MatchingConfig
 from gdd.data import augment
 from gdd.data.batches import ClassBatches
 from gdd.data.pixels import Normalizer
@@ -27,11 +27,11 @@ from gdd.data.readers import Dataset
 from gdd.losses import gradients
 from gdd.models.layers import Classifier
 from gdd.runtime.checkpoint import Stateful
-from gdd.runtime.device import device_name
 from gdd.runtime.run import Run
 from gdd.sampling import generator_file, sample, set_file
 from gdd.training.classifier import fit
 from gdd.training.pool import FreshPool
+from gdd.training.stage import provenance
 
 STAGE = "matching"
 Objective = Literal["gradient", "embedding"]
@@ -348,19 +348,12 @@ def match(config: Config, dataset: Dataset, run: Run) -> Path:
     def save(path: Path, iterations: int) -> None:
         if not run.is_main:
             return
-        provenance = {
-            "method": method_name(settings),
-            "stage": STAGE,
-            "seed": config.seed,
-            "iterations": iterations,
-            "fingerprint": run.fingerprint,
-            "data": dataset.fingerprint,
-            "seconds": round(run.seconds + seconds_before, 1),
-            "device": device_name(run.device),
-            "config": to_plain(config),
-        }
+        seconds = run.seconds + seconds_before
+        origin = provenance(run, config, dataset, STAGE, method_name(settings), seconds)
         images, labels = matcher.real.normalize.to_unit(matcher.synthetic.flat()).cpu(), matcher.synthetic.labels.cpu()
-        set_file.save(path, set_file.SyntheticSet(images, labels, spec, settings.ipc, provenance))
+        set_file.save(
+            path, set_file.SyntheticSet(images, labels, spec, settings.ipc, {**origin, "iterations": iterations})
+        )
 
     def save_snapshot(iterations: int) -> None:
         if iterations in config.run.snapshots:

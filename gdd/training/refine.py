@@ -24,7 +24,7 @@ from gdd.runtime.run import Run
 from gdd.sampling import generator_file
 from gdd.training.monitor import Monitor
 from gdd.training.pool import LearningPool
-from gdd.training.stage import gan_trainer, observe, real_batches, save_generator
+from gdd.training.stage import gan_trainer, observe, provenance, real_batches, save_generator
 
 STAGE = rng.REFINE
 
@@ -83,4 +83,5 @@ def refine(config: Config, dataset: Dataset, run: Run, pretrained: Path) -> Path
             step.record(gan.update_discriminator(step.index, u8_to_pm1(images_u8), labels))
         observe(step, gan, monitor)
     seconds = generator_file.load(pretrained).provenance["seconds"] + run.seconds
-    return save_generator(run, config, dataset, gan, monitor, STAGE, config.method, seconds)
+    origin = provenance(run, config, dataset, STAGE, config.method, seconds)
+    return save_generator(run, config, dataset, gan, monitor, origin)
