@@ -28,8 +28,8 @@ logger = logging.getLogger(__name__)
 
 
 def open_data(settings: DataConfig, seed: int) -> Dataset:
-    """Open the dataset that the config names and say what was found."""
-    dataset = open_dataset(
+    """Open the dataset that the config names."""
+    return open_dataset(
         settings.name,
         settings.root,
         size=settings.size,
@@ -38,13 +38,6 @@ def open_data(settings: DataConfig, seed: int) -> Dataset:
         seed=seed,
         download=settings.download,
     )
-    spec = dataset.spec
-    logger.info(
-        "data: %s, %d classes, %dx%dx%d, %d train, %d validation, mean %s, std %s",
-        *(spec.name, spec.num_classes, *spec.shape, len(dataset.train.labels), len(dataset.val.labels)),
-        *(spec.mean, spec.std),
-    )
-    return dataset
 
 
 def pool_members(config: Config) -> tuple[str, ...]:
@@ -82,12 +75,8 @@ def _fingerprint(
 ) -> str:
     """Return the hash of all that decides a stage's result.
 
-    Args:
-        config: of which every field counts that has an effect.
-        dataset: its content counts.
-        stage: name of the stage.
-        without: sections of the config that play no part in the stage.
-        start: generator that the stage starts from, whose weights count.
+    That is every setting that has an effect, but for the sections `without`, which play no part in the stage, the
+    content of the dataset, and the weights of the generator `start`.
     """
     start_hash = None if start is None else generator_file.load(start).hash
     return stable_hash(stage, counted(config, without), dataset.spec.to_dict(), dataset.fingerprint, start_hash)
@@ -231,14 +220,9 @@ def with_data_of_sources(config: Config, named: Sequence[Source]) -> Config:
 def compare(
     config: Config, dataset: Dataset, accelerator: Accelerator, named: Sequence[Source], marks: Sequence[float]
 ) -> list[tables.Section]:
-    """Score the named sources beside each other, write tables and pictures, and return the tables for a terminal.
+    """Score the named sources, each against the first, write tables and pictures, and return a terminal's tables.
 
-    Args:
-        config: how they are scored.
-        dataset: what all of them stand for.
-        accelerator: shared by all processes.
-        named: of which the first is the one that the others are compared with.
-        marks: accuracies in percent to draw into the picture of seconds.
+    The picture of seconds shows `marks`, accuracies in percent.
     """
     compared = comparison.compared(named)
 

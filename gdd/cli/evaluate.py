@@ -1,18 +1,11 @@
 """`gdd evaluate` and `gdd compare`."""
 
-from typing import TYPE_CHECKING
-
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
 from gdd.cli.command import Command
-from gdd.cli.settings import add_settings, read_config, run_stages
+from gdd.cli.settings import add_settings, opened, read_config
 from gdd.config import Config, ConfigError
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
-
-    from gdd.data.readers import Dataset
 
 
 def _evaluate(options: Namespace, console: Console) -> None:
@@ -21,12 +14,10 @@ def _evaluate(options: Namespace, console: Console) -> None:
     from gdd.report import tables
 
     sources = pipeline.read_sources(config) or pipeline.own_sources(config)
-
-    def work(dataset: "Dataset", accelerator: "Accelerator") -> None:
-        _, rows = pipeline.evaluate(config, dataset, accelerator, sources)
-        console.print(tables.Terminal(tables.sections(rows, brief=True)))
-
-    run_stages(config, options.dry_run, console, ["evaluate"], sources, work)
+    with opened(config, options.dry_run, console, ["evaluate"], sources) as work:
+        if work is not None:
+            _, rows = pipeline.evaluate(config, *work, sources)
+            console.print(tables.Terminal(tables.sections(rows, brief=True)))
 
 
 def _add_compare_arguments(parser: ArgumentParser) -> None:
@@ -55,12 +46,9 @@ def _compare(options: Namespace, console: Console) -> None:
 
     sources = pipeline.read_sources(config)
     config = pipeline.with_data_of_sources(config, sources)
-
-    def work(dataset: "Dataset", accelerator: "Accelerator") -> None:
-        sections = pipeline.compare(config, dataset, accelerator, sources, options.mark)
-        console.print(tables.Terminal(sections))
-
-    run_stages(config, options.dry_run, console, ["compare"], sources, work)
+    with opened(config, options.dry_run, console, ["compare"], sources) as work:
+        if work is not None:
+            console.print(tables.Terminal(pipeline.compare(config, *work, sources, options.mark)))
 
 
 COMMANDS = (

@@ -1,6 +1,7 @@
 """What the commands share that take settings: their flags, the config, and the frame of their work."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
@@ -29,23 +30,14 @@ def read_config(options: Namespace) -> Config:
     return read_as(Config, {name: settings[name] for name in Config.__dataclass_fields__})
 
 
-def run_stages(
-    config: Config,
-    dry_run: bool,
-    console: Console,
-    stages: Sequence[str],
-    sources: "Sequence[Source]",
-    work: "Callable[[Dataset, Accelerator], object]",
-) -> None:
-    """Open the data, refuse what cannot be, say what will be done, and do it unless it is a dry run.
+@contextmanager
+def opened(
+    config: Config, dry_run: bool, console: Console, stages: Sequence[str], sources: "Sequence[Source]" = ()
+) -> "Iterator[tuple[Dataset, Accelerator] | None]":
+    """Open the data, refuse what cannot be, say what will be done, and give the dataset and the process's Accelerator.
 
-    Args:
-        config: of the experiment.
-        dry_run: whether to print what the networks cost instead.
-        console: to print to.
-        stages: what `work` does, of pretrain, refine, matching, evaluate and compare.
-        sources: that are scored; empty for what the run itself distils.
-        work: takes the dataset and the process's Accelerator.
+    A dry run gets None, once the networks' costs are printed. Signals end the work in order. The stages are those of
+    pretrain, refine, matching, evaluate and compare that will be run; without `sources`, a run scores its own.
     """
     from gdd import pipeline
     from gdd.cli import dry_run as costs
@@ -62,8 +54,9 @@ def run_stages(
                 pipeline.check_scoring(config, dataset, sources)
             if dry_run:
                 console.print(costs.table(config, dataset.spec))
-                return
-            console.print(summary.block(config, dataset, accelerator, stages, sources), soft_wrap=True)
-            work(dataset, accelerator)
+                yield None
+            else:
+                console.print(summary.block(config, dataset, accelerator, stages, sources), soft_wrap=True)
+                yield dataset, accelerator
         finally:
             accelerator.end_training()

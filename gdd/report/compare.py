@@ -113,12 +113,9 @@ def _alike(paths: Sequence[tuple[str, ...]]) -> int:
 
 
 def sections(rows: Sequence[Row], reference: str, brief: bool) -> list[Section]:
-    """Return a table per protocol; `brief` writes differences below accuracies instead of beside them.
+    """Return a table per protocol, each source's difference to `reference` in it.
 
-    Args:
-        rows: of one evaluation.
-        reference: the source that the others are compared with.
-        brief: for a terminal.
+    `brief`, for a terminal, writes differences below accuracies instead of beside them.
     """
     table = statistics.frame(rows)
     is_reference = table["source"] == reference
@@ -184,11 +181,7 @@ def _seconds_of_another(row: Row, rows: DataFrame) -> str:
 def write(folder: Path, rows: Sequence[Row], shown: Sequence[Compared], marks: Sequence[float]) -> list[Path]:
     """Write rows.csv, compare.md, accuracy-ipc.png and, if any source knows its seconds, accuracy-seconds.png.
 
-    Args:
-        folder: to write to.
-        rows: of one evaluation.
-        shown: what was compared, the others with the first.
-        marks: accuracies in percent that the second picture shows as dotted lines.
+    The first of `shown` is what the others are compared with; `marks`, accuracies in percent, are dotted lines.
     """
     text = tables.page("Comparison", sections(rows, shown[0].source.label, brief=False))
     sheet, page, by_ipc, by_seconds = (
