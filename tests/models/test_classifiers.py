@@ -140,6 +140,7 @@ def test_28_pixels_are_padded_to_32_in_the_first_convolution(base):
         ("resnet18-w4-nonorm", CIFAR),
         ("resnet50-w4", CIFAR),
     ],
+    ids=lambda value: value if isinstance(value, str) else "x".join(map(str, value)),
 )
 def test_the_layers_are_wired_as_published(name, shape, activation):
     """The same parameters in another order of layers would count the same."""
