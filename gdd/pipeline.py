@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -70,81 +71,70 @@ def check_scoring(config: Config, dataset: Dataset, named: Sequence[Source]) -> 
     sources.complete(named, (config.matching.ipc,) if own_set else config.evaluate.ipc, dataset)
 
 
-def _fingerprint(
-    config: Config, dataset: Dataset, stage: str, without: tuple[str, ...], start: Path | None = None
-) -> str:
-    """Return the hash of all that decides a stage's result.
-
-    That is every setting that has an effect, but for the sections `without`, which play no part in the stage, the
-    content of the dataset, and the weights of the generator `start`.
-    """
-    start_hash = None if start is None else generator_file.load(start).hash
-    return stable_hash(stage, counted(config, without), dataset.spec.to_dict(), dataset.fingerprint, start_hash)
-
-
 def _open_run(config: Config, stage: str, fingerprint: str, accelerator: Accelerator) -> Run:
     folder = config.run.root / config.name / stage
     return Run(folder, config.run, to_plain(config), fingerprint, accelerator)
 
 
-def _is_finished(run: Run) -> bool:
-    """Tell whether the stage's generator or set is there already; its folder's fingerprint has been checked."""
-    if not any((run.folder / name).exists() for name in (generator_file.FILE, set_file.FILE)):
-        return False
-    logger.info("%s: finished before", run.folder)
-    return True
+def _run_stage(
+    config: Config,
+    dataset: Dataset,
+    accelerator: Accelerator,
+    stage: str,
+    without: tuple[str, ...],
+    work: Callable[[Run], object],
+    start: Path | None = None,
+) -> Path:
+    """Do a stage's work unless its folder holds the result already, and return the folder.
+
+    The fingerprint counts every setting that has an effect, but for the sections `without`, which play no part in the
+    stage, the content of the dataset, and the weights of the generator `start`.
+    """
+    start_hash = None if start is None else generator_file.load(start).hash
+    parts = stage, counted(config, without), dataset.spec.to_dict(), dataset.fingerprint, start_hash
+    with _open_run(config, stage, stable_hash(*parts), accelerator) as run:
+        if any((run.folder / name).exists() for name in (generator_file.FILE, set_file.FILE)):
+            logger.info("%s: finished before", run.folder)
+        else:
+            work(run)
+    return run.folder
 
 
 def train_gan(config: Config, dataset: Dataset, accelerator: Accelerator) -> Path:
     """Pretrain the GAN, or find it done, and return the run folder."""
-    fingerprint = _fingerprint(config, dataset, pretrain.STAGE, without=("refine", "matching", "evaluate"))
-    with _open_run(config, pretrain.STAGE, fingerprint, accelerator) as run:
-        if not _is_finished(run):
-            pretrain.pretrain(config, dataset, run)
-    return run.folder
+    without = ("refine", "matching", "evaluate")
+    return _run_stage(
+        config, dataset, accelerator, pretrain.STAGE, without, partial(pretrain.pretrain, config, dataset)
+    )
 
 
 def distill(config: Config, dataset: Dataset, accelerator: Accelerator) -> Path:
     """Distil by the config's method and return the run folder of the generator or the set."""
-    return (_match if config.method == "matching" else _refine)(config, dataset, accelerator)
-
-
-def _refine(config: Config, dataset: Dataset, accelerator: Accelerator) -> Path:
-    """Run stage 2, and stage 1 before it unless `refine.pretrained` names one."""
+    if config.method == "matching":
+        matching.check_first_images(config, dataset)  # a folder claimed in vain would refuse the corrected command
+        work, without = partial(matching.match, config, dataset), ("gan", "pretrain", "refine", "evaluate")
+        return _run_stage(config, dataset, accelerator, matching.STAGE, without, work, config.matching.generator)
     start = config.refine.pretrained or train_gan(config, dataset, accelerator)
     _check_start(config, dataset, start)
-    fingerprint = _fingerprint(config, dataset, refine.STAGE, ("pretrain", "matching", "evaluate"), start)
-    with _open_run(config, refine.STAGE, fingerprint, accelerator) as run:
-        if not _is_finished(run):
-            refine.refine(config, dataset, run, start)
-    return run.folder
-
-
-def _match(config: Config, dataset: Dataset, accelerator: Accelerator) -> Path:
-    matching.check_first_images(config, dataset)  # a folder claimed in vain would refuse the corrected command
-    without = ("gan", "pretrain", "refine", "evaluate")
-    fingerprint = _fingerprint(config, dataset, matching.STAGE, without, config.matching.generator)
-    with _open_run(config, matching.STAGE, fingerprint, accelerator) as run:
-        if not _is_finished(run):
-            matching.match(config, dataset, run)
-    return run.folder
+    work = partial(refine.refine, config, dataset, pretrained=start)
+    return _run_stage(config, dataset, accelerator, refine.STAGE, ("pretrain", "matching", "evaluate"), work, start)
 
 
 def _check_start(config: Config, dataset: Dataset, start: Path) -> None:
     """Refuse a stage 1 that is missing, is this run's own stage 2, or was made for other data or another GAN."""
-    if not checkpoint.steps(start):
-        raise ConfigError(f"refine.pretrained is {str(start)!r}, expected a finished run folder of train_gan.py")
+    what = f"refine.pretrained {start}"
+    checkpoint.newest(start)
     if start.resolve() == (config.run.root / config.name / refine.STAGE).resolve():
         raise ConfigError(f"refine.pretrained is {str(start)!r}, this run's own stage 2; choose another --name")
-    found = generator_file.load(start)
-    set_file.check_matches(found.spec, dataset.spec, f"refine.pretrained {start}")
-    made = found.provenance.get("config", {}).get("gan", {})
-    if not isinstance(found.provenance.get("seconds"), int | float) or not made:
-        raise ConfigError(f"refine.pretrained {start} does not say how it was made, expected one of train_gan.py")
+    pretrained = generator_file.load(start)
+    set_file.check_matches(pretrained.spec, dataset.spec, what)
+    settings = pretrained.provenance.get("config", {}).get("gan", {})
+    if not isinstance(pretrained.provenance.get("seconds"), int | float) or not settings:
+        raise ConfigError(f"{what} does not say how it was made, expected one of train_gan.py")
     for key in ("width", "noise_dim", "loss"):
         value = getattr(config.gan, key)
-        if made.get(key) != value:
-            raise ConfigError(f"gan.{key} is {value!r}, but refine.pretrained {start} was made with {made.get(key)!r}")
+        if settings.get(key) != value:
+            raise ConfigError(f"gan.{key} is {value!r}, but {what} was made with {settings.get(key)!r}")
 
 
 def own_sources(config: Config) -> list[Source]:

@@ -86,11 +86,13 @@ def fingerprint(monkeypatch, dataset):
 
     monkeypatch.setattr(pipeline, "_open_run", open_run)
     monkeypatch.setattr(pipeline, "_check_start", lambda *_: None)
-    stages = {"pretrain": pipeline.train_gan, "refine": pipeline._refine, "matching": pipeline._match}
+    distilled_by = {"refine": "skd", "matching": "matching"}
 
     def call(stage: str, config: Config, of: Dataset = dataset) -> str:
         with pytest.raises(Opened) as opened:
-            stages[stage](config, of, None)
+            if stage == "pretrain":
+                pipeline.train_gan(config, of, None)
+            pipeline.distill(replace(config, method=distilled_by[stage]), of, None)
         opened_stage, value = opened.value.args
         assert opened_stage == stage
         return value

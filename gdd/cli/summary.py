@@ -32,11 +32,12 @@ def block(
     work, seconds = zip(*(_work(stage, config, dataset, stages, sources) for stage in stages), strict=True)
     minutes = sum(seconds) / 60 / accelerator.num_processes
     processes = f", {accelerator.num_processes} processes" if accelerator.num_processes > 1 else ""
+    classes = f"{spec.num_classes} classes of {spec.height}x{spec.width}x{spec.channels}"
     images = f"{len(dataset.train.labels):,} training and {len(dataset.val.labels):,} validation images"
     pixels = f"mean {', '.join(map(str, spec.mean))}, std {', '.join(map(str, spec.std))}"
     lines = {
         "work": "; ".join(work),
-        "data": f"{spec.name}: {spec.num_classes} classes of {spec.height}x{spec.width}x{spec.channels}, {images}, {pixels}",
+        "data": f"{spec.name}: {classes}, {images}; {pixels}",
         "machine": f"{device_name(accelerator.device)}{processes}",
         "time": f"about {_rounded(minutes)}, estimated from the number of operations",
         "results": f"{config.run.root / config.name}, with the whole config",

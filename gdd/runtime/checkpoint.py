@@ -108,6 +108,13 @@ def path_of(folder: Path, step: int) -> Path:
     return folder / f"checkpoint-{step:08d}.pt"
 
 
+def newest(folder: Path) -> Path:
+    """Return the last checkpoint of a run folder; ConfigError if there is none."""
+    if not (done := steps(folder)):
+        raise ConfigError(f"{folder} holds no checkpoint, expected a finished run folder of train_gan.py")
+    return path_of(folder, done[-1])
+
+
 def _tensors(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
     """Yield the tensors of a nested state with their places, such as networks/0/head.bias."""
     if isinstance(value, Tensor):

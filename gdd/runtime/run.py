@@ -9,6 +9,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,25 +30,21 @@ class Diverged(ConfigError):
     """A loss became infinite or not a number."""
 
 
+@dataclass(eq=False, repr=False)
 class Run:
     """Open the folder of one stage, refusing another configuration's, and drive its loop.
 
     A context manager: until it is closed, no other process can open the folder.
-
-    Args:
-        folder: `<run.root>/<name>/<stage>`.
-        settings: cadence, limits, whether to overwrite.
-        config: the resolved configuration as JSON values, written to `config.json`.
-        fingerprint: hash of everything that decides the result; a folder of another one is refused.
-        accelerator: shared by all stages of a process.
     """
 
-    def __init__(
-        self, folder: Path, settings: RunConfig, config: dict[str, Any], fingerprint: str, accelerator: Accelerator
-    ) -> None:
-        self.folder, self.settings, self.fingerprint = folder, settings, fingerprint
-        self.accelerator = accelerator
-        device = self.accelerator.device
+    folder: Path  # <run.root>/<name>/<stage>
+    settings: RunConfig  # cadence, limits, whether to overwrite
+    config: dict[str, Any]  # the resolved configuration as JSON values, written to config.json
+    fingerprint: str  # hash of everything that decides the result; a folder of another one is refused
+    accelerator: Accelerator  # shared by all stages of a process
+
+    def __post_init__(self) -> None:
+        folder, device = self.folder, self.accelerator.device
         # Two processes on CPUs are told "cpu:0", which torch.load does not know.
         self.device = torch.device("cpu") if device.type == "cpu" else device
         self.rank, self.world_size = self.accelerator.process_index, self.accelerator.num_processes
@@ -58,7 +55,7 @@ class Run:
         self._lock = FileLock(folder / ".lock", timeout=0, fallback_to_soft=False)
         try:
             if self.is_main:
-                self._claim(config)
+                self._claim()
             self.accelerator.wait_for_everyone()
             if self.all_reduce_mean([float((folder / "config.json").exists())])[0] < 1:
                 raise ConfigError(f"{folder} is not seen by all processes; set run.root to a folder of all machines")
@@ -72,26 +69,26 @@ class Run:
     def __exit__(self, *_: object) -> None:
         self._lock.release()
 
-    def _claim(self, config: dict[str, Any]) -> None:
+    def _claim(self) -> None:
         mark = self.folder / "config.json"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._take_lock()
             if mark.exists():
-                found = self._found(mark)
-                if found != self.fingerprint and not self.settings.overwrite:
+                stored = self._stored_fingerprint(mark)
+                if stored != self.fingerprint and not self.settings.overwrite:
                     raise ConfigError(
-                        f"{self.folder} holds a run of another configuration ({found}, this one is "
+                        f"{self.folder} holds a run of another configuration ({stored}, this one is "
                         f"{self.fingerprint}); choose another --name or add --run.overwrite true"
                     )
-                if found != self.fingerprint:
+                if stored != self.fingerprint:
                     self._empty()
             elif any(path.suffix in (".pt", ".safetensors") for path in self.folder.iterdir()):
                 raise ConfigError(
                     f"{self.folder} holds results but no config.json that says of what; choose another --name"
                 )
             checkpoint.remove_unfinished(self.folder)
-            checkpoint.write_json(mark, {"fingerprint": self.fingerprint, "config": config})
+            checkpoint.write_json(mark, {"fingerprint": self.fingerprint, "config": self.config})
         except OSError as error:
             raise ConfigError(f"{self.folder} cannot be written to ({error.strerror}); set run.root") from error
 
@@ -116,7 +113,7 @@ class Run:
             elif path.name not in (".lock", "config.json"):
                 path.unlink()
 
-    def _found(self, mark: Path) -> str | None:
+    def _stored_fingerprint(self, mark: Path) -> str | None:
         try:
             return str(checkpoint.read_json(mark)["fingerprint"])
         except (ConfigError, KeyError, TypeError) as error:

@@ -31,7 +31,7 @@ def _drawn(weights: Tensor, seed: int, step: int) -> int:
 
 def _require_members(state: dict[str, Any], members: tuple[str, ...]) -> None:
     if state["members"] != list(members):
-        raise ValueError(f"the state is of the members {state['names']}, expected {list(members)}")
+        raise ValueError(f"the state is of the members {state['members']}, expected {list(members)}")
 
 
 @dataclass(eq=False, repr=False)

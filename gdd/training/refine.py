@@ -29,20 +29,12 @@ from gdd.training.stage import gan_trainer, observe, provenance, real_batches, s
 STAGE = rng.REFINE
 
 
-def last_checkpoint(pretrained: Path) -> Path:
-    """Return the last checkpoint of a stage-1 run folder; ConfigError if there is none."""
-    steps = checkpoint.steps(pretrained)
-    if not steps:
-        raise ConfigError(f"refine.pretrained is {str(pretrained)!r}, expected a run folder with checkpoints")
-    return checkpoint.path_of(pretrained, steps[-1])
-
-
 def refine(config: Config, dataset: Dataset, run: Run, pretrained: Path) -> Path:
     """Refine the GAN of the stage-1 run folder `pretrained` for `refine.steps` steps; return the generator's file."""
     settings, spec, seed = config.refine, dataset.spec, config.seed
     gan = gan_trainer(config.gan, spec, settings.lr, seed, STAGE, run)
     try:
-        gan.start_from(last_checkpoint(pretrained))
+        gan.start_from(checkpoint.newest(pretrained))
     except checkpoint.Damaged as error:  # an earlier one would be another stage 1
         raise ConfigError(f"{error}; remove {pretrained} to pretrain anew") from error
     batches = real_batches(dataset, settings.batch_size, seed, STAGE, run)

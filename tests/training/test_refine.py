@@ -134,5 +134,5 @@ def test_the_network_that_is_asked_has_learned_from_real_images(pretrained: Path
 
 
 def test_a_stage_1_without_checkpoints_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"^refine\.pretrained is .*expected a run folder with checkpoints"):
+    with pytest.raises(ConfigError, match="nothing holds no checkpoint, expected a finished run folder"):
         run_stage(refine, configured(), tmp_path / "refine", tmp_path / "nothing")
