@@ -92,7 +92,8 @@ def fingerprint(monkeypatch, dataset):
         with pytest.raises(Opened) as opened:
             if stage == "pretrain":
                 pipeline.train_gan(config, of, None)
-            pipeline.distill(replace(config, method=distilled_by[stage]), of, None)
+            object.__setattr__(config, "method", distilled_by[stage])  # the sections need not fit it
+            pipeline.distill(config, of, None)
         opened_stage, value = opened.value.args
         assert opened_stage == stage
         return value

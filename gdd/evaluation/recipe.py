@@ -10,8 +10,6 @@ from gdd.data import augment
 from gdd.data.spec import DatasetSpec
 from gdd.evaluation.sources import CEILING, Kind, Protocol, Source
 
-FULL_DSA = "color_crop_cutout_flip_scale_rotate"
-
 
 @dataclass(frozen=True)
 class Recipe:
@@ -48,8 +46,7 @@ def published(name: Literal["dc", "dim"], augmentation: Literal["none", "dsa"], 
         return Recipe("dim", lr=0.01, epochs=1000, batch_size=128, augment="color_crop", pick="all")
     if augmentation == "none":
         return Recipe("dc", lr=0.01, epochs=300, batch_size=256, drop_at=0.5)
-    operations = "_".join(augment.parse_strategy(FULL_DSA, flip))
-    return Recipe("dc", lr=0.01, epochs=1000, batch_size=256, augment=operations, drop_at=0.5)
+    return Recipe("dc", lr=0.01, epochs=1000, batch_size=256, augment="_".join(augment.dsa(flip)), drop_at=0.5)
 
 
 @dataclass(frozen=True)

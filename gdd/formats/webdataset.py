@@ -27,7 +27,7 @@ from PIL import Image
 from torch import Tensor
 
 from gdd import __version__
-from gdd.config import ConfigError, require
+from gdd.config import ConfigError, read_as, require
 from gdd.data.spec import DatasetSpec
 from gdd.formats.export import to_arrays
 from gdd.runtime import checkpoint
@@ -56,7 +56,7 @@ class Totals(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """What decides the shards; ConfigError if a value has the wrong type or is out of range."""
+    """What decides the shards; ConfigError if a value is out of range."""
 
     generator: str  # hash of the generator
     seed: int  # root of the noise
@@ -65,14 +65,13 @@ class Plan:
     spec: DatasetSpec  # the dataset that the generator imitates
 
     def __post_init__(self) -> None:
-        def within(key: str, value: object, low: int, high: int) -> None:
-            inside = type(value) is int and low <= value <= high
-            require(inside, key, value, f"a whole number from {low} to {high}")
-
-        require(type(self.seed) is int and self.seed >= 0, "seed", self.seed, "a whole number of at least 0")
-        within("the number of classes", self.spec.num_classes, 1, _MOST_CLASSES)
-        within("ipc", self.ipc, 1, _MOST_IPC)
-        within("shard_size", self.shard_size, -(-self.total // _MOST_SHARDS), _MOST_CLASSES * _MOST_IPC)
+        require(self.seed >= 0, "seed", self.seed, "a whole number of at least 0")
+        for key, value, low, high in (
+            ("the number of classes", self.spec.num_classes, 1, _MOST_CLASSES),
+            ("ipc", self.ipc, 1, _MOST_IPC),
+            ("shard_size", self.shard_size, -(-self.total // _MOST_SHARDS), _MOST_CLASSES * _MOST_IPC),
+        ):
+            require(low <= value <= high, key, value, f"a whole number from {low} to {high}")
 
     @property
     def total(self) -> int:
@@ -99,17 +98,16 @@ class Plan:
         """Return the plan as JSON values, with the versions of format and program."""
         return json.loads(json.dumps({"format": FORMAT, "version": __version__, **asdict(self)}))
 
-    @classmethod
-    def from_dict(cls, values: Any, path: Path) -> "Plan":
-        """Rebuild a plan from the JSON value of the file `path`; ConfigError names the file."""
-        try:
-            require(values["format"] == FORMAT, "format", values["format"], str(FORMAT))
-            spec = DatasetSpec.from_dict(values["spec"])
-            return cls(values["generator"], values["seed"], values["ipc"], values["shard_size"], spec)
-        except ConfigError as error:
-            raise ConfigError(f"{path}: {error}") from error
-        except (KeyError, TypeError, ValueError) as error:
-            raise ConfigError(f"{path} lacks or misstates {error}") from error
+
+def read_plan(path: Path) -> tuple[Plan, dict[str, Any]]:
+    """Return the plan of a file of settings, or of a manifest, and all its values; ConfigError names the file."""
+    values = checkpoint.read_json(path)
+    try:
+        version = values.get("format") if isinstance(values, dict) else None
+        require(version == FORMAT, "format", version, str(FORMAT))
+        return read_as(Plan, values), values
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
 
 
 def path_of(folder: Path, shard: int) -> Path:
@@ -279,8 +277,7 @@ def verify(folder: Path) -> tuple[Plan, Totals]:
     path = folder / MANIFEST
     if not path.is_file():
         raise ConfigError(_why_no_manifest(folder))
-    values = checkpoint.read_json(path)
-    plan = Plan.from_dict(values, path)
+    plan, values = read_plan(path)
     entries = values.get("shards")
     if not isinstance(entries, list) or len(entries) != plan.shards:
         raise ConfigError(f"{path} does not list the {plan.shards} shards that its settings imply")
@@ -296,7 +293,7 @@ def _why_no_manifest(folder: Path) -> str:
     path = folder / SETTINGS
     if not path.is_file():
         return f"{folder} has no {MANIFEST}; a folder written by gdd sample --format webdataset was expected"
-    plan = Plan.from_dict(checkpoint.read_json(path), path)
+    plan, _ = read_plan(path)
     present = totals(folder, plan).shards
     return f"{folder} has no {MANIFEST}: sampling is not finished, {present} of {plan.shards} shards are there"
 

@@ -92,7 +92,7 @@ def from_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any
     if metadata.get("kind") != "generator":
         raise ConfigError(f"{path} holds a {metadata.get('kind')}, expected a generator")
     with errors_naming(path):
-        spec, provenance = DatasetSpec.from_dict(metadata["spec"]), stored_provenance(metadata)
+        spec, provenance = read_as(DatasetSpec, metadata["spec"], "spec"), stored_provenance(metadata)
         generator = _build_on_meta(spec, read_as(GanConfig, metadata["build"], "build"))
     expected = generator.state_dict()
     if _types_and_shapes(tensors) != _types_and_shapes(expected):

@@ -26,7 +26,7 @@ class SyntheticSet:
     labels: Tensor  # (N,) int64
     spec: DatasetSpec  # the dataset that it stands for; class names in index order
     ipc: int  # images per class
-    provenance: dict[str, Any] = field(default_factory=dict)  # JSON: method, stage, seeds, generator hash, seconds,
+    provenance: dict[str, Any] = field(default_factory=dict)  # JSON: method, stage, seeds, seconds and so on
     soft_labels: Tensor | None = None  # (N, K) floating-point logits, if any
 
     def __post_init__(self) -> None:
@@ -104,7 +104,8 @@ def from_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any
     if metadata.get("kind") != "set":
         raise ConfigError(f"{path} holds a {metadata.get('kind')}, expected a set")
     with errors_naming(path):
-        spec, ipc = DatasetSpec.from_dict(metadata["spec"]), read_as(AtLeast1, metadata["ipc"], "ipc")
+        spec = read_as(DatasetSpec, metadata["spec"], "spec")
+        ipc = read_as(AtLeast1, metadata["ipc"], "ipc")
         images, labels, soft = tensors["images"], tensors["labels"], tensors.get("soft_labels")
         synthetic = SyntheticSet(images, labels, spec, ipc, stored_provenance(metadata), soft)
     if synthetic.hash != metadata.get("hash"):

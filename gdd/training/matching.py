@@ -134,13 +134,7 @@ def gradient_loss(
 
 
 def embedding_loss(network: nn.Module, synthetic: Tensor, real: Sequence[Tensor]) -> Tensor:
-    """Return how far apart the mean features of real and synthetic images are, summed over some classes.
-
-    Args:
-        network: a Classifier in eval mode.
-        synthetic: (G, ipc, C, H, W) in classifier space, a row per class; the loss is differentiable in it.
-        real: G batches (B, C, H, W).
-    """
+    """Return how far apart the mean features of real and synthetic images are; arguments as of `gradient_loss`."""
     assert isinstance(network, Classifier)
     features = network.embed(rearrange(synthetic, "g ipc c h w -> (g ipc) c h w"))
     features = rearrange(features, "(g ipc) f -> g ipc f", g=len(synthetic))

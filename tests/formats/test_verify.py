@@ -12,7 +12,7 @@ import pytest
 from generators import SPEC, refusal
 from PIL import Image
 
-from gdd.config import ConfigError
+from gdd.config import ConfigError, read_as
 from gdd.formats.webdataset import _png_start, verify
 
 KEY = "00001-00000000"  # the second sample of shard 0
@@ -230,7 +230,7 @@ def test_memory_does_not_grow_with_what_a_file_claims(folder):
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["spec"].update(height=4096, width=4096)
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    spec = type(SPEC).from_dict(manifest["spec"])
+    spec = read_as(type(SPEC), manifest["spec"])
 
     def enlarge(members):
         data = _png_start(spec) + bytes(50 * 2**20)
