@@ -332,8 +332,10 @@ def _check_member(file: BinaryIO, path: Path, member: str, start: bytes, most: i
     except tarfile.HeaderError as error:
         raise ConfigError(f"{path} has no member where {member} was expected ({error})") from None
     if not len(start) <= info.size <= most or block != header(member, info.size):
-        found = f"{info.name!r} of type {info.type.decode(errors='replace')!r} and {info.size} bytes"
-        raise ConfigError(f"{path} has {found} where the plain file {member} of {len(start)} to {most} was expected")
+        raise ConfigError(
+            f"{path} has {info.name!r} of type {info.type!r} with {info.size} bytes where {member} was expected, a plain "
+            f"file of {len(start)} to {most} bytes with the owner, time and mode that gdd writes"
+        )
     if file.read(len(start)) != start:
         raise ConfigError(f"{path}: {member} does not begin like a file of this class and image size")
     file.seek(info.size - len(start), io.SEEK_CUR)
