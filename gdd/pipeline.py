@@ -111,7 +111,9 @@ def train_gan(config: Config, dataset: Dataset, accelerator: Accelerator) -> Pat
 def distill(config: Config, dataset: Dataset, accelerator: Accelerator) -> Path:
     """Distil by the config's method and return the run folder of the generator or the set."""
     if config.method == "matching":
-        matching.check_first_images(config, dataset)  # a folder claimed in vain would refuse the corrected command
+        matching.check_first_images(
+            config, dataset
+        )  # before the folder is claimed, or it would refuse the corrected command
         work, without = partial(matching.match, config, dataset), ("gan", "pretrain", "refine", "evaluate")
         return _run_stage(config, dataset, accelerator, matching.STAGE, without, work, config.matching.generator)
     start = config.refine.pretrained or train_gan(config, dataset, accelerator)
@@ -121,11 +123,13 @@ def distill(config: Config, dataset: Dataset, accelerator: Accelerator) -> Path:
 
 
 def _check_start(config: Config, dataset: Dataset, start: Path) -> None:
-    """Refuse a stage 1 that is missing, is this run's own stage 2, or was made for other data or another GAN."""
+    """Refuse a pretrained GAN that is missing, is this run's refined one, or was made for other data or sizes."""
     what = f"refine.pretrained {start}"
     checkpoint.newest(start)
     if start.resolve() == (config.run.root / config.name / refine.STAGE).resolve():
-        raise ConfigError(f"refine.pretrained is {str(start)!r}, this run's own stage 2; choose another --name")
+        raise ConfigError(
+            f"refine.pretrained is {str(start)!r}, the folder this run would write to; choose another --name"
+        )
     pretrained = generator_file.load(start)
     set_file.check_matches(pretrained.spec, dataset.spec, what)
     settings = pretrained.provenance.get("config", {}).get("gan", {})

@@ -97,7 +97,7 @@ def _limit(error: Exception) -> str | None:
 
 def main(arguments: Sequence[str] | None = None, program: str = "gdd") -> int:
     """Run a command line such as `["sample", "runs/digits/refine", "--ipc", "10"]` and return the exit code."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
     is_first = os.environ.get("RANK", "0") == "0"  # of several processes, one speaks
     logging.basicConfig(level=logging.INFO if is_first else logging.WARNING, format="%(message)s", stream=sys.stderr)
     console = Console(
@@ -105,7 +105,7 @@ def main(arguments: Sequence[str] | None = None, program: str = "gdd") -> int:
     )
     errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
     try:
-        options = _parse(given or ["--help"], program)
+        options = _parse(words or ["--help"], program)
         with_launcher()
         COMMANDS[options.command].run(options[options.command], console)
     except SystemExit as end:  # of --help and --print_config
@@ -130,8 +130,8 @@ def main(arguments: Sequence[str] | None = None, program: str = "gdd") -> int:
 def script(*command: str, program: str = "gdd") -> NoReturn:
     """Entry point of `gdd`, and of the scripts at the project's root, which put their command before what is given.
 
-    One of several processes does without Python's own end: Gloo's threads outlive the process group, and one that lets
-    go of a tensor only then would abort the process (SIGABRT; github.com/pytorch/pytorch/pull/179291).
+    One of several processes leaves by os._exit: Gloo's threads outlive the process group, and one that frees a tensor
+    while Python shuts down aborts the process (SIGABRT; github.com/pytorch/pytorch/pull/179291).
     """
     code = main([*command, *sys.argv[1:]], program)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:

@@ -33,6 +33,6 @@ def _distill(options: Namespace, console: Console) -> None:
 
 
 COMMANDS = (
-    Command("train-gan", "stage 1: pretrain the conditional GAN", add_settings, _train_gan),
+    Command("train-gan", "pretrain the conditional GAN", add_settings, _train_gan),
     Command("distill", "distil a dataset, by SKD or by matching, and score the result", add_settings, _distill),
 )

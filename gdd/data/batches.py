@@ -1,4 +1,4 @@
-"""Batches of a uint8 tensor in memory, each a pure function of the seed and the step, dealt to processes by rows."""
+"""Batches of a uint8 tensor in memory, each a pure function of the seed and the step; a process takes its rows."""
 
 from dataclasses import dataclass
 

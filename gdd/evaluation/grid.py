@@ -85,7 +85,7 @@ def _gather(run: Run) -> list[Row]:
         _merge(run.folder)
     run.accelerator.wait_for_everyone()
     rows = read_rows(run.folder)
-    # Nobody may append before everybody has read, or the processes would disagree on what is left to do.
+    # No process may append before all have read, or they would disagree on what is left to do.
     run.accelerator.wait_for_everyone()
     return rows
 

@@ -37,7 +37,7 @@ class Row:
     images_per_step: int  # of the largest batch
     train_loss: float  # of the last step
     seconds: float  # wall clock of the student's training, generation included, its teacher's not
-    seconds_generating: float  # share of it that streaming took; drawing a fixed set is in it once per student
+    seconds_generating: float  # share of it that generating a stream, or drawing the fixed set, took
     seconds_teacher: float  # training of the teacher, shared by all students that it teaches; 0 without
     seconds_selecting: float  # training of the candidates that were not chosen, and validation of all; 0 without
     peak_memory_mb: float  # GPU: allocated while training; CPU: the whole process so far (MiB)
@@ -54,8 +54,8 @@ class Row:
     @property
     def key(self) -> tuple[Any, ...]:
         """The key of the job that this row answers."""
-        told = self.kind, self.source_hash, self.ipc, self.protocol, self.arch, self.seed
-        return *told, self.epochs, self.recipe_hash
+        source, student = (self.kind, self.source_hash), (self.ipc, self.protocol, self.arch, self.seed)
+        return *source, *student, self.epochs, self.recipe_hash
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -39,15 +39,15 @@ class Source:
         """Images per class of a stored set; none where any number can be drawn."""
         return None if self.synthetic is None else self.synthetic.ipc
 
-    def ipcs(self, wanted: tuple[int, ...]) -> tuple[int | None, ...]:
+    def ipcs(self, drawn: tuple[int, ...]) -> tuple[int | None, ...]:
         """Return the images per class to score it at; all real images have no such number."""
         if self.kind == CEILING:
             return (None,)
-        return wanted if self.stored_ipc is None else (self.stored_ipc,)
+        return drawn if self.stored_ipc is None else (self.stored_ipc,)
 
-    def protocols(self, wanted: tuple[Protocol, ...]) -> tuple[Protocol, ...]:
+    def protocols(self, of_generators: tuple[Protocol, ...]) -> tuple[Protocol, ...]:
         """Return how it can be scored: only a generator streams."""
-        return wanted if self.kind == "generator" else ("fixed",)
+        return of_generators if self.kind == "generator" else ("fixed",)
 
 
 def file_of(text: str) -> Path:

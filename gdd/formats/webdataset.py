@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 SETTINGS, MANIFEST = "settings.json", "manifest.json"
 FORMAT = 1
 BLOCK = tarfile.BLOCKSIZE
-# What the digits in the names of samples and shards hold.
+# What the names of samples and shards have digits for.
 _MOST_CLASSES, _MOST_IPC, _MOST_SHARDS = 10**5, 10**8, 10**6
 # Level 6 takes 2 % off the size of CIFAR-10's images and 3 % off that of 224 pixels, for 1.1 and 2 times the time.
 _COMPRESS_LEVEL = 1
@@ -332,10 +332,9 @@ def _check_member(file: BinaryIO, path: Path, member: str, start: bytes, most: i
     except tarfile.HeaderError as error:
         raise ConfigError(f"{path} has no member where {member} was expected ({error})") from None
     if not len(start) <= info.size <= most or block != header(member, info.size):
-        raise ConfigError(
-            f"{path} has {info.name!r} of type {info.type!r} with {info.size} bytes where {member} was expected, a plain "
-            f"file of {len(start)} to {most} bytes with the owner, time and mode that gdd writes"
-        )
+        found = f"{info.name!r} of type {info.type!r} with {info.size} bytes"
+        facts = f"a plain file of {len(start)} to {most} bytes with the owner, time and mode that gdd writes"
+        raise ConfigError(f"{path} has {found} where {member} was expected, {facts}")
     if file.read(len(start)) != start:
         raise ConfigError(f"{path}: {member} does not begin like a file of this class and image size")
     file.seek(info.size - len(start), io.SEEK_CUR)

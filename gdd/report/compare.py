@@ -28,7 +28,7 @@ class Compared:
     """One source of a comparison."""
 
     source: Source  # labelled by its method; sets of one method share their label, each at its own IPC
-    line: str  # its name in pictures; the snapshots of a run share its end's
+    line: str  # its name in pictures: for all snapshots of a run, that of the run's last set
 
 
 def compared(named: Sequence[Source]) -> list[Compared]:
@@ -171,7 +171,7 @@ def _seconds_of_another(row: Row, rows: DataFrame) -> str:
     if row.kind == FLOOR:
         return "0"
     if row.kind == "generator":
-        # Students of one seed share a set, and the first of them was billed for it.
+        # Students of one seed share a set, whose drawing stands in the row of the first.
         fixed = (rows["source"] == row.source) & (rows["ipc"] == row.ipc) & (rows["protocol"] == "fixed")
         return _seconds(rows["seconds_generating"][fixed].max())
     optimised = row.kind == "set" and row.stage not in _GENERATORS and row.generator_seconds is not None

@@ -39,7 +39,7 @@ class Section:
     title: str  # above it
     notes: list[str]  # below it
     headers: list[str]  # of the columns, the first of which names sources
-    lines: list[list[str]]  # cells; a line break in one parts what stands below each other
+    lines: list[list[str]]  # cells, of one or more lines
     # headers of the columns that a terminal shows if it has room, those it keeps longest first
     optional: Sequence[str] = ()
 

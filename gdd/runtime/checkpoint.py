@@ -157,7 +157,7 @@ def save(folder: Path, step: int, states: Mapping[str, Stateful], keep: int) -> 
 def _is_machine_failure(error: Exception) -> bool:
     """Return whether disk or memory failed, as opposed to a damaged file."""
     if isinstance(error, OSError):
-        return error.errno not in (None, errno.EINVAL)  # EINVAL: an offset in the file leads nowhere
+        return error.errno not in (None, errno.EINVAL)  # EINVAL: an offset beyond the file's end
     return isinstance(error, MemoryError) or "allocate memory" in str(error)
 
 

@@ -132,10 +132,10 @@ class Run:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.earlier_seconds, self.started = state["seconds"], time.monotonic()
-        own = self.state_dict()
+        now = self.state_dict()
         for key in ("processes", "mixed_precision") if self.fixed_world_size else ():
-            if state[key] != own[key]:
-                raise ConfigError(f"{key} was {state[key]} and is now {own[key]}; go on as it began")
+            if state[key] != now[key]:
+                raise ConfigError(f"{key} was {state[key]} and is now {now[key]}; go on as it began")
 
     def stop_is_due(self) -> bool:
         """Tell whether any process got a signal or ran out of run.max_minutes; all must ask alike."""
@@ -147,8 +147,8 @@ class Run:
         """Return the means over all processes, which all must ask for."""
         if self.world_size == 1:
             return list(values)
-        own = torch.tensor(values, dtype=torch.float64, device=self.device)
-        return self.accelerator.reduce(own, "mean").tolist()
+        local = torch.tensor(values, dtype=torch.float64, device=self.device)
+        return self.accelerator.reduce(local, "mean").tolist()
 
     def loop(
         self,

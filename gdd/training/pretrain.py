@@ -1,4 +1,4 @@
-"""Stage 1: pretrain the conditional GAN."""
+"""Pretrain the conditional GAN."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Stage 2: refine the generator so that pool networks answer real and synthetic images alike.
+"""Refine the generator so that pool networks answer real and synthetic images alike.
 
     L = L_GAN + lambda * L_SKD,    L_SKD = tau^2 * KL(d_real || d_synthetic),    d = softmax(standardize(logits) / tau)
 
@@ -30,12 +30,12 @@ STAGE = rng.REFINE
 
 
 def refine(config: Config, dataset: Dataset, run: Run, pretrained: Path) -> Path:
-    """Refine the GAN of the stage-1 run folder `pretrained` for `refine.steps` steps; return the generator's file."""
+    """Refine the GAN of the run folder `pretrained` for `refine.steps` steps; return the generator's file."""
     settings, spec, seed = config.refine, dataset.spec, config.seed
     gan = gan_trainer(config.gan, spec, settings.lr, seed, STAGE, run)
     try:
         gan.start_from(checkpoint.newest(pretrained))
-    except checkpoint.Damaged as error:  # an earlier one would be another stage 1
+    except checkpoint.Damaged as error:  # an earlier one would be another GAN
         raise ConfigError(f"{error}; remove {pretrained} to pretrain anew") from error
     batches = real_batches(dataset, settings.batch_size, seed, STAGE, run)
     normalize = Normalizer(spec.mean, spec.std, run.device)
