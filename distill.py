@@ -1,4 +1,4 @@
-"""Distil a dataset: stage 1 if needed, stage 2, and the score. See `--help`."""
+"""Distil a dataset, by refining a pretrained GAN or by matching, and score the result. See `--help`."""
 
 from gdd.cli import script
 

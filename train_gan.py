@@ -1,4 +1,4 @@
-"""Stage 1: pretrain the conditional GAN. See `--help`."""
+"""Pretrain the conditional GAN. See `--help`."""
 
 from gdd.cli import script
 

@@ -1,4 +1,4 @@
-"""Images per second of a stage-1 and a stage-2 step at a config's sizes; prints one JSON line.
+"""Images per second of a pretraining and a refinement step at a config's sizes; prints one JSON line.
 
 `uv run python benchmarks/gan_step.py --config configs/mnist-cpu.yaml` (any flag of the scripts may follow).
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from gdd import pipeline
-from gdd.cli import parse_config
+from gdd.cli.main import parse_config
 from gdd.runtime.device import make_accelerator
 
 WARM_UP, STEPS = 5, 30
@@ -45,11 +45,11 @@ def main() -> None:
                 pretrain=replace(config.pretrain, steps=steps),
                 refine=replace(config.refine, steps=steps),
             )
-            for stage, run in (("stage 1", pipeline.train_gan), ("stage 2", pipeline.distill)):
+            for stage, run in (("pretrain", pipeline.train_gan), ("refine", pipeline.distill)):
                 began = time.perf_counter()
                 run(short, dataset, accelerator)
                 seconds[stage, steps] = time.perf_counter() - began
-    for stage, part in (("stage 1", config.pretrain), ("stage 2", config.refine)):
+    for stage, part in (("pretrain", config.pretrain), ("refine", config.refine)):
         spent = seconds[stage, WARM_UP + STEPS] - seconds[stage, WARM_UP]
         result[f"{stage} images/s"] = round(STEPS * part.batch_size / spent, 1)
     result["float32 matrix product GFLOP/s"] = round(matmul_gflops(), 1)

@@ -20,18 +20,11 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 STEPS = 30
 NETWORKS = [
-    *("--gan.width", "32", "--refine.pool.members", "[convnet3-w32, resnet10-w8, resnet18-w8]", "--matching.pool.main", "convnet3-w32"),
-    *("--pretrain.batch_size", "32", "--refine.batch_size", "32", "--pretrain.steps", str(STEPS)),
-    *(
-        "--refine.steps",
-        str(STEPS),
-        "--run.log_every",
-        "10",
-        "--run.grid_every",
-        "100000",
-        "--run.save_every",
-        "100000",
-    ),
+    *("--gan.width", "32", "--matching.pool.main", "convnet3-w32"),
+    *("--refine.pool.members", "[convnet3-w32, resnet10-w8, resnet18-w8]"),
+    *("--pretrain.batch_size", "32", "--refine.batch_size", "32"),
+    *("--pretrain.steps", str(STEPS), "--refine.steps", str(STEPS)),
+    *("--run.log_every", "10", "--run.grid_every", "100000", "--run.save_every", "100000"),
 ]
 VALUES = {
     "classes": (10, 100, 1000),
@@ -72,44 +65,44 @@ def speed(folder: Path) -> float:
     return (last["step"] - first["step"]) / seconds
 
 
-def stages(home: Path, data: Path, threads: int, processes: int = 1) -> dict[str, object]:
+def stages(home: Path, data: Path, threads: int, processes: int = 1) -> dict[str, float]:
     """Measure a step of both stages, an iteration of matching, and the training of two students, at IPC 1."""
     common = ["--data.name", data, "--run.root", home, "--run.threads", threads, *NETWORKS]
-    found: dict[str, object] = {}
-    _, found["stages 1 and 2, MiB"] = measure([ROOT / "distill.py", *common, "--score", "false"], processes)
+    figures: dict[str, float] = {}
+    _, figures["pretrain and refine, MiB"] = measure([ROOT / "distill.py", *common, "--score", "false"], processes)
     for stage in ("pretrain", "refine"):
-        found[f"{stage}, images/s"] = speed(home / "digits" / stage)
+        figures[f"{stage}, images/s"] = speed(home / "digits" / stage)
     matching = ["--method", "matching", "--matching.iterations", 4, "--matching.batch_real", 10]
     command = [ROOT / "distill.py", *common, *matching, "--run.log_every", 1, "--score", "false"]
-    _, found["match, MiB"] = measure(command, processes)
-    found["match, images/s"] = speed(home / "digits/matching")
+    _, figures["matching, MiB"] = measure(command, processes)
+    figures["matching, images/s"] = speed(home / "digits/matching")
     students = ["--evaluate.archs", "[convnet3-w32]", "--evaluate.seeds", "[0, 1]", "--evaluate.all_epochs", 1]
     students += ["--evaluate.ipc", "[1]"]
     command = [ROOT / "evaluate.py", *common, *students, "--evaluate.sources", "[real:random]"]
-    seconds, found["students, MiB"] = measure(command, processes)
+    seconds, figures["students, MiB"] = measure(command, processes)
     rows = [json.loads(line) for line in (home / "digits/evaluate/rows.jsonl").read_text().splitlines()]
     rows = [row for row in rows if row["kind"] == "real:random"]
-    found["a student, s"] = sum(row["seconds"] for row in rows) / len(rows)
-    found["students, command, s"] = seconds
-    return found
+    figures["a student, s"] = sum(row["seconds"] for row in rows) / len(rows)
+    figures["students, command, s"] = seconds
+    return figures
 
 
-def sampling(home: Path, ipc: int, threads: int) -> dict[str, object]:
+def sampling(home: Path, ipc: int, threads: int) -> dict[str, float]:
     """Measure drawing a set and shards from a generator of 3x32x32 pixels and 10 classes."""
     generator = home / "digits/pretrain"
     if not generator.exists():
         data = random_images(home / "images.npz", 10, 32)
         measure([ROOT / "train_gan.py", "--data.name", data, "--run.root", home, *NETWORKS])
-    found: dict[str, object] = {}
+    figures: dict[str, float] = {}
     for kind in ("webdataset", "safetensors"):
         if kind == "safetensors" and ipc > 10_000:  # 300 MB of pixels; more is what shards are for
             continue
         out = home / f"{kind}-{ipc}"
         command = ["-m", "gdd", "sample", generator, "--ipc", ipc, "--format", kind, "--out", out, "--threads", threads]
-        found[f"{kind}, s"], found[f"{kind}, MiB"] = measure(command)
+        figures[f"{kind}, s"], figures[f"{kind}, MiB"] = measure(command)
         files = [path for path in (out.rglob("*") if out.is_dir() else [out]) if path.is_file()]
-        found[f"{kind}, MB on disk"] = sum(path.stat().st_size for path in files) / 1e6
-    return found
+        figures[f"{kind}, MB on disk"] = sum(path.stat().st_size for path in files) / 1e6
+    return figures
 
 
 def main() -> None:
@@ -123,17 +116,15 @@ def main() -> None:
             home = Path(folder) / ("ipc" if options.axis == "ipc" else str(value))
             home.mkdir(exist_ok=True)
             if options.axis == "ipc":
-                found = sampling(home, value, options.threads)
+                figures = sampling(home, value, options.threads)
             else:
-                classes, side = (
-                    value if options.axis == "classes" else 10,
-                    value if options.axis == "resolution" else 32,
-                )
+                classes = value if options.axis == "classes" else 10
+                side = value if options.axis == "resolution" else 32
                 processes = value if options.axis == "processes" else 1
                 data = random_images(home / "images.npz", classes, side)
-                found = stages(home, data, options.threads, processes)
-            figures = {name: round(figure, 4) for name, figure in found.items()}
-            print(json.dumps({options.axis: value, "threads": options.threads, **figures}), flush=True)
+                figures = stages(home, data, options.threads, processes)
+            rounded = {name: round(figure, 4) for name, figure in figures.items()}
+            print(json.dumps({options.axis: value, "threads": options.threads, **rounded}), flush=True)
 
 
 if __name__ == "__main__":

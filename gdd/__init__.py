@@ -1,3 +1,33 @@
 """Distil an image dataset into a small conditional generator, and prove what the distilled data is worth."""
 
+from importlib import import_module
+from typing import Any
+
 __version__ = "0.1.0"
+
+# The public names, imported on first use: torch takes seconds.
+_HOMES = {
+    "Config": "gdd.config:Config",
+    "ConfigError": "gdd.config:ConfigError",
+    "FreshPool": "gdd.training.pool:FreshPool",
+    "GanTrainer": "gdd.training.gan:GanTrainer",
+    "LearningPool": "gdd.training.pool:LearningPool",
+    "Matcher": "gdd.training.matching:Matcher",
+    "load_generator": "gdd.sampling.generator_file:load",
+    "load_set": "gdd.sampling.set_file:load",
+    "open_dataset": "gdd.data.readers:open_dataset",
+    "sample_set": "gdd.sampling.sample:sample_set",
+    "save_set": "gdd.sampling.set_file:save",
+    "skd": "gdd.losses.logits:skd",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'gdd' has no attribute {name!r}")
+    home, _, attribute = _HOMES[name].partition(":")
+    return getattr(import_module(home), attribute)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_HOMES]

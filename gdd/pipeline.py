@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -28,8 +29,8 @@ logger = logging.getLogger(__name__)
 
 
 def open_data(settings: DataConfig, seed: int) -> Dataset:
-    """Open the dataset that the config names and say what was found."""
-    dataset = open_dataset(
+    """Open the dataset that the config names."""
+    return open_dataset(
         settings.name,
         settings.root,
         size=settings.size,
@@ -38,13 +39,6 @@ def open_data(settings: DataConfig, seed: int) -> Dataset:
         seed=seed,
         download=settings.download,
     )
-    spec = dataset.spec
-    logger.info(
-        "data: %s, %d classes, %dx%dx%d, %d train, %d validation, mean %s, std %s",
-        *(spec.name, spec.num_classes, *spec.shape, len(dataset.train.labels), len(dataset.val.labels)),
-        *(spec.mean, spec.std),
-    )
-    return dataset
 
 
 def pool_members(config: Config) -> tuple[str, ...]:
@@ -77,85 +71,74 @@ def check_scoring(config: Config, dataset: Dataset, named: Sequence[Source]) -> 
     sources.complete(named, (config.matching.ipc,) if own_set else config.evaluate.ipc, dataset)
 
 
-def _fingerprint(
-    config: Config, dataset: Dataset, stage: str, without: tuple[str, ...], start: Path | None = None
-) -> str:
-    """Return the hash of all that decides a stage's result.
-
-    Args:
-        config: of which every field counts that has an effect.
-        dataset: its content counts.
-        stage: name of the stage.
-        without: sections of the config that play no part in the stage.
-        start: generator that the stage starts from, whose weights count.
-    """
-    start_hash = None if start is None else generator_file.load(start).hash
-    return stable_hash(stage, counted(config, without), dataset.spec.to_dict(), dataset.fingerprint, start_hash)
-
-
 def _open_run(config: Config, stage: str, fingerprint: str, accelerator: Accelerator) -> Run:
     folder = config.run.root / config.name / stage
     return Run(folder, config.run, to_plain(config), fingerprint, accelerator)
 
 
-def _is_finished(run: Run) -> bool:
-    """Tell whether the stage's generator or set is there already; its folder's fingerprint has been checked."""
-    if not any((run.folder / name).exists() for name in (generator_file.FILE, set_file.FILE)):
-        return False
-    logger.info("%s: finished before", run.folder)
-    return True
+def _run_stage(
+    config: Config,
+    dataset: Dataset,
+    accelerator: Accelerator,
+    stage: str,
+    without: tuple[str, ...],
+    work: Callable[[Run], object],
+    start: Path | None = None,
+) -> Path:
+    """Do a stage's work unless its folder holds the result already, and return the folder.
+
+    The fingerprint counts every setting that has an effect, but for the sections `without`, which play no part in the
+    stage, the content of the dataset, and the weights of the generator `start`.
+    """
+    start_hash = None if start is None else generator_file.load(start).hash
+    parts = stage, counted(config, without), dataset.spec.to_dict(), dataset.fingerprint, start_hash
+    with _open_run(config, stage, stable_hash(*parts), accelerator) as run:
+        if any((run.folder / name).exists() for name in (generator_file.FILE, set_file.FILE)):
+            logger.info("%s: finished before", run.folder)
+        else:
+            work(run)
+    return run.folder
 
 
 def train_gan(config: Config, dataset: Dataset, accelerator: Accelerator) -> Path:
     """Pretrain the GAN, or find it done, and return the run folder."""
-    fingerprint = _fingerprint(config, dataset, pretrain.STAGE, without=("refine", "matching", "evaluate"))
-    with _open_run(config, pretrain.STAGE, fingerprint, accelerator) as run:
-        if not _is_finished(run):
-            pretrain.pretrain(config, dataset, run)
-    return run.folder
+    without = ("refine", "matching", "evaluate")
+    return _run_stage(
+        config, dataset, accelerator, pretrain.STAGE, without, partial(pretrain.pretrain, config, dataset)
+    )
 
 
 def distill(config: Config, dataset: Dataset, accelerator: Accelerator) -> Path:
     """Distil by the config's method and return the run folder of the generator or the set."""
-    return (_match if config.method == "matching" else _refine)(config, dataset, accelerator)
-
-
-def _refine(config: Config, dataset: Dataset, accelerator: Accelerator) -> Path:
-    """Run stage 2, and stage 1 before it unless `refine.pretrained` names one."""
+    if config.method == "matching":
+        matching.check_first_images(
+            config, dataset
+        )  # before the folder is claimed, or it would refuse the corrected command
+        work, without = partial(matching.match, config, dataset), ("gan", "pretrain", "refine", "evaluate")
+        return _run_stage(config, dataset, accelerator, matching.STAGE, without, work, config.matching.generator)
     start = config.refine.pretrained or train_gan(config, dataset, accelerator)
     _check_start(config, dataset, start)
-    fingerprint = _fingerprint(config, dataset, refine.STAGE, ("pretrain", "matching", "evaluate"), start)
-    with _open_run(config, refine.STAGE, fingerprint, accelerator) as run:
-        if not _is_finished(run):
-            refine.refine(config, dataset, run, start)
-    return run.folder
-
-
-def _match(config: Config, dataset: Dataset, accelerator: Accelerator) -> Path:
-    matching.check_first_images(config, dataset)  # a folder claimed in vain would refuse the corrected command
-    without = ("gan", "pretrain", "refine", "evaluate")
-    fingerprint = _fingerprint(config, dataset, matching.STAGE, without, config.matching.generator)
-    with _open_run(config, matching.STAGE, fingerprint, accelerator) as run:
-        if not _is_finished(run):
-            matching.match(config, dataset, run)
-    return run.folder
+    work = partial(refine.refine, config, dataset, pretrained=start)
+    return _run_stage(config, dataset, accelerator, refine.STAGE, ("pretrain", "matching", "evaluate"), work, start)
 
 
 def _check_start(config: Config, dataset: Dataset, start: Path) -> None:
-    """Refuse a stage 1 that is missing, is this run's own stage 2, or was made for other data or another GAN."""
-    if not checkpoint.steps(start):
-        raise ConfigError(f"refine.pretrained is {str(start)!r}, expected a finished run folder of train_gan.py")
+    """Refuse a pretrained GAN that is missing, is this run's refined one, or was made for other data or sizes."""
+    what = f"refine.pretrained {start}"
+    checkpoint.newest(start)
     if start.resolve() == (config.run.root / config.name / refine.STAGE).resolve():
-        raise ConfigError(f"refine.pretrained is {str(start)!r}, this run's own stage 2; choose another --name")
-    found = generator_file.load(start)
-    set_file.check_matches(found.spec, dataset.spec, f"refine.pretrained {start}")
-    made = found.provenance.get("config", {}).get("gan", {})
-    if not isinstance(found.provenance.get("seconds"), int | float) or not made:
-        raise ConfigError(f"refine.pretrained {start} does not say how it was made, expected one of train_gan.py")
+        raise ConfigError(
+            f"refine.pretrained is {str(start)!r}, the folder this run would write to; choose another --name"
+        )
+    pretrained = generator_file.load(start)
+    set_file.check_matches(pretrained.spec, dataset.spec, what)
+    settings = pretrained.provenance.get("config", {}).get("gan", {})
+    if not isinstance(pretrained.provenance.get("seconds"), int | float) or not settings:
+        raise ConfigError(f"{what} does not say how it was made, expected one of train_gan.py")
     for key in ("width", "noise_dim", "loss"):
         value = getattr(config.gan, key)
-        if made.get(key) != value:
-            raise ConfigError(f"gan.{key} is {value!r}, but refine.pretrained {start} was made with {made.get(key)!r}")
+        if settings.get(key) != value:
+            raise ConfigError(f"gan.{key} is {value!r}, but {what} was made with {settings.get(key)!r}")
 
 
 def own_sources(config: Config) -> list[Source]:
@@ -231,14 +214,9 @@ def with_data_of_sources(config: Config, named: Sequence[Source]) -> Config:
 def compare(
     config: Config, dataset: Dataset, accelerator: Accelerator, named: Sequence[Source], marks: Sequence[float]
 ) -> list[tables.Section]:
-    """Score the named sources beside each other, write tables and pictures, and return the tables for a terminal.
+    """Score the named sources, each against the first, write tables and pictures, and return a terminal's tables.
 
-    Args:
-        config: how they are scored.
-        dataset: what all of them stand for.
-        accelerator: shared by all processes.
-        named: of which the first is the one that the others are compared with.
-        marks: accuracies in percent to draw into the picture of seconds.
+    The picture of seconds shows `marks`, accuracies in percent.
     """
     compared = comparison.compared(named)
 

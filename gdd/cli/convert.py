@@ -19,9 +19,7 @@ def _add_import_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--dataset", type=str, required=True, help="what it stands for, as in data.name")
     parser.add_argument("--root", type=Path, default=Path("data"), help="as in data.root")
     parser.add_argument("--out", type=Path, required=True, help="the .safetensors file to write")
-    parser.add_argument(
-        "--index", type=int | None, default=None, help="dc: which set of the file; the last if not given"
-    )
+    parser.add_argument("--index", type=int | None, default=None, help="dc: which set of the file; null: the last")
     parser.add_argument("--labels", type=Path | None, default=None, help="mtt: the .pt file of the labels")
     parser.add_argument("--lr", type=Path | None, default=None, help="mtt: the .pt file of a learned learning rate")
     parser.add_argument("--method", type=str | None, default=None, help="name of the method, for the tables")
@@ -63,12 +61,8 @@ def _import(options: Namespace, console: Console) -> None:
 
 def _add_export_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("set", type=Path, help="a stored set, .safetensors")
-    parser.add_argument(
-        "--to",
-        type=Literal["folder", "npz", "dc", "mtt"],
-        required=True,
-        help="PNG files by class, arrays, or another project's layout",
-    )
+    layouts = "PNG files by class, arrays, or another project's layout"
+    parser.add_argument("--to", type=Literal["folder", "npz", "dc", "mtt"], required=True, help=layouts)
     parser.add_argument("--out", type=Path, required=True, help="the new folder, or the .npz or .pt file")
     parser.add_argument("--labels", type=Path | None, default=None, help="mtt: the .pt file of the labels")
 

@@ -12,14 +12,14 @@ from typing import NoReturn
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
 from rich.console import Console
 
-from gdd.cli import compare, convert, evaluate, report, sample, train
+from gdd.cli import convert, evaluate, report, sample, train
 from gdd.cli.settings import read_config
 from gdd.config import Config, ConfigError
 from gdd.runtime.signals import Stopped, with_launcher
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
-_MODULES = (train, evaluate, compare, sample, convert, report)
+_MODULES = (train, evaluate, sample, convert, report)
 COMMANDS = {command.name: command for module in _MODULES for command in module.COMMANDS}
 _LOG_WIDTH = 100  # of a terminal that is none, such as a log file
 _MOST_SAID = 800  # characters of a sentence
@@ -97,7 +97,7 @@ def _limit(error: Exception) -> str | None:
 
 def main(arguments: Sequence[str] | None = None, program: str = "gdd") -> int:
     """Run a command line such as `["sample", "runs/digits/refine", "--ipc", "10"]` and return the exit code."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
     is_first = os.environ.get("RANK", "0") == "0"  # of several processes, one speaks
     logging.basicConfig(level=logging.INFO if is_first else logging.WARNING, format="%(message)s", stream=sys.stderr)
     console = Console(
@@ -105,7 +105,7 @@ def main(arguments: Sequence[str] | None = None, program: str = "gdd") -> int:
     )
     errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
     try:
-        options = _parse(given or ["--help"], program)
+        options = _parse(words or ["--help"], program)
         with_launcher()
         COMMANDS[options.command].run(options[options.command], console)
     except SystemExit as end:  # of --help and --print_config
@@ -130,8 +130,8 @@ def main(arguments: Sequence[str] | None = None, program: str = "gdd") -> int:
 def script(*command: str, program: str = "gdd") -> NoReturn:
     """Entry point of `gdd`, and of the scripts at the project's root, which put their command before what is given.
 
-    One of several processes does without Python's own end: Gloo's threads outlive the process group, and one that lets
-    go of a tensor only then would abort the process (SIGABRT; github.com/pytorch/pytorch/pull/179291).
+    One of several processes leaves by os._exit: Gloo's threads outlive the process group, and one that frees a tensor
+    while Python shuts down aborts the process (SIGABRT; github.com/pytorch/pytorch/pull/179291).
     """
     code = main([*command, *sys.argv[1:]], program)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:

@@ -24,18 +24,11 @@ def _add_sample_arguments(parser: ArgumentParser) -> None:
         default="safetensors",
         help="one file, or tar shards of PNG files; the same command goes on with a folder of shards",
     )
-    parser.add_argument(
-        "--shard-size",
-        type=int | None,
-        default=None,
-        help=f"webdataset: samples per shard, {SHARD_SIZE} if not given; fastest in multiples of 16 per class",
-    )
-    parser.add_argument(
-        "--shards", type=str | None, default=None, help="webdataset: A:B makes shards A to B - 1 only, as one of many"
-    )
-    parser.add_argument(
-        "--threads", type=int | None, default=None, help="CPU threads of a process; its share of the cores if not given"
-    )
+    size = f"webdataset: samples per shard, {SHARD_SIZE} if not given; fastest in multiples of 16 per class"
+    parser.add_argument("--shard-size", type=int | None, default=None, help=size)
+    shards = "webdataset: A:B makes shards A to B - 1 only, as one of many"
+    parser.add_argument("--shards", type=str | None, default=None, help=shards)
+    parser.add_argument("--threads", type=int | None, default=None, help="CPU threads of a process; null: its share")
 
 
 def _check(options: Namespace) -> None:

@@ -1,10 +1,11 @@
-"""What the commands share that take settings: their flags, the config, and the session of a process."""
+"""What the commands share that take settings: their flags, the config, and the frame of their work."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
+from rich.console import Console
 
 from gdd.config import Config, read_as
 from gdd.runtime.signals import on_signals
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from gdd.data.readers import Dataset
+    from gdd.evaluation.sources import Source
 
 
 def add_settings(parser: ArgumentParser) -> None:
@@ -29,23 +31,32 @@ def read_config(options: Namespace) -> Config:
 
 
 @contextmanager
-def session(config: Config) -> Iterator["Accelerator"]:
-    """Give the process's Accelerator, and let signals end the work in order."""
+def opened(
+    config: Config, dry_run: bool, console: Console, stages: Sequence[str], sources: "Sequence[Source]" = ()
+) -> "Iterator[tuple[Dataset, Accelerator] | None]":
+    """Open the data, refuse what cannot be, say what will be done, and give the dataset and the process's Accelerator.
+
+    A dry run gets None, once the networks' costs are printed. Signals end the work in order. The stages are those of
+    pretrain, refine, matching, evaluate and compare that will be run; without `sources`, a run scores its own.
+    """
+    from gdd import pipeline
+    from gdd.cli import dry_run as costs
+    from gdd.cli import summary
     from gdd.runtime.device import make_accelerator
 
     accelerator = make_accelerator(config.run)
     with on_signals():
         try:
-            yield accelerator
+            with accelerator.local_main_process_first():  # it downloads or decodes, the others find the result
+                dataset = pipeline.open_data(config.data, config.seed)
+            pipeline.check_networks(config, dataset.spec)
+            if "evaluate" in stages:
+                pipeline.check_scoring(config, dataset, sources)
+            if dry_run:
+                console.print(costs.table(config, dataset.spec))
+                yield None
+            else:
+                console.print(summary.block(config, dataset, accelerator, stages, sources), soft_wrap=True)
+                yield dataset, accelerator
         finally:
             accelerator.end_training()
-
-
-def open_data(config: Config, accelerator: "Accelerator") -> "Dataset":
-    """Open the config's dataset and refuse networks that cannot be built for it."""
-    from gdd import pipeline
-
-    with accelerator.local_main_process_first():  # it downloads or decodes, the others find the result
-        dataset = pipeline.open_data(config.data, config.seed)
-    pipeline.check_networks(config, dataset.spec)
-    return dataset

@@ -12,38 +12,32 @@ from gdd import pipeline
 from gdd.config import Config
 from gdd.data.readers import Dataset
 from gdd.data.spec import DatasetSpec
-from gdd.evaluation.grid import flop_per_image
-from gdd.evaluation.recipe import Conditions
-from gdd.evaluation.sources import Source
+from gdd.evaluation.grid import enumerate_jobs, estimated_cost, flop_per_image
+from gdd.evaluation.recipe import Conditions, Job
+from gdd.evaluation.sources import CEILING, FLOOR, Source, complete
 from gdd.models.gan import Discriminator, Generator
 from gdd.runtime.device import device_name
 from gdd.training import matching
 
 # What is left of a large matrix product's speed in training steps, and the seconds of a step's many small calls:
 # fitted once to digits and CIFAR-10 on CPUs. Estimates are meant to tell minutes from hours.
-_EFFICIENCY, _GAN_STEP, _CLASSIFIER_STEP = 0.4, 0.03, 0.001
+_EFFICIENCY, _GAN_STEP, _STUDENT_STEP = 0.4, 0.03, 0.001
 
 
 def block(
     config: Config, dataset: Dataset, accelerator: Accelerator, stages: Sequence[str], sources: Sequence[Source] = ()
 ) -> str:
-    """Return the lines that stand at the beginning of a command's output.
-
-    Args:
-        config: of the experiment.
-        dataset: opened.
-        accelerator: its device and processes.
-        stages: what will be done, of pretrain, refine, matching, evaluate and compare.
-        sources: that an evaluation scores; none for what the run itself distils.
-    """
+    """Return the lines that a command begins with; without `sources`, it scores what it distils itself."""
     spec = dataset.spec
     work, seconds = zip(*(_work(stage, config, dataset, stages, sources) for stage in stages), strict=True)
     minutes = sum(seconds) / 60 / accelerator.num_processes
     processes = f", {accelerator.num_processes} processes" if accelerator.num_processes > 1 else ""
+    classes = f"{spec.num_classes} classes of {spec.height}x{spec.width}x{spec.channels}"
     images = f"{len(dataset.train.labels):,} training and {len(dataset.val.labels):,} validation images"
+    pixels = f"mean {', '.join(map(str, spec.mean))}, std {', '.join(map(str, spec.std))}"
     lines = {
         "work": "; ".join(work),
-        "data": f"{spec.name}: {spec.num_classes} classes of {spec.height}x{spec.width}x{spec.channels}, {images}",
+        "data": f"{spec.name}: {classes}, {images}; {pixels}",
         "machine": f"{device_name(accelerator.device)}{processes}",
         "time": f"about {_rounded(minutes)}, estimated from the number of operations",
         "results": f"{config.run.root / config.name}, with the whole config",
@@ -61,65 +55,48 @@ def _work(
     stage: str, config: Config, dataset: Dataset, stages: Sequence[str], sources: Sequence[Source]
 ) -> tuple[str, float]:
     """Return what a stage does, and roughly the seconds that it takes one process."""
+    spec, settings = dataset.spec, config.matching
+    members = [flop_per_image(name, spec.shape, spec.num_classes) for name in pipeline.pool_members(config)]
+    member = sum(members) / len(members)  # forward, for one image; three times as much with its gradient
     if stage == "pretrain":
         steps, batch = config.pretrain.steps, config.pretrain.batch_size
-        flop = steps * batch * _gan_flop(config, dataset.spec)
-        return f"pretrain a GAN, {steps:,} steps of {batch}", steps * _GAN_STEP + flop / _speed()
-    if stage == "refine":
+        text, seconds = f"pretrain a GAN, {steps:,} steps of {batch}", steps * _GAN_STEP
+        flop = steps * batch * _gan_flop(config, spec)
+    elif stage == "refine":
         steps, batch, pool = config.refine.steps, config.refine.batch_size, config.refine.pool
-        member = sum(_flop(name, dataset.spec) for name in pool.members) / len(pool.members)
-        asked = batch * (_gan_flop(config, dataset.spec) + 3 * member)
-        taught = 3 * member * pool.steps_between * pool.batch_size
-        text = f"refine its generator, {steps:,} steps of {batch}"
-        return text, steps * _GAN_STEP + steps * (asked + taught) / _speed()
-    if stage == "matching":
-        return _matching_work(config, dataset.spec)
-    count, flop, steps = _students(config, dataset, stages, sources)
-    return f"{stage} by {count} students", steps * _CLASSIFIER_STEP + flop / _speed()
-
-
-def _matching_work(config: Config, spec: DatasetSpec) -> tuple[str, float]:
-    settings = config.matching
-    outer, inner = matching.loops(settings.ipc, settings.outer, settings.inner)
-    if settings.objective == "embedding":
-        outer, inner = 1, 0
-    names = pipeline.pool_members(config)
-    member = sum(_flop(name, spec) for name in names) / len(names)
-    # A gradient of the synthetic images' gradient costs about three times as much as theirs.
-    update = spec.num_classes * (3 * settings.batch_real + 9 * settings.ipc) * member
-    between = inner * spec.num_classes * settings.ipc * 3 * member
-    updates = settings.iterations * outer
-    text = f"{matching.method_name(settings)}, {settings.iterations:,} iterations at {settings.ipc} images per class"
-    return text, updates * spec.num_classes * _CLASSIFIER_STEP + updates * (update + between) / _speed()
-
-
-def _students(
-    config: Config, dataset: Dataset, stages: Sequence[str], sources: Sequence[Source]
-) -> tuple[int, float, int]:
-    """Return the number of students, the FLOP and the optimiser steps of training them."""
-    settings, conditions = config.evaluate, Conditions.of(config.evaluate, dataset.spec)
-    recipe, classes = conditions.recipe, dataset.spec.num_classes
-    # The images per class of every set that is trained on, floors included.
-    drawn = list(settings.ipc) * len(settings.protocols)
-    if sources:
-        generators = sum(source.kind == "generator" for source in sources)
-        stored = [source.stored_ipc for source in sources if source.stored_ipc is not None]
-        sets = drawn * generators + stored + sorted(set(stored) | set(settings.ipc if generators or not stored else ()))
-    elif "matching" in stages:
-        sets = [config.matching.ipc] * 2
+        text, seconds = f"refine its generator, {steps:,} steps of {batch}", steps * _GAN_STEP
+        lessons = pool.steps_between * pool.batch_size
+        flop = steps * (batch * (_gan_flop(config, spec) + 4 * member) + 3 * lessons * member)
+    elif stage == "matching":
+        outer, inner = matching.loops(settings.ipc, settings.outer, settings.inner)
+        updates = settings.iterations * (outer if settings.objective == "gradient" else 1) * spec.num_classes
+        text = f"{matching.method_name(settings)}, {settings.iterations:,} iterations at {settings.ipc} per class"
+        # The gradient of a gradient costs about three times as much as that.
+        seconds, flop = updates * _STUDENT_STEP, updates * (3 * settings.batch_real + 9 * settings.ipc) * member
+        flop += updates * inner * settings.ipc * 3 * member * (settings.objective == "gradient")
     else:
-        sets = drawn * 2 + list(settings.ipc)
-    ceiling = 0 if "compare" in stages else conditions.all_epochs * len(dataset.train.labels)
-    images = recipe.epochs * classes * sum(sets) + ceiling
-    steps = sum(recipe.epochs * recipe.steps_per_epoch(classes * ipc) for ipc in sets) + ceiling // recipe.batch_size
-    candidates, seeds = max(1, len(conditions.candidates)), len(settings.seeds)
-    flop = seeds * candidates * images * sum(3 * _flop(arch, dataset.spec) for arch in settings.archs)
-    students = seeds * len(settings.archs) * (len(sets) + bool(ceiling))
-    return students, flop, seeds * candidates * len(settings.archs) * steps
+        jobs, conditions = _jobs(config, dataset, stages, sources), Conditions.of(config.evaluate, spec)
+        count = len(dataset.train.labels)
+        images = {job: count if job.ipc is None else job.ipc * spec.num_classes for job in jobs}
+        recipes = {job: conditions.recipe_for(job.source.kind) for job in jobs}
+        steps = sum(recipes[job].epochs * recipes[job].steps_per_epoch(images[job]) for job in jobs)
+        text, seconds = f"{stage} by {len(jobs)} students", steps * _STUDENT_STEP
+        flop = 3 * sum(estimated_cost(job, conditions, spec, count) for job in jobs)
+    return text, seconds + flop / _speed()
 
 
-def _flop(arch: str, spec: DatasetSpec) -> float:
-    return flop_per_image(arch, spec.shape, spec.num_classes)
+def _jobs(config: Config, dataset: Dataset, stages: Sequence[str], sources: Sequence[Source]) -> list[Job]:
+    """Return the students of an evaluation; what is to be distilled first is stood in for."""
+    settings = config.evaluate
+    if not sources and "matching" in stages:
+        floor_ipcs: tuple[int, ...] = (config.matching.ipc,)
+        sources = [Source("floor", FLOOR, ""), Source("set", FLOOR, ""), Source(CEILING, CEILING, "")]
+    elif not sources:
+        floor_ipcs, generators = settings.ipc, [Source(name, "generator", "") for name in ("pretrained", "refined")]
+        sources = [Source(FLOOR, FLOOR, ""), *generators, Source(CEILING, CEILING, "")]
+    else:
+        sources, floor_ipcs = complete(sources, settings.ipc, dataset, ceiling="compare" not in stages)
+    return enumerate_jobs(sources, settings.ipc, floor_ipcs, settings.protocols, settings.archs, settings.seeds)
 
 
 def _gan_flop(config: Config, spec: DatasetSpec) -> float:

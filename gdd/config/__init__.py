@@ -21,27 +21,6 @@ from gdd.config.matching import MatchingConfig, MatchingPoolConfig, PoolKind
 from gdd.config.refine import RefineConfig, RefinePoolConfig
 from gdd.config.run import RunConfig
 
-__all__ = [
-    "Config",
-    "ConfigError",
-    "DataConfig",
-    "EvaluateConfig",
-    "GanConfig",
-    "MatchingConfig",
-    "MatchingPoolConfig",
-    "PoolKind",
-    "PretrainConfig",
-    "RefineConfig",
-    "RefinePoolConfig",
-    "RunConfig",
-    "counted",
-    "nearest",
-    "read_as",
-    "require",
-    "stable_hash",
-    "to_plain",
-]
-
 
 def _is_folder_name(name: str) -> str:
     plain = bool(name) and Path(name).name == name and name not in (".", "..") and name.isprintable()

@@ -79,7 +79,7 @@ def _sentence(invalid: ValidationError, whole: str) -> str:
         return str(context["error"])
     if first["type"] == "missing":
         return f"{key} is missing"
-    if first["type"] == "json_invalid":  # half a character, as Python makes of bytes that are not UTF-8, or too deep
+    if first["type"] == "json_invalid":  # bytes that are not UTF-8, or too deep a nesting
         return f"{whole or 'a value'} cannot be read ({first['msg']})"
     ends = {name: f"{end:g}" if isinstance(end, float) else end for name, end in context.items()}
     known = _EXPECTED.get(first["type"])

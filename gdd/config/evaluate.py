@@ -53,6 +53,6 @@ class EvaluateConfig:
         for name in ("select_alpha", "select_temperature"):
             values = getattr(self, name)
             require(self.teacher != "none" or not values, f"evaluate.{name}", values, "empty without evaluate.teacher")
-        own = self.recipe != "dim" or self.augment == "none"
-        require(own, "evaluate.augment", self.augment, "none with recipe dim, which brings its own")
+        no_second = self.recipe != "dim" or self.augment == "none"
+        require(no_second, "evaluate.augment", self.augment, "none with recipe dim, which brings its own")
         return self

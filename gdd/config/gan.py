@@ -38,7 +38,7 @@ class GanConfig:
 
 @dataclass(frozen=True, config=STRICT)
 class PretrainConfig:
-    """Stage 1: the adversarial loss alone."""
+    """Pretraining of the GAN: the adversarial loss alone."""
 
     steps: AtLeast1 = 1500
     """Optimiser steps of each network, at least 1 (DiM: 58,500, that is 150 epochs of CIFAR-10)."""

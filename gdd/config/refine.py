@@ -42,10 +42,10 @@ class RefinePoolConfig:
 
 @dataclass(frozen=True, config=STRICT)
 class RefineConfig:
-    """Stage 2: the adversarial loss plus self-knowledge distillation (SKD)."""
+    """Refinement of the generator: the adversarial loss plus self-knowledge distillation (SKD)."""
 
     pretrained: Path | None = without_effect(None)  # its generator's hash counts instead
-    """Run folder of a finished stage 1; null runs stage 1 first, beside this stage's folder."""
+    """Run folder of a finished pretraining; null pretrains first, beside the folder of the refinement."""
     steps: AtLeast1 = 500
     """Optimiser steps of the generator, at least 1 (DiM: 78,100, that is 100 epochs of CIFAR-10)."""
     batch_size: AtLeast2 = 32

@@ -31,16 +31,12 @@ ROTATE = 15.0
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Drawn operations, in the order of their application.
+    """Drawn operations, in the order of their application."""
 
-    Args:
-        steps: pairs of an operation's name and its uniform draws in [0, 1), (1, k) if all images share
-            them, (B, k) if each has its own. They do not depend on the image size.
-        strength: factor on every range.
-    """
-
+    # pairs of an operation's name and its uniform draws in [0, 1), (1, k) if all images share them, (B, k) if each has
+    # its own. They do not depend on the image size
     steps: tuple[tuple[str, Tensor], ...]
-    strength: float
+    strength: float  # factor on every range
 
     def local_rows(self, rank: int, world_size: int) -> "Augmentation":
         """Return the parameters of the images of process `rank`; those that all images share stay."""

@@ -1,4 +1,6 @@
-"""Batches of a uint8 tensor in memory, each a pure function of the seed and the step, dealt to processes by rows."""
+"""Batches of a uint8 tensor in memory, each a pure function of the seed and the step; a process takes its rows."""
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,37 +14,26 @@ def local_rows(rows: Tensor, rank: int, world_size: int) -> Tensor:
     return rows[rank::world_size]
 
 
+@dataclass(eq=False, repr=False)
 class Batches:
     """Epochs of random order without replacement over images on one device.
 
     Batch k of all processes together is `batch_size` images, of which each takes its `local_rows`. Images left over at
     the end of an epoch are skipped, and come in other epochs. A dataset smaller than `batch_size` makes smaller
     batches.
-
-    Args:
-        images_u8: (N, C, H, W).
-        labels: (N,).
-        batch_size: images per step over all processes.
-        seed: root seed.
-        stream: name of the random stream.
-        rank: this process.
-        world_size: number of processes.
     """
 
-    def __init__(
-        self,
-        images_u8: Tensor,
-        labels: Tensor,
-        batch_size: int,
-        seed: int,
-        stream: str,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        self.images_u8, self.labels = images_u8, labels
-        self.batch_size = min(batch_size, len(labels))
-        self.seed, self.stream, self.rank, self.world_size = seed, stream, rank, world_size
-        self.per_epoch = len(labels) // self.batch_size
+    images_u8: Tensor  # (N, C, H, W)
+    labels: Tensor  # (N,)
+    batch_size: int  # images per step over all processes
+    seed: int  # root seed
+    stream: str  # name of the random stream
+    rank: int = 0  # this process
+    world_size: int = 1  # number of processes
+
+    def __post_init__(self) -> None:
+        self.batch_size = min(self.batch_size, len(self.labels))
+        self.per_epoch = len(self.labels) // self.batch_size
         self._order: tuple[int, Tensor] | None = None
 
     def indices(self, step: int) -> Tensor:
@@ -60,24 +51,19 @@ class Batches:
         return self.images_u8[chosen], self.labels[chosen]
 
 
+@dataclass(eq=False, repr=False)
 class ClassBatches:
-    """Random images of one class, without replacement, in classifier space.
+    """Random images of one class, without replacement, in classifier space."""
 
-    Args:
-        images_u8: (N, C, H, W).
-        labels: (N,).
-        num_classes: K.
-        normalize: on the images' device.
-        seed: root seed.
-    """
+    images_u8: Tensor  # (N, C, H, W)
+    labels: Tensor  # (N,)
+    num_classes: int
+    normalize: Normalizer  # on the images' device
+    seed: int  # root seed
 
-    def __init__(self, images_u8: Tensor, labels: Tensor, num_classes: int, normalize: Normalizer, seed: int) -> None:
-        self.images_u8, self.normalize, self.seed = images_u8, normalize, seed
-        self.indices_by_class = [(labels == label).nonzero().flatten().cpu() for label in range(num_classes)]
-
-    @property
-    def num_classes(self) -> int:
-        return len(self.indices_by_class)
+    def __post_init__(self) -> None:
+        labels = self.labels.cpu()
+        self.indices_by_class = [(labels == label).nonzero().flatten() for label in range(self.num_classes)]
 
     def __call__(self, label: int, count: int, stream: str, *counters: int) -> Tensor:
         """Return min(count, all) images (B, C, H, W) of a class; they depend on seed, stream, counters and class."""

@@ -28,7 +28,7 @@ class Normalizer:
         return self.from_unit(u8_to_unit(images_u8))
 
     def from_pm1(self, images_pm1: Tensor) -> Tensor:
-        """Differentiable: stage 2 sends gradients through it into the generator."""
+        """Differentiable: refinement sends gradients through it into the generator."""
         return self.from_unit((images_pm1 + 1) / 2)
 
     def from_unit_rounded_once(self, images_unit: Tensor) -> Tensor:

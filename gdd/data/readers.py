@@ -21,19 +21,12 @@ NAMES = ("digits", *TORCHVISION, "folder")
 
 @dataclass(frozen=True)
 class Dataset:
-    """One opened dataset, split for an experiment.
+    """One opened dataset, split for an experiment."""
 
-    Args:
-        spec: facts that do not depend on the seed.
-        train: the train part without the validation part.
-        val: a stratified part carved out of train; every selection is made on it.
-        read_test: see `test`.
-    """
-
-    spec: DatasetSpec
-    train: Split
-    val: Split
-    read_test: Callable[[], Split]
+    spec: DatasetSpec  # facts that do not depend on the seed
+    train: Split  # the train part without the validation part
+    val: Split  # a stratified part carved out of train; every selection is made on it
+    read_test: Callable[[], Split]  # see `test`
 
     def test(self) -> Split:
         """Read the test part, which nothing else does: evaluation calls this once, at the end."""

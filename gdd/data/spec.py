@@ -4,34 +4,34 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from gdd.config import read_as, require
+from gdd.config import require
 
 MAX_PIXELS = 4096 * 4096
 
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """Facts about one image classification dataset.
+    """Facts about one image classification dataset; ConfigError if they are of none."""
 
-    Args:
-        name: registry name, or the folder's or file's name for a user's own data.
-        channels: 1 or 3.
-        height: pixels.
-        width: pixels.
-        class_names: in index order; a stored set of other classes is refused.
-        mean: per channel, of pixels scaled to [0, 1].
-        std: per channel, of pixels scaled to [0, 1].
-        flip: whether a mirrored image still belongs to its class.
-    """
+    name: str  # registry name, or the folder's or file's name for a user's own data
+    channels: int  # 1 or 3
+    height: int  # pixels
+    width: int  # pixels
+    class_names: tuple[str, ...]  # in index order; a stored set of other classes is refused
+    mean: tuple[float, ...]  # per channel, of pixels scaled to [0, 1]
+    std: tuple[float, ...]  # per channel, of pixels scaled to [0, 1]
+    flip: bool  # whether a mirrored image still belongs to its class
 
-    name: str
-    channels: int
-    height: int
-    width: int
-    class_names: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    flip: bool
+    def __post_init__(self) -> None:
+        require(self.channels in (1, 3), "channels", self.channels, "1 or 3")
+        sides, names = (self.height, self.width), self.class_names
+        valid = min(sides) >= 1 and math.prod(sides) <= MAX_PIXELS
+        require(valid, "height and width", sides, f"at least 1 and at most {MAX_PIXELS} pixels")
+        distinct = len(set(names)) == len(names) >= 1 and max(map(len, names)) <= 255
+        require(distinct, "class_names", f"{len(names)} texts", "different ones of at most 255 characters")
+        for key, numbers, low in (("mean", self.mean, -math.inf), ("std", self.std, 0)):
+            valid = len(numbers) == self.channels and all(low < value < math.inf for value in numbers)
+            require(valid, key, numbers, f"{self.channels} finite numbers{' above 0' * (low == 0)}")
 
     @property
     def num_classes(self) -> int:
@@ -44,26 +44,6 @@ class DatasetSpec:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "DatasetSpec":
-        """Rebuild a spec from JSON, where tuples have become lists.
-
-        Raises:
-            ConfigError: a fact is missing, of another type or of no dataset.
-        """
-        spec = read_as(cls, values, "spec")
-        require(spec.channels in (1, 3), "channels", spec.channels, "1 or 3")
-        sides = spec.height, spec.width
-        valid = min(sides) >= 1 and math.prod(sides) <= MAX_PIXELS
-        require(valid, "height and width", sides, f"at least 1 and at most {MAX_PIXELS} pixels")
-        names = spec.class_names
-        distinct = len(set(names)) == len(names) >= 1 and max(map(len, names)) <= 255
-        require(distinct, "class_names", f"{len(names)} texts", "different ones of at most 255 characters")
-        for key, numbers, low in (("mean", spec.mean, -math.inf), ("std", spec.std, 0)):
-            valid = len(numbers) == spec.channels and all(low < value < math.inf for value in numbers)
-            require(valid, key, numbers, f"{spec.channels} finite numbers{' above 0' * (low == 0)}")
-        return spec
 
 
 @dataclass(frozen=True)

@@ -40,21 +40,19 @@ def to_std(images: Tensor, normalize: Normalizer) -> Tensor:
     return normalize.from_unit(images)
 
 
+@dataclass(eq=False, repr=False)
 class Fixed:
-    """The same images in every epoch.
+    """The same images in every epoch."""
 
-    Args:
-        images: (N, C, H, W) uint8 or float32 in [0, 1]-scale, on the device.
-        labels: (N,) classes, or (N, K) probabilities.
-        normalize: on the same device.
-    """
+    images: Tensor  # (N, C, H, W) uint8 or float32 in [0, 1]-scale, on the device
+    labels: Tensor  # (N,) classes, or (N, K) probabilities
+    normalize: Normalizer  # on the same device
+    seconds_generating: float = 0.0
 
-    seconds_generating = 0.0
-
-    def __init__(self, images: Tensor, labels: Tensor, normalize: Normalizer) -> None:
-        self.normalize, self.count, self.labels = normalize, len(labels), labels
-        self.is_std = 4 * images.numel() <= FLOAT_BYTES
-        self.images = to_std(images, normalize) if self.is_std else images
+    def __post_init__(self) -> None:
+        self.count = len(self.labels)
+        self.is_std = 4 * self.images.numel() <= FLOAT_BYTES
+        self.images = to_std(self.images, self.normalize) if self.is_std else self.images
 
     def batch(self, epoch: int, chosen: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return images in classifier space and labels: those that `chosen` (B,) indexes, or all."""
@@ -67,22 +65,20 @@ class Fixed:
         return self.count
 
 
+@dataclass(eq=False, repr=False)
 class Stream:
-    """Epoch e holds samples e*ipc to (e+1)*ipc - 1 of every class: as many images as the fixed set, all new.
+    """Epoch e holds samples e*ipc to (e+1)*ipc - 1 of every class: as many images as the fixed set, all new."""
 
-    Args:
-        artifact: the generator.
-        ipc: images per class and epoch.
-        seed: of the samples; epoch 0 is the fixed set of this seed.
-        normalize: on the device to generate on.
-    """
+    artifact: LoadedGenerator  # the generator
+    ipc: int  # images per class and epoch
+    seed: int  # of the samples; epoch 0 is the fixed set of this seed
+    normalize: Normalizer  # on the device to generate on
+    seconds_generating: float = 0.0
 
-    def __init__(self, artifact: LoadedGenerator, ipc: int, seed: int, normalize: Normalizer) -> None:
-        self.artifact, self.ipc, self.seed, self.normalize = artifact, ipc, seed, normalize
-        self.count = ipc * artifact.spec.num_classes
-        self.seconds_generating = 0.0
+    def __post_init__(self) -> None:
+        self.count = self.ipc * self.artifact.spec.num_classes
         # Students of one seed see one stream, so a short one is kept as uint8; each row states what generating it took.
-        self._most_epochs = STREAM_BYTES // (self.count * math.prod(artifact.spec.shape))
+        self._most_epochs = STREAM_BYTES // (self.count * math.prod(self.artifact.spec.shape))
         self._epochs: dict[int, tuple[Tensor, Tensor]] = {}
         self._images, self._epoch = torch.empty(0), -1
 
@@ -125,18 +121,12 @@ class StudentBatches:
 
     Order and augmentation depend on (seed, who) and the step alone, never on the source, so students of one
     seed differ in nothing but their images. A set that fits into one batch is never reordered.
-
-    Args:
-        data: where the images come from.
-        recipe: batch size and augmentation.
-        seed: of the order and of the augmentation.
-        who: student or teacher.
     """
 
-    data: Fixed | Stream
-    recipe: Recipe
-    seed: int
-    who: str
+    data: Fixed | Stream  # where the images come from
+    recipe: Recipe  # batch size and augmentation
+    seed: int  # of the order and of the augmentation
+    who: str  # student or teacher
 
     def __post_init__(self) -> None:
         self.per_epoch = self.recipe.steps_per_epoch(self.data.count)

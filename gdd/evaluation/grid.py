@@ -7,7 +7,6 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.flop_counter import FlopCounterMode
 
 from gdd.config import ConfigError
@@ -19,7 +18,7 @@ from gdd.evaluation.sources import FLOOR, Protocol, Source
 from gdd.evaluation.student import RealImages, StudentTrainer
 from gdd.models import registry
 from gdd.runtime import checkpoint
-from gdd.runtime.run import Run
+from gdd.runtime.run import Run, progress_bar
 from gdd.runtime.signals import Stopped, is_due
 
 logger = logging.getLogger(__name__)
@@ -86,7 +85,7 @@ def _gather(run: Run) -> list[Row]:
         _merge(run.folder)
     run.accelerator.wait_for_everyone()
     rows = read_rows(run.folder)
-    # Nobody may append before everybody has read, or the processes would disagree on what is left to do.
+    # No process may append before all have read, or they would disagree on what is left to do.
     run.accelerator.wait_for_everyone()
     return rows
 
@@ -180,9 +179,8 @@ def _with_source_of(job: Job, row: Row) -> Row:
 def _work(run: Run, trainer: StudentTrainer, pending: list[Job]) -> None:
     """Score this process's jobs until run.max_minutes are over; a signal ends even a student in training."""
     path = run.folder / (ROWS if run.world_size == 1 else f"rows-{run.rank}.jsonl")
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     title = "evaluate" if run.world_size == 1 else f"evaluate, process 1 of {run.world_size}"
-    with Progress(*columns, disable=not run.is_main) as progress:
+    with progress_bar(run.is_main) as progress:
         for job in progress.track(pending, description=title):
             if is_due(None):  # a signal came when a stage was about to end
                 return

@@ -10,32 +10,19 @@ from gdd.data import augment
 from gdd.data.spec import DatasetSpec
 from gdd.evaluation.sources import CEILING, Kind, Protocol, Source
 
-FULL_DSA = "color_crop_cutout_flip_scale_rotate"
-
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a student is trained, whatever the set.
+    """How a student is trained, whatever the set."""
 
-    Args:
-        name: dc or dim.
-        lr: first learning rate of SGD with momentum 0.9 and weight decay 5e-4.
-        epochs: passes over all images, at least 1.
-        batch_size: images per step; a smaller set is one batch, and an epoch's last batch may be smaller.
-        augment: DSA operations joined by underscores, or none.
-        pick: one operation for each batch, or all of them.
-        shared: whether the images of a batch share their augmentation's parameters.
-        drop_at: share of the steps after which the rate is a tenth; 1 keeps it.
-    """
-
-    name: str
-    lr: float
-    epochs: int
-    batch_size: int
-    augment: str = "none"
-    pick: Literal["one", "all"] = "one"
-    shared: bool = False
-    drop_at: float = 1.0
+    name: str  # dc or dim
+    lr: float  # first learning rate of SGD with momentum 0.9 and weight decay 5e-4
+    epochs: int  # passes over all images, at least 1
+    batch_size: int  # images per step; a smaller set is one batch, and an epoch's last batch may be smaller
+    augment: str = "none"  # DSA operations joined by underscores, or none
+    pick: Literal["one", "all"] = "one"  # one operation for each batch, or all of them
+    shared: bool = False  # whether the images of a batch share their augmentation's parameters
+    drop_at: float = 1.0  # share of the steps after which the rate is a tenth; 1 keeps it
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 1:
@@ -59,8 +46,7 @@ def published(name: Literal["dc", "dim"], augmentation: Literal["none", "dsa"], 
         return Recipe("dim", lr=0.01, epochs=1000, batch_size=128, augment="color_crop", pick="all")
     if augmentation == "none":
         return Recipe("dc", lr=0.01, epochs=300, batch_size=256, drop_at=0.5)
-    operations = "_".join(augment.parse_strategy(FULL_DSA, flip))
-    return Recipe("dc", lr=0.01, epochs=1000, batch_size=256, augment=operations, drop_at=0.5)
+    return Recipe("dc", lr=0.01, epochs=1000, batch_size=256, augment="_".join(augment.dsa(flip)), drop_at=0.5)
 
 
 @dataclass(frozen=True)
@@ -81,25 +67,16 @@ class Job:
 
 @dataclass(frozen=True)
 class Conditions:
-    """What holds for all students of one evaluation; its hash tells comparable rows.
+    """What holds for all students of one evaluation; its hash tells comparable rows."""
 
-    Args:
-        recipe: of every student but the ceiling's.
-        all_epochs: the ceiling's epochs, and those of a teacher on all real images.
-        teacher: what it is trained on.
-        teacher_arch: its architecture.
-        kd_recipe: how its outputs are imitated: by equation 1, or as the released code did.
-        candidates: pairs of alpha and temperature; more than one only if `selects`.
-        selects: whether validation data choose a pair for each student.
-    """
-
-    recipe: Recipe
-    all_epochs: int
-    teacher: Literal["none", "set", "real"] = "none"
-    teacher_arch: str = ""
+    recipe: Recipe  # of every student but the ceiling's
+    all_epochs: int  # the ceiling's epochs, and those of a teacher on all real images
+    teacher: Literal["none", "set", "real"] = "none"  # what it is trained on
+    teacher_arch: str = ""  # its architecture
+    # how its outputs are imitated: by equation 1, or as the released code did
     kd_recipe: Literal["equation", "released"] = "equation"
-    candidates: tuple[tuple[float, float], ...] = ()
-    selects: bool = False
+    candidates: tuple[tuple[float, float], ...] = ()  # pairs of alpha and temperature; more than one only if `selects`
+    selects: bool = False  # whether validation data choose a pair for each student
 
     @classmethod
     def of(cls, settings: EvaluateConfig, spec: DatasetSpec, recipe: Recipe | None = None) -> "Conditions":

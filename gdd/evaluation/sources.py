@@ -20,23 +20,14 @@ CEILING: Literal["real:all"] = "real:all"
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """Where training images come from.
+    """Where training images come from."""
 
-    Args:
-        label: its name in tables.
-        kind: real:random, real:all, set or generator.
-        hash: of the generator, of the stored set, or of the real data; of the last, empty until `complete`.
-        path: the file of a set or a generator.
-        synthetic: of a stored set.
-        artifact: of a generator.
-    """
-
-    label: str
-    kind: Kind
-    hash: str
-    path: Path | None = None
-    synthetic: SyntheticSet | None = None
-    artifact: LoadedGenerator | None = None
+    label: str  # its name in tables
+    kind: Kind  # real:random, real:all, set or generator
+    hash: str  # of the generator, of the stored set, or of the real data; of the last, empty until `complete`
+    path: Path | None = None  # the file of a set or a generator
+    synthetic: SyntheticSet | None = None  # of a stored set
+    artifact: LoadedGenerator | None = None  # of a generator
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -48,15 +39,15 @@ class Source:
         """Images per class of a stored set; none where any number can be drawn."""
         return None if self.synthetic is None else self.synthetic.ipc
 
-    def ipcs(self, wanted: tuple[int, ...]) -> tuple[int | None, ...]:
+    def ipcs(self, drawn: tuple[int, ...]) -> tuple[int | None, ...]:
         """Return the images per class to score it at; all real images have no such number."""
         if self.kind == CEILING:
             return (None,)
-        return wanted if self.stored_ipc is None else (self.stored_ipc,)
+        return drawn if self.stored_ipc is None else (self.stored_ipc,)
 
-    def protocols(self, wanted: tuple[Protocol, ...]) -> tuple[Protocol, ...]:
+    def protocols(self, of_generators: tuple[Protocol, ...]) -> tuple[Protocol, ...]:
         """Return how it can be scored: only a generator streams."""
-        return wanted if self.kind == "generator" else ("fixed",)
+        return of_generators if self.kind == "generator" else ("fixed",)
 
 
 def file_of(text: str) -> Path:

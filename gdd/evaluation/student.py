@@ -29,17 +29,11 @@ TEST_BATCH = 500
 
 @dataclass(frozen=True)
 class RealImages:
-    """The real images on the device; the test part stays unread until a student has been trained.
+    """The real images on the device; the test part stays unread until a student has been trained."""
 
-    Args:
-        train: what distillation may have seen, validation part excluded.
-        val: chooses among candidates.
-        test: reads the test part once and keeps it.
-    """
-
-    train: Split
-    val: Split
-    test: Callable[[], Split]
+    train: Split  # what distillation may have seen, validation part excluded
+    val: Split  # chooses among candidates
+    test: Callable[[], Split]  # reads the test part once and keeps it
 
 
 @torch.no_grad()
@@ -64,56 +58,34 @@ Pair = tuple[float, float]
 
 @dataclass(frozen=True)
 class Trained:
-    """A student after its last step.
+    """A student after its last step."""
 
-    Args:
-        network: its weights.
-        pair: alpha and temperature; none without a teacher.
-        validated: validation images classified correctly; none unless validation data choose.
-        train_loss: of the last step.
-        optimizer_steps: all of them.
-        seconds: of training, generation included.
-        seconds_generating: of which a stream was generated; 0 if an earlier student's was kept.
-        peak_memory_mb: of training.
-    """
-
-    network: nn.Module
-    pair: Pair | None
-    validated: int | None
-    train_loss: float
-    optimizer_steps: int
-    seconds: float
-    seconds_generating: float
-    peak_memory_mb: float
+    network: nn.Module  # its weights
+    pair: Pair | None  # alpha and temperature; none without a teacher
+    validated: int | None  # validation images classified correctly; none unless validation data choose
+    train_loss: float  # of the last step
+    optimizer_steps: int  # all of them
+    seconds: float  # of training, generation included
+    seconds_generating: float  # of which a stream was generated; 0 if an earlier student's was kept
+    peak_memory_mb: float  # of training
 
 
+@dataclass(eq=False, repr=False)
 class StudentTrainer:
-    """Everything that the students of one evaluation share: images, conditions, teachers.
+    """Everything that the students of one evaluation share: images, conditions, teachers."""
 
-    Args:
-        real: train, validation and test part on the device.
-        spec: of the dataset.
-        conditions: recipe and teacher.
-        device: to train on.
-        config_hash: for the rows.
-        keep: sets and teachers kept in memory; the number of seeds is enough.
-    """
+    real: RealImages  # train, validation and test part on the device
+    spec: DatasetSpec
+    conditions: Conditions  # recipe and teacher
+    device: torch.device  # to train on
+    config_hash: str  # for the rows
+    keep: int  # sets and teachers kept in memory; the number of seeds is enough
 
-    def __init__(
-        self,
-        real: RealImages,
-        spec: DatasetSpec,
-        conditions: Conditions,
-        device: torch.device,
-        config_hash: str,
-        keep: int,
-    ) -> None:
-        self.real, self.spec, self.conditions, self.device = real, spec, conditions, device
-        self.config_hash = config_hash
-        self.normalize = Normalizer(spec.mean, spec.std, device)
-        self._set = lru_cache(maxsize=keep)(self._draw_set)
-        self._stream = lru_cache(maxsize=keep)(self._open_stream)
-        self._teacher = lru_cache(maxsize=keep)(self._train_teacher)
+    def __post_init__(self) -> None:
+        self.normalize = Normalizer(self.spec.mean, self.spec.std, self.device)
+        self._set = lru_cache(maxsize=self.keep)(self._draw_set)
+        self._stream = lru_cache(maxsize=self.keep)(self._open_stream)
+        self._teacher = lru_cache(maxsize=self.keep)(self._train_teacher)
 
     def _draw_set(self, source: Source, ipc: int | None, seed: int) -> SyntheticSet:
         """Return the stored set itself, or the one that `seed` draws, the same for all architectures."""

@@ -25,7 +25,7 @@ from torch import Tensor
 from gdd.config import ConfigError
 from gdd.data.pixels import Normalizer, u8_to_unit
 from gdd.data.spec import DatasetSpec
-from gdd.runtime.checkpoint import write_atomically
+from gdd.runtime.checkpoint import creating, write_atomically
 from gdd.runtime.pickle_scan import Unwanted, check_legacy, check_zip
 from gdd.sampling.set_file import SyntheticSet
 
@@ -238,11 +238,8 @@ def _save(path: Path, content: object) -> None:
         with temporary.open("wb") as file:  # given a path, torch.save would write its name into the file
             torch.save(content, file)
 
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with creating(path):
         write_atomically(path, write)
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be written ({error.strerror})") from error
 
 
 def write_dc(synthetic: SyntheticSet, path: Path) -> None:

@@ -13,7 +13,7 @@ from torchvision.utils import make_grid
 
 from gdd.config import ConfigError
 from gdd.data.pixels import unit_to_u8
-from gdd.runtime.checkpoint import write_atomically
+from gdd.runtime.checkpoint import creating, write_atomically
 from gdd.sampling.set_file import SyntheticSet
 
 
@@ -43,14 +43,12 @@ def export_folder(synthetic: SyntheticSet, folder: Path) -> None:
         raise ConfigError(f"{folder} is not an empty folder; name a new one")
     names = folder_names(synthetic.spec.class_names)
     counts = [0] * len(names)
-    try:
+    with creating(folder):
         for name in names:
             (folder / "train" / name).mkdir(parents=True)
         for pixels, label in zip(to_arrays(images_u8(synthetic)), synthetic.labels.tolist(), strict=True):
             Image.fromarray(pixels).save(folder / "train" / names[label] / f"{counts[label]:06d}.png")
             counts[label] += 1
-    except OSError as error:
-        raise ConfigError(f"{folder} cannot be written ({error.strerror})") from error
 
 
 def export_npz(synthetic: SyntheticSet, path: Path) -> None:
@@ -65,24 +63,15 @@ def export_npz(synthetic: SyntheticSet, path: Path) -> None:
         with temporary.open("wb") as file:
             np.savez_compressed(file, **arrays)
 
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with creating(path):
         write_atomically(path, write)
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be written ({error.strerror})") from error
 
 
 def preview(synthetic: SyntheticSet, path: Path, per_class: int = 10, scale: int = 2) -> None:
     """Write a PNG with a row per class of its first `per_class` images, each pixel `scale` wide."""
     images = images_u8(synthetic)
     rows = [images[synthetic.labels == label][:per_class] for label in range(synthetic.spec.num_classes)]
-    width = max(len(row) for row in rows)
-    blank = torch.full_like(images[:1], 255)
-    cells = torch.cat([torch.cat([row, *[blank] * (width - len(row))]) for row in rows])
-    grid = make_grid(cells, nrow=width, padding=1, pad_value=255)
+    grid = make_grid(torch.cat(rows), nrow=len(rows[0]), padding=1, pad_value=255)
     pixels = repeat(grid, "c h w -> (h y) (w x) c", y=scale, x=scale).numpy()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with creating(path):
         Image.fromarray(pixels).save(path, format="PNG")
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be written ({error.strerror})") from error

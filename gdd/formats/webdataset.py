@@ -16,7 +16,6 @@ import tarfile
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -25,14 +24,14 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from PIL import Image
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from gdd import __version__
-from gdd.config import ConfigError, require
+from gdd.config import ConfigError, read_as, require
 from gdd.data.spec import DatasetSpec
 from gdd.formats.export import to_arrays
 from gdd.runtime import checkpoint
+from gdd.runtime.run import progress_bar
 from gdd.sampling import sample
 from gdd.sampling.generator_file import LoadedGenerator
 
@@ -41,7 +40,7 @@ logger = logging.getLogger(__name__)
 SETTINGS, MANIFEST = "settings.json", "manifest.json"
 FORMAT = 1
 BLOCK = tarfile.BLOCKSIZE
-# What the digits in the names of samples and shards hold.
+# What the names of samples and shards have digits for.
 _MOST_CLASSES, _MOST_IPC, _MOST_SHARDS = 10**5, 10**8, 10**6
 # Level 6 takes 2 % off the size of CIFAR-10's images and 3 % off that of 224 pixels, for 1.1 and 2 times the time.
 _COMPRESS_LEVEL = 1
@@ -57,31 +56,22 @@ class Totals(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """What decides the shards; ConfigError if a value has the wrong type or is out of range.
+    """What decides the shards; ConfigError if a value is out of range."""
 
-    Args:
-        generator: hash of the generator.
-        seed: root of the noise.
-        ipc: images per class.
-        shard_size: samples per shard, of all classes together.
-        spec: the dataset that the generator imitates.
-    """
-
-    generator: str
-    seed: int
-    ipc: int
-    shard_size: int
-    spec: DatasetSpec
+    generator: str  # hash of the generator
+    seed: int  # root of the noise
+    ipc: int  # images per class
+    shard_size: int  # samples per shard, of all classes together
+    spec: DatasetSpec  # the dataset that the generator imitates
 
     def __post_init__(self) -> None:
-        def within(key: str, value: object, low: int, high: int) -> None:
-            inside = type(value) is int and low <= value <= high
-            require(inside, key, value, f"a whole number from {low} to {high}")
-
-        require(type(self.seed) is int and self.seed >= 0, "seed", self.seed, "a whole number of at least 0")
-        within("the number of classes", self.spec.num_classes, 1, _MOST_CLASSES)
-        within("ipc", self.ipc, 1, _MOST_IPC)
-        within("shard_size", self.shard_size, -(-self.total // _MOST_SHARDS), _MOST_CLASSES * _MOST_IPC)
+        require(self.seed >= 0, "seed", self.seed, "a whole number of at least 0")
+        for key, value, low, high in (
+            ("the number of classes", self.spec.num_classes, 1, _MOST_CLASSES),
+            ("ipc", self.ipc, 1, _MOST_IPC),
+            ("shard_size", self.shard_size, -(-self.total // _MOST_SHARDS), _MOST_CLASSES * _MOST_IPC),
+        ):
+            require(low <= value <= high, key, value, f"a whole number from {low} to {high}")
 
     @property
     def total(self) -> int:
@@ -108,17 +98,16 @@ class Plan:
         """Return the plan as JSON values, with the versions of format and program."""
         return json.loads(json.dumps({"format": FORMAT, "version": __version__, **asdict(self)}))
 
-    @classmethod
-    def from_dict(cls, values: Any, path: Path) -> "Plan":
-        """Rebuild a plan from the JSON value of the file `path`; ConfigError names the file."""
-        try:
-            require(values["format"] == FORMAT, "format", values["format"], str(FORMAT))
-            spec = DatasetSpec.from_dict(values["spec"])
-            return cls(values["generator"], values["seed"], values["ipc"], values["shard_size"], spec)
-        except ConfigError as error:
-            raise ConfigError(f"{path}: {error}") from error
-        except (KeyError, TypeError, ValueError) as error:
-            raise ConfigError(f"{path} lacks or misstates {error}") from error
+
+def read_plan(path: Path) -> tuple[Plan, dict[str, Any]]:
+    """Return the plan of a file of settings, or of a manifest, and all its values; ConfigError names the file."""
+    values = checkpoint.read_json(path)
+    try:
+        version = values.get("format") if isinstance(values, dict) else None
+        require(version == FORMAT, "format", version, str(FORMAT))
+        return read_as(Plan, values), values
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
 
 
 def path_of(folder: Path, shard: int) -> Path:
@@ -159,14 +148,6 @@ def padding(size: int) -> bytes:
     return bytes(-size % BLOCK)
 
 
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be written ({error.strerror})") from error
-
-
 def _encode(images_u8: Tensor) -> Iterator[bytes]:
     """Yield images (N, C, H, W) as PNG files."""
     for pixels in to_arrays(images_u8):
@@ -194,21 +175,21 @@ def write_shard(
                     file.write(header(member, len(content)) + content + padding(len(content)))
             file.write(bytes(2 * BLOCK))
 
-    with _writing(path):
+    with checkpoint.creating(path):
         checkpoint.write_atomically(path, write)
 
 
 def _claim(folder: Path, plan: Plan) -> None:
     """Write the settings into a new folder, or refuse one that has others."""
     path, settings = folder / SETTINGS, plan.to_dict()
-    with _writing(folder):
+    with checkpoint.creating(folder):
         folder.mkdir(parents=True, exist_ok=True)
         # Looked at first: a job that starts at the same time writes its settings before anything else.
         others = [file for file in folder.iterdir() if not file.name.startswith(f".{SETTINGS}.")]
     if not path.exists():
         if others:
             raise ConfigError(f"{folder} is not empty and has no {SETTINGS}; name a new folder")
-        with _writing(path):
+        with checkpoint.creating(path):
             checkpoint.write_json(path, settings)
     stored = checkpoint.read_json(path)
     if not isinstance(stored, dict):
@@ -228,7 +209,7 @@ def _write_manifest(folder: Path, plan: Plan, provenance: dict[str, Any]) -> Non
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             entry = {"name": path.name, "samples": len(plan.samples(shard)), "bytes": file.tell(), "sha256": digest}
         entries.append(entry)
-    with _writing(folder / MANIFEST):
+    with checkpoint.creating(folder / MANIFEST):
         checkpoint.write_json(folder / MANIFEST, {**plan.to_dict(), "provenance": provenance, "shards": entries})
 
 
@@ -260,8 +241,7 @@ def write_shards(folder: Path, plan: Plan, loaded: LoadedGenerator, accelerator:
     missing = _missing_shards(folder, plan, accelerator, shards)
     local = missing[accelerator.process_index :: accelerator.num_processes]
     loaded.generator.to(device)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, disable=not accelerator.is_main_process) as progress:
+    with progress_bar(accelerator.is_main_process) as progress:
         task = progress.add_task("sample", total=sum(len(plan.samples(shard)) for shard in local))
         for shard in local:
             path = path_of(folder, shard)
@@ -279,7 +259,7 @@ def _finish(folder: Path, plan: Plan, loaded: LoadedGenerator, images_written: i
         # The manifest stays if nothing was written: it says what the shards were, should they be damaged since.
         if images_written or not (folder / MANIFEST).exists():
             _write_manifest(folder, plan, sample.provenance(loaded, plan.seed))
-        with _writing(folder):
+        with checkpoint.creating(folder):
             checkpoint.remove_unfinished(folder)
     logger.info(
         "%s: %d of %d shards, %d images, %.1f MB; %d images made now, %.0f images/s",
@@ -297,8 +277,7 @@ def verify(folder: Path) -> tuple[Plan, Totals]:
     path = folder / MANIFEST
     if not path.is_file():
         raise ConfigError(_why_no_manifest(folder))
-    values = checkpoint.read_json(path)
-    plan = Plan.from_dict(values, path)
+    plan, values = read_plan(path)
     entries = values.get("shards")
     if not isinstance(entries, list) or len(entries) != plan.shards:
         raise ConfigError(f"{path} does not list the {plan.shards} shards that its settings imply")
@@ -314,7 +293,7 @@ def _why_no_manifest(folder: Path) -> str:
     path = folder / SETTINGS
     if not path.is_file():
         return f"{folder} has no {MANIFEST}; a folder written by gdd sample --format webdataset was expected"
-    plan = Plan.from_dict(checkpoint.read_json(path), path)
+    plan, _ = read_plan(path)
     present = totals(folder, plan).shards
     return f"{folder} has no {MANIFEST}: sampling is not finished, {present} of {plan.shards} shards are there"
 
@@ -345,25 +324,17 @@ def _png_start(spec: DatasetSpec) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + ihdr + struct.pack(">I", zlib.crc32(ihdr))
 
 
-def _parse_header(block: bytes) -> tarfile.TarInfo:
-    return tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
-
-
 def _check_member(file: BinaryIO, path: Path, member: str, start: bytes, most: int) -> None:
     """Move past a member, a plain file named `member` that begins with `start` and has at most `most` bytes."""
     block = file.read(BLOCK)
     try:
-        info = _parse_header(block)
+        info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
     except tarfile.HeaderError as error:
         raise ConfigError(f"{path} has no member where {member} was expected ({error})") from None
-    if info.name != member:
-        raise ConfigError(f"{path} has a member {info.name!r} where {member} was expected")
-    if info.type != tarfile.REGTYPE:
-        raise ConfigError(f"{path}: {member} is a link, device or folder, expected a plain file")
-    if not len(start) <= info.size <= most:
-        raise ConfigError(f"{path}: {member} has {info.size} bytes, expected {len(start)} to {most}")
-    if block != header(member, info.size):
-        raise ConfigError(f"{path}: {member} has another owner, time or mode than gdd gives")
+    if not len(start) <= info.size <= most or block != header(member, info.size):
+        found = f"{info.name!r} of type {info.type!r} with {info.size} bytes"
+        facts = f"a plain file of {len(start)} to {most} bytes with the owner, time and mode that gdd writes"
+        raise ConfigError(f"{path} has {found} where {member} was expected, {facts}")
     if file.read(len(start)) != start:
         raise ConfigError(f"{path}: {member} does not begin like a file of this class and image size")
     file.seek(info.size - len(start), io.SEEK_CUR)
@@ -372,11 +343,5 @@ def _check_member(file: BinaryIO, path: Path, member: str, start: bytes, most: i
 
 
 def _check_end(file: BinaryIO, path: Path) -> None:
-    rest = file.read(2 * BLOCK + 1)
-    if rest == bytes(2 * BLOCK):
-        return
-    try:
-        content = f"a member {_parse_header(rest[:BLOCK]).name!r}"
-    except tarfile.HeaderError:
-        content = "something else"
-    raise ConfigError(f"{path} has {content} where its end was expected")
+    if file.read(2 * BLOCK + 1) != bytes(2 * BLOCK):
+        raise ConfigError(f"{path} does not end where its last member does")

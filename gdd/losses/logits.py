@@ -24,6 +24,12 @@ def standardize(logits: Tensor, eps: float = 1e-7) -> Tensor:
     return torch.where(constant, torch.zeros_like(centred), centred / (std + eps))
 
 
+def kl(p_logits: Tensor, q_logits: Tensor) -> Tensor:
+    """Return mean_b KL(softmax(p) || softmax(q)) of logits (B, K)."""
+    p, q = F.log_softmax(p_logits, dim=1), F.log_softmax(q_logits, dim=1)
+    return F.kl_div(q, p, reduction="batchmean", log_target=True)
+
+
 def skd(
     real_logits: Tensor,
     synthetic_logits: Tensor,
@@ -46,13 +52,7 @@ def skd(
     real, synthetic = real_logits.detach(), synthetic_logits
     if standardized:
         real, synthetic = standardize(real), standardize(synthetic)
-    divergence = F.kl_div(
-        F.log_softmax(synthetic * scale, dim=1),
-        F.log_softmax(real * scale, dim=1),
-        reduction="batchmean",
-        log_target=True,
-    )
-    return tau**2 * divergence
+    return tau**2 * kl(real * scale, synthetic * scale)
 
 
 def log_probability_mse(real_logits: Tensor, synthetic_logits: Tensor) -> Tensor:
@@ -72,12 +72,7 @@ def distillation(
         alpha: in [0, 1].
         temperature: T, above 0; it really softens both sides.
     """
-    divergence = F.kl_div(
-        F.log_softmax(student_logits / temperature, dim=1),
-        F.log_softmax(teacher_logits.detach() / temperature, dim=1),
-        reduction="batchmean",
-        log_target=True,
-    )
+    divergence = kl(teacher_logits.detach() / temperature, student_logits / temperature)
     return alpha * temperature**2 * divergence + (1 - alpha) * F.cross_entropy(student_logits, labels)
 
 
@@ -88,19 +83,7 @@ def released_distillation(
 
     It is that of their commit 3d1dbb5, the closest to their logged sweeps over T. The divergence runs in the reverse
     direction of eq. 1 (`distillation`), and T softens nothing: it is a weight, so T = 0 leaves (1 - alpha) * CE, the
-    halved baseline of their table 4.
-
-    Args:
-        student_logits: (B, K).
-        teacher_logits: (B, K), a constant.
-        labels: (B,) classes, or (B, K) probabilities.
-        alpha: in [0, 1].
-        temperature: T, at least 0.
+    halved baseline of their table 4. The arguments are those of `distillation`, but T may be 0.
     """
-    divergence = F.kl_div(
-        F.log_softmax(teacher_logits.detach(), dim=1),
-        F.log_softmax(student_logits, dim=1),
-        reduction="batchmean",
-        log_target=True,
-    )
+    divergence = kl(student_logits, teacher_logits.detach())
     return alpha * temperature**3 * divergence + (1 - alpha) * F.cross_entropy(student_logits, labels)

@@ -25,8 +25,8 @@ class _Sum(torch.autograd.Function):
     """Sum over all processes, of values and of gradients."""
 
     @staticmethod
-    def forward(ctx: Any, own: Tensor) -> Tensor:
-        total = own.clone()
+    def forward(ctx: Any, local: Tensor) -> Tensor:
+        total = local.clone()
         distributed.all_reduce(total)
         return total
 

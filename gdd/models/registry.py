@@ -51,23 +51,14 @@ FAMILIES = {
 
 @dataclass(frozen=True)
 class Arch:
-    """A classifier without its image shape and classes.
+    """A classifier without its image shape and classes."""
 
-    Args:
-        base: a name of FAMILIES; `convnet3` when the depth is 3, `convnet` for any other depth.
-        norm: batch, instance, group, layer or none.
-        width: channels (or units) of the first layer; the others keep their proportion to it.
-        depth: number of convolutions; None where the base fixes it.
-        activation: relu, sigmoid, leakyrelu or swish.
-        pooling: max, avg or none; None where the base fixes it.
-    """
-
-    base: str
-    norm: str
-    width: int
-    depth: int | None
-    activation: str
-    pooling: str | None
+    base: str  # a name of FAMILIES; `convnet3` when the depth is 3, `convnet` for any other depth
+    norm: str  # batch, instance, group, layer or none
+    width: int  # channels (or units) of the first layer; the others keep their proportion to it
+    depth: int | None  # number of convolutions; None where the base fixes it
+    activation: str  # relu, sigmoid, leakyrelu or swish
+    pooling: str | None  # max, avg or none; None where the base fixes it
 
     @property
     def name(self) -> str:

@@ -25,15 +25,10 @@ _GENERATORS = {"refine": "refined generator (SKD)", "pretrain": "pretrained gene
 
 @dataclass(frozen=True)
 class Compared:
-    """One source of a comparison.
+    """One source of a comparison."""
 
-    Args:
-        source: labelled by its method; sets of one method share their label, each at its own IPC.
-        line: its name in pictures; the snapshots of a run share its end's.
-    """
-
-    source: Source
-    line: str
+    source: Source  # labelled by its method; sets of one method share their label, each at its own IPC
+    line: str  # its name in pictures: for all snapshots of a run, that of the run's last set
 
 
 def compared(named: Sequence[Source]) -> list[Compared]:
@@ -118,12 +113,9 @@ def _alike(paths: Sequence[tuple[str, ...]]) -> int:
 
 
 def sections(rows: Sequence[Row], reference: str, brief: bool) -> list[Section]:
-    """Return a table per protocol; `brief` writes differences below accuracies instead of beside them.
+    """Return a table per protocol, each source's difference to `reference` in it.
 
-    Args:
-        rows: of one evaluation.
-        reference: the source that the others are compared with.
-        brief: for a terminal.
+    `brief`, for a terminal, writes differences below accuracies instead of beside them.
     """
     table = statistics.frame(rows)
     is_reference = table["source"] == reference
@@ -179,7 +171,7 @@ def _seconds_of_another(row: Row, rows: DataFrame) -> str:
     if row.kind == FLOOR:
         return "0"
     if row.kind == "generator":
-        # Students of one seed share a set, and the first of them was billed for it.
+        # Students of one seed share a set, whose drawing stands in the row of the first.
         fixed = (rows["source"] == row.source) & (rows["ipc"] == row.ipc) & (rows["protocol"] == "fixed")
         return _seconds(rows["seconds_generating"][fixed].max())
     optimised = row.kind == "set" and row.stage not in _GENERATORS and row.generator_seconds is not None
@@ -189,11 +181,7 @@ def _seconds_of_another(row: Row, rows: DataFrame) -> str:
 def write(folder: Path, rows: Sequence[Row], shown: Sequence[Compared], marks: Sequence[float]) -> list[Path]:
     """Write rows.csv, compare.md, accuracy-ipc.png and, if any source knows its seconds, accuracy-seconds.png.
 
-    Args:
-        folder: to write to.
-        rows: of one evaluation.
-        shown: what was compared, the others with the first.
-        marks: accuracies in percent that the second picture shows as dotted lines.
+    The first of `shown` is what the others are compared with; `marks`, accuracies in percent, are dotted lines.
     """
     text = tables.page("Comparison", sections(rows, shown[0].source.label, brief=False))
     sheet, page, by_ipc, by_seconds = (

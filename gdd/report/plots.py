@@ -1,4 +1,7 @@
-"""The pictures: bars of an evaluation, and a comparison's accuracy against images per class and against seconds."""
+"""The pictures: bars of an evaluation, and a comparison's accuracy against images per class and against seconds.
+
+Each is a PNG with a title above its legend and a note below its panels, drawn from what `statistics.summarise` returns.
+"""
 
 import math
 import textwrap
@@ -33,15 +36,9 @@ _DASHES: dict[Protocol, Literal["-", "--"]] = {"fixed": "-", "stream": "--"}
 
 
 def draw_bars(path: Path, bars: DataFrame, title: str, note: str) -> None:
-    """Write the PNG of an evaluation: a panel for each protocol and IPC, bars by student architecture.
+    """Write the picture of an evaluation: a panel for each protocol and IPC, bars by student architecture.
 
     Floor and ceiling, always fixed sets, stand in every panel for comparison.
-
-    Args:
-        path: of the picture.
-        bars: what `statistics.summarise` returns.
-        title: above the legend.
-        note: below the panels.
     """
     protocols = [name for name in _DASHES if (bars["protocol"] == name).any()]
     ipcs: list[int | None] = sorted(bars["ipc"].dropna().unique()) or [None]
@@ -85,14 +82,10 @@ def _bar_panel(axes: Axes, bars: DataFrame, archs: list[str], sources: list[str]
 
 
 def draw_ipc(path: Path, points: DataFrame, title: str, note: str) -> None:
-    """Write the PNG of accuracy against images per class: a panel per architecture, a line per method.
+    """Write the picture of accuracy against images per class: a panel per architecture, a line per method.
 
-    Args:
-        path: of the picture.
-        points: what `statistics.summarise` returns, with two more columns. `line`: the method, or one of several runs
-            of a method, that a point belongs to. `snapshot`: whether a later set of the same run is there too.
-        title: above the legend.
-        note: below the panels.
+    The points have two more columns. `line`: the method, or one of several runs of a method, that a point belongs to.
+    `snapshot`: whether a later set of the same run is there too.
     """
     points = points[~points["snapshot"]]
     archs = list(points["arch"].unique())
@@ -128,16 +121,10 @@ def draw_ipc(path: Path, points: DataFrame, title: str, note: str) -> None:
 
 
 def draw_seconds(path: Path, points: DataFrame, marks: Sequence[float], title: str, note: str) -> bool:
-    """Write the PNG of accuracy against seconds, a panel per architecture; false if no source knows its seconds.
+    """Write the picture of accuracy against seconds, a panel per architecture; false if no source knows its seconds.
 
-    Sets of one run and IPC, which are its snapshots, are joined; real images are horizontal lines.
-
-    Args:
-        path: of the picture.
-        points: all of the comparison, as `draw_ipc` takes them.
-        marks: accuracies in percent to draw as dotted lines.
-        title: above the legend.
-        note: below the panels.
+    Sets of one run and IPC, which are its snapshots, are joined; real images are horizontal lines, `marks` (accuracies
+    in percent) dotted ones. The points are those of `draw_ipc`.
     """
     is_real, is_timed = points["kind"].isin(GREYS), points["generator_seconds"].astype(float) > 0
     real, timed, shown = points[is_real], points[is_timed], points[is_real | is_timed]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from pandas import DataFrame
-from scipy import stats
+from scipy.special import stdtrit
 
 from gdd.config import ConfigError
 from gdd.evaluation import grid
@@ -20,19 +20,12 @@ _CELL = ["recipe_hash", "epochs", "source", "source_hash", "ipc", "protocol", "a
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over seeds, in percent (points for a difference).
+    """A mean over seeds, in percent (points for a difference)."""
 
-    Args:
-        mean: of the values.
-        std: of the sample (n - 1); nan for one value.
-        half_width: of the 95 % confidence interval by Student's t; nan for one value.
-        n: values.
-    """
-
-    mean: float
-    std: float
-    half_width: float
-    n: int
+    mean: float  # of the values
+    std: float  # of the sample (n - 1); nan for one value
+    half_width: float  # of the 95 % confidence interval by Student's t; nan for one value
+    n: int  # values
 
 
 def estimate(values: Sequence[float]) -> Estimate:
@@ -42,7 +35,7 @@ def estimate(values: Sequence[float]) -> Estimate:
     if n < 2:
         return Estimate(mean, math.nan, math.nan, n)
     std = statistics.stdev(values)
-    return Estimate(mean, std, float(stats.t.ppf(0.975, n - 1)) * std / math.sqrt(n), n)
+    return Estimate(mean, std, float(stdtrit(n - 1, 0.975)) * std / math.sqrt(n), n)
 
 
 def read_rows(folder: Path) -> list[Row]:

@@ -34,20 +34,13 @@ _ROLES: dict[Kind, str] = {FLOOR: "floor", CEILING: "ceiling"}
 
 @dataclass(frozen=True)
 class Section:
-    """One table of one protocol; what is fixed in a table of streams says so.
+    """One table of one protocol; what is fixed in a table of streams says so."""
 
-    Args:
-        title: above it.
-        notes: below it.
-        headers: of the columns, the first of which names sources.
-        lines: cells; a line break in one parts what stands below each other.
-        optional: headers of the columns that a terminal shows if it has room, those it keeps longest first.
-    """
-
-    title: str
-    notes: list[str]
-    headers: list[str]
-    lines: list[list[str]]
+    title: str  # above it
+    notes: list[str]  # below it
+    headers: list[str]  # of the columns, the first of which names sources
+    lines: list[list[str]]  # cells, of one or more lines
+    # headers of the columns that a terminal shows if it has room, those it keeps longest first
     optional: Sequence[str] = ()
 
 

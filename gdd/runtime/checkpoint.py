@@ -54,6 +54,16 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def creating(path: Path) -> Iterator[None]:
+    """Make the folder that `path` shall lie in; ConfigError if it, or what the block does, cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written ({error.strerror})") from error
+
+
 def _reason(error: Exception) -> str:
     """Say in plain words what torch's writer reports as a position in the file."""
     if "unexpected pos" in str(error):
@@ -98,6 +108,13 @@ def path_of(folder: Path, step: int) -> Path:
     return folder / f"checkpoint-{step:08d}.pt"
 
 
+def newest(folder: Path) -> Path:
+    """Return the last checkpoint of a run folder; ConfigError if there is none."""
+    if not (done := steps(folder)):
+        raise ConfigError(f"{folder} holds no checkpoint, expected a finished run folder of train_gan.py")
+    return path_of(folder, done[-1])
+
+
 def _tensors(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
     """Yield the tensors of a nested state with their places, such as networks/0/head.bias."""
     if isinstance(value, Tensor):
@@ -140,7 +157,7 @@ def save(folder: Path, step: int, states: Mapping[str, Stateful], keep: int) -> 
 def _is_machine_failure(error: Exception) -> bool:
     """Return whether disk or memory failed, as opposed to a damaged file."""
     if isinstance(error, OSError):
-        return error.errno not in (None, errno.EINVAL)  # EINVAL: an offset in the file leads nowhere
+        return error.errno not in (None, errno.EINVAL)  # EINVAL: an offset beyond the file's end
     return isinstance(error, MemoryError) or "allocate memory" in str(error)
 
 

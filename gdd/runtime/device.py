@@ -78,7 +78,7 @@ def _set_arithmetic(settings: RunConfig) -> None:
 def _keep_freed_memory() -> None:
     """Tell glibc to reuse large freed blocks: fresh pages for activations slow training on CPUs 1.5 times or more."""
     m_trim_threshold, m_mmap_max = -1, -4  # malloc.h
-    with contextlib.suppress(OSError, AttributeError):  # another C library
+    with contextlib.suppress(OSError, AttributeError):  # not glibc
         library = ctypes.CDLL(None)
         library.mallopt(m_mmap_max, 0)
         library.mallopt(m_trim_threshold, 2**31 - 1)

@@ -9,13 +9,14 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from filelock import FileLock, Timeout
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from gdd.config import ConfigError, RunConfig
@@ -29,25 +30,21 @@ class Diverged(ConfigError):
     """A loss became infinite or not a number."""
 
 
+@dataclass(eq=False, repr=False)
 class Run:
     """Open the folder of one stage, refusing another configuration's, and drive its loop.
 
     A context manager: until it is closed, no other process can open the folder.
-
-    Args:
-        folder: `<run.root>/<name>/<stage>`.
-        settings: cadence, limits, whether to overwrite.
-        config: the resolved configuration as JSON values, written to `config.json`.
-        fingerprint: hash of everything that decides the result; a folder of another one is refused.
-        accelerator: shared by all stages of a process.
     """
 
-    def __init__(
-        self, folder: Path, settings: RunConfig, config: dict[str, Any], fingerprint: str, accelerator: Accelerator
-    ) -> None:
-        self.folder, self.settings, self.fingerprint = folder, settings, fingerprint
-        self.accelerator = accelerator
-        device = self.accelerator.device
+    folder: Path  # <run.root>/<name>/<stage>
+    settings: RunConfig  # cadence, limits, whether to overwrite
+    config: dict[str, Any]  # the resolved configuration as JSON values, written to config.json
+    fingerprint: str  # hash of everything that decides the result; a folder of another one is refused
+    accelerator: Accelerator  # shared by all stages of a process
+
+    def __post_init__(self) -> None:
+        folder, device = self.folder, self.accelerator.device
         # Two processes on CPUs are told "cpu:0", which torch.load does not know.
         self.device = torch.device("cpu") if device.type == "cpu" else device
         self.rank, self.world_size = self.accelerator.process_index, self.accelerator.num_processes
@@ -58,7 +55,7 @@ class Run:
         self._lock = FileLock(folder / ".lock", timeout=0, fallback_to_soft=False)
         try:
             if self.is_main:
-                self._claim(config)
+                self._claim()
             self.accelerator.wait_for_everyone()
             if self.all_reduce_mean([float((folder / "config.json").exists())])[0] < 1:
                 raise ConfigError(f"{folder} is not seen by all processes; set run.root to a folder of all machines")
@@ -72,26 +69,26 @@ class Run:
     def __exit__(self, *_: object) -> None:
         self._lock.release()
 
-    def _claim(self, config: dict[str, Any]) -> None:
+    def _claim(self) -> None:
         mark = self.folder / "config.json"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._take_lock()
             if mark.exists():
-                found = self._found(mark)
-                if found != self.fingerprint and not self.settings.overwrite:
+                stored = self._stored_fingerprint(mark)
+                if stored != self.fingerprint and not self.settings.overwrite:
                     raise ConfigError(
-                        f"{self.folder} holds a run of another configuration ({found}, this one is "
+                        f"{self.folder} holds a run of another configuration ({stored}, this one is "
                         f"{self.fingerprint}); choose another --name or add --run.overwrite true"
                     )
-                if found != self.fingerprint:
+                if stored != self.fingerprint:
                     self._empty()
             elif any(path.suffix in (".pt", ".safetensors") for path in self.folder.iterdir()):
                 raise ConfigError(
                     f"{self.folder} holds results but no config.json that says of what; choose another --name"
                 )
             checkpoint.remove_unfinished(self.folder)
-            checkpoint.write_json(mark, {"fingerprint": self.fingerprint, "config": config})
+            checkpoint.write_json(mark, {"fingerprint": self.fingerprint, "config": self.config})
         except OSError as error:
             raise ConfigError(f"{self.folder} cannot be written to ({error.strerror}); set run.root") from error
 
@@ -116,7 +113,7 @@ class Run:
             elif path.name not in (".lock", "config.json"):
                 path.unlink()
 
-    def _found(self, mark: Path) -> str | None:
+    def _stored_fingerprint(self, mark: Path) -> str | None:
         try:
             return str(checkpoint.read_json(mark)["fingerprint"])
         except (ConfigError, KeyError, TypeError) as error:
@@ -135,10 +132,10 @@ class Run:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.earlier_seconds, self.started = state["seconds"], time.monotonic()
-        own = self.state_dict()
+        now = self.state_dict()
         for key in ("processes", "mixed_precision") if self.fixed_world_size else ():
-            if state[key] != own[key]:
-                raise ConfigError(f"{key} was {state[key]} and is now {own[key]}; go on as it began")
+            if state[key] != now[key]:
+                raise ConfigError(f"{key} was {state[key]} and is now {now[key]}; go on as it began")
 
     def stop_is_due(self) -> bool:
         """Tell whether any process got a signal or ran out of run.max_minutes; all must ask alike."""
@@ -150,8 +147,8 @@ class Run:
         """Return the means over all processes, which all must ask for."""
         if self.world_size == 1:
             return list(values)
-        own = torch.tensor(values, dtype=torch.float64, device=self.device)
-        return self.accelerator.reduce(own, "mean").tolist()
+        local = torch.tensor(values, dtype=torch.float64, device=self.device)
+        return self.accelerator.reduce(local, "mean").tolist()
 
     def loop(
         self,
@@ -248,14 +245,19 @@ class Step:
         self.scalars.update(scalars)
 
 
+def progress_bar(shown: bool, *columns: ProgressColumn) -> Progress:
+    """Return a bar with its title, count and remaining time before the given columns."""
+    first = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*first, *columns, disable=not shown)
+
+
 class MetricLogger:
     """Progress bar and metrics of a loop, on the main process only."""
 
     def __init__(self, run: Run, start: int, total: int, images_per_step: int, title: str) -> None:
         self.run, self.images_per_step, self.title = run, images_per_step, title
         self.start, self.begun = start, time.monotonic()
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self.progress = Progress(*columns, TextColumn("{task.fields[speed]}"), disable=not run.is_main)
+        self.progress = progress_bar(run.is_main, TextColumn("{task.fields[speed]}"))
         self.task = self.progress.add_task(title, total=total, completed=start, speed="")
         self.writer: Any = None
 

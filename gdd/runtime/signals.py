@@ -18,7 +18,7 @@ _PROCESS_START = time.monotonic()
 class Stopped(BaseException):
     """The command ends early with everything kept; the same command goes on.
 
-    No Exception, or whoever reads a file at that moment would take it for damaged.
+    No Exception: code that was reading a file would catch it and call the file damaged.
     """
 
 
@@ -45,7 +45,7 @@ def with_launcher() -> None:
     pr_set_pdeathsig = 1  # sys/prctl.h
     if is_launched():
         parent = os.getppid()
-        with contextlib.suppress(OSError, AttributeError):  # another system
+        with contextlib.suppress(OSError, AttributeError):  # not Linux
             ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
         if os.getppid() != parent:
             raise Stopped("stopped, for its launcher has ended")
@@ -55,7 +55,7 @@ def with_launcher() -> None:
 def on_signals() -> Iterator[None]:
     """Raise Stopped at a signal while the block runs; main thread only, the former handlers come back.
 
-    Not for the building of an Accelerator: waiting for the other processes, it would never come to raise.
+    Not around the building of an Accelerator: while it waits for the other processes, no handler runs.
     """
     before = {number: signal.signal(number, _receive) for number in SIGNALS}
     try:

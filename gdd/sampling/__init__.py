@@ -1,1 +1,1 @@
-"""From a generator to stored training sets, and to other projects' formats."""
+"""From a generator to stored training sets."""

@@ -3,18 +3,15 @@
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from pydantic import Field
-from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from gdd import __version__
-from gdd.config import ConfigError, read_as
-from gdd.config.fields import STRICT
+from gdd.config import ConfigError, GanConfig, read_as
 from gdd.data.spec import DatasetSpec
 from gdd.models.gan import Generator
 from gdd.runtime import checkpoint
@@ -42,14 +39,6 @@ class _Provenance:
     data: str = ""
     seconds: float | None = None
     iterations: int = 0
-
-
-@dataclass(frozen=True, config=STRICT)
-class _Build:
-    """Sizes of a generator's network, in the ranges of the settings."""
-
-    width: Annotated[int, Field(ge=1, le=2**20)]
-    noise_dim: Annotated[int, Field(ge=1, le=2**20)]
 
 
 def tensor_hash(tensors: dict[str, Tensor]) -> str:
@@ -103,8 +92,8 @@ def from_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any
     if metadata.get("kind") != "generator":
         raise ConfigError(f"{path} holds a {metadata.get('kind')}, expected a generator")
     with errors_naming(path):
-        spec, provenance = DatasetSpec.from_dict(metadata["spec"]), stored_provenance(metadata)
-        generator = _build_on_meta(spec, read_as(_Build, metadata["build"], "build"))
+        spec, provenance = read_as(DatasetSpec, metadata["spec"], "spec"), stored_provenance(metadata)
+        generator = _build_on_meta(spec, read_as(GanConfig, metadata["build"], "build"))
     expected = generator.state_dict()
     if _types_and_shapes(tensors) != _types_and_shapes(expected):
         raise ConfigError(f"{path}: the weights do not fit the generator that its header describes")
@@ -133,10 +122,10 @@ def stored_provenance(metadata: dict[str, Any]) -> dict[str, Any]:
     return provenance
 
 
-def _build_on_meta(spec: DatasetSpec, build: _Build) -> Generator:
+def _build_on_meta(spec: DatasetSpec, sizes: GanConfig) -> Generator:
     """Return the generator of a header without memory: the header of a small file may describe any size."""
     with torch.device("meta"):
-        return Generator(spec.shape, spec.num_classes, build.width, build.noise_dim)
+        return Generator(spec.shape, spec.num_classes, sizes.width, sizes.noise_dim)
 
 
 def _types_and_shapes(tensors: dict[str, Tensor]) -> dict[str, tuple[torch.dtype, torch.Size]]:

@@ -20,23 +20,14 @@ FILE = "set.safetensors"
 
 @dataclass(frozen=True)
 class SyntheticSet:
-    """A fixed training set, whoever made it.
+    """A fixed training set, whoever made it."""
 
-    Args:
-        images: (N, C, H, W), uint8, or float32 in unclipped [0, 1]-scale for sets whose pixels were optimised.
-        labels: (N,) int64.
-        spec: the dataset that it stands for; class names in index order.
-        ipc: images per class.
-        provenance: JSON: method, stage, seeds, generator hash, seconds, ...
-        soft_labels: (N, K) floating-point logits, if any.
-    """
-
-    images: Tensor
-    labels: Tensor
-    spec: DatasetSpec
-    ipc: int
-    provenance: dict[str, Any] = field(default_factory=dict)
-    soft_labels: Tensor | None = None
+    images: Tensor  # (N, C, H, W), uint8, or float32 in unclipped [0, 1]-scale for sets whose pixels were optimised
+    labels: Tensor  # (N,) int64
+    spec: DatasetSpec  # the dataset that it stands for; class names in index order
+    ipc: int  # images per class
+    provenance: dict[str, Any] = field(default_factory=dict)  # JSON: method, stage, seeds, seconds and so on
+    soft_labels: Tensor | None = None  # (N, K) floating-point logits, if any
 
     def __post_init__(self) -> None:
         if self.images.dtype not in (torch.uint8, torch.float32):
@@ -99,11 +90,8 @@ def save(path: Path, synthetic: SyntheticSet) -> None:
         "provenance": synthetic.provenance,
         "hash": synthetic.hash,
     }
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with checkpoint.creating(path):
         checkpoint.save_tensors(path, synthetic.tensors, metadata)
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be written ({error.strerror})") from error
 
 
 def load(path: Path) -> SyntheticSet:
@@ -116,7 +104,8 @@ def from_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any
     if metadata.get("kind") != "set":
         raise ConfigError(f"{path} holds a {metadata.get('kind')}, expected a set")
     with errors_naming(path):
-        spec, ipc = DatasetSpec.from_dict(metadata["spec"]), read_as(AtLeast1, metadata["ipc"], "ipc")
+        spec = read_as(DatasetSpec, metadata["spec"], "spec")
+        ipc = read_as(AtLeast1, metadata["ipc"], "ipc")
         images, labels, soft = tensors["images"], tensors["labels"], tensors.get("soft_labels")
         synthetic = SyntheticSet(images, labels, spec, ipc, stored_provenance(metadata), soft)
     if synthetic.hash != metadata.get("hash"):

@@ -1,1 +1,1 @@
-"""Loops that change weights: one classifier, the network pool, stage 1 and stage 2."""
+"""Loops that change weights: a classifier, the pools, the GAN and its refinement, and matching."""

@@ -1,6 +1,7 @@
 """The adversarial game: generator, discriminator, their optimisers and the averaged generator."""
 
 from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,63 +20,41 @@ from gdd.runtime import checkpoint
 from gdd.runtime.checkpoint import Stateful
 
 
+@dataclass(eq=False, repr=False)
 class GanTrainer:
-    """The adversarial game of one stage. Each method that takes a step draws what belongs to this step alone.
+    """The adversarial game of one stage. Each method that takes a step draws what belongs to this step alone."""
 
-    Args:
-        generator: maps noise and labels to images in [-1, 1].
-        discriminator: maps images to a score and class logits.
-        loss: ns or hinge, which condition the score on the class by projection and penalise by R1, or wgan-gp with
-            the auxiliary class loss (DiM).
-        lr: learning rate of both Adam optimisers.
-        betas: their decays.
-        ema_decay: of the averaged generator, per step.
-        aux_weight: of the auxiliary class loss of wgan-gp.
-        gradient_penalty: weight of the gradient penalty of wgan-gp.
-        r1: weight gamma of the R1 penalty gamma/2 |grad D|^2 of ns and hinge.
-        r1_every: discriminator steps from one R1 penalty to the next, which is scaled by as much.
-        augmentations: operations of DiffAugment on what the discriminator sees.
-        seed: root seed.
-        stage: name before the stage's random streams.
-        accelerator: prepares the networks and says which process this is.
-    """
+    generator: Generator  # maps noise and labels to images in [-1, 1]
+    discriminator: Discriminator  # maps images to a score and class logits
+    _: KW_ONLY
+    # ns or hinge: the score is conditioned on the class by projection, R1 penalises; wgan-gp: the auxiliary class loss
+    loss: Literal["ns", "hinge", "wgan-gp"]
+    lr: float  # learning rate of both Adam optimisers
+    betas: tuple[float, float]  # their decays
+    ema_decay: float  # of the averaged generator, per step
+    aux_weight: float  # of the auxiliary class loss of wgan-gp
+    gradient_penalty: float  # weight of the gradient penalty of wgan-gp
+    r1: float  # weight gamma of the R1 penalty gamma/2 |grad D|^2 of ns and hinge
+    r1_every: int  # discriminator steps from one R1 penalty to the next, which is scaled by as much
+    augmentations: tuple[str, ...]  # operations of DiffAugment on what the discriminator sees
+    seed: int  # root seed
+    stage: str  # name before the stage's random streams
+    accelerator: Accelerator  # prepares the networks and says which process this is
 
-    def __init__(
-        self,
-        generator: Generator,
-        discriminator: Discriminator,
-        *,
-        loss: Literal["ns", "hinge", "wgan-gp"],
-        lr: float,
-        betas: tuple[float, float],
-        ema_decay: float,
-        aux_weight: float,
-        gradient_penalty: float,
-        r1: float,
-        r1_every: int,
-        augmentations: tuple[str, ...],
-        seed: int,
-        stage: str,
-        accelerator: Accelerator,
-    ) -> None:
-        self.loss, self.aux_weight, self.gradient_penalty = loss, aux_weight, gradient_penalty
-        self.r1, self.r1_every, self.augmentations = r1, r1_every, augmentations
-        self.seed, self.stage, self.accelerator = seed, stage, accelerator
-        self.rank, self.world_size = accelerator.process_index, accelerator.num_processes
-        self.adam: dict[str, Any] = {"lr": lr, "betas": betas}
-        decay = get_ema_multi_avg_fn(ema_decay)
-        self.average = AveragedModel(generator, multi_avg_fn=decay, use_buffers=True).to(accelerator.device)
-        averaged = self.average.module
-        assert isinstance(averaged, Generator)
-        self.averaged_generator = averaged
-        self.generator, self.discriminator, self.opt_g, self.opt_d = accelerator.prepare(
-            generator,
-            discriminator,
-            torch.optim.Adam(generator.parameters(), **self.adam),
-            torch.optim.Adam(discriminator.parameters(), **self.adam),
-        )
-        self.plain_generator: Generator = accelerator.unwrap_model(self.generator)
-        self.plain_discriminator: Discriminator = accelerator.unwrap_model(self.discriminator)
+    def __post_init__(self) -> None:
+        networks = self.generator, self.discriminator
+        self.plain_generator, self.plain_discriminator = networks
+        self.rank, self.world_size = self.accelerator.process_index, self.accelerator.num_processes
+        decay = get_ema_multi_avg_fn(self.ema_decay)
+        self.average = AveragedModel(self.generator, multi_avg_fn=decay, use_buffers=True).to(self.accelerator.device)
+        optimizers = [torch.optim.Adam(network.parameters(), self.lr, self.betas) for network in networks]
+        prepared = self.accelerator.prepare(*networks, *optimizers)
+        self.generator, self.discriminator, self.opt_g, self.opt_d = prepared
+
+    @property
+    def averaged_generator(self) -> Generator:
+        assert isinstance(self.average.module, Generator)
+        return self.average.module
 
     def states(self) -> dict[str, Stateful]:
         """Return what a checkpoint holds, by name."""
@@ -92,7 +71,7 @@ class GanTrainer:
         checkpoint.load(path, self.states())
         for optimizer in (self.opt_g, self.opt_d):
             for group in optimizer.param_groups:
-                group.update(self.adam)
+                group.update(lr=self.lr, betas=self.betas)
 
     def generate(self, step: int, labels: Tensor) -> Tensor:
         """Return images (B, C, H, W) in [-1, 1] of the given classes (B,), with the generator in their graph."""

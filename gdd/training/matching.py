@@ -5,7 +5,7 @@ matching is DM (Zhao and Bilen 2023); the pools of networks are those of Zhou, Z
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import KW_ONLY, asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +19,7 @@ from torch.func import functional_call, grad, vmap
 from torchvision.utils import make_grid, save_image
 
 from gdd import rng
-from gdd.config import Config, ConfigError, MatchingConfig, to_plain
+from gdd.config import Config, ConfigError, MatchingConfig
 from gdd.data import augment
 from gdd.data.batches import ClassBatches
 from gdd.data.pixels import Normalizer
@@ -27,11 +27,11 @@ from gdd.data.readers import Dataset
 from gdd.losses import gradients
 from gdd.models.layers import Classifier
 from gdd.runtime.checkpoint import Stateful
-from gdd.runtime.device import device_name
 from gdd.runtime.run import Run
 from gdd.sampling import generator_file, sample, set_file
 from gdd.training.classifier import fit
 from gdd.training.pool import FreshPool
+from gdd.training.stage import provenance
 
 STAGE = "matching"
 Objective = Literal["gradient", "embedding"]
@@ -134,13 +134,7 @@ def gradient_loss(
 
 
 def embedding_loss(network: nn.Module, synthetic: Tensor, real: Sequence[Tensor]) -> Tensor:
-    """Return how far apart the mean features of real and synthetic images are, summed over some classes.
-
-    Args:
-        network: a Classifier in eval mode.
-        synthetic: (G, ipc, C, H, W) in classifier space, a row per class; the loss is differentiable in it.
-        real: G batches (B, C, H, W).
-    """
+    """Return how far apart the mean features of real and synthetic images are; arguments as of `gradient_loss`."""
     assert isinstance(network, Classifier)
     features = network.embed(rearrange(synthetic, "g ipc c h w -> (g ipc) c h w"))
     features = rearrange(features, "(g ipc) f -> g ipc f", g=len(synthetic))
@@ -171,56 +165,35 @@ class SyntheticImages(nn.Module):
         return rearrange(self.images_std.detach(), "k ipc c h w -> (k ipc) c h w")
 
 
+@dataclass(eq=False, repr=False)
 class Matcher:
     """One iteration: a new network, `outer` updates of the images, `inner` epochs of the network in between.
 
     Processes share the groups of classes, of which there are no more than classes; further processes idle. A class's
     loss depends on its own images alone, so that the sum over processes is what one process finds, to the bit if it
     has as many threads.
-
-    Args:
-        first_images: (K, ipc, C, H, W) in classifier space, on the device.
-        real: real images of each class.
-        pool: gives the networks.
-        objective: gradient or embedding.
-        distance: between gradients.
-        outer: image updates per network.
-        inner: epochs on the set between two updates.
-        inner_first: whether a network also learns those epochs before its first comparison.
-        batch_real: real images of each class per update.
-        batch_train: images per step of the inner epochs.
-        lr_image: of the images' SGD with momentum 0.5.
-        lr_network: of the inner epochs' SGD.
-        augmentations: of DSA, one for each class and update, for real and synthetic images alike.
-        seed: root seed.
-        accelerator: its processes share the classes.
     """
 
-    def __init__(
-        self,
-        first_images: Tensor,
-        real: ClassBatches,
-        pool: FreshPool,
-        *,
-        objective: Objective,
-        distance: gradients.Distance,
-        outer: int,
-        inner: int,
-        inner_first: bool,
-        batch_real: int,
-        batch_train: int,
-        lr_image: float,
-        lr_network: float,
-        augmentations: tuple[str, ...],
-        seed: int,
-        accelerator: Accelerator,
-    ) -> None:
-        self.synthetic, self.real, self.pool = SyntheticImages(first_images), real, pool
-        self.objective, self.distance = objective, distance
-        self.outer, self.inner, self.inner_first = outer, inner, inner_first
-        self.batch_real, self.batch_train, self.lr_network = batch_real, batch_train, lr_network
-        self.augmentations, self.seed, self.accelerator = augmentations, seed, accelerator
-        self.optimizer = torch.optim.SGD(self.synthetic.parameters(), lr_image, momentum=0.5)
+    first_images: Tensor  # (K, ipc, C, H, W) in classifier space, on the device
+    real: ClassBatches  # real images of each class
+    pool: FreshPool  # gives the networks
+    _: KW_ONLY
+    objective: Objective  # gradient or embedding
+    distance: gradients.Distance  # between gradients
+    outer: int  # image updates per network
+    inner: int  # epochs on the set between two updates
+    inner_first: bool  # whether a network also learns those epochs before its first comparison
+    batch_real: int  # real images of each class per update
+    batch_train: int  # images per step of the inner epochs
+    lr_image: float  # of the images' SGD with momentum 0.5
+    lr_network: float  # of the inner epochs' SGD
+    augmentations: tuple[str, ...]  # of DSA, one for each class and update, for real and synthetic images alike
+    seed: int  # root seed
+    accelerator: Accelerator  # its processes share the classes
+
+    def __post_init__(self) -> None:
+        self.synthetic = SyntheticImages(self.first_images)
+        self.optimizer = torch.optim.SGD(self.synthetic.parameters(), self.lr_image, momentum=0.5)
 
     def states(self) -> dict[str, Stateful]:
         """Return what a checkpoint holds, by name."""
@@ -369,19 +342,12 @@ def match(config: Config, dataset: Dataset, run: Run) -> Path:
     def save(path: Path, iterations: int) -> None:
         if not run.is_main:
             return
-        provenance = {
-            "method": method_name(settings),
-            "stage": STAGE,
-            "seed": config.seed,
-            "iterations": iterations,
-            "fingerprint": run.fingerprint,
-            "data": dataset.fingerprint,
-            "seconds": round(run.seconds + seconds_before, 1),
-            "device": device_name(run.device),
-            "config": to_plain(config),
-        }
+        seconds = run.seconds + seconds_before
+        origin = provenance(run, config, dataset, STAGE, method_name(settings), seconds)
         images, labels = matcher.real.normalize.to_unit(matcher.synthetic.flat()).cpu(), matcher.synthetic.labels.cpu()
-        set_file.save(path, set_file.SyntheticSet(images, labels, spec, settings.ipc, provenance))
+        set_file.save(
+            path, set_file.SyntheticSet(images, labels, spec, settings.ipc, {**origin, "iterations": iterations})
+        )
 
     def save_snapshot(iterations: int) -> None:
         if iterations in config.run.snapshots:

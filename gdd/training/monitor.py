@@ -1,5 +1,7 @@
 """What to look at while a generator trains: a grid of its images and how different those of one class are."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from torchvision.utils import make_grid
@@ -20,25 +22,23 @@ def class_diversity(images: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     return torch.stack(distances)
 
 
+@dataclass(eq=False, repr=False)
 class Monitor:
-    """A fixed set of noise per class, generated anew whenever metrics are due.
+    """A fixed set of noise per class, generated anew whenever metrics are due."""
 
-    Args:
-        batches: real images to compare with.
-        num_classes: K.
-        noise_dim: length of the noise vector.
-        seed: root seed.
-        per_class: images per class and row of the grid.
-    """
+    batches: Batches  # real images to compare with
+    num_classes: int
+    noise_dim: int  # length of the noise vector
+    seed: int  # root seed
+    per_class: int = 10  # images per class and row of the grid
 
-    def __init__(self, batches: Batches, num_classes: int, noise_dim: int, seed: int, per_class: int = 10) -> None:
-        self.num_classes, self.per_class = num_classes, per_class
-        self.labels, indices = latents.balanced(num_classes, 0, per_class)
-        self.noise = latents.noise(seed, self.labels, indices, noise_dim)
-        chosen = [torch.nonzero(batches.labels == label)[:per_class, 0] for label in range(num_classes)]
-        where = torch.cat(chosen)
-        real = u8_to_pm1(batches.images_u8[where])
-        self.real_diversity = class_diversity(real, batches.labels[where], num_classes)
+    def __post_init__(self) -> None:
+        self.labels, indices = latents.balanced(self.num_classes, 0, self.per_class)
+        self.noise = latents.noise(self.seed, self.labels, indices, self.noise_dim)
+        labels = self.batches.labels
+        where = torch.cat([torch.nonzero(labels == label)[: self.per_class, 0] for label in range(self.num_classes)])
+        real = u8_to_pm1(self.batches.images_u8[where])
+        self.real_diversity = class_diversity(real, labels[where], self.num_classes)
 
     @torch.no_grad()
     def sample(self, average: torch.nn.Module) -> Tensor:

@@ -1,4 +1,4 @@
-"""Stage 1: pretrain the conditional GAN."""
+"""Pretrain the conditional GAN."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from gdd.data.pixels import u8_to_pm1
 from gdd.data.readers import Dataset
 from gdd.runtime.run import Run
 from gdd.training.monitor import Monitor
-from gdd.training.stage import gan_trainer, observe, real_batches, save_generator
+from gdd.training.stage import gan_trainer, observe, provenance, real_batches, save_generator
 
 STAGE = rng.PRETRAIN
 
@@ -33,4 +33,5 @@ def pretrain(config: Config, dataset: Dataset, run: Run) -> Path:
 
         step.record({"loss/generator": loss.detach(), **scalars})
         observe(step, gan, monitor)
-    return save_generator(run, config, dataset, gan, monitor, STAGE, method="gan", seconds=run.seconds)
+    origin = provenance(run, config, dataset, STAGE, "gan", run.seconds)
+    return save_generator(run, config, dataset, gan, monitor, origin)

@@ -1,4 +1,4 @@
-"""Stage 2: refine the generator so that pool networks answer real and synthetic images alike.
+"""Refine the generator so that pool networks answer real and synthetic images alike.
 
     L = L_GAN + lambda * L_SKD,    L_SKD = tau^2 * KL(d_real || d_synthetic),    d = softmax(standardize(logits) / tau)
 
@@ -24,26 +24,18 @@ from gdd.runtime.run import Run
 from gdd.sampling import generator_file
 from gdd.training.monitor import Monitor
 from gdd.training.pool import LearningPool
-from gdd.training.stage import gan_trainer, observe, real_batches, save_generator
+from gdd.training.stage import gan_trainer, observe, provenance, real_batches, save_generator
 
 STAGE = rng.REFINE
 
 
-def last_checkpoint(pretrained: Path) -> Path:
-    """Return the last checkpoint of a stage-1 run folder; ConfigError if there is none."""
-    steps = checkpoint.steps(pretrained)
-    if not steps:
-        raise ConfigError(f"refine.pretrained is {str(pretrained)!r}, expected a run folder with checkpoints")
-    return checkpoint.path_of(pretrained, steps[-1])
-
-
 def refine(config: Config, dataset: Dataset, run: Run, pretrained: Path) -> Path:
-    """Refine the GAN of the stage-1 run folder `pretrained` for `refine.steps` steps; return the generator's file."""
+    """Refine the GAN of the run folder `pretrained` for `refine.steps` steps; return the generator's file."""
     settings, spec, seed = config.refine, dataset.spec, config.seed
     gan = gan_trainer(config.gan, spec, settings.lr, seed, STAGE, run)
     try:
-        gan.start_from(last_checkpoint(pretrained))
-    except checkpoint.Damaged as error:  # an earlier one would be another stage 1
+        gan.start_from(checkpoint.newest(pretrained))
+    except checkpoint.Damaged as error:  # an earlier one would be another GAN
         raise ConfigError(f"{error}; remove {pretrained} to pretrain anew") from error
     batches = real_batches(dataset, settings.batch_size, seed, STAGE, run)
     normalize = Normalizer(spec.mean, spec.std, run.device)
@@ -83,4 +75,5 @@ def refine(config: Config, dataset: Dataset, run: Run, pretrained: Path) -> Path
             step.record(gan.update_discriminator(step.index, u8_to_pm1(images_u8), labels))
         observe(step, gan, monitor)
     seconds = generator_file.load(pretrained).provenance["seconds"] + run.seconds
-    return save_generator(run, config, dataset, gan, monitor, STAGE, config.method, seconds)
+    origin = provenance(run, config, dataset, STAGE, config.method, seconds)
+    return save_generator(run, config, dataset, gan, monitor, origin)

@@ -1,6 +1,7 @@
 """What both stages of the GAN share: its trainer, real batches, what is watched, and the file at the end."""
 
 from pathlib import Path
+from typing import Any
 
 from torchvision.utils import save_image
 
@@ -46,7 +47,7 @@ def real_batches(dataset: Dataset, batch_size: int, seed: int, stream: str, run:
     size = min(batch_size, len(dataset.train.labels))
     if size % run.world_size:
         # Otherwise the weight of an image in the loss would depend on its process.
-        raise ConfigError(f"{size} images per step cannot be dealt evenly to {run.world_size} processes")
+        raise ConfigError(f"{size} images per step cannot be divided evenly among {run.world_size} processes")
     images, labels = dataset.train.images_u8.to(run.device), dataset.train.labels.to(run.device)
     return Batches(images, labels, batch_size, seed, stream, run.rank, run.world_size)
 
@@ -62,41 +63,27 @@ def observe(step: Step, gan: GanTrainer, monitor: Monitor) -> None:
         step.images = monitor.grid(images)
 
 
-def save_generator(
-    run: Run,
-    config: Config,
-    dataset: Dataset,
-    gan: GanTrainer,
-    monitor: Monitor,
-    stage: str,
-    method: str,
-    seconds: float,
-) -> Path:
-    """Write the averaged generator and its grid, and return the generator's path.
+def provenance(run: Run, config: Config, dataset: Dataset, stage: str, method: str, seconds: float) -> dict[str, Any]:
+    """Return what a generator's or a set's file says of its origin; `seconds` counts from real images on."""
+    return {
+        "method": method,
+        "stage": stage,
+        "seed": config.seed,
+        "fingerprint": run.fingerprint,
+        "data": dataset.fingerprint,
+        "seconds": round(seconds, 1),
+        "device": device_name(run.device),
+        "config": to_plain(config),
+    }
 
-    Args:
-        run: its folder.
-        config: goes into the provenance.
-        dataset: what the generator imitates.
-        gan: the trainer after the last step.
-        monitor: draws the grid.
-        stage: pretrain or refine.
-        method: name of the method.
-        seconds: from real images to this generator, earlier stages included.
-    """
+
+def save_generator(
+    run: Run, config: Config, dataset: Dataset, gan: GanTrainer, monitor: Monitor, origin: dict[str, Any]
+) -> Path:
+    """Write the averaged generator with its `provenance` and its grid, and return the generator's path."""
     if run.is_main:
-        provenance = {
-            "method": method,
-            "stage": stage,
-            "seed": config.seed,
-            "fingerprint": run.fingerprint,
-            "data": dataset.fingerprint,
-            "seconds": round(seconds, 1),
-            "device": device_name(run.device),
-            "config": to_plain(config),
-        }
         save_image(monitor.grid(monitor.sample(gan.average)), run.folder / "grid.png")
         # Last, for its presence says that the stage is finished.
-        generator_file.save(run.folder, gan.averaged_generator, dataset.spec, config.gan.width, provenance)
+        generator_file.save(run.folder, gan.averaged_generator, dataset.spec, config.gan.width, origin)
     run.accelerator.wait_for_everyone()
     return run.folder / generator_file.FILE

@@ -91,6 +91,11 @@ def test_random_real_images_of_a_small_ipc_begin_those_of_a_large_one(dataset: D
     assert torch.equal(small.images_u8, start)
 
 
+def test_random_real_images_are_others_for_another_seed(dataset: Dataset) -> None:
+    first, second = (random_real(dataset.train, 10, 2, seed) for seed in (0, 1))
+    assert not (first.images_u8 == second.images_u8).flatten(1).all(1).any()
+
+
 def test_float_set_is_normalised_like_the_same_uint8_set() -> None:
     images = torch.randint(256, (3, 1, 4, 4), dtype=torch.uint8)
     normalize = Normalizer((0.3,), (0.2,))

@@ -12,7 +12,7 @@ import pytest
 from generators import PETS as SPEC
 from PIL import Image
 
-from gdd.config import ConfigError
+from gdd.config import ConfigError, read_as
 from gdd.formats.webdataset import _png_start, verify
 
 KEY = "00001-00000000"  # the second sample of shard 0
@@ -145,34 +145,34 @@ def png(size, mode="RGB"):
 
 
 IMAGES = {
-    "parent": (named("../evil.png"), "has a member '../evil.png' where"),
+    "parent": (named("../evil.png"), "has '../evil.png' of"),
     "absolute": (named("/etc/evil.png"), "'/etc/evil.png'"),
     "below": (named(f"./{KEY}.png"), f"'./{KEY}.png'"),
     "other class": (named("00002-00000000.png"), "'00002-00000000.png'"),
     "bytes of no text": (named("\udcff"), "'\\udcff'"),
-    "symbolic link": (of_type(tarfile.SYMTYPE, "/etc/passwd"), "is a link, device or folder"),
-    "hard link": (of_type(tarfile.LNKTYPE, "../x"), "is a link, device or folder"),
-    "device": (of_type(tarfile.CHRTYPE), "is a link, device or folder"),
-    "pipe": (of_type(tarfile.FIFOTYPE), "is a link, device or folder"),
-    "folder": (of_type(tarfile.DIRTYPE), "is a link, device or folder"),
-    "sparse file": (of_type(tarfile.GNUTYPE_SPARSE), "is a link, device or folder"),
-    "extended header": (of_type(tarfile.XHDTYPE), "is a link, device or folder"),
-    "mode": (with_fact("mode", 0o4755), "another owner, time or mode"),
-    "owner": (with_fact("uid", 1), "another owner, time or mode"),
-    "owner's name": (with_fact("uname", "root"), "another owner, time or mode"),
-    "time": (with_fact("mtime", 1), "another owner, time or mode"),
-    "link name": (with_fact("linkname", "x"), "another owner, time or mode"),
-    "terabyte": (claiming(2**40), f"{KEY}.png has {2**40} bytes, expected 33 to"),
-    "octal gigabytes": (claiming(2**33 - 1), f"{KEY}.png has {2**33 - 1} bytes"),
-    "below zero": (claiming(-1), f"{KEY}.png has -1 bytes"),
-    "empty": (with_data(lambda _: b""), f"{KEY}.png has 0 bytes"),
+    "symbolic link": (of_type(tarfile.SYMTYPE, "/etc/passwd"), f"where {KEY}.png was expected, a plain file of"),
+    "hard link": (of_type(tarfile.LNKTYPE, "../x"), f"where {KEY}.png was expected, a plain file of"),
+    "device": (of_type(tarfile.CHRTYPE), f"where {KEY}.png was expected, a plain file of"),
+    "pipe": (of_type(tarfile.FIFOTYPE), f"where {KEY}.png was expected, a plain file of"),
+    "folder": (of_type(tarfile.DIRTYPE), f"where {KEY}.png was expected, a plain file of"),
+    "sparse file": (of_type(tarfile.GNUTYPE_SPARSE), f"where {KEY}.png was expected, a plain file of"),
+    "extended header": (of_type(tarfile.XHDTYPE), f"where {KEY}.png was expected, a plain file of"),
+    "mode": (with_fact("mode", 0o4755), "with the owner, time and mode that gdd writes"),
+    "owner": (with_fact("uid", 1), "with the owner, time and mode that gdd writes"),
+    "owner's name": (with_fact("uname", "root"), "with the owner, time and mode that gdd writes"),
+    "time": (with_fact("mtime", 1), "with the owner, time and mode that gdd writes"),
+    "link name": (with_fact("linkname", "x"), "with the owner, time and mode that gdd writes"),
+    "terabyte": (claiming(2**40), f"with {2**40} bytes where {KEY}.png was expected, a plain file of 33 to"),
+    "octal gigabytes": (claiming(2**33 - 1), f"with {2**33 - 1} bytes where"),
+    "below zero": (claiming(-1), "with -1 bytes where"),
+    "empty": (with_data(lambda _: b""), "with 0 bytes where"),
     "wider": (with_data(lambda _: png((25, 16))), f"{KEY}.png does not begin like"),
     "turned": (with_data(lambda _: png((16, 24))), f"{KEY}.png does not begin like"),
     "huge": (with_data(lambda data: data[:16] + b"\x7f\xff\xff\xff" * 2 + data[24:]), f"{KEY}.png does not begin"),
     "grey": (with_data(lambda _: png((24, 16), "L")), f"{KEY}.png does not begin like"),
     "palette": (with_data(lambda _: png((24, 16), "P")), f"{KEY}.png does not begin like"),
     "no png": (with_data(lambda data: b"GIF89a" + data[6:]), f"{KEY}.png does not begin like"),
-    "long": (with_data(lambda data: data + bytes(5000)), f"{KEY}.png has"),
+    "long": (with_data(lambda data: data + bytes(5000)), f"bytes where {KEY}.png was expected"),
 }
 
 
@@ -190,16 +190,16 @@ def test_a_member_that_is_no_image_of_the_plan_is_refused(case, folder, refused)
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (lambda m: [*m, named("../evil.png")(*m[-2])], "a member '../evil.png' where its end was expected"),
-        (lambda m: [*m, m[-1]], "a member '00001-00000002.cls' where its end"),
-        (lambda m: [*m[:2], *m[:2], *m[4:]], "a member '00000-00000000.png' where 00001-00000000.png"),
-        (lambda m: [*m[2:4], *m[:2], *m[4:]], "a member '00001-00000000.png' where 00000-00000000.png"),
+        (lambda m: [*m, named("../evil.png")(*m[-2])], "does not end where its last member does"),
+        (lambda m: [*m, m[-1]], "does not end where its last member does"),
+        (lambda m: [*m[:2], *m[:2], *m[4:]], "has '00000-00000000.png' of"),
+        (lambda m: [*m[2:4], *m[:2], *m[4:]], "has '00001-00000000.png' of"),
         (lambda m: m[:-1], "no member where 00001-00000002.cls was expected (end of file header)"),
         (lambda m: [], "no member where 00000-00000000.png"),
         (lambda m: [m[0], with_data(lambda _: b"1")(*m[1]), *m[2:]], "00000-00000000.cls does not begin"),
-        (lambda m: [m[0], with_data(lambda _: b"00")(*m[1]), *m[2:]], "00000-00000000.cls has 2 bytes"),
+        (lambda m: [m[0], with_data(lambda _: b"00")(*m[1]), *m[2:]], "with 2 bytes where 00000-00000000.cls"),
         (lambda m: [*m[:-1], (as_gdd(m[-1][0]), m[-1][1] + b"x")], "cut or changed after 00001-00000002.cls"),
-        (lambda m: [*m, (bytes(512), b"")], "something else where its end was expected"),
+        (lambda m: [*m, (bytes(512), b"")], "does not end where its last member does"),
     ],
 )
 def test_members_that_are_not_those_of_the_plan_are_refused(change, expected, folder, refused):
@@ -223,7 +223,7 @@ def test_memory_does_not_grow_with_what_a_file_claims(folder):
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["spec"].update(height=4096, width=4096)
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    spec = type(SPEC).from_dict(manifest["spec"])
+    spec = read_as(type(SPEC), manifest["spec"])
 
     def enlarge(members):
         data = _png_start(spec) + bytes(50 * 2**20)
@@ -310,4 +310,4 @@ def test_what_is_no_folder_of_shards_is_refused(refused, tmp_path):
     for path in (tmp_path, tmp_path / "nowhere"):
         assert "has no manifest.json; a folder written by gdd sample" in refused("verify", path)
     (tmp_path / "settings.json").write_text("{}")
-    assert "settings.json lacks or misstates 'format'" in refused("verify", tmp_path)
+    assert "settings.json: format is null, expected 1" in refused("verify", tmp_path)

@@ -287,10 +287,12 @@ def test_names_have_room_for_every_sample_and_shard(draw, tmp_path):
     assert webdataset.path_of(tmp_path, last.shards - 1).name == "shard-999999.tar"
 
 
-def test_a_plan_of_the_wrong_types_is_refused():
-    for values in ((0, 1.0, 8), (True, 1, 8), (0, 1, "8"), (-1, 1, 8), (0, 0, 8)):
-        with pytest.raises(ConfigError, match="expected a whole number"):
-            webdataset.Plan("", *values, SPEC)
+@pytest.mark.parametrize("seed, ipc, shard_size", [(0, 1.5, 8), (True, 1, 8), (0, 1, "8"), (-1, 1, 8), (0, 0, 8)])
+def test_a_stored_plan_of_the_wrong_types_is_refused(seed, ipc, shard_size, tmp_path):
+    plan = webdataset.Plan("", 0, 1, 8, SPEC).to_dict() | {"seed": seed, "ipc": ipc, "shard_size": shard_size}
+    (tmp_path / "settings.json").write_text(json.dumps(plan))
+    with pytest.raises(ConfigError, match=r"settings\.json: (seed|ipc|shard_size) is .*, expected a whole number"):
+        webdataset.read_plan(tmp_path / "settings.json")
 
 
 def test_a_sample_is_always_computed_in_the_same_batch(source):

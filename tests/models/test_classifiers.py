@@ -1,6 +1,7 @@
 import pytest
 import torch
 from torch import nn
+from written_out import ACTIVATIONS, REFERENCES, Layers, perturb
 
 from gdd.config import ConfigError
 from gdd.models.layers import NORMS, Classifier, make_norm, stem
@@ -120,6 +121,36 @@ def test_28_pixels_are_padded_to_32_in_the_first_convolution(base):
     images = torch.randn(2, 3, 28, 28)
     padded = nn.functional.pad(images, (2, 2, 2, 2))
     torch.testing.assert_close(small.eval()(images), wide.eval()(padded))
+
+
+# The default relu is no test of where a max pool stands, since the two commute; swish is.
+@pytest.mark.parametrize("activation", ["relu", "sigmoid", "leakyrelu", "swish"])
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("mlp-w8", CIFAR),
+        ("lenet-w4", CIFAR),
+        ("alexnet-w8", CIFAR),
+        ("alexnet-w8-in", CIFAR),
+        ("vgg11-w4", (3, 64, 64)),
+        ("convnet3-w8", CIFAR),
+        ("convnet3-w8-max", CIFAR),
+        ("convnet-w8-d2-nopool", CIFAR),
+        ("resnet10-w4", CIFAR),
+        ("resnet18-w4-nonorm", CIFAR),
+        ("resnet50-w4", CIFAR),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "x".join(map(str, value)),
+)
+def test_the_layers_are_wired_as_published(name, shape, activation):
+    """The same parameters in another order of layers would count the same."""
+    arch = parse(f"{name}-{activation}")
+    network = perturb(build(arch, shape, 7))
+    images = torch.randn(3, *shape)
+    layers = Layers(network, ACTIVATIONS[activation], has_norm=arch.norm != "none")
+    expected = REFERENCES[arch.base](layers, images, arch)
+    assert layers.all_used()
+    torch.testing.assert_close(network(images), expected, rtol=1e-3, atol=1e-4)
 
 
 def test_other_sizes_keep_the_usual_padding():

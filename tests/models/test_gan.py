@@ -1,6 +1,7 @@
 import pytest
 import torch
 from torch import nn
+from written_out import Layers, discriminator, generator, perturb
 
 from gdd.models.gan import Discriminator, Generator
 from gdd.rng import generator as rng_generator
@@ -68,6 +69,27 @@ class TestShapes:
         (score.sum() + classes.square().sum()).backward()
         assert [name for net in (player, critic) for name, p in net.named_parameters() if p.grad is None] == []
         assert all(p.grad.isfinite().all() for net in (player, critic) for p in net.parameters())
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+class TestWiring:
+    """The same parameters in another order of layers would count the same."""
+
+    def test_generator(self, shape):
+        network = perturb(Generator(shape, 3, width=4, noise_dim=8)).train()
+        labels = torch.tensor([0, 1, 2, 0, 1])
+        layers = Layers(network, torch.relu)
+        expected = generator(layers, noise(5), labels, network.base)
+        assert layers.all_used()
+        torch.testing.assert_close(network(noise(5), labels), expected, rtol=1e-3, atol=1e-4)
+
+    def test_discriminator(self, shape):
+        network = perturb(Discriminator(shape, 3, width=4))
+        images = torch.rand(5, *shape, generator=rng_generator(0, "images")) * 2 - 1
+        layers = Layers(network, lambda x: x.where(x > 0, 0.01 * x))
+        expected = discriminator(layers, images)
+        assert layers.all_used()
+        torch.testing.assert_close(network(images), expected, rtol=1e-3, atol=1e-4)
 
 
 class TestConditioning:

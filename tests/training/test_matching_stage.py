@@ -123,7 +123,7 @@ class TestSettings:
 
     def test_the_pool_is_the_named_one(self, matcher):
         pool = matcher(seed=3, pool={"kind": "main+various", "main_probability_end": 0.5, "main_only": 2}).pool
-        assert pool.names == ("convnet3-w4", "mlp-w8", "lenet")
+        assert pool.members == ("convnet3-w4", "mlp-w8", "lenet")
         assert (pool.kind, pool.main_probability, pool.main_probability_end) == ("main+various", 0.9, 0.5)
         assert (pool.main_only, pool.iterations, pool.seed, pool.shape) == (2, 1, 3, SPEC.shape)
 

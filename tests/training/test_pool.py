@@ -81,9 +81,9 @@ class TestBoth:
 
     def test_the_state_of_other_members_is_refused_even_before_the_first_draw(self, make):
         pool = make()
-        for names in (pool.names[:-1], (*pool.names, "mlp-w8"), (*pool.names[:-1], "mlp-w9")):
+        for names in (pool.members[:-1], (*pool.members, "mlp-w8"), (*pool.members[:-1], "mlp-w9")):
             with pytest.raises(ValueError, match="the state is of the members"):
-                pool.load_state_dict({**pool.state_dict(), "names": list(names)})
+                pool.load_state_dict({**pool.state_dict(), "members": list(names)})
 
     def test_the_global_generator_is_neither_used_nor_changed(self, make):
         torch.manual_seed(1)
@@ -216,7 +216,7 @@ class TestKinds:
         }
         for kind, names in expected.items():
             assert fresh_members(kind, "convnet3-w8", ("lenet",), 3) == names
-            assert fresh(kind, main="convnet3-w8", various=("lenet",)).names == names
+            assert fresh(kind, main="convnet3-w8", various=("lenet",)).members == names
 
     @pytest.mark.parametrize("depth", [1, 2, 3, 4])
     def test_similar_ones_are_every_convnet_of_the_paper(self, depth):
@@ -248,7 +248,7 @@ class TestKinds:
     def test_only_a_convnet_has_similar_ones(self, main):
         with pytest.raises(ConfigError, match=rf"^matching\.pool\.main is '{main}', expected a convnet"):
             fresh("main+similar", main=main)
-        assert fresh("main+various", main=main).names[0] == main
+        assert fresh("main+various", main=main).members[0] == main
 
     def test_an_unknown_main_model_is_refused(self):
         with pytest.raises(ConfigError, match="convnet33"):
@@ -263,7 +263,7 @@ class TestProbabilities:
         pool = fresh(kind, total, main_probability_end=end, main_only=2)
         for iteration in range(total):
             shares = pool.probabilities(iteration)
-            assert len(shares) == len(pool.names)
+            assert len(shares) == len(pool.members)
             assert shares.double().sum().item() == pytest.approx(1, abs=1e-6)
             assert shares.min() >= 0
 
@@ -341,8 +341,8 @@ class TestFresh:
             member, network = draw(pool, iteration)
             assert not network.training
             weights = state(network)
-            assert same(weights, untrained(pool.names[member], member, ages[member]))
-            assert str(network) == str(registry.build(pool.names[member], SHAPE, CLASSES).eval())
+            assert same(weights, untrained(pool.members[member], member, ages[member]))
+            assert str(network) == str(registry.build(pool.members[member], SHAPE, CLASSES).eval())
             assert member not in before or not same(weights, before[member])
             ages[member] += 1
             before[member] = weights
@@ -360,6 +360,6 @@ class TestFresh:
         pool = fresh("main+similar")
         for iteration in range(5):
             pool.network(iteration)
-        assert pool.state_dict() == {"names": list(pool.names), "uses": pool.uses}
+        assert pool.state_dict() == {"members": list(pool.members), "uses": pool.uses}
         assert len(pool.uses) == 33
         assert sum(pool.uses) == 5

@@ -1,6 +1,6 @@
 """Image updates per second of gradient matching against a plain loop, and the share of the measured peak; prints JSON.
 
-`uv run python benchmarks/gradient_matching.py --config configs/cifar10-gm.yaml` (flags such as
+`uv run python benchmarks/matching.py --config configs/cifar10-gm.yaml` (flags such as
 `--matching.ipc 10` may follow). Each side runs in a process of its own, by turns:
 
 - `gdd`: the package;
@@ -13,45 +13,83 @@ import json
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import asdict, replace
 
 import torch
 import torch.nn.functional as F
+from accelerate import Accelerator
 from gan_step import matmul_gflops
 from torch.utils.data import DataLoader, TensorDataset
 
 from gdd import pipeline
-from gdd.cli import parse_config
 from gdd.cli.dry_run import cost
+from gdd.cli.main import parse_config
 from gdd.config import Config, ConfigError, MatchingConfig
+from gdd.data.batches import ClassBatches
 from gdd.data.pixels import Normalizer
 from gdd.data.readers import Dataset
 from gdd.losses.gradients import distance
 from gdd.models import registry
 from gdd.runtime.device import make_accelerator
-from gdd.runtime.run import Run
-from gdd.training.matching import Matcher, loops
+from gdd.training.matching import Matcher, first_images, loops
+from gdd.training.pool import FreshPool
 
 SIDES = ("plain", "plain, kept memory", "gdd")
 
 
+def updates(settings: MatchingConfig) -> tuple[int, int]:
+    """Return the image updates of an iteration and the epochs between them."""
+    return loops(settings.ipc, settings.outer, settings.inner)
+
+
+def gdd_iteration(config: Config, dataset: Dataset, accelerator: Accelerator) -> Callable[[int], object]:
+    """Return `Matcher.iterate` for the settings that `require_plain` lets pass."""
+    spec, settings, seed, device = dataset.spec, config.matching, config.seed, accelerator.device
+    images_u8, labels = dataset.train.images_u8.to(device), dataset.train.labels
+    real = ClassBatches(images_u8, labels, spec.num_classes, Normalizer(spec.mean, spec.std, device), seed)
+    pool = FreshPool(
+        *(spec.shape, spec.num_classes),
+        **asdict(settings.pool),
+        iterations=settings.iterations,
+        seed=seed,
+        device=device,
+    )
+    outer, inner = updates(settings)
+    matcher = Matcher(
+        first_images(settings, real, seed),
+        real,
+        pool,
+        objective=settings.objective,
+        distance=settings.distance,
+        outer=outer,
+        inner=inner,
+        inner_first=settings.inner_first,
+        batch_real=settings.batch_real,
+        batch_train=settings.batch_train,
+        lr_image=0.1,
+        lr_network=settings.lr_network,
+        augmentations=(),
+        seed=seed,
+        accelerator=accelerator,
+    )
+    return matcher.iterate
+
+
 def plain_iteration(config: Config, dataset: Dataset, device: torch.device) -> Callable[[int], None]:
     """Return a function that does what `Matcher.iterate` does, one class and one DataLoader at a time."""
-    spec, settings = dataset.spec, config.match
-    outer, inner = loops(settings)
-    real = Normalizer(spec.mean, spec.std).from_u8(dataset.train.images_u8)
+    spec, settings = dataset.spec, config.matching
+    outer, inner = updates(settings)
+    pixels = Normalizer(spec.mean, spec.std).from_u8(dataset.train.images_u8)
     labels = dataset.train.labels
-    by_class = [TensorDataset(real[labels == c], labels[labels == c]) for c in range(spec.num_classes)]
+    by_class = [TensorDataset(pixels[labels == c], labels[labels == c]) for c in range(spec.num_classes)]
     images = torch.randn(spec.num_classes, settings.ipc, *spec.shape, device=device, requires_grad=True)
     image_optimizer = torch.optim.SGD([images], 0.1, momentum=0.5)
     targets = torch.arange(spec.num_classes, device=device).repeat_interleave(settings.ipc)
 
     def iterate(_: int) -> None:
-        network = registry.build(config.pool.main, spec.shape, spec.num_classes).to(device)
+        network = registry.build(settings.pool.main, spec.shape, spec.num_classes).to(device)
         parameters = list(network.parameters())
         optimizer = torch.optim.SGD(parameters, settings.lr_network)
         for turn in range(outer):
@@ -82,9 +120,9 @@ def work(config: Config, dataset: Dataset) -> float:
 
     The second derivative of the synthetic images comes on top and is not counted.
     """
-    spec, settings = dataset.spec, config.match
-    outer, inner = loops(settings)
-    network = registry.build(config.pool.main, spec.shape, spec.num_classes)
+    spec, settings = dataset.spec, config.matching
+    outer, inner = updates(settings)
+    network = registry.build(settings.pool.main, spec.shape, spec.num_classes)
     images = torch.zeros(2, *spec.shape)
     _, forward, _ = cost(network, lambda: network(images))
     real = outer * sum(min(settings.batch_real, int(n)) for n in dataset.train.labels.bincount())
@@ -93,11 +131,11 @@ def work(config: Config, dataset: Dataset) -> float:
 
 def require_plain(config: Config) -> None:
     """Refuse settings that the plain loop does not have."""
-    settings, default = config.match, MatchingConfig()
+    settings, default = config.matching, MatchingConfig()
     for name in ("objective", "distance", "augment", "init", "inner_first", "lr_image", "batch_train"):
         if getattr(settings, name) != getattr(default, name):
-            raise ConfigError(f"match.{name} is {getattr(settings, name)!r}, expected its default in this benchmark")
-    if config.pool_kind != "main" or "-bn" in config.pool.main:
+            raise ConfigError(f"matching.{name} is {getattr(settings, name)!r}, expected its default in this benchmark")
+    if settings.pool.kind != "main" or "-bn" in settings.pool.main:
         raise ConfigError("the pool is not one network without batch norm, as this benchmark expects")
 
 
@@ -108,24 +146,22 @@ def measure(side: str, config: Config) -> dict[str, object]:
     torch.set_num_threads(threads)
     device = torch.device("cuda") if torch.cuda.is_available() else torch.device("cpu")
     dataset = pipeline.open_data(config.data, config.seed)
-    with tempfile.TemporaryDirectory() as folder:
-        if side == "gdd":
-            assert accelerator is not None
-            matcher = Matcher(config, dataset, Run(Path(folder), config.run, {}, "benchmark", accelerator))
-            iterate: Callable[[int], object] = matcher.iterate
-        else:
-            iterate = plain_iteration(config, dataset, device)
-        if loops(config.match)[0] == 1:  # a long iteration needs no warm-up
-            iterate(0)
-        counted = config.match.iterations
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        began = time.perf_counter()
-        for iteration in range(1, counted + 1):
-            iterate(iteration)
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        seconds = (time.perf_counter() - began) / counted
+    iterate: Callable[[int], object]
+    if side == "gdd":
+        assert accelerator is not None
+        iterate = gdd_iteration(config, dataset, accelerator)
+    else:
+        iterate = plain_iteration(config, dataset, device)
+    if updates(config.matching)[0] == 1:  # a long iteration needs no warm-up
+        iterate(0)
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    began = time.perf_counter()
+    for iteration in range(1, config.matching.iterations + 1):
+        iterate(iteration)
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    seconds = (time.perf_counter() - began) / config.matching.iterations
     gflops = work(config, dataset)
     peak = matmul_gflops() if device.type == "cpu" else None
     return {
@@ -143,23 +179,23 @@ def main() -> None:
         return
     config = parse_config(sys.argv[1:])
     require_plain(config)
-    outer, inner = loops(config.match)
-    flags = ["--matching.iterations", "3", "--run.snapshots", "[]"]
+    outer, inner = updates(config.matching)
+    flags = "--run.snapshots [] --matching.iterations 3"
     if outer > 2:
         # A whole iteration takes minutes: two of its updates, with as many epochs per update as all of them have.
         epochs = round(2 * inner * (outer - 1) / outer)
-        flags = ["--run.snapshots", "[]", "--matching.iterations", "1", "--matching.outer", "2", "--matching.inner", str(epochs)]
-    found: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
+        flags = f"--run.snapshots [] --matching.iterations 1 --matching.outer 2 --matching.inner {epochs}"
+    results: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
     for _ in range(2 if outer == 1 else 1):  # minutes each
         for side in SIDES:
-            command = [sys.executable, __file__, "--side", side, *sys.argv[1:], *flags]
+            command = [sys.executable, __file__, "--side", side, *sys.argv[1:], *flags.split()]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
-            found[side].append(json.loads(done.stdout.splitlines()[-1]))
-    seconds = {side: statistics.median(result["seconds"] for result in results) for side, results in found.items()}
-    last = found["gdd"][-1]
-    result = {
+            results[side].append(json.loads(done.stdout.splitlines()[-1]))
+    seconds = {side: statistics.median(one["seconds"] for one in rounds) for side, rounds in results.items()}
+    last = results["gdd"][-1]
+    summary = {
         "config": config.name,
-        "ipc": config.match.ipc,
+        "ipc": config.matching.ipc,
         "device": last["device"],
         "threads": last["threads"],
         "image updates per second": {side: round(min(outer, 2) / value, 4) for side, value in seconds.items()},
@@ -167,9 +203,9 @@ def main() -> None:
         "gdd / plain, kept memory": round(seconds["plain, kept memory"] / seconds["gdd"], 2),
     }
     if last["peak GFLOP/s"]:
-        shares = [result["GFLOP/s"] / result["peak GFLOP/s"] for result in found["gdd"]]
-        result["share of the matrix-product peak"] = round(statistics.median(shares), 2)
-    print(json.dumps(result))
+        shares = [one["GFLOP/s"] / one["peak GFLOP/s"] for one in results["gdd"]]
+        summary["share of the matrix-product peak"] = round(statistics.median(shares), 2)
+    print(json.dumps(summary))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,138 @@
+"""Stage 2: each step is that of L = L_GAN + lambda L_SKD, from where stage 1 ended."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from steps import (
+    CLASSES,
+    DATASET,
+    SPEC,
+    StageReference,
+    assert_same,
+    configured,
+    cross_entropy,
+    metrics,
+    real_batch,
+    run_stage,
+    standardized_by_channel,
+    states,
+)
+from torch import Tensor
+
+from gdd import rng
+from gdd.config import ConfigError
+from gdd.models import registry
+from gdd.sampling import generator_file
+from gdd.training.gan import GanTrainer
+from gdd.training.pretrain import pretrain
+from gdd.training.refine import refine
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a stage 1 with a learning rate and decays of its own."""
+    folder = tmp_path_factory.mktemp("pretrain")
+    run_stage(pretrain, configured(gan={"beta1": 0.5, "beta2": 0.99}, pretrain={"steps": 3}), folder)
+    return folder
+
+
+SKD: dict[str, Any] = {"loss": "skd", "tau": 3.0}
+DIM: dict[str, Any] = {"loss": "log_mse", "augment": "none"}
+
+
+@pytest.mark.parametrize(
+    ("gan", "settings"),
+    [
+        ({"loss": "ns"}, SKD),
+        ({"loss": "hinge"}, {**SKD, "tau": 0.7, "tau_mode": "multiply", "discriminator": "frozen"}),
+        ({"loss": "ns", "augment": "color_crop_cutout"}, {**SKD, "tau_mode": "multiply", "standardize": False}),
+        ({"loss": "wgan-gp"}, {**SKD, "standardize": False}),
+        ({"loss": "wgan-gp"}, DIM),
+        ({"loss": "ns"}, {**DIM, "discriminator": "frozen", "augment": "flip_scale_rotate"}),
+    ],
+    ids=["ns", "hinge-multiply-frozen", "ns-augmented-multiply-plain", "wgan-gp-plain", "wgan-gp-dim", "ns-dim-frozen"],
+)
+def test_every_step_is_the_one_of_the_equation(
+    gan: dict[str, Any], settings: dict[str, Any], pretrained: Path, tmp_path: Path
+) -> None:
+    config = configured(gan=gan, refine=settings)
+    after = run_stage(refine, config, tmp_path, pretrained)
+    before = [states(pretrained)[-1], *after]
+    reference = StageReference(config, "refine", config.refine.lr)
+    logged = metrics(tmp_path)
+    assert len(after) == len(logged) == 2
+    for step in range(2):
+        reference.check(step, before[step], after[step], logged[step])
+
+
+@pytest.mark.parametrize("settings", [SKD, {**SKD, "standardize": False}, {"loss": "log_mse"}])
+def test_a_generator_of_the_real_images_has_nothing_to_match(
+    settings: dict[str, Any], pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same images get the same augmentation, normalisation and network on both sides."""
+    config, generate = configured(refine=settings), GanTrainer.generate
+
+    def perfect(gan: GanTrainer, step: int, labels: Tensor) -> Tensor:
+        images_u8, _ = real_batch(config, "refine", step)
+        return images_u8 / 127.5 - 1 + 0 * generate(gan, step, labels)
+
+    monkeypatch.setattr(GanTrainer, "generate", perfect)
+    run_stage(refine, config, tmp_path, pretrained)
+    assert [line["loss/matching"] for line in metrics(tmp_path)] == pytest.approx([0, 0], abs=1e-6)
+
+
+def test_it_goes_on_from_stage_1_at_its_own_pace(pretrained: Path, tmp_path: Path) -> None:
+    config = configured(refine={"lr": 1e-12, "steps": 1})
+    (after,), before = run_stage(refine, config, tmp_path, pretrained), states(pretrained)[-1]
+    for name in ("generator", "discriminator"):
+        weights = {place: value for place, value in after[name].items() if place.endswith(("weight", "bias"))}
+        torch.testing.assert_close(weights, {place: before[name][place] for place in weights}, rtol=0, atol=1e-8)
+    for name in ("opt_g", "opt_d"):
+        assert {moments["step"].item() for moments in after[name]["state"].values()} == {3 + 1}
+        (group,) = after[name]["param_groups"]
+        assert (group["lr"], *group["betas"]) == (1e-12, config.gan.beta1, config.gan.beta2)
+
+
+def test_a_frozen_discriminator_stays_as_stage_1_left_it(pretrained: Path, tmp_path: Path) -> None:
+    before = states(pretrained)[-1]["discriminator"]
+    config = configured(refine={"discriminator": "frozen"})
+    assert_same(run_stage(refine, config, tmp_path, pretrained)[-1]["discriminator"], before)
+
+
+def test_the_averaged_generator_is_kept_with_the_seconds_of_both_stages(pretrained: Path, tmp_path: Path) -> None:
+    stage_1, folder = generator_file.load(pretrained), tmp_path / "pretrain"
+    folder.mkdir()
+    for path in pretrained.glob("checkpoint-*"):
+        (folder / path.name).hardlink_to(path)
+    generator_file.save(folder, stage_1.generator, SPEC, 4, {**stage_1.provenance, "seconds": 1000.0})
+    last = run_stage(refine, configured(), tmp_path / "refine", folder)[-1]
+    loaded = generator_file.load(tmp_path / "refine")
+    average = {f"module.{name}": value for name, value in loaded.generator.state_dict().items()}
+    assert_same(average, {name: value for name, value in last["average"].items() if name != "n_averaged"})
+    assert (loaded.spec, loaded.provenance["stage"], loaded.provenance["method"]) == (SPEC, "refine", "skd")
+    assert 1000 < loaded.provenance["seconds"] < 1100
+
+
+def test_the_network_that_is_asked_has_learned_from_real_images(pretrained: Path, tmp_path: Path) -> None:
+    """Before its first use 2 steps, before the next 1; a member of weight 0 is never asked."""
+    config = configured(pool={"members": ("mlp-w8", "convnet3-bn-w4"), "weights": (0.0, 1.0), "lr": 0.02})
+    pools = [state["pool"] for state in run_stage(refine, config, tmp_path, pretrained)]
+    with rng.seeded(config.seed, rng.INIT_POOL, 1, 0):
+        network = registry.build("convnet3-bn-w4", SPEC.shape, CLASSES).train()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.02, momentum=0.9, weight_decay=5e-4)
+    order = torch.randperm(24, generator=rng.generator(config.seed, rng.POOL_BATCHES, 0))
+    for step, chosen in enumerate(order.split(8)):
+        images_u8, labels = DATASET.train.subset(chosen)
+        optimizer.zero_grad()
+        cross_entropy(network(standardized_by_channel(images_u8 / 255)), labels).backward()
+        optimizer.step()
+        if step > 0:
+            learned = pools[step - 1]["networks"]
+            torch.testing.assert_close(learned, {1: network.state_dict()}, rtol=1e-3, atol=1e-5)
+
+
+def test_a_stage_1_without_checkpoints_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="nothing holds no checkpoint, expected a finished run folder"):
+        run_stage(refine, configured(), tmp_path / "refine", tmp_path / "nothing")
