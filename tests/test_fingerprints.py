@@ -70,12 +70,15 @@ def fingerprint(monkeypatch, dataset):
     monkeypatch.setattr(pipeline, "_check_start", lambda *_: None)
     distilled_by = {"refine": "skd", "matching": "matching"}
 
+    def run_stage(stage: str, config: Config, of: Dataset) -> None:
+        if stage == "pretrain":
+            pipeline.train_gan(config, of, None)
+        object.__setattr__(config, "method", distilled_by[stage])  # the sections need not fit it
+        pipeline.distill(config, of, None)
+
     def call(stage: str, config: Config, of: Dataset = dataset) -> str:
         with pytest.raises(Opened) as opened:
-            if stage == "pretrain":
-                pipeline.train_gan(config, of, None)
-            object.__setattr__(config, "method", distilled_by[stage])  # the sections need not fit it
-            pipeline.distill(config, of, None)
+            run_stage(stage, config, of)
         opened_stage, value = opened.value.args
         assert opened_stage == stage
         return value

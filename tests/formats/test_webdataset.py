@@ -287,7 +287,7 @@ def test_names_have_room_for_every_sample_and_shard(draw, tmp_path):
     assert webdataset.path_of(tmp_path, last.shards - 1).name == "shard-999999.tar"
 
 
-@pytest.mark.parametrize("seed, ipc, shard_size", [(0, 1.5, 8), (True, 1, 8), (0, 1, "8"), (-1, 1, 8), (0, 0, 8)])
+@pytest.mark.parametrize(("seed", "ipc", "shard_size"), [(0, 1.5, 8), (True, 1, 8), (0, 1, "8"), (-1, 1, 8), (0, 0, 8)])
 def test_a_stored_plan_of_the_wrong_types_is_refused(seed, ipc, shard_size, tmp_path):
     plan = webdataset.Plan("", 0, 1, 8, SPEC).to_dict() | {"seed": seed, "ipc": ipc, "shard_size": shard_size}
     (tmp_path / "settings.json").write_text(json.dumps(plan))

@@ -1,18 +1,16 @@
 from collections import Counter
-from itertools import pairwise
 from typing import get_args
 
 import pytest
 import torch
 from torch import Tensor, nn
-from toy import places, same, state
+from toy import same, state
 
 from gdd.config import ConfigError, PoolKind
 from gdd.data.batches import Batches
 from gdd.data.pixels import Normalizer
 from gdd.models import registry
 from gdd.rng import generator, seeded
-from gdd.training import pool as module
 from gdd.training.pool import FreshPool, LearningPool, fresh_members
 
 SHAPE, CLASSES = (1, 16, 16), 4
@@ -139,17 +137,6 @@ class TestLearning:
             assert all(parameter.grad is None for parameter in network.parameters())
             assert same(state(network), before)
 
-    def test_members_learn_from_real_images_in_classifier_space(self, monkeypatch):
-        seen: list[tuple[Tensor, Tensor]] = []
-        monkeypatch.setattr(
-            module, "fit", lambda network, batches, steps, *_, **__: seen.extend(batches(step) for step in steps)
-        )
-        learning(batch_size=40).network(0)
-        orders = [places(images_std, (IMAGES / 255 - 0.5) / 0.25) for images_std, _ in seen]
-        assert [sorted(order.tolist()) for order in orders] == [list(range(40))] * 2
-        assert not torch.equal(*orders)
-        assert all(torch.equal(labels, LABELS[order]) for order, (_, labels) in zip(orders, seen, strict=True))
-
     @pytest.mark.parametrize(("before", "between", "redraw"), [(2, 1, 3), (0, 2, 4), (3, 0, 2), (0, 0, 2)])
     def test_batches_are_used_up_one_after_another(self, asked, before, between, redraw):
         pool = learning(members=MEMBERS[:1], steps_before=before, steps_between=between, redraw_every=redraw)
@@ -166,11 +153,6 @@ class TestLearning:
             pool.network(step)
         assert min(pool.uses) > 0
         assert asked == list(range(2 * 2 + 8 * 1))
-
-    def test_a_member_learns_between_uses(self):
-        pool = learning(members=MEMBERS[:1], redraw_every=10)
-        seen = [state(pool.network(step)) for step in range(4)]
-        assert not any(same(first, second) for first, second in pairwise(seen))
 
     def test_only_the_drawn_member_learns(self):
         pool = learning(redraw_every=100)
