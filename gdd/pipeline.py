@@ -111,9 +111,7 @@ def train_gan(config: Config, dataset: Dataset, accelerator: Accelerator) -> Pat
 def distill(config: Config, dataset: Dataset, accelerator: Accelerator) -> Path:
     """Distil by the config's method and return the run folder of the generator or the set."""
     if config.method == "matching":
-        matching.check_first_images(
-            config, dataset
-        )  # before the folder is claimed, or it would refuse the corrected command
+        matching.check_first_images(config, dataset)  # a folder that is claimed would refuse other settings
         work, without = partial(matching.match, config, dataset), ("gan", "pretrain", "refine", "evaluate")
         return _run_stage(config, dataset, accelerator, matching.STAGE, without, work, config.matching.generator)
     start = config.refine.pretrained or train_gan(config, dataset, accelerator)
@@ -127,9 +125,7 @@ def _check_start(config: Config, dataset: Dataset, start: Path) -> None:
     what = f"refine.pretrained {start}"
     checkpoint.newest(start)
     if start.resolve() == (config.run.root / config.name / refine.STAGE).resolve():
-        raise ConfigError(
-            f"refine.pretrained is {str(start)!r}, the folder this run would write to; choose another --name"
-        )
+        raise ConfigError(f"refine.pretrained is {str(start)!r}, where this run would write; choose another --name")
     pretrained = generator_file.load(start)
     set_file.check_matches(pretrained.spec, dataset.spec, what)
     settings = pretrained.provenance.get("config", {}).get("gan", {})

@@ -16,7 +16,7 @@ import gdd.config
 from gdd.config import Config, ConfigError, DataConfig, EvaluateConfig, counted, nearest, read_as, stable_hash, to_plain
 
 TYPES = types_by_key()
-SECTIONS = [getattr(gdd.config, name) for name in gdd.config.__all__ if name.endswith("Config")]
+SECTIONS = [getattr(gdd.config, name) for name in dir(gdd.config) if name.endswith("Config")]
 MOST = 2**63 - 1
 
 # Keys; the ends of their range, which belong to it; values beyond an end; what is expected instead.

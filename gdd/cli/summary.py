@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import torch
 from accelerate import Accelerator
-from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from gdd import pipeline
@@ -65,8 +64,8 @@ def _work(
     elif stage == "refine":
         steps, batch, pool = config.refine.steps, config.refine.batch_size, config.refine.pool
         text, seconds = f"refine its generator, {steps:,} steps of {batch}", steps * _GAN_STEP
-        lessons = pool.steps_between * pool.batch_size
-        flop = steps * (batch * (_gan_flop(config, spec) + 4 * member) + 3 * lessons * member)
+        learned = pool.steps_between * pool.batch_size
+        flop = steps * (batch * (_gan_flop(config, spec) + 4 * member) + 3 * learned * member)
     elif stage == "matching":
         outer, inner = matching.loops(settings.ipc, settings.outer, settings.inner)
         updates = settings.iterations * (outer if settings.objective == "gradient" else 1) * spec.num_classes
@@ -105,16 +104,12 @@ def _gan_flop(config: Config, spec: DatasetSpec) -> float:
         generator = Generator(spec.shape, spec.num_classes, config.gan.width, config.gan.noise_dim)
         discriminator = Discriminator(spec.shape, spec.num_classes, config.gan.width)
         noise, labels = torch.zeros(2, config.gan.noise_dim), torch.zeros(2, dtype=torch.int64)
-        of_generator = _forward_flop(generator, noise, labels)
-        of_discriminator = _forward_flop(discriminator, torch.zeros(2, *spec.shape))
+        with FlopCounterMode(display=False) as of_generator:
+            images = generator(noise, labels)
+        with FlopCounterMode(display=False) as of_discriminator:
+            discriminator(images)
     penalties = 1.0 if config.gan.loss == "wgan-gp" else (config.gan.r1 > 0) / config.gan.r1_every
-    return 4 * of_generator + (8 + 6 * penalties) * of_discriminator
-
-
-def _forward_flop(network: nn.Module, *inputs: torch.Tensor) -> float:
-    with FlopCounterMode(display=False) as counter:
-        network(*inputs)
-    return counter.get_total_flops() / len(inputs[0])
+    return (4 * of_generator.get_total_flops() + (8 + 6 * penalties) * of_discriminator.get_total_flops()) / 2
 
 
 def _speed() -> float:

@@ -11,6 +11,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
 from gdd.config import ConfigError, nearest
@@ -129,7 +130,7 @@ def apply(augmentation: Augmentation, images: Tensor) -> Tensor:
 
 def _color(images: Tensor, u: Tensor, strength: float) -> Tensor:
     """Brightness, saturation, contrast; saturation is the identity on one channel."""
-    brightness, saturation, contrast = u.view(-1, 3, 1, 1, 1).unbind(1)
+    brightness, saturation, contrast = rearrange(u, "n k -> k n 1 1 1")
     images = images + (brightness - 0.5) * BRIGHTNESS * strength
     grey = images.mean(1, keepdim=True)
     images = images + (images - grey) * (saturation - 0.5) * SATURATION * strength
@@ -138,7 +139,7 @@ def _color(images: Tensor, u: Tensor, strength: float) -> Tensor:
 
 
 def _flip(images: Tensor, u: Tensor, strength: float) -> Tensor:
-    return torch.where(u.view(-1, 1, 1, 1) < FLIP * strength, images.flip(3), images)
+    return torch.where(rearrange(u, "n 1 -> n 1 1 1") < FLIP * strength, images.flip(3), images)
 
 
 def _crop(images: Tensor, u: Tensor, strength: float) -> Tensor:

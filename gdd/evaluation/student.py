@@ -187,7 +187,8 @@ class StudentTrainer:
         correct = count_correct(best.network, test, self.normalize)
         soft = stored is not None and stored.soft_labels is not None
         alpha, temperature = best.pair or (None, None)
-        source = job.source
+        source, content = job.source, stored or job.source.artifact
+        assert content is not None
         return Row(
             source=source.label,
             kind=source.kind,
@@ -209,7 +210,7 @@ class StudentTrainer:
             epochs=recipe.epochs,
             images=data.count,
             distinct_images_seen=data.distinct(recipe.epochs),
-            bytes=_bytes(source, stored),
+            bytes=content.bytes,
             optimizer_steps=best.optimizer_steps,
             images_per_step=min(recipe.batch_size, data.count),
             train_loss=best.train_loss,
@@ -228,10 +229,3 @@ class StudentTrainer:
             versions=versions(),
             dataset=self.spec.name,
         )
-
-
-def _bytes(source: Source, stored: SyntheticSet | None) -> int:
-    if stored is not None:
-        return stored.bytes
-    assert source.artifact is not None
-    return source.artifact.bytes

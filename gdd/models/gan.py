@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -113,7 +114,8 @@ class Generator(nn.Module):
     def forward(self, noise: Tensor, labels: Tensor) -> Tensor:
         """Return images (B, C, H, W) for noise (B, noise_dim) and labels (B,)."""
         one_hot = F.one_hot(labels, self.num_classes).to(noise.dtype)
-        return self.render(self.project(torch.cat([noise, one_hot], dim=1)).view(-1, *self.base))
+        features = self.project(torch.cat([noise, one_hot], dim=1))
+        return self.render(rearrange(features, "b (c h w) -> b c h w", c=self.base[0], h=self.base[1]))
 
 
 class Discriminator(nn.Module):

@@ -38,8 +38,7 @@ def check_zip(archive: zipfile.ZipFile, size: int) -> None:
     # torch stores its entries as they are; compressed or overlapping ones could grow without end.
     if any(part.compress_type for part in parts) or sum(part.file_size for part in parts) > size:
         raise ValueError("its parts claim more bytes than it has")
-    # torch finds the list of entries by its stated place, Python from the end: with two lists each would read another
-    # content.
+    # torch finds the list of entries by its stated place, Python from the end; of two lists each would read another.
     if parts and (parts[0].header_offset or archive.comment):
         raise ValueError("something is put before or behind its parts")
     for part in parts:

@@ -12,8 +12,8 @@ from gdd.config import Config, read_as, to_plain
 from gdd.evaluation import sources
 from gdd.runtime.device import make_accelerator
 
-DATA = "digits: 10 classes of 16x16x1, 1,293 training and 145 validation images"
-MATCHED = "gradient matching, 3 iterations at 2 images per class"
+DATA = "digits: 10 classes of 16x16x1, 1,293 training and 145 validation images; mean 0.3053, std 0.3187"
+MATCHED = "gradient matching, 3 iterations at 2 per class"
 
 
 def block_of(text: str) -> dict[str, str]:

@@ -38,5 +38,5 @@ def test_an_unknown_augmentation_is_refused(make):
 def test_a_batch_that_cannot_be_dealt_evenly_is_refused(noisy):
     run = SimpleNamespace(rank=1, world_size=2, device="cpu")
     assert real_batches(noisy, 10, 0, "test", run).indices(0).numel() == 5
-    with pytest.raises(ConfigError, match="9 images per step cannot be dealt evenly to 2 processes"):
+    with pytest.raises(ConfigError, match="9 images per step cannot be divided evenly among 2 processes"):
         real_batches(noisy, 9, 0, "test", run)
