@@ -14,7 +14,7 @@ from test_end_to_end import lines
 
 from gdd.sampling import generator_file, sample, set_file
 
-STEPS = 10
+STEPS = 6
 EXACT = ["--pretrain.steps", STEPS, "--refine.steps", STEPS, "--run.log_every", 1, "--pretrain.lr", 1e-3]
 # Of a row, what tells of the clock and the machine; all else is the same on any number of processes.
 OF_THE_CLOCK = ("seconds", "seconds_generating", "generator_seconds", "peak_memory_mb", "source_hash", "set_hash")

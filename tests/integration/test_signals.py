@@ -13,7 +13,7 @@ from gdd.cli import main
 from gdd.runtime import checkpoint, signals
 from gdd.sampling import generator_file
 
-STEPS = 400
+STEPS = 150
 PATIENCE = 120  # seconds
 
 
