@@ -1,4 +1,4 @@
-"""The three jobs behind the scripts: each unpacks the config, opens its run folder and calls one function."""
+"""What the commands do: open data and sources, check them, and run the stages in their folders."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -9,17 +9,19 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
-from gdd.config import Config, ConfigError, DataConfig, counted, stable_hash, to_plain
+from gdd.config import Config, ConfigError, DataConfig, counted, read_as, stable_hash, to_plain
 from gdd.data import augment
 from gdd.data.readers import Dataset, open_dataset
 from gdd.data.spec import DatasetSpec
 from gdd.evaluation import grid, sources
-from gdd.evaluation.recipe import Conditions
+from gdd.evaluation.recipe import Conditions, Job
 from gdd.evaluation.row import Row
 from gdd.evaluation.sources import CEILING, FLOOR, Source
 from gdd.models import registry
 from gdd.report import compare as comparison
 from gdd.report import tables
+from gdd.report.compare import Compared
+from gdd.report.tables import Section
 from gdd.runtime import checkpoint
 from gdd.runtime.run import Run
 from gdd.sampling import generator_file, set_file
@@ -65,10 +67,19 @@ def read_sources(config: Config) -> list[Source]:
     return [sources.read(text) for text in dict.fromkeys(config.evaluate.sources)]
 
 
-def check_scoring(config: Config, dataset: Dataset, named: Sequence[Source]) -> None:
-    """Refuse sources and IPC that cannot be scored, before hours of training; a run's own stages come later."""
-    own_set = config.method == "matching" and not named
-    sources.complete(named, (config.matching.ipc,) if own_set else config.evaluate.ipc, dataset)
+def plan(config: Config, dataset: Dataset, named: Sequence[Source], ceiling: bool = True) -> list[Job]:
+    """Return the students of an evaluation of the named sources, or of what the run will distil, which is stood in for.
+
+    Raises:
+        ConfigError: a source does not fit the dataset, or a class has too few images for an IPC.
+    """
+    settings, matched = config.evaluate, config.method == "matching" and not named
+    ipcs = (config.matching.ipc,) if matched else settings.ipc
+    completed, floor_ipcs = sources.complete(named, ipcs, dataset, ceiling)
+    if not named:
+        names = ("set",) if matched else ("pretrained", "refined")
+        completed[1:1] = [Source(name, FLOOR if matched else "generator", name) for name in names]
+    return grid.enumerate_jobs(completed, ipcs, floor_ipcs, settings.protocols, settings.archs, settings.seeds)
 
 
 def _open_run(config: Config, stage: str, fingerprint: str, accelerator: Accelerator) -> Run:
@@ -123,7 +134,8 @@ def distill(config: Config, dataset: Dataset, accelerator: Accelerator) -> Path:
 def _check_start(config: Config, dataset: Dataset, start: Path) -> None:
     """Refuse a pretrained GAN that is missing, is this run's refined one, or was made for other data or sizes."""
     what = f"refine.pretrained {start}"
-    checkpoint.newest(start)
+    if not checkpoint.steps(start):
+        raise ConfigError(f"{what} holds no checkpoint, expected a finished run folder of train_gan.py")
     if start.resolve() == (config.run.root / config.name / refine.STAGE).resolve():
         raise ConfigError(f"refine.pretrained is {str(start)!r}, where this run would write; choose another --name")
     pretrained = generator_file.load(start)
@@ -155,11 +167,9 @@ def own_sources(config: Config) -> list[Source]:
     return [sources.read(FLOOR, "random real"), *distilled, sources.read(CEILING, "all real")]
 
 
-def evaluate(
-    config: Config, dataset: Dataset, accelerator: Accelerator, named: Sequence[Source]
-) -> tuple[Path, list[Row]]:
-    """Score the named sources, or else this run's own; return the run folder and the rows of this evaluation."""
-    return _score(config, dataset, accelerator, "evaluate", named or own_sources(config), tables.write)
+def evaluate(config: Config, dataset: Dataset, accelerator: Accelerator, jobs: Sequence[Job]) -> list[Row]:
+    """Score the planned students, write tables and a picture, and return their rows."""
+    return _score(config, dataset, accelerator, "evaluate", jobs, tables.write)
 
 
 def _score(
@@ -167,14 +177,10 @@ def _score(
     dataset: Dataset,
     accelerator: Accelerator,
     stage: str,
-    named: Sequence[Source],
+    jobs: Sequence[Job],
     write: Callable[[Path, list[Row]], list[Path]],
-    ceiling: bool = True,
-) -> tuple[Path, list[Row]]:
-    """Score sources, which are refused before there is a run folder, and let `write` put tables and pictures there."""
+) -> list[Row]:
     settings, spec = config.evaluate, dataset.spec
-    completed, floor_ipcs = sources.complete(named, settings.ipc, dataset, ceiling)
-    jobs = grid.enumerate_jobs(completed, settings.ipc, floor_ipcs, settings.protocols, settings.archs, settings.seeds)
     conditions = Conditions.of(settings, spec)
     # The data are all that decides a score and does not stand in its row.
     with _open_run(config, stage, stable_hash(spec.to_dict(), dataset.fingerprint), accelerator) as run:
@@ -182,7 +188,7 @@ def _score(
         if run.is_main:
             for path in write(run.folder, rows):
                 logger.info("wrote %s", path)
-    return run.folder, rows
+    return rows
 
 
 def with_data_of_sources(config: Config, named: Sequence[Source]) -> Config:
@@ -194,31 +200,34 @@ def with_data_of_sources(config: Config, named: Sequence[Source]) -> Config:
     if replace(config.data, root=default.root, download=default.download) != default:
         return config
     for source in named:
-        try:
-            made_with = source.provenance["config"]
-            stored = made_with["data"]
-            size = stored["size"] and tuple(stored["size"])
-            root = Path(stored["root"]) if stored["name"] == "folder" else config.data.root
-            data = DataConfig(**{**stored, "size": size, "root": root, "download": config.data.download})
-        except (KeyError, TypeError):  # real images, another program's set, or one drawn from a generator
+        made_with = source.provenance.get("config", {})
+        stored = made_with.get("data")
+        if not stored:  # real images, another program's set, or one drawn from a generator
             continue
-        logger.info("compare: data settings of %s: data.name %s", source.label, data.name)
-        return replace(config, data=data, seed=made_with["seed"])  # the seed decides which images validate
+        root = stored.get("root") if stored.get("name") == "folder" else config.data.root
+        values = {**to_plain(config), "data": {**stored, "root": root, "download": config.data.download}}
+        # The seed decides which images validate.
+        taken = read_as(Config, {**values, "seed": made_with.get("seed")}, source.label)
+        logger.info("compare: data settings of %s: data.name %s", source.label, taken.data.name)
+        return taken
     return config
 
 
 def compare(
-    config: Config, dataset: Dataset, accelerator: Accelerator, named: Sequence[Source], marks: Sequence[float]
-) -> list[tables.Section]:
-    """Score the named sources, each against the first, write tables and pictures, and return a terminal's tables.
+    config: Config,
+    dataset: Dataset,
+    accelerator: Accelerator,
+    jobs: Sequence[Job],
+    compared: Sequence[Compared],
+    marks: Sequence[float],
+) -> list[Section]:
+    """Score the planned students, write tables and pictures, and return a terminal's tables.
 
-    The picture of seconds shows `marks`, accuracies in percent.
+    Each source is compared with the first of `compared`; the picture of seconds shows `marks`, accuracies in percent.
     """
-    compared = comparison.compared(named)
 
     def write(folder: Path, rows: list[Row]) -> list[Path]:
         return comparison.write(folder, rows, compared, marks)
 
-    labelled = [one.source for one in compared]
-    _, rows = _score(config, dataset, accelerator, "compare", labelled, write, ceiling=False)
-    return comparison.sections(rows, labelled[0].label, brief=True)
+    rows = _score(config, dataset, accelerator, "compare", jobs, write)
+    return comparison.sections(rows, compared[0].source.label, brief=True)

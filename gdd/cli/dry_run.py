@@ -1,6 +1,6 @@
 """What a run would cost, before it starts: parameters, FLOPs and memory of every network."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -49,15 +49,17 @@ def _gan_rows(
     ]
 
 
-def table(config: Config, spec: DatasetSpec) -> Table:
-    """Return a table with a row per network of this config; memory is weights, gradients, two moments, activations."""
+def table(config: Config, spec: DatasetSpec, stages: Sequence[str]) -> Table:
+    """Return a table with a row per network of the stages; memory is weights, gradients, two moments, activations."""
     images = torch.zeros(_PROBE, *spec.shape)
-    matching = config.method == "matching"
-    rows = [] if matching else _gan_rows(config, spec, images)
-    pool_batch = config.matching.batch_real if matching else config.refine.pool.batch_size
-    names = {f"pool {name}": (name, pool_batch) for name in pipeline.pool_members(config)}
-    largest = max(config.evaluate.ipc) * spec.num_classes
-    names |= {f"student {name}": (name, min(256, largest)) for name in config.evaluate.archs}
+    rows = _gan_rows(config, spec, images) if {"pretrain", "refine"} & {*stages} else []
+    names: dict[str, tuple[str, int]] = {}
+    if {"refine", "matching"} & {*stages}:
+        batch = config.matching.batch_real if "matching" in stages else config.refine.pool.batch_size
+        names |= {f"pool {name}": (name, batch) for name in pipeline.pool_members(config)}
+    if {"evaluate", "compare"} & {*stages}:
+        batch = min(256, max(config.evaluate.ipc) * spec.num_classes)
+        names |= {f"student {name}": (name, batch) for name in config.evaluate.archs}
     for title, (name, size) in names.items():
         classifier = registry.build(name, spec.shape, spec.num_classes)
         rows.append((title, classifier, partial(classifier, images), size))

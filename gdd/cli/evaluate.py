@@ -16,7 +16,7 @@ def _evaluate(options: Namespace, console: Console) -> None:
     sources = pipeline.read_sources(config) or pipeline.own_sources(config)
     with opened(config, options.dry_run, console, ["evaluate"], sources) as work:
         if work is not None:
-            _, rows = pipeline.evaluate(config, *work, sources)
+            rows = pipeline.evaluate(config, *work)
             console.print(tables.Terminal(tables.sections(rows, brief=True)))
 
 
@@ -42,13 +42,15 @@ def _comparison(options: Namespace) -> Config:
 def _compare(options: Namespace, console: Console) -> None:
     config = _comparison(options)
     from gdd import pipeline
+    from gdd.report import compare as comparison
     from gdd.report import tables
 
     sources = pipeline.read_sources(config)
     config = pipeline.with_data_of_sources(config, sources)
-    with opened(config, options.dry_run, console, ["compare"], sources) as work:
+    compared = comparison.compared(sources)
+    with opened(config, options.dry_run, console, ["compare"], [one.source for one in compared]) as work:
         if work is not None:
-            console.print(tables.Terminal(pipeline.compare(config, *work, sources, options.mark)))
+            console.print(tables.Terminal(pipeline.compare(config, *work, compared, options.mark)))
 
 
 COMMANDS = (

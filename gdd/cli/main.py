@@ -105,8 +105,8 @@ def main(arguments: Sequence[str] | None = None, program: str = "gdd") -> int:
     )
     errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
     try:
-        options = _parse(words or ["--help"], program)
         with_launcher()
+        options = _parse(words or ["--help"], program)
         COMMANDS[options.command].run(options[options.command], console)
     except SystemExit as end:  # of --help and --print_config
         return int(end.code or 0)

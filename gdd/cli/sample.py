@@ -7,7 +7,7 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
 from gdd.cli.command import Command
-from gdd.config import ConfigError, RunConfig
+from gdd.config import ConfigError, RunConfig, read_as
 from gdd.runtime.signals import on_signals
 
 SHARD_SIZE = 10_000
@@ -47,7 +47,7 @@ def _sample(options: Namespace, console: Console) -> None:
     from gdd.runtime.device import make_accelerator
     from gdd.sampling import generator_file, sample, set_file
 
-    accelerator = make_accelerator(RunConfig(threads=options.threads))
+    accelerator = make_accelerator(read_as(RunConfig, {"threads": options.threads}))
     with on_signals():
         source = generator_file.load(options.source)
         if options.format == "webdataset":

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from gdd.data.readers import Dataset
+    from gdd.evaluation.recipe import Job
     from gdd.evaluation.sources import Source
 
 
@@ -30,11 +31,19 @@ def read_config(options: Namespace) -> Config:
     return read_as(Config, {name: settings[name] for name in Config.__dataclass_fields__})
 
 
+class Work(NamedTuple):
+    """What a command works with: the dataset, the process's Accelerator, and the students to score, if any."""
+
+    dataset: "Dataset"
+    accelerator: "Accelerator"
+    jobs: "list[Job]"
+
+
 @contextmanager
 def opened(
     config: Config, dry_run: bool, console: Console, stages: Sequence[str], sources: "Sequence[Source]" = ()
-) -> "Iterator[tuple[Dataset, Accelerator] | None]":
-    """Open the data, refuse what cannot be, say what will be done, and give the dataset and the process's Accelerator.
+) -> Iterator[Work | None]:
+    """Open the data, refuse networks and sources that do not fit them, say what will be done, and give the work.
 
     A dry run gets None, once the networks' costs are printed. Signals end the work in order. The stages are those of
     pretrain, refine, matching, evaluate and compare that will be run; without `sources`, a run scores its own.
@@ -50,13 +59,11 @@ def opened(
             with accelerator.local_main_process_first():  # it downloads or decodes, the others find the result
                 dataset = pipeline.open_data(config.data, config.seed)
             pipeline.check_networks(config, dataset.spec)
-            if "evaluate" in stages:
-                pipeline.check_scoring(config, dataset, sources)
+            scored = {"evaluate", "compare"} & {*stages}
+            jobs = pipeline.plan(config, dataset, sources, ceiling="compare" not in stages) if scored else []
+            console.print(summary.block(config, dataset, accelerator, stages, jobs), soft_wrap=True)
             if dry_run:
-                console.print(costs.table(config, dataset.spec))
-                yield None
-            else:
-                console.print(summary.block(config, dataset, accelerator, stages, sources), soft_wrap=True)
-                yield dataset, accelerator
+                console.print(costs.table(config, dataset.spec, stages))
+            yield None if dry_run else Work(dataset, accelerator, jobs)
         finally:
             accelerator.end_training()

@@ -13,7 +13,7 @@ def _train_gan(options: Namespace, console: Console) -> None:
 
     with opened(config, options.dry_run, console, ["pretrain"]) as work:
         if work is not None:
-            pipeline.train_gan(config, *work)
+            pipeline.train_gan(config, work.dataset, work.accelerator)
 
 
 def _distill(options: Namespace, console: Console) -> None:
@@ -26,9 +26,12 @@ def _distill(options: Namespace, console: Console) -> None:
     sources = pipeline.read_sources(config) if config.score else []
     with opened(config, options.dry_run, console, stages, sources) as work:
         if work is not None:
-            pipeline.distill(config, *work)
+            pipeline.distill(config, work.dataset, work.accelerator)
             if config.score:
-                _, rows = pipeline.evaluate(config, *work, sources)
+                # Read again: what was named may have been distilled anew.
+                sources = pipeline.read_sources(config) or pipeline.own_sources(config)
+                jobs = pipeline.plan(config, work.dataset, sources)
+                rows = pipeline.evaluate(config, work.dataset, work.accelerator, jobs)
                 console.print(tables.Terminal(tables.sections(rows, brief=True)))
 
 

@@ -52,7 +52,7 @@ class Dataset:
 
 def open_dataset(
     name: str,
-    root: Path,
+    root: Path | str = "data",
     *,
     size: tuple[int, int] | None = None,
     channels: int | None = None,

@@ -69,16 +69,16 @@ class Fixed:
 class Stream:
     """Epoch e holds samples e*ipc to (e+1)*ipc - 1 of every class: as many images as the fixed set, all new."""
 
-    artifact: LoadedGenerator  # the generator
+    generator: LoadedGenerator  # the generator
     ipc: int  # images per class and epoch
     seed: int  # of the samples; epoch 0 is the fixed set of this seed
     normalize: Normalizer  # on the device to generate on
     seconds_generating: float = 0.0
 
     def __post_init__(self) -> None:
-        self.count = self.ipc * self.artifact.spec.num_classes
+        self.count = self.ipc * self.generator.spec.num_classes
         # Students of one seed see one stream, so a short one is kept as uint8; each row states what generating it took.
-        self._most_epochs = STREAM_BYTES // (self.count * math.prod(self.artifact.spec.shape))
+        self._most_epochs = STREAM_BYTES // (self.count * math.prod(self.generator.spec.shape))
         self._epochs: dict[int, tuple[Tensor, Tensor]] = {}
         self._images, self._epoch = torch.empty(0), -1
 
@@ -96,9 +96,9 @@ class Stream:
     def _generate(self, epoch: int) -> tuple[Tensor, Tensor]:
         began, device = time.perf_counter(), self.normalize.mean.device
         first, last = epoch * self.ipc, (epoch + 1) * self.ipc
-        stride = max(1, PASS // self.artifact.spec.num_classes)
+        stride = max(1, PASS // self.generator.spec.num_classes)
         parts = [
-            sample.stream_batch(self.artifact, self.seed, start, min(start + stride, last), device)
+            sample.stream_batch(self.generator, self.seed, start, min(start + stride, last), device)
             for start in range(first, last, stride)
         ]
         images, labels = torch.cat([images for images, _ in parts]), torch.cat([labels for _, labels in parts])

@@ -27,11 +27,11 @@ class Source:
     hash: str  # of the generator, of the stored set, or of the real data; of the last, empty until `complete`
     path: Path | None = None  # the file of a set or a generator
     synthetic: SyntheticSet | None = None  # of a stored set
-    artifact: LoadedGenerator | None = None  # of a generator
+    generator: LoadedGenerator | None = None  # of a generator
 
     @property
     def provenance(self) -> dict[str, Any]:
-        content = self.synthetic or self.artifact
+        content = self.synthetic or self.generator
         return {"method": "real", "stage": None} if content is None else content.provenance
 
     @property
@@ -84,8 +84,8 @@ def read(text: str, label: str | None = None) -> Source:
     path = file_of(text)
     tensors, metadata = checkpoint.load_tensors(path)
     if metadata.get("kind") == "generator":
-        artifact = generator_file.from_tensors(path, tensors, metadata)
-        return Source(label, "generator", artifact.hash, path, artifact=artifact)
+        generator = generator_file.from_tensors(path, tensors, metadata)
+        return Source(label, "generator", generator.hash, path, generator=generator)
     synthetic = set_file.from_tensors(path, tensors, metadata)
     return Source(label, "set", synthetic.hash, path, synthetic=synthetic)
 
@@ -128,7 +128,7 @@ def complete(
 
 def _fitted(source: Source, dataset: Dataset) -> Source:
     """Return real images with the hash of the data, and anything else as it is if it fits the dataset."""
-    content = source.synthetic or source.artifact
+    content = source.synthetic or source.generator
     if content is None:
         return replace(source, hash=dataset.fingerprint)
     set_file.check_matches(content.spec, dataset.spec, source.path)

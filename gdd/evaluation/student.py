@@ -91,18 +91,18 @@ class StudentTrainer:
         """Return the stored set itself, or the one that `seed` draws, the same for all architectures."""
         if source.synthetic is not None:
             return source.synthetic
-        if source.artifact is not None:
+        if source.generator is not None:
             assert ipc is not None
-            return sample.sample_set(source.artifact, ipc, seed, self.device)
+            return sample.sample_set(source.generator, ipc, seed, self.device)
         split = self.real.train
         if ipc is not None:
             split = random_real(split, self.spec.num_classes, ipc, seed)
         return SyntheticSet(split.images_u8.cpu(), split.labels.cpu(), self.spec, ipc or 0, source.provenance)
 
     def _open_stream(self, source: Source, ipc: int | None, seed: int) -> Stream:
-        assert source.artifact is not None
+        assert source.generator is not None
         assert ipc is not None
-        return Stream(source.artifact, ipc, seed, self.normalize)
+        return Stream(source.generator, ipc, seed, self.normalize)
 
     def _all_real(self) -> Fixed:
         return Fixed(self.real.train.images_u8, self.real.train.labels, self.normalize)
@@ -187,7 +187,7 @@ class StudentTrainer:
         correct = count_correct(best.network, test, self.normalize)
         soft = stored is not None and stored.soft_labels is not None
         alpha, temperature = best.pair or (None, None)
-        source, content = job.source, stored or job.source.artifact
+        source, content = job.source, stored or job.source.generator
         assert content is not None
         return Row(
             source=source.label,

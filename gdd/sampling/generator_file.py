@@ -78,8 +78,9 @@ def save(folder: Path, generator: Generator, spec: DatasetSpec, width: int, prov
     return path
 
 
-def load(path: Path) -> LoadedGenerator:
+def load(path: Path | str) -> LoadedGenerator:
     """Read a generator from its file or from a run folder; ConfigError if it is missing, damaged or no generator."""
+    path = Path(path)
     if path.is_dir():
         if not (path / FILE).exists():
             raise ConfigError(f"{path} holds no {FILE}; a finished run of train_gan.py or distill.py was expected")

@@ -80,7 +80,7 @@ def _short(names: tuple[str, ...]) -> str:
     return ", ".join(names) if len(names) <= 12 else ", ".join(names[:12]) + f", ... ({len(names)})"
 
 
-def save(path: Path, synthetic: SyntheticSet) -> None:
+def save(path: Path | str, synthetic: SyntheticSet) -> None:
     """Write a set as .safetensors; ConfigError if the folder cannot be written to."""
     metadata = {
         "kind": "set",
@@ -90,13 +90,13 @@ def save(path: Path, synthetic: SyntheticSet) -> None:
         "provenance": synthetic.provenance,
         "hash": synthetic.hash,
     }
-    with checkpoint.creating(path):
-        checkpoint.save_tensors(path, synthetic.tensors, metadata)
+    with checkpoint.creating(Path(path)):
+        checkpoint.save_tensors(Path(path), synthetic.tensors, metadata)
 
 
-def load(path: Path) -> SyntheticSet:
+def load(path: Path | str) -> SyntheticSet:
     """Read a set; ConfigError if it is missing, damaged, no set, unbalanced, or contradicts its own header."""
-    return from_tensors(path, *checkpoint.load_tensors(path))
+    return from_tensors(Path(path), *checkpoint.load_tensors(Path(path)))
 
 
 def from_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> SyntheticSet:

@@ -66,9 +66,9 @@ def refine(config: Config, dataset: Dataset, run: Run, pretrained: Path) -> Path
 
         # The objective, and the generator's turn.
         adversarial_loss = gan.adversarial_loss(step.index, fake, labels)
-        matching_loss = compare(real_logits.float(), fake_logits.float())
-        gan.update_generator(adversarial_loss + settings.weight * matching_loss)
-        step.record({"loss/generator": adversarial_loss.detach(), "loss/matching": matching_loss.detach()})
+        logit_loss = compare(real_logits.float(), fake_logits.float())
+        gan.update_generator(adversarial_loss + settings.weight * logit_loss)
+        step.record({"loss/generator": adversarial_loss.detach(), f"loss/{settings.loss}": logit_loss.detach()})
 
         # The discriminator's turn, unless it is a fixed critic.
         if settings.discriminator == "trained":

@@ -6,19 +6,22 @@ import pytest
 import yaml
 from commands import MATCHING, TINY
 
+from gdd import pipeline
 from gdd.cli import summary
 from gdd.cli.main import COMMANDS, parse_config
 from gdd.config import Config, read_as, to_plain
 from gdd.evaluation import sources
 from gdd.runtime.device import make_accelerator
 
-DATA = "digits: 10 classes of 16x16x1, 1,293 training and 145 validation images; mean 0.3053, std 0.3187"
-MATCHED = "gradient matching, 3 iterations at 2 per class"
+DATA = "digits: 10 classes of 16x16x1, 1,293 training and 145 validation images"
+MATCHED = "gradient matching: 3 iterations at 2 per class"
 
 
 def block_of(text: str) -> dict[str, str]:
-    """Return the lines of a block by their names."""
-    return {line[:8].rstrip(): line[9:] for line in text.splitlines()}
+    """Return the lines of a block by their names, those of the work joined."""
+    lines = [(line[:8].rstrip(), line[9:]) for line in text.splitlines()]
+    works = [value for name, value in lines if name in ("work", "")]
+    return {"work": "; ".join(works)} | {name: value for name, value in lines if name not in ("work", "")}
 
 
 @pytest.fixture
@@ -27,34 +30,38 @@ def block(dataset):
 
     def call(flags: list[str], stages: list[str], *texts: str) -> dict[str, str]:
         config = parse_config([*TINY, *flags])
-        named = [sources.read(text) for text in texts]
-        return block_of(summary.block(config, dataset, make_accelerator(config.run), stages, named))
+        named, accelerator = [sources.read(text) for text in texts], make_accelerator(config.run)
+        scored = {"evaluate", "compare"} & {*stages}
+        jobs = pipeline.plan(config, dataset, named, "compare" not in stages) if scored else []
+        text = summary.block(config, dataset, accelerator, stages, jobs)
+        assert max(map(len, text.splitlines())) <= 100
+        return block_of(text)
 
     return call
 
 
-def test_a_command_begins_with_five_lines(distilled_once):
+def test_a_command_begins_with_a_line_for_each_stage_and_four_more(distilled_once):
     root, out = distilled_once
-    lines = block_of("\n".join(out.splitlines()[:5]))
+    lines = block_of("\n".join(out.splitlines()[:7]))
     assert list(lines) == ["work", "data", "machine", "time", "results"]
-    assert lines["work"] == "pretrain a GAN, 6 steps of 8; refine its generator, 4 steps of 8; evaluate by 12 students"
+    assert lines["work"] == "pretrain a GAN: 6 x 8 images; refine it (SKD): 4 x 8 images; train and score 12 students"
     assert lines["data"] == DATA
     assert re.fullmatch(r"cpu \(.*, 1 thread\)", lines["machine"])
-    assert lines["time"] == "about 1 min, estimated from the number of operations"
-    assert lines["results"] == f"{root / 'digits'}, with the whole config"
+    assert lines["time"] == "about 1 min for all of it, estimated from the number of operations"
+    assert lines["results"] == str(root / "digits")
     assert "ema_decay" not in out
 
 
 @pytest.mark.parametrize(
     ("flags", "stages", "texts", "work"),
     [
-        ([], ["pretrain"], (), "pretrain a GAN, 6 steps of 8"),
-        (["--refine.steps", "1200"], ["refine"], (), "refine its generator, 1,200 steps of 8"),
+        ([], ["pretrain"], (), "pretrain a GAN: 6 x 8 images"),
+        (["--refine.pretrained", "x"], ["refine"], (), "refine the generator of x (SKD): 4 x 8 images"),
         (MATCHING, ["matching"], (), MATCHED),
         # Floor, own set and ceiling, of two seeds each.
-        (MATCHING, ["matching", "evaluate"], (), f"{MATCHED}; evaluate by 6 students"),
-        (["--evaluate.ipc", "[1, 2]"], ["evaluate"], ("real:random",), "evaluate by 6 students"),
-        (["--evaluate.seeds", "[0]"], ["evaluate"], (), "evaluate by 6 students"),
+        (MATCHING, ["matching", "evaluate"], (), f"{MATCHED}; train and score 6 students"),
+        (["--evaluate.ipc", "[1, 2]"], ["evaluate"], ("real:random",), "train and score 6 students"),
+        (["--evaluate.seeds", "[0]"], ["evaluate"], (), "train and score 6 students"),
     ],
 )
 def test_the_work_is_told_with_its_sizes(flags, stages, texts, work, block):
@@ -63,15 +70,15 @@ def test_the_work_is_told_with_its_sizes(flags, stages, texts, work, block):
 
 def test_generators_are_scored_fixed_and_streamed_and_compared_without_a_ceiling(generator, block):
     # Fixed, streamed and the floor, at one IPC; two seeds.
-    assert block([], ["compare"], str(generator))["work"] == "compare by 6 students"
-    assert block([], ["evaluate"], str(generator))["work"] == "evaluate by 8 students"
+    assert block([], ["compare"], str(generator))["work"] == "train and score 6 students"
+    assert block([], ["evaluate"], str(generator))["work"] == "train and score 8 students"
 
 
 def test_the_estimate_tells_minutes_from_days(block, monkeypatch):
-    monkeypatch.setattr(summary, "_speed", lambda: 1e10)
+    monkeypatch.setattr(summary, "_speed", lambda _: 1e10)
 
     def time_of(steps: int) -> str:
-        return block(["--pretrain.steps", str(steps)], ["pretrain"])["time"].partition(",")[0]
+        return block(["--pretrain.steps", str(steps)], ["pretrain"])["time"].partition(" for")[0]
 
     said = [time_of(steps) for steps in (10, 10**5, 10**6, 10**8)]
     assert [text.split()[-1] for text in said] == ["min", "min", "h", "days"]

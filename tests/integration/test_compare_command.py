@@ -51,3 +51,21 @@ def test_compare_reads_the_data_settings_and_writes_tables_and_pictures(
     done(*command)
     # Settings of the user's own are kept, and then the sources do not fit.
     refused(*command, "--data.size", "[16, 16]", naming="expected (1, 16, 16)")
+
+
+def test_a_copy_of_a_source_is_scored_once(trained, done, tiny, tmp_path, short_training):
+    stored = trained[1] / set_file.FILE
+    copy = tmp_path / "copy.safetensors"
+    copy.write_bytes(stored.read_bytes())
+    done("compare", stored, copy, *tiny, "--arch", "mlp-w4", "--evaluate.seeds", "[0]")
+    rows = [json.loads(line) for line in (tmp_path / "runs/compare/compare/rows.jsonl").read_text().splitlines()]
+    assert sorted(row["kind"] for row in rows) == ["real:random", "set"]
+
+
+@pytest.mark.parametrize(("key", "value"), [("val_fraction", 7), ("name", 5), ("size", [16])])
+def test_data_settings_that_are_none_are_refused(key, value, trained, refused, tiny):
+    path = trained[1] / set_file.FILE
+    stored = set_file.load(path)
+    stored.provenance["config"]["data"][key] = value
+    set_file.save(path, stored)
+    refused("compare", path, *tiny, naming=f"data.{key}")

@@ -37,7 +37,7 @@ def test_distill_writes_exactly_this_tree_and_a_table(distilled):
     assert {path.parts[-3] for path in folder.rglob("*tfevents*")} == {"pretrain", "refine"}
     logged = lines(folder / "refine/metrics.jsonl")
     assert [line["step"] for line in logged] == [2, 4]
-    keys = {"loss/generator", "loss/discriminator", "loss/matching", "diversity/min", "images_per_second"}
+    keys = {"loss/generator", "loss/discriminator", "loss/skd", "diversity/min", "images_per_second"}
     assert keys <= logged[-1].keys()
 
 
@@ -215,3 +215,14 @@ def test_a_folder_of_ones_own_images_goes_through_all_three_scripts(tmp_path, mo
         assert end.value.code == 0
         assert "3 classes of 24x40x3" in capsys.readouterr().out
     assert generator_file.load(tmp_path / "runs/shapes/refine").spec.class_names == ("circle", "square", "star")
+
+
+def test_a_source_that_the_run_distils_anew_is_scored_as_it_is_then(distilled, done, tiny, short_training):
+    folder, _ = distilled
+    before = generator_file.load(folder / "refine").hash
+    flags = ["--refine.steps", "2", "--run.overwrite", "true", "--evaluate.sources", f"[{folder / 'refine'}]"]
+    done("distill", *tiny, *flags)
+    after = generator_file.load(folder / "refine").hash
+    sources = {row["source_hash"] for row in lines(folder / "evaluate/rows.jsonl") if row["kind"] == "generator"}
+    assert before != after
+    assert after in sources

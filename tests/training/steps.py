@@ -137,8 +137,8 @@ class StageReference:
         losses = {"loss/generator": adversarial}
         objective = adversarial
         if self.stage == "refine":
-            losses["loss/matching"] = self._matching_loss(step, images_u8, fake, after["pool"])
-            objective = adversarial + settings.weight * losses["loss/matching"]
+            losses[f"loss/{settings.loss}"] = self._matching_loss(step, images_u8, fake, after["pool"])
+            objective = adversarial + settings.weight * losses[f"loss/{settings.loss}"]
         self._check_adam("generator", "opt_g", generator, objective, before, after)
 
         # The average follows the generator after its step; weights that just agreed but for rounding are taken over.
