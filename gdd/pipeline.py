@@ -16,7 +16,7 @@ from gdd.data.spec import DatasetSpec
 from gdd.evaluation import grid, sources
 from gdd.evaluation.recipe import Conditions, Job
 from gdd.evaluation.row import Row
-from gdd.evaluation.sources import CEILING, FLOOR, Source
+from gdd.evaluation.sources import CEILING, FLOOR, GENERATOR_NAMES, REAL_NAMES, Source
 from gdd.models import registry
 from gdd.report import compare as comparison
 from gdd.report import tables
@@ -152,19 +152,18 @@ def _check_start(config: Config, dataset: Dataset, start: Path) -> None:
 def own_sources(config: Config) -> list[Source]:
     """Read what a bare evaluation scores: floor, what this run distilled, ceiling; ConfigError if nothing is there."""
     home = config.run.root / config.name
-    stages = {
-        "pretrained generator": config.refine.pretrained or home / pretrain.STAGE,
-        "refined generator (SKD)": home / refine.STAGE,
-    }
+    folders = {"pretrain": config.refine.pretrained or home / pretrain.STAGE, "refine": home / refine.STAGE}
     distilled = [
-        sources.read(str(folder), label) for label, folder in stages.items() if (folder / generator_file.FILE).exists()
+        sources.read(str(folder), GENERATOR_NAMES[stage])
+        for stage, folder in folders.items()
+        if (folder / generator_file.FILE).exists()
     ]
     if (home / matching.STAGE / set_file.FILE).exists():
         matched = sources.read(str(home / matching.STAGE / set_file.FILE))
         distilled.append(replace(matched, label=str(matched.provenance.get("method"))))
     if not distilled:
         raise ConfigError(f"{home} holds no finished stage; run distill.py first or name evaluate.sources")
-    return [sources.read(FLOOR, "random real"), *distilled, sources.read(CEILING, "all real")]
+    return [sources.read(FLOOR, REAL_NAMES[FLOOR]), *distilled, sources.read(CEILING, REAL_NAMES[CEILING])]
 
 
 def evaluate(config: Config, dataset: Dataset, accelerator: Accelerator, jobs: Sequence[Job]) -> list[Row]:

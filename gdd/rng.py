@@ -19,13 +19,13 @@ SPLIT_VALIDATION = "split/val"
 # The GAN's stages, each with draws of its own.
 PRETRAIN = "pretrain"
 REFINE = "refine"
+REFINE_AUGMENT = "refine-augment"
 INIT_GAN = "init-gan"
 # A stage's name and a hyphen stand before these.
 NOISE_OF_GENERATOR_STEP = "noise-g"
 NOISE_OF_DISCRIMINATOR_STEP = "noise-d"
 AUGMENT_OF_GENERATOR_STEP = "augment-g"
 AUGMENT_OF_DISCRIMINATOR_STEP = "augment-d"
-REFINE_AUGMENT = "refine-augment"
 
 # The pools.
 INIT_POOL = "init-pool"

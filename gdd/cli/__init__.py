@@ -1,5 +1,4 @@
 """The commands; the only place that prints and exits."""
 
-from gdd.cli.main import main, script
-
-__all__ = ["main", "script"]
+from gdd.cli.main import main as main
+from gdd.cli.main import script as script

@@ -67,7 +67,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Conditions:
-    """What holds for all students of one evaluation; its hash tells comparable rows."""
+    """What holds for all students of one evaluation; rows compare if their hash is equal."""
 
     recipe: Recipe  # of every student but the ceiling's
     all_epochs: int  # the ceiling's epochs, and those of a teacher on all real images

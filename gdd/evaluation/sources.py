@@ -16,6 +16,9 @@ Protocol = Literal["fixed", "stream"]
 Kind = Literal["real:random", "real:all", "set", "generator"]
 FLOOR: Literal["real:random"] = "real:random"
 CEILING: Literal["real:all"] = "real:all"
+# Names in tables: of real images by their kind, of generators by their stage.
+REAL_NAMES = {FLOOR: "random real", CEILING: "all real"}
+GENERATOR_NAMES = {"pretrain": "pretrained generator", "refine": "refined generator (SKD)"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +51,11 @@ class Source:
     def protocols(self, of_generators: tuple[Protocol, ...]) -> tuple[Protocol, ...]:
         """Return how it can be scored: only a generator streams."""
         return of_generators if self.kind == "generator" else ("fixed",)
+
+
+def place(kind: Kind) -> int:
+    """Return where sources of a kind stand: floor first, ceiling last."""
+    return {FLOOR: 0, CEILING: 2}.get(kind, 1)
 
 
 def file_of(text: str) -> Path:
@@ -111,8 +119,7 @@ def complete(
     added = [read(kind) for kind in ((FLOOR, CEILING) if ceiling else (FLOOR,)) if kind not in kinds]
     sources = [_fitted(source, dataset) for source in (*added, *named)]
     _require_different(sources)
-    place = {FLOOR: 0, CEILING: 2}
-    sources.sort(key=lambda source: place.get(source.kind, 1))
+    sources.sort(key=lambda source: place(source.kind))
     stored = {source.stored_ipc for source in sources if source.stored_ipc is not None}
     drawn = not stored or any(source.kind == "generator" for source in sources)
     floor_ipcs = tuple(sorted(stored | set(ipc if drawn else ())))

@@ -12,15 +12,12 @@ from pandas import DataFrame
 from gdd.config import ConfigError
 from gdd.evaluation import sources
 from gdd.evaluation.row import Row
-from gdd.evaluation.sources import CEILING, FLOOR, Protocol, Source
+from gdd.evaluation.sources import FLOOR, GENERATOR_NAMES, REAL_NAMES, Protocol, Source
 from gdd.report import plots, statistics, tables
 from gdd.report.tables import Section
 from gdd.runtime.checkpoint import write_atomically
 
 logger = logging.getLogger(__name__)
-
-_REAL = {FLOOR: "random real", CEILING: "all real"}
-_GENERATORS = {"refine": "refined generator (SKD)", "pretrain": "pretrained generator"}
 
 
 @dataclass(frozen=True)
@@ -54,7 +51,7 @@ def compared(named: Sequence[Source]) -> list[Compared]:
         label = f"{line}, iteration {source.provenance['iterations']}" if snapshot else line
         labelled.append(Compared(replace(source, label=label), line))
     if FLOOR not in [source.kind for source in others]:
-        labelled.append(Compared(sources.read(FLOOR, _REAL[FLOOR]), _REAL[FLOOR]))
+        labelled.append(Compared(sources.read(FLOOR, REAL_NAMES[FLOOR]), REAL_NAMES[FLOOR]))
     return labelled
 
 
@@ -91,9 +88,9 @@ def _line(source: Source, others: Sequence[Source]) -> str:
 
 
 def _method(source: Source) -> str:
-    if source.kind in _REAL:
-        return _REAL[source.kind]
-    generator = _GENERATORS.get(str(source.provenance.get("stage")))
+    if source.kind in REAL_NAMES:
+        return REAL_NAMES[source.kind]
+    generator = GENERATOR_NAMES.get(str(source.provenance.get("stage")))
     if generator is not None:
         return generator if source.kind == "generator" else f"samples of {generator}"
     return str(source.provenance.get("method") or Path(source.label).stem)
@@ -130,7 +127,7 @@ def sections(rows: Sequence[Row], reference: str, brief: bool) -> list[Section]:
 def _section(rows: DataFrame, protocol: Protocol, reference: str, gains: DataFrame, brief: bool) -> Section:
     scored = rows["protocol"] == protocol
     ipcs = {*rows["ipc"][scored], None}
-    shown = rows[scored | (rows["kind"].isin(_REAL) & rows["ipc"].isin(ipcs))]
+    shown = rows[scored | (rows["kind"].isin(REAL_NAMES) & rows["ipc"].isin(ipcs))]
     summary = statistics.summarise(shown).sort_values("ipc", kind="stable")
     archs, most = shown["arch"].unique(), tables.most_seeds(summary["accuracy"])
     compares = not gains.empty
@@ -174,7 +171,7 @@ def _seconds_of_another(row: Row, rows: DataFrame) -> str:
         # Students of one seed share a set, whose drawing stands in the row of the first.
         fixed = (rows["source"] == row.source) & (rows["ipc"] == row.ipc) & (rows["protocol"] == "fixed")
         return _seconds(rows["seconds_generating"][fixed].max())
-    optimised = row.kind == "set" and row.stage not in _GENERATORS and row.generator_seconds is not None
+    optimised = row.kind == "set" and row.stage not in GENERATOR_NAMES and row.generator_seconds is not None
     return f"anew: {_seconds(row.generator_seconds)}" if optimised else ""
 
 

@@ -12,7 +12,7 @@ from scipy.special import stdtrit
 from gdd.config import ConfigError
 from gdd.evaluation import grid
 from gdd.evaluation.row import Row
-from gdd.evaluation.sources import CEILING, FLOOR
+from gdd.evaluation.sources import CEILING, place
 
 # Rows that agree in these differ by their seed alone.
 _CELL = ["recipe_hash", "epochs", "source", "source_hash", "ipc", "protocol", "arch"]
@@ -64,10 +64,7 @@ def summarise(rows: DataFrame) -> DataFrame:
 
     `accuracy` holds its estimate, the other columns what the first of its rows says.
     """
-    place = {FLOOR: 0, CEILING: 2}
-    return _estimates(rows, _CELL, "accuracy").sort_values(
-        "kind", key=lambda kinds: [place.get(kind, 1) for kind in kinds], kind="stable"
-    )
+    return _estimates(rows, _CELL, "accuracy").sort_values("kind", key=lambda kinds: kinds.map(place), kind="stable")
 
 
 def differences(rows: DataFrame, others: DataFrame) -> DataFrame:

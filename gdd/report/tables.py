@@ -13,7 +13,6 @@ from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from gdd.config import ConfigError
 from gdd.evaluation.row import Row
 from gdd.evaluation.sources import CEILING, FLOOR, Kind, Protocol
 from gdd.report import plots, statistics
@@ -180,7 +179,7 @@ def _score(accuracy: Estimate, most: int, brief: bool) -> str:
 
 
 def interval(value: Estimate, most: int, sign: Literal["", "+"] = "") -> str:
-    """Return mean ± half width; `most` is the number of seeds that need not be told, `sign` + shows a plus."""
+    """Return mean ± half width; n is shown where it is not `most`, and a plus with `sign` +."""
     text = f"{value.mean:{sign}.1f}" + (f" ± {value.half_width:.1f}" if value.n > 1 else "")
     return text if value.n == most else f"{text}, n = {value.n}"
 
@@ -225,8 +224,6 @@ def facts(rows: DataFrame, protocol: Protocol) -> str:
 
 def write(folder: Path, rows: Sequence[Row]) -> list[Path]:
     """Write rows.csv, table.md and accuracy.png (one picture per recipe) and return their paths."""
-    if not rows:
-        raise ConfigError(f"there is no row to report in {folder}")
     sheet, markdown = folder / "rows.csv", folder / "table.md"
     table = statistics.frame(rows)
     write_csv(sheet, table)

@@ -6,7 +6,6 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from types import FrameType
 
 # What SLURM sends before a time limit or a preemption, by default and with --signal=USR1@60.
@@ -51,7 +50,7 @@ def with_launcher() -> None:
             raise Stopped("stopped, for its launcher has ended")
 
 
-@contextmanager
+@contextlib.contextmanager
 def on_signals() -> Iterator[None]:
     """Raise Stopped at a signal while the block runs; main thread only, the former handlers come back.
 
@@ -66,7 +65,7 @@ def on_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-@contextmanager
+@contextlib.contextmanager
 def at_the_end_of_a_step() -> Iterator[None]:
     """Let a signal wait, in the block, until somebody asks `is_due`."""
     _Signals.deferred = True

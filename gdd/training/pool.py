@@ -1,4 +1,4 @@
-"""The networks that real and synthetic images are compared with, drawn by weight at every step.
+"""The networks that real and synthetic images are compared with, drawn by weight.
 
 Refinement asks a `LearningPool`, whose members learn from real images as it goes on; matching takes a new network of a
 `FreshPool` for each iteration. Every process holds the same networks, built from the same seeds.

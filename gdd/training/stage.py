@@ -64,7 +64,7 @@ def observe(step: Step, gan: GanTrainer, monitor: Monitor) -> None:
 
 
 def provenance(run: Run, config: Config, dataset: Dataset, stage: str, method: str, seconds: float) -> dict[str, Any]:
-    """Return what a generator's or a set's file says of its origin; `seconds` counts from real images on."""
+    """Return what a generator's or a set's file says of its origin; `seconds` includes the stages before."""
     return {
         "method": method,
         "stage": stage,
