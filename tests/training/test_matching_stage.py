@@ -59,20 +59,15 @@ def untrained(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"),
-    [
-        # DC's table, between its entries, beyond them, and what the user says.
-        *[
-            ((ipc, None, None), (ipc, inner))
-            for ipc, inner in ((1, 1), (10, 50), (20, 25), (30, 20), (40, 15), (50, 10))
-        ],
-        *[((ipc, None, None), (ipc, inner)) for ipc, inner in ((4, 17), (11, 48), (15, 38), (28, 21), (45, 12))],
-        *[((51, None, None), (50, 10)), ((299, None, None), (50, 10))],
-        *[((10, 3, None), (3, 50)), ((10, None, 7), (10, 7)), ((1, 4, 5), (4, 5))],
-    ],
+    ("ipc", "inner"),
+    [(1, 1), (4, 17), (10, 50), (15, 38), (20, 25), (28, 21), (30, 20), (40, 15), (45, 12), (50, 10), (299, 10)],
 )
-def test_loops(given, expected):
-    assert loops(*given) == expected
+def test_loops_are_those_of_dcs_table_and_on_lines_between_its_entries(ipc, inner):
+    assert loops(ipc, None, None) == (min(ipc, 50), inner)
+
+
+def test_loops_that_the_user_gives_win():
+    assert (loops(10, 3, None), loops(10, None, 7), loops(1, 4, 5)) == ((3, 50), (10, 7), (4, 5))
 
 
 class TestSettings:
