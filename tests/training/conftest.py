@@ -73,10 +73,10 @@ def make_matcher(accelerator, noisy) -> Callable[..., Matcher]:
             "batch_train": 4, "lr_image": 0.1, "lr_network": 0.01, "augmentations": (), "seed": 0, **own
         }  # fmt: skip
         first_images = torch.randn(CLASSES, ipc, *SPEC.shape, generator=torch.Generator().manual_seed(0))
-        real = ClassBatches(*dataset.train, CLASSES, Normalizer(SPEC.mean, SPEC.std), seed=0)
+        real = ClassBatches(*dataset.train, CLASSES, Normalizer(SPEC.mean, SPEC.std), values["seed"])
         pool = FreshPool(
             SPEC.shape, CLASSES, kind="main", main=main, main_probability=1.0, main_probability_end=None, main_only=0,
-            similar_depth=3, various=(), iterations=100, seed=0
+            similar_depth=3, various=(), iterations=100, seed=values["seed"]
         )  # fmt: skip
         return Matcher(first_images, real, pool, accelerator=accelerator, **values)
 

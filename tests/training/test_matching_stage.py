@@ -58,33 +58,16 @@ def untrained(tmp_path: Path) -> Callable[..., Path]:
     return call
 
 
-class TestLoops:
-    @pytest.mark.parametrize(
-        ("ipc", "expected"),
-        [(1, (1, 1)), (10, (10, 50)), (20, (20, 25)), (30, (30, 20)), (40, (40, 15)), (50, (50, 10))],
-    )
-    def test_the_table_of_dc(self, ipc, expected):
-        assert loops(ipc, None, None) == expected
+@pytest.mark.parametrize(
+    ("ipc", "inner"),
+    [(1, 1), (4, 17), (10, 50), (15, 38), (20, 25), (28, 21), (30, 20), (40, 15), (45, 12), (50, 10), (299, 10)],
+)
+def test_loops_are_those_of_dcs_table_and_on_lines_between_its_entries(ipc, inner):
+    assert loops(ipc, None, None) == (min(ipc, 50), inner)
 
-    def test_every_other_ipc_gets_some_loops(self):
-        by_ipc = [loops(ipc, None, None) for ipc in range(1, 300)]
-        assert all(1 <= outer <= 50 and 1 <= inner <= 50 for outer, inner in by_ipc)
-        outers = [outer for outer, _ in by_ipc]
-        assert outers == sorted(outers)
-        assert by_ipc[299 - 1] == (50, 10)
 
-    @pytest.mark.parametrize("low", [10, 20, 30, 40])
-    def test_between_two_entries_the_loops_lie_between_theirs(self, low):
-        (least, most_inner), (most, least_inner) = (loops(ipc, None, None) for ipc in (low, low + 10))
-        for ipc in range(low + 1, low + 10):
-            outer, inner = loops(ipc, None, None)
-            assert least <= outer <= most
-            assert least_inner <= inner <= most_inner
-
-    def test_what_the_user_says_wins(self):
-        assert loops(10, 3, None) == (3, 50)
-        assert loops(10, None, 7) == (10, 7)
-        assert loops(1, 4, 5) == (4, 5)
+def test_loops_that_the_user_gives_win():
+    assert (loops(10, 3, None), loops(10, None, 7), loops(1, 4, 5)) == ((3, 50), (10, 7), (4, 5))
 
 
 class TestSettings:
@@ -282,34 +265,3 @@ class TestResuming:
         parts = distil("parts", iterations=self.TOTAL, **RUNS[name])
         assert torch.equal(parts.images, whole.images)
         assert parts.hash == whole.hash
-
-    def test_work_after_the_last_checkpoint_is_done_again(self, distil, monkeypatch, tmp_path):
-        whole = distil("whole", iterations=3)
-        iterate = Matcher.iterate
-
-        def fail(self, iteration: int) -> Tensor:
-            if iteration == 2:
-                raise KeyboardInterrupt
-            return iterate(self, iteration)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(Matcher, "iterate", fail)
-            with pytest.raises(KeyboardInterrupt):
-                distil("parts", iterations=3, snapshots=(0, 1))
-        assert checkpoint.steps(tmp_path / "parts") == []
-        before = set_file.load(tmp_path / "parts/set-00000001.safetensors")
-        assert torch.equal(distil("parts", iterations=3, snapshots=(0, 1)).images, whole.images)
-        assert set_file.load(tmp_path / "parts/set-00000001.safetensors").hash == before.hash
-
-    @pytest.mark.parametrize("init", ["noise", "real"])
-    def test_every_seed_gives_its_own_set(self, distil, init):
-        assert torch.equal(distil("one", init=init).images, distil("again", init=init).images)
-        assert not torch.equal(distil("one", init=init).images, distil("two", init=init, seed=1).images)
-
-    def test_the_global_generator_is_neither_used_nor_changed(self, distil):
-        torch.manual_seed(1)
-        one = distil("one", augment="dsa")
-        torch.manual_seed(2)
-        before = torch.get_rng_state()
-        assert torch.equal(distil("two", augment="dsa").images, one.images)
-        assert torch.equal(torch.get_rng_state(), before)

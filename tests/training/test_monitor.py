@@ -46,19 +46,6 @@ class TestClassDiversity:
         labels = torch.tensor([0, 1, 1, 0, 1, 2])
         assert class_diversity(points.view(6, 1, 1, 2), labels, 4).tolist() == pytest.approx([5, 2, 0, 0])
 
-    def test_it_is_scaled_with_the_images_and_not_shifted_with_them(self):
-        images = torch.randn(10, *SHAPE, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-        labels = torch.arange(10) % 2
-        value = class_diversity(images, labels, 2)
-        torch.testing.assert_close(class_diversity(3 * images + 7, labels, 2), 3 * value)
-
-    def test_the_distance_to_other_classes_does_not_count(self):
-        images = torch.randn(6, *SHAPE, generator=torch.Generator().manual_seed(0))
-        labels = torch.tensor([0, 0, 0, 1, 1, 1])
-        moved = images + 100.0 * labels.view(-1, 1, 1, 1)
-        expected = class_diversity(images, labels, 2)
-        torch.testing.assert_close(class_diversity(moved, labels, 2), expected, rtol=1e-4, atol=0)
-
 
 class TestMonitor:
     def test_real_images_have_diversity_1(self, monitor, batches):
@@ -74,10 +61,6 @@ class TestMonitor:
         measured = monitor.diversity(images)
         assert measured["diversity/min"].item() == 0
         assert measured["diversity/mean"].item() == pytest.approx(2 / 3)
-
-    def test_a_collapsed_generator_shows_as_0(self, monitor):
-        images = torch.full((CLASSES * PER_CLASS, *SHAPE), 0.5)
-        assert all(value.item() == 0 for value in monitor.diversity(images).values())
 
     def test_samples_are_ordered_by_class_and_the_same_each_time(self, monitor):
         painter = Painter().train()
