@@ -225,23 +225,23 @@ class TestTorchvision:
         (self.write_mnist(tmp_path) / "t10k-labels-idx1-ubyte").unlink()
         refuses("t10k-labels-idx1-ubyte; add --data.download", "mnist", tmp_path)
 
-    @pytest.mark.parametrize("file", ["train-images-idx3-ubyte", "train-labels-idx1-ubyte"])
-    @pytest.mark.parametrize("keep", [0, 3, 10, 30])
-    def test_damaged(self, tmp_path: Path, file: str, keep: int) -> None:
-        path = self.write_mnist(tmp_path) / file
-        path.write_bytes(path.read_bytes()[:keep])
-        refuses(f"mnist below {path.parent} is damaged", "mnist", tmp_path)
-
-    def test_compressed_instead_of_raw_is_damaged(self, tmp_path: Path) -> None:
-        path = self.write_mnist(tmp_path) / "train-images-idx3-ubyte"
-        path.write_bytes(gzip.compress(path.read_bytes()))
-        refuses("is damaged", "mnist", tmp_path)
-
-    def test_fewer_labels_than_images(self, tmp_path: Path) -> None:
-        path = self.write_mnist(tmp_path) / "train-labels-idx1-ubyte"
-        header = np.array([0x801, 30], ">i4").tobytes()
-        path.write_bytes(header + path.read_bytes()[8:38])
-        refuses("train part of mnist holds 40 images but 30 labels", "mnist", tmp_path)
+    @pytest.mark.parametrize(
+        ("part", "change", "sentence"),
+        [
+            *((part, slice(keep), "") for part in ("images-idx3", "labels-idx1") for keep in (0, 3, 10, 30)),
+            ("images-idx3", gzip.compress, ""),
+            (
+                "labels-idx1",
+                lambda whole: whole[:7] + b"\x1e" + whole[8:38],
+                "mnist holds 40 images but 30 labels",
+            ),
+        ],
+    )
+    def test_damaged(self, tmp_path: Path, part: str, change, sentence: str) -> None:
+        path = self.write_mnist(tmp_path) / f"train-{part}-ubyte"
+        whole = path.read_bytes()
+        path.write_bytes(whole[change] if isinstance(change, slice) else change(whole))
+        refuses(sentence or f"mnist below {path.parent} is damaged", "mnist", tmp_path)
 
     def test_failed_download(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def offline(self: object) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,16 @@ from gdd.data import folder as folder_module
 from gdd.data.readers import open_dataset
 
 
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Four images of two classes to train with, one of each to test."""
+    return make_dataset(tmp_path, {"a": 4, "b": 4}, {"a": 1, "b": 1})
+
+
 class TestFolder:
     def test_splits_share_no_image(self, tmp_path: Path) -> None:
         make_dataset(tmp_path, {"b": 20, "a": 40}, {"a": 3, "b": 2})
-        opened = open_dataset("folder", tmp_path)
+        opened = open_dataset(str(tmp_path), Path("nowhere"))
         assert opened.spec.class_names == ("a", "b")
         assert opened.spec.shape == (3, 8, 8)
         assert opened.train.labels.bincount().tolist() == [36, 18]
@@ -28,10 +35,6 @@ class TestFolder:
         assert not levels(opened.train) & levels(opened.val)
         assert levels(opened.test()) == set(range(200, 205))
         assert opened.test().labels.tolist() == [0, 0, 0, 1, 1]
-
-    def test_labels_follow_the_class_folder(self, tmp_path: Path) -> None:
-        make_dataset(tmp_path, {"b": 20, "a": 40}, {"a": 3, "b": 2})
-        opened = open_dataset(str(tmp_path), Path("nowhere"))
         for split in (opened.train, opened.val):
             assert torch.equal(split.labels, (split.images_u8[:, 0, 0, 0] < 20).long())
 
@@ -81,26 +84,23 @@ class TestFolder:
         (tmp_path / "train" / "a" / "notes.txt").write_text("not an image")
         assert open_dataset("folder", tmp_path, val_fraction=0).train.labels.tolist() == [0, 0, 0, 0, 1, 1]
 
-    def test_mixed_sizes_are_named_then_resized(self, tmp_path: Path) -> None:
-        make_dataset(tmp_path, {"a": 4, "b": 4}, {"a": 1, "b": 1})
-        save_image(tmp_path / "train" / "b" / "wide.png", constant(7, height=4, width=12))
-        refuses("2 sizes (height x width: 8x8, 4x12)", "folder", tmp_path)
-        refuses("--data.size '[32, 32]'", "folder", tmp_path)
-        opened = open_dataset("folder", tmp_path, size=(5, 9), val_fraction=0)
+    def test_mixed_sizes_are_named_then_resized(self, folder: Path) -> None:
+        save_image(folder / "train" / "b" / "wide.png", constant(7, height=4, width=12))
+        refuses("2 sizes (height x width: 8x8, 4x12)", "folder", folder)
+        refuses("--data.size '[32, 32]'", "folder", folder)
+        opened = open_dataset("folder", folder, size=(5, 9), val_fraction=0)
         assert opened.spec.shape == (3, 5, 9)
         assert opened.train.images_u8[-1].unique().tolist() == [7]
         assert opened.test().images_u8.shape == (2, 3, 5, 9)
 
-    def test_test_images_of_another_size_are_refused_before_training(self, tmp_path: Path) -> None:
-        make_dataset(tmp_path, {"a": 4, "b": 4}, {"a": 1, "b": 1})
-        save_image(tmp_path / "test" / "b" / "wide.png", constant(7, height=4, width=12))
-        refuses("2 sizes", "folder", tmp_path)
+    def test_test_images_of_another_size_are_refused_before_training(self, folder: Path) -> None:
+        save_image(folder / "test" / "b" / "wide.png", constant(7, height=4, width=12))
+        refuses("2 sizes", "folder", folder)
 
-    def test_test_images_that_change_size_later_are_refused(self, tmp_path: Path) -> None:
-        make_dataset(tmp_path, {"a": 4, "b": 4}, {"a": 1, "b": 1})
-        opened = open_dataset("folder", tmp_path)
+    def test_test_images_that_change_size_later_are_refused(self, folder: Path) -> None:
+        opened = open_dataset("folder", folder)
         for name in "ab":
-            save_image(tmp_path / "test" / name / "000.png", constant(7, height=4, width=12))
+            save_image(folder / "test" / name / "000.png", constant(7, height=4, width=12))
         with pytest.raises(ConfigError, match=r"test images of .* have shape \(3, 4, 12\), train images have"):
             opened.test()
 
@@ -122,66 +122,55 @@ class TestFolder:
         assert spec.mean == (0.4914, 0.4822, 0.4465)
         assert spec.flip
 
-    def test_palette_and_transparency(self, tmp_path: Path) -> None:
-        make_dataset(tmp_path, {"a": 4, "b": 4}, {"a": 1, "b": 1})
+    def test_palette_and_transparency(self, folder: Path) -> None:
         blue = Image.new("RGBA", (8, 8), (0, 0, 255, 0))
-        blue.save(tmp_path / "train" / "b" / "y.png")
-        blue.convert("RGB").quantize(2).save(tmp_path / "train" / "b" / "z.png")
-        opened = open_dataset("folder", tmp_path, val_fraction=0)
+        blue.save(folder / "train" / "b" / "y.png")
+        blue.convert("RGB").quantize(2).save(folder / "train" / "b" / "z.png")
+        opened = open_dataset("folder", folder, val_fraction=0)
         assert opened.train.images_u8[-2:, :, 0, 0].tolist() == [[0, 0, 255]] * 2
 
 
-class TestFolderErrors:
-    @pytest.fixture
-    def folder(self, tmp_path: Path) -> Path:
-        return make_dataset(tmp_path, {"a": 4, "b": 4}, {"a": 1, "b": 1})
+def beside(folder: Path, **added: dict[str, int]) -> None:
+    """Add classes to the train or test part of the usual folder."""
+    make_dataset(folder, {"a": 4, "b": 4} | added.get("train", {}), {"a": 1, "b": 1} | added.get("test", {}))
 
-    def test_missing(self, tmp_path: Path) -> None:
-        refuses(f"looked for {tmp_path / 'none'}; set --data.root", "folder", tmp_path / "none")
 
-    def test_test_without_train(self, tmp_path: Path) -> None:
-        make_classes(tmp_path / "test", {"a": 1, "b": 1})
-        refuses("holds a test folder but no train folder", "folder", tmp_path)
+def with_image(make: Callable[[], Image.Image]) -> Callable[[Path], None]:
+    return lambda folder: (beside(folder), make().save(folder / "train/b/odd.png"))
 
-    def test_other_classes_in_test(self, folder: Path) -> None:
-        make_classes(folder / "test", {"c": 1})
-        refuses("hold different classes: c", "folder", folder)
 
-    def test_empty_class(self, folder: Path) -> None:
-        (folder / "train" / "c").mkdir()
-        refuses(f"class folder {folder / 'train' / 'c'} holds no .png", "folder", folder)
+WRONG = {
+    "missing": (lambda folder: None, "looked for {folder}; set --data.root"),
+    "no train": (lambda folder: make_classes(folder / "test", {"a": 1, "b": 1}), "a test folder but no train folder"),
+    "other classes": (lambda folder: beside(folder, test={"c": 1}), "hold different classes: c"),
+    "empty class": (
+        lambda folder: (beside(folder), (folder / "train/c").mkdir()),
+        "class folder {folder}/train/c holds no .png",
+    ),
+    "one class": (lambda folder: make_classes(folder, {"a": 3}), "holds 1 class folders, expected at least 2"),
+    "one image": (lambda folder: beside(folder, train={"c": 1}, test={"c": 1}), "class 'c' of"),
+    "one, no test": (lambda folder: make_classes(folder, {"a": 5, "b": 1}), "has 1 train image, too few to split"),
+    "bomb": (with_image(lambda: Image.new("1", (4097, 4097))), "b/odd.png has more than 16777216 pixels (4096x4096)"),
+    "large bomb": (with_image(lambda: Image.new("1", (20_000, 20_000))), "b/odd.png has more than 16777216 pixels"),
+    "16 bits": (
+        with_image(lambda: Image.fromarray(np.zeros((8, 8), np.uint16))),
+        "{folder}/train/b/odd.png has pixel mode I;16, expected 8 bits",
+    ),
+}
 
-    def test_one_class(self, tmp_path: Path) -> None:
-        make_classes(tmp_path, {"a": 3})
-        refuses("holds 1 class folders, expected at least 2", "folder", tmp_path)
 
-    def test_class_of_one_image(self, folder: Path) -> None:
-        make_classes(folder / "train", {"c": 1})
-        make_classes(folder / "test", {"c": 1})
-        refuses("class 'c' of", "folder", folder)
-        assert len(open_dataset("folder", folder, val_fraction=0).train.labels) == 9
+@pytest.mark.parametrize(("prepare", "sentence"), WRONG.values(), ids=WRONG)
+def test_a_folder_that_will_not_do_is_refused(prepare, sentence: str, tmp_path: Path) -> None:
+    prepare(tmp_path / "images")
+    refuses(sentence.format(folder=tmp_path / "images"), "folder", tmp_path / "images", size=(8, 8))
 
-    def test_class_of_one_image_without_test(self, tmp_path: Path) -> None:
-        make_classes(tmp_path, {"a": 5, "b": 1})
-        refuses("has 1 train image, too few to split", "folder", tmp_path)
 
-    @pytest.mark.parametrize("side", [4097, 20000])
-    def test_image_bomb(self, folder: Path, side: int) -> None:
-        bomb = folder / "train" / "b" / "bomb.png"
-        Image.new("1", (side, side)).save(bomb)
-        refuses(f"{bomb} has more than 16777216 pixels (4096x4096)", "folder", folder, size=(8, 8))
-
-    def test_16_bit(self, folder: Path) -> None:
-        deep = folder / "train" / "b" / "deep.png"
-        Image.fromarray(np.zeros((8, 8), np.uint16)).save(deep)
-        refuses(f"{deep} has pixel mode I;16, expected 8 bits", "folder", folder)
+def test_a_class_of_one_image_will_do_without_validation(tmp_path: Path) -> None:
+    beside(tmp_path, train={"c": 1}, test={"c": 1})
+    assert len(open_dataset("folder", tmp_path, val_fraction=0).train.labels) == 9
 
 
 class TestCache:
-    @pytest.fixture
-    def folder(self, tmp_path: Path) -> Path:
-        return make_dataset(tmp_path, {"a": 4, "b": 4}, {"a": 1, "b": 1})
-
     @pytest.fixture
     def decoded(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
         """How many images each decoding read."""
@@ -231,29 +220,24 @@ class TestCache:
         assert open_dataset("folder", folder, val_fraction=0).train.labels.bincount().tolist() == [4, 5]
         assert decoded == [8, 9, 9]
 
-    @pytest.mark.parametrize("damage", ["empty", "truncated", "flipped", "text", "foreign"])
-    def test_damaged_cache_is_rebuilt(
-        self, folder: Path, decoded: list[int], damage: str, caplog: pytest.LogCaptureFixture
-    ) -> None:
+    @pytest.mark.parametrize(
+        "damage",
+        [
+            lambda whole: b"",
+            lambda whole: whole[:-5],
+            lambda whole: whole[:-1] + bytes([whole[-1] ^ 1]),
+            lambda whole: b"x" * 500,
+            lambda whole: save({"other": torch.zeros(1)}),
+        ],
+        ids=["empty", "truncated", "flipped", "text", "foreign"],
+    )
+    def test_damaged_cache_is_rebuilt(self, folder: Path, decoded: list[int], damage, caplog) -> None:
         before = open_dataset("folder", folder)
         (cache,) = (folder / ".gdd-cache").iterdir()
-        whole = cache.read_bytes()
-        flipped = whole[:-1] + bytes([whole[-1] ^ 1])
-        foreign = save({"other": torch.zeros(1)})
-        cache.write_bytes(
-            {
-                "empty": b"",
-                "truncated": whole[:-5],
-                "flipped": flipped,
-                "text": b"x" * 500,
-                "foreign": foreign,
-            }[damage]
-        )
-        after = open_dataset("folder", folder)
-        assert same(after.train, before.train)
+        cache.write_bytes(damage(cache.read_bytes()))
+        for _ in range(2):
+            assert same(open_dataset("folder", folder).train, before.train)
         assert "damaged cache" in caplog.text
-        assert decoded == [8, 8]
-        open_dataset("folder", folder)
         assert decoded == [8, 8]
 
     def test_unwritable_place_is_a_warning(

@@ -1,10 +1,9 @@
 """The commands that are killed: tiny, with work for so many kills, and where they leave what."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import differences
 from commands import ALONE, MATCHING, ROOT, TINY, command_of
 
 # On CPUs, where a result repeats to the bit.
@@ -24,7 +23,6 @@ class Job:
         final: file that is written when the work is over.
         lines: how the names of files begin that grow a line, or come one, at a time.
         progress: steps, rows or shards that a folder holds.
-        compare: differences of a finished folder from the reference.
         steady: whether it writes whole files while it works, not only before and after.
     """
 
@@ -33,7 +31,6 @@ class Job:
     folder: str
     final: str
     progress: Callable[[Path], int]
-    compare: Callable[[Path, Path], list[str]]
     lines: str = "metrics"
     steady: bool = True
 
@@ -50,28 +47,20 @@ def _rows(folder: Path) -> int:
     return sum(path.read_bytes().count(b"\n") for path in folder.glob("rows*.jsonl"))
 
 
-def _script(name: str, root: Path, *flags: object) -> list[str]:
-    return [str(ROOT / name), *TINY, *SAVING, *map(str, flags), "--run.root", str(root)]
+def _shards(folder: Path) -> int:
+    return len(list(folder.glob("shard-*.tar")))
 
 
-def pretrain(root: Path, stage_1: Path, kills: int) -> list[str]:
-    return _script("train_gan.py", root, "--pretrain.steps", 30 * kills)
+def _of_a_script(name: str, flags: Callable[[Path, int], Sequence[object]]) -> Callable[[Path, Path, int], list[str]]:
+    """Return the arguments of one of the scripts: its flags for the prepared stage 1 and a number of kills."""
+    return lambda root, stage_1, kills: [
+        *(str(ROOT / name), *TINY, *SAVING, *map(str, flags(stage_1, kills)), "--run.root", str(root))
+    ]
 
 
-def refine(root: Path, stage_1: Path, kills: int) -> list[str]:
-    return _script("distill.py", root, "--refine.pretrained", stage_1, "--score", "false", "--refine.steps", 15 * kills)
-
-
-def match(root: Path, stage_1: Path, kills: int) -> list[str]:
-    flags = (*MATCHING, *ALONE, "--matching.iterations", 6 * kills, "--run.snapshots", "[5]")
-    return _script("distill.py", root, *flags)
-
-
-def evaluate(root: Path, stage_1: Path, kills: int) -> list[str]:
-    seeds = list(range(max(1, kills // 3)))
-    sources = f"[real:random, real:all, {stage_1}]"
-    flags = ("--evaluate.sources", sources, "--evaluate.archs", "[mlp-w4, convnet3-w4]", "--evaluate.seeds", seeds)
-    return _script("evaluate.py", root, *flags)
+def _evaluation(stage_1: Path, kills: int) -> Sequence[object]:
+    sources, seeds = f"[real:random, real:all, {stage_1}]", list(range(max(1, kills // 3)))
+    return "--evaluate.sources", sources, "--evaluate.archs", "[mlp-w4, convnet3-w4]", "--evaluate.seeds", seeds
 
 
 def sample(root: Path, stage_1: Path, kills: int) -> list[str]:
@@ -79,21 +68,22 @@ def sample(root: Path, stage_1: Path, kills: int) -> list[str]:
     return ["-m", "gdd", "sample", str(stage_1), *map(str, plan), "--out", str(root / "shards")]
 
 
-def _shards(folder: Path) -> int:
-    return len(list(folder.glob("shard-*.tar")))
-
+pretrain = _of_a_script("train_gan.py", lambda _, kills: ("--pretrain.steps", 30 * kills))
+refine = _of_a_script(
+    "distill.py", lambda stage_1, kills: ("--refine.pretrained", stage_1, *ALONE, "--refine.steps", 15 * kills)
+)
+match = _of_a_script(
+    "distill.py", lambda _, kills: (*MATCHING, *ALONE, "--matching.iterations", 6 * kills, "--run.snapshots", "[5]")
+)
+evaluate = _of_a_script("evaluate.py", _evaluation)
 
 JOBS = {
     job.name: job
     for job in (
-        Job("pretrain", pretrain, "digits/pretrain", "generator.safetensors", _step, differences.of_stage),
-        Job("refine", refine, "digits/refine", "generator.safetensors", _step, differences.of_stage),
-        Job("match", match, "digits/matching", "set.safetensors", _step, differences.of_stage),
-        Job(
-            *("evaluate", evaluate, "digits/evaluate", "rows.csv", _rows, differences.of_evaluation),
-            lines="rows",
-            steady=False,
-        ),
-        Job("sample", sample, "shards", "manifest.json", _shards, differences.of_shards, lines="shard-"),
+        Job("pretrain", pretrain, "digits/pretrain", "generator.safetensors", _step),
+        Job("refine", refine, "digits/refine", "generator.safetensors", _step),
+        Job("match", match, "digits/matching", "set.safetensors", _step),
+        Job("evaluate", evaluate, "digits/evaluate", "rows.csv", _rows, lines="rows", steady=False),
+        Job("sample", sample, "shards", "manifest.json", _shards, lines="shard-"),
     )
 }

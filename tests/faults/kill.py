@@ -20,6 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # tests/commands.py
 
+import differences
 from jobs import ENVIRONMENT, JOBS, Job
 from killable import Victim
 
@@ -99,7 +100,7 @@ class Attack:
         ended = time.monotonic()
         if victim.end() or victim.began is None:
             raise RuntimeError(_complaint(victim))
-        if wrong := self.job.compare(self.reference, self.reference):
+        if wrong := differences.between(self.reference, self.reference):
             raise RuntimeError(f"the reference of {self.job.name} is wrong itself: {wrong}")
         startup, work = victim.began - victim.started, ended - victim.began
         _say(f"{self.job.name} x{self.tally.processes}: reference in {startup:.1f} + {work:.1f} s")
@@ -180,7 +181,7 @@ class Attack:
         if self.tally.faults:
             return
         try:
-            self.tally.faults += self.job.compare(self.reference, root / self.job.folder)
+            self.tally.faults += differences.between(self.reference, root / self.job.folder)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             self.tally.faults.append(f"cannot be compared ({error!r})")
         self.tally.chains += 1

@@ -2,7 +2,6 @@
 
 import pytest
 from generators import save_generator
-from shards import IPC, SIZE
 
 
 @pytest.fixture
@@ -11,11 +10,15 @@ def source(tmp_path):
 
 
 @pytest.fixture
-def draw(gdd, source, tmp_path):
-    """Return a function that samples shards into a folder below tmp_path and gives it and the command's result."""
+def draw(done, source, tmp_path):
+    """Return a function that samples shards of 8, 8 and 5 images into a folder below tmp_path, which it returns.
 
-    def call(folder, *flags, ipc=IPC, size=SIZE, source=source):
+    `by` is what runs the command: `refused` where it has to end in a sentence, which is returned instead.
+    """
+
+    def call(folder, *flags, ipc=7, size=8, source=source, by=done):
         where = ("--ipc", ipc, "--format", "webdataset", "--out", tmp_path / folder)
-        return tmp_path / folder, gdd("sample", source, *where, "--shard-size", size, "--threads", 1, *flags)
+        said = by("sample", source, *where, "--shard-size", size, "--threads", 1, *flags)
+        return tmp_path / folder if by is done else said
 
     return call

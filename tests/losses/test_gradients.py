@@ -76,7 +76,7 @@ class TestEveryDistance:
         assert distance(a, b, kind).item() == pytest.approx(reference(a, b, kind), rel=1e-12, abs=1e-14)
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-    @pytest.mark.parametrize("scale", [1e-20, 1e-6, 1.0, 1e6])
+    @pytest.mark.parametrize("scale", [0.0, 1e-20, 1e-6, 1.0, 1e6])
     def test_equal_gradients_are_exactly_0_apart(self, kind, dtype, scale):
         a = gradient(0, dtype=dtype, scale=scale)
         a[0][1] = 0
@@ -84,24 +84,6 @@ class TestEveryDistance:
         value, slope = value_and_gradient(a, [x.clone() for x in a], kind)
         assert value.item() == 0
         assert all(torch.equal(x, torch.zeros_like(x)) for x in slope)
-
-    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-    def test_gradients_that_are_all_zero_are_0_apart(self, kind, dtype):
-        a = [torch.zeros(shape, dtype=dtype) for shape in SHAPES]
-        value, slope = value_and_gradient(a, a, kind)
-        assert value.item() == 0
-        assert all(torch.equal(x, torch.zeros_like(x)) for x in slope)
-
-    def test_it_is_symmetric(self, kind):
-        a, b = gradient(0), gradient(1)
-        a[0][0] = 0
-        assert distance(a, b, kind).item() == pytest.approx(distance(b, a, kind).item(), rel=1e-14)
-
-    def test_it_grows_with_the_angle(self, kind):
-        a, b = gradient(0), gradient(1)
-        values = [distance([x + share * y for x, y in zip(a, b, strict=True)], a, kind) for share in (0, 0.1, 0.3, 1)]
-        assert values == sorted(values)
-        assert len(set(values)) == 4
 
     def test_gradient_is_that_of_differences(self, kind):
         shapes = [(2, 2, 1, 2), (3,), (2, 2, 2), (3, 2)]
@@ -156,18 +138,6 @@ class TestRows:
         assert distance(a, [factor * x for x in b], kind).item() == pytest.approx(expected, rel=accuracy)
         assert distance([factor * x for x in a], a, kind).item() == pytest.approx(0, abs=1e-12)
 
-    @pytest.mark.parametrize(("shape", "rows"), [((4, 3, 3, 3), 4), ((3, 5, 5), 3), ((6, 7), 6), ((5, 1), 5)])
-    def test_opposite_rows_count_2_each(self, shape, rows):
-        a = gradient(0, [shape])
-        assert distance(a, [-2 * x for x in a], "dc").item() == pytest.approx(2 * rows, rel=1e-14)
-        assert distance(a, [-2 * x for x in a], "cos").item() == pytest.approx(2, rel=1e-14)
-
-    def test_orthogonal_rows_count_1_each(self):
-        a, b = torch.zeros(3, 2, 2, 1), torch.zeros(3, 2, 2, 1)
-        a[:, 0], b[:, 1] = 5.0, -3.0
-        assert distance([a], [b], "dc").item() == pytest.approx(3, rel=1e-6)
-        assert distance([a], [b], "cos").item() == pytest.approx(1, rel=1e-6)
-
     def test_known_angles_add_up_over_rows_and_tensors(self):
         # 0, 60, 90, 120 and 180 degrees: 0 + 1/2 + 1 + 3/2 + 2.
         angles = torch.tensor([0, 60, 90, 120, 180], dtype=torch.float64).deg2rad()
@@ -194,15 +164,6 @@ class TestRows:
         _, (slope,) = value_and_gradient([a], [b], "dc")
         assert torch.equal(slope[:3], torch.zeros(3, 3, dtype=torch.float64))
 
-    def test_rows_are_the_outputs_of_a_layer(self):
-        a, b = gradient(0, [(4, 3, 2, 2)])[0], gradient(1, [(4, 3, 2, 2)])[0]
-        one_by_one = sum(distance([a[row : row + 1]], [b[row : row + 1]], "dc").item() for row in range(4))
-        assert distance([a], [b], "dc").item() == pytest.approx(one_by_one, rel=1e-14)
-        # Each output may be rescaled alone, an input may not.
-        outputs, inputs = torch.tensor([1.0, 2, 3, 4]).view(4, 1, 1, 1), torch.tensor([1.0, 2, 3]).view(1, 3, 1, 1)
-        assert distance([a * outputs], [b], "dc").item() == pytest.approx(one_by_one, rel=1e-12)
-        assert abs(distance([a * inputs], [b], "dc").item() - one_by_one) > 1e-3
-
     def test_biases_count_in_cos_and_mse_but_not_in_dc(self):
         weight = gradient(0, [(3, 4)])
         a, b = [*weight, torch.ones(3, dtype=torch.float64)], [*weight, -torch.ones(3, dtype=torch.float64)]
@@ -216,18 +177,7 @@ class TestRows:
             assert bool(slope[1].any()) is moves
 
 
-def test_the_squared_distance_scales_with_the_square():
-    a, b = gradient(0), gradient(1)
-    expected = 9 * distance(a, b, "mse").item()
-    assert distance([3 * x for x in a], [3 * x for x in b], "mse").item() == pytest.approx(expected, rel=1e-12)
-
-
 class TestEmbeddings:
-    def test_known_numbers(self):
-        synthetic = torch.tensor([[1.0, 2.0], [3.0, 4.0]])  # mean (2, 3)
-        real = torch.tensor([[0.0, 0.0], [0.0, 0.0], [3.0, 3.0]])  # mean (1, 1)
-        assert embedding_distance(synthetic, real).item() == pytest.approx(1**2 + 2**2, rel=1e-6)
-
     def test_it_is_the_formula_written_with_loops(self):
         synthetic, real = gradient(0, [(5, 7), (11, 7)])
         expected = 0.0
@@ -237,15 +187,6 @@ class TestEmbeddings:
         assert embedding_distance(synthetic, real).item() == pytest.approx(expected, rel=1e-12)
         assert embedding_distance(real, synthetic).item() == pytest.approx(expected, rel=1e-12)
 
-    def test_equal_batches_and_a_batch_twice_are_0_apart(self):
-        (x,) = gradient(0, [(4, 3)])
-        assert embedding_distance(x, x.clone()).item() == 0
-        assert embedding_distance(x, torch.cat([x, x])).item() == pytest.approx(0, abs=1e-28)
-
-    def test_the_gradient_is_shared_by_the_images(self):
+    def test_its_gradient_is_that_of_differences(self):
         synthetic, real = gradient(0, [(5, 3), (8, 3)])
-        synthetic.requires_grad_()
-        (slope,) = torch.autograd.grad(embedding_distance(synthetic, real), synthetic)
-        expected = 2 * (synthetic.detach().mean(0) - real.mean(0)) / 5
-        torch.testing.assert_close(slope, expected.expand(5, 3), rtol=1e-12, atol=1e-14)
-        assert torch.autograd.gradcheck(lambda x: embedding_distance(x, real), synthetic)
+        assert torch.autograd.gradcheck(lambda x: embedding_distance(x, real), synthetic.requires_grad_())

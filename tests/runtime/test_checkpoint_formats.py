@@ -15,13 +15,10 @@ class TestJson:
         checkpoint.write_json(tmp_path / "x.json", values)
         assert checkpoint.read_json(tmp_path / "x.json") == values
 
-    @pytest.mark.parametrize("content", [b"", b"{", b'{"a": 1', b"\xff\xfe\x00"])
-    def test_damage_is_refused(self, tmp_path, content):
-        (tmp_path / "x.json").write_bytes(content)
-        with pytest.raises(ConfigError, match=r"x\.json"):
-            checkpoint.read_json(tmp_path / "x.json")
-
-    def test_a_missing_file_is_refused(self, tmp_path):
+    @pytest.mark.parametrize("content", [None, b"", b"{", b'{"a": 1', b"\xff\xfe\x00"])
+    def test_damage_and_a_missing_file_are_refused(self, tmp_path, content):
+        if content is not None:
+            (tmp_path / "x.json").write_bytes(content)
         with pytest.raises(ConfigError, match=r"x\.json"):
             checkpoint.read_json(tmp_path / "x.json")
 
@@ -66,10 +63,7 @@ class TestTensors:
         with pytest.raises(ConfigError, match=path.name):
             checkpoint.load_tensors(path)
 
-    def test_a_missing_file_is_named(self, tmp_path):
-        with pytest.raises(ConfigError, match=r"x\.safetensors does not exist"):
-            checkpoint.load_tensors(tmp_path / "x.safetensors")
-
-    def test_a_folder_is_refused(self, tmp_path):
-        with pytest.raises(ConfigError, match=tmp_path.name):
-            checkpoint.load_tensors(tmp_path)
+    @pytest.mark.parametrize(("name", "message"), [("x.safetensors", r"x\.safetensors does not exist"), (".", "")])
+    def test_a_missing_file_and_a_folder_are_refused(self, tmp_path, name, message):
+        with pytest.raises(ConfigError, match=message or tmp_path.name):
+            checkpoint.load_tensors(tmp_path / name)

@@ -1,5 +1,7 @@
 """What a process is told of precision, determinism and the launcher that started it."""
 
+from unittest.mock import Mock
+
 import pytest
 import torch
 from accelerate.state import AcceleratorState
@@ -115,30 +117,26 @@ class TestDeterminism:
             hashes.append((generator_file.load(root / "digits/refine").hash, synthetic.hash))
         assert hashes[0] == hashes[1]
 
-    def test_an_operation_without_such_an_algorithm_ends_in_a_sentence(self, refused, tiny, monkeypatch):
-        def fail(*_: object) -> None:
-            raise RuntimeError(
-                "grid_sampler_2d_backward_cuda does not have a deterministic implementation, but you set"
-            )
 
-        monkeypatch.setattr("gdd.pipeline.train_gan", fail)
-        refused("train-gan", *tiny, naming="run.deterministic is True, but grid_sampler_2d_backward_cuda")
-
-
-class TestMemory:
-    @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."), MemoryError("8 GiB")])
-    def test_too_little_of_it_ends_in_a_sentence(self, refused, tiny, monkeypatch, error):
-        def fail(*_: object) -> None:
-            raise error
-
-        monkeypatch.setattr("gdd.pipeline.train_gan", fail)
-        refused("train-gan", *tiny, naming="there is not enough memory")
-
-    def test_our_own_mistakes_are_not_hidden(self, gdd, tiny, monkeypatch):
-        def fail(*_: object) -> None:
-            raise RuntimeError("sizes do not match")
-
-        monkeypatch.setattr("gdd.pipeline.train_gan", fail)
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (
+            RuntimeError("grid_sampler_2d_backward_cuda does not have a deterministic implementation, but you set"),
+            "run.deterministic is True, but grid_sampler_2d_backward_cuda",
+        ),
+        (torch.OutOfMemoryError("CUDA out of memory."), "there is not enough memory"),
+        (MemoryError("8 GiB"), "there is not enough memory"),
+        (RuntimeError("sizes do not match"), None),
+    ],
+)
+def test_what_the_machine_cannot_do_ends_in_a_sentence_and_our_own_mistakes_are_not_hidden(
+    error, sentence, refused, gdd, tiny, monkeypatch
+):
+    monkeypatch.setattr("gdd.pipeline.train_gan", Mock(side_effect=error))
+    if sentence:
+        refused("train-gan", *tiny, naming=sentence)
+    else:
         with pytest.raises(RuntimeError, match="sizes do not match"):
             gdd("train-gan", *tiny)
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -46,11 +47,8 @@ def walk(tmp_path):
     """Return a function that walks until a step and gives the place; it goes on where the last one ended."""
     accelerator = make_accelerator(RunConfig(threads=1))
 
-    def call(
-        until: int | None = None, keep: int = 2, fixed_world_size: bool = True, world_size: int = 1
-    ) -> torch.Tensor:
-        settings = RunConfig(save_every=1, keep=keep)
-        with Run(tmp_path / "run", settings, {}, "fingerprint", accelerator) as run:
+    def call(until=None, keep=2, fixed_world_size=True, world_size=1) -> torch.Tensor:
+        with Run(tmp_path / "run", RunConfig(save_every=1, keep=keep), {}, "fingerprint", accelerator) as run:
             state = Walk()
             run.world_size = world_size
             run.all_reduce_mean = lambda values: list(values)  # type: ignore[method-assign]
@@ -71,27 +69,26 @@ def whole() -> torch.Tensor:
     return state.place
 
 
-def damage(path: Path, how: str) -> None:
-    content = bytearray(path.read_bytes())
-    if how == "flipped byte":
-        content[len(content) // 2] ^= 0xFF
-    elif how == "empty":
-        content.clear()
-    elif how == "text":
-        content[:] = b"this is no checkpoint"
-    else:
-        del content[int(how) :]
-    path.write_bytes(content)
+DAMAGES = {
+    "flipped byte": lambda whole: whole[: (half := len(whole) // 2)] + bytes([whole[half] ^ 0xFF]) + whole[half + 1 :],
+    "empty": lambda whole: b"",
+    "text": lambda whole: b"this is no checkpoint",
+    **{f"{tenth} tenths": lambda whole, tenth=tenth: whole[: len(whole) * tenth // 10] for tenth in range(1, 10)},
+}
+
+
+def damage(path: Path, how: str = "empty") -> None:
+    path.write_bytes(DAMAGES[how](path.read_bytes()))
 
 
 class TestDamage:
-    @pytest.mark.parametrize("how", ["flipped byte", "empty", "text", *range(10)])
+    @pytest.mark.parametrize("how", DAMAGES)
     def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(self, walk, whole, tmp_path, caplog, how):
         folder = tmp_path / "run"
         walk(until=4)
         assert checkpoint.steps(folder) == [2, 3]  # a step is saved when the next one begins
         newest = checkpoint.path_of(folder, 3)
-        damage(newest, str(newest.stat().st_size * how // 10) if isinstance(how, int) else how)
+        damage(newest, how)
         with caplog.at_level(logging.WARNING):
             assert torch.equal(walk(), whole)
         assert newest.name in caplog.text
@@ -101,7 +98,7 @@ class TestDamage:
 
     def test_a_damaged_one_does_not_count_among_those_kept(self, walk, whole, tmp_path):
         walk(until=4, keep=2)
-        damage(checkpoint.path_of(tmp_path / "run", 3), "empty")
+        damage(checkpoint.path_of(tmp_path / "run", 3))
         walk(until=4, keep=1)  # goes on after 2 and saves 3 anew, pruning all but one
         assert checkpoint.steps(tmp_path / "run") == [3]
         assert torch.equal(walk(), whole)
@@ -110,7 +107,7 @@ class TestDamage:
         walk(until=4)
         before = files(tmp_path / "run")
         for step in (2, 3):
-            damage(checkpoint.path_of(tmp_path / "run", step), "empty")
+            damage(checkpoint.path_of(tmp_path / "run", step))
         with pytest.raises(ConfigError, match=r"checkpoint-00000002\.pt is damaged .* there is no earlier one, remove"):
             walk()
         assert files(tmp_path / "run") == before
@@ -141,11 +138,7 @@ class TestDamage:
     @pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), MemoryError("1 GiB")])
     def test_a_machine_that_fails_damages_nothing(self, walk, tmp_path, monkeypatch, error):
         walk(until=4)
-
-        def fail(*_: object, **__: object) -> None:
-            raise error
-
-        monkeypatch.setattr(torch, "load", fail)
+        monkeypatch.setattr(torch, "load", Mock(side_effect=error))
         with pytest.raises(type(error)):
             walk()
         assert checkpoint.steps(tmp_path / "run") == [2, 3]
@@ -191,10 +184,7 @@ class TestSpace:
         """The kernel refuses every byte beyond the limit, as a full disk does."""
         command = [sys.executable, "-m", "gdd", "train-gan", *tiny]
 
-        def fence() -> None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
-
-        _refused(command, fence)
+        _refused(command, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000)))
         folder = tmp_path / "runs/digits/pretrain"
         assert checkpoint.steps(folder) == []
         assert not list(folder.glob(".*.tmp"))
@@ -257,10 +247,7 @@ class TestFolder:
 
     @pytest.mark.parametrize("reason", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP], ids=errno.errorcode.get)
     def test_a_file_system_that_cannot_lock_gives_a_warning(self, walk, whole, monkeypatch, caplog, reason):
-        def refuse(*_: object) -> None:
-            raise OSError(reason, os.strerror(reason))
-
-        monkeypatch.setattr(fcntl, "flock", refuse)
+        monkeypatch.setattr(fcntl, "flock", Mock(side_effect=OSError(reason, os.strerror(reason))))
         with caplog.at_level(logging.WARNING):
             assert torch.equal(walk(), whole)
         assert f"run cannot be locked ({os.strerror(reason)}); let no other process write to it" in caplog.text
@@ -295,12 +282,8 @@ class TestFolder:
             Run(tmp_path / "elsewhere", RunConfig(), {}, "fingerprint", accelerator)
 
 
-class TestProcesses:
-    def test_another_number_of_processes_does_not_go_on(self, walk):
-        walk(until=3)
-        with pytest.raises(ConfigError, match="processes was 1 and is now 2; go on as it began"):
-            walk(world_size=2)
-
-    def test_unless_it_makes_no_difference(self, walk, whole):
-        walk(until=3)
-        assert torch.equal(walk(world_size=2, fixed_world_size=False), whole)
+def test_another_number_of_processes_does_not_go_on_unless_it_makes_no_difference(walk, whole):
+    walk(until=3)
+    with pytest.raises(ConfigError, match="processes was 1 and is now 2; go on as it began"):
+        walk(world_size=2)
+    assert torch.equal(walk(world_size=2, fixed_world_size=False), whole)
