@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # tests/commands.p
 
 import differences
 from jobs import ENVIRONMENT, JOBS, Job
-from killable import Victim
+from killable import Killable
 
 # When a start is killed: before its work, at any moment of it, when a file is being written, or a line.
 MOMENTS, SHARES = ("start", "work", "write", "line"), (1, 4, 4, 1)
@@ -95,86 +95,86 @@ class Attack:
 
     def _undisturbed(self) -> tuple[float, float]:
         """Make the reference and return the seconds before its work and those of its work."""
-        victim = self._start(self.out / "reference")
-        victim.survives(_never)
+        process = self._start(self.out / "reference")
+        process.survives(_never)
         ended = time.monotonic()
-        if victim.end() or victim.began is None:
-            raise RuntimeError(_complaint(victim))
+        if process.end() or process.began is None:
+            raise RuntimeError(_complaint(process))
         if wrong := differences.between(self.reference, self.reference):
             raise RuntimeError(f"the reference of {self.job.name} is wrong itself: {wrong}")
-        startup, work = victim.began - victim.started, ended - victim.began
+        startup, work = process.began - process.started, ended - process.began
         _say(f"{self.job.name} x{self.tally.processes}: reference in {startup:.1f} + {work:.1f} s")
         return startup, work
 
-    def _start(self, root: Path) -> Victim:
+    def _start(self, root: Path) -> Killable:
         self.starts += 1
         command = self.job.command(root, self.stage_1, self.kills, self.tally.processes)
         log = self.out / f"start-{self.starts:03d}.log"
-        return Victim(command, ENVIRONMENT, root / self.job.folder, log)
+        return Killable(command, ENVIRONMENT, root / self.job.folder, log)
 
     def _once(self, root: Path, moment: str | None) -> bool:
         """Start the command and kill it at the moment, if any; False if it ended by itself, well or not."""
         folder, tally = root / self.job.folder, self.tally
         again, progress, old, alone = root.exists(), self.job.progress(folder), _left_in(folder), tally.alone
         root.mkdir(exist_ok=True)
-        victim, struck = self._start(root), False
+        process, struck = self._start(root), False
         try:
-            struck = self._strike(victim, moment)
-            if not struck and victim.process.returncode:
-                tally.faults.append(_complaint(victim))
+            struck = self._strike(process, moment)
+            if not struck and process.process.returncode:
+                tally.faults.append(_complaint(process))
         except TimeoutError as error:
             tally.faults.append(str(error))
         finally:
-            code = victim.end()
+            code = process.end()
         torn = bool(struck and _left_in(folder) - old)
         tally.kills += struck
         tally.torn += torn
         if again:
             tally.resumed_at.append(progress)
-        if again and victim.resumed:
-            tally.seconds.append(victim.resumed - victim.started)
+        if again and process.resumed:
+            tally.seconds.append(process.resumed - process.started)
         who = f"{self.job.name} x{tally.processes}, chain {tally.chains + 1}"
         how = f"{moment}{', one process' * (tally.alone - alone)}{', in a write' * torn}"
         what = f"killed ({how})" if struck else f"ended with code {code}"
-        seconds = time.monotonic() - victim.started
+        seconds = time.monotonic() - process.started
         _say(f"{who}: kill {tally.kills}/{self.kills}, from {progress}: {what} after {seconds:.1f} s")
         return struck
 
-    def _strike(self, victim: Victim, moment: str | None) -> bool:
+    def _strike(self, process: Killable, moment: str | None) -> bool:
         """Kill at the moment; False if the command ended before."""
         if moment is None:
-            return victim.survives(_never)
-        if not self._lives_until(victim, moment):
+            return process.survives(_never)
+        if not self._lives_until(process, moment):
             return False
-        if self.tally.processes > 1 and self.rng.random() < ALONE and (left := victim.kill_one(self.rng)) is not None:
+        if self.tally.processes > 1 and self.rng.random() < ALONE and (left := process.kill_one(self.rng)) is not None:
             self.tally.alone += 1
             self.tally.faults += [left] * bool(left)
             return True
-        return victim.kill()
+        return process.kill()
 
-    def _lives_until(self, victim: Victim, moment: str) -> bool:
+    def _lives_until(self, process: Killable, moment: str) -> bool:
         if moment == "start":
-            return victim.survives(_never, self.rng.uniform(0, self.startup))
+            return process.survives(_never, self.rng.uniform(0, self.startup))
         # Half of the writes that are met are among the first, which mend what the kill before left.
         if moment == "write" and self.rng.random() < 0.5:
             nth, met = self.rng.randint(1, 3), set[str]()
-            return victim.survives(lambda names: met.update(_temporary(names)) or len(met) >= nth)
-        if not victim.begins():
+            return process.survives(lambda names: met.update(_temporary(names)) or len(met) >= nth)
+        if not process.begins():
             return False
         if moment == "end":
-            return victim.survives(lambda names: any(name.startswith(f".{self.job.final}.") for name in names))
+            return process.survives(lambda names: any(name.startswith(f".{self.job.final}.") for name in names))
         # By what is done, not by time, for another load of the machine changes how fast it is done. Far enough for all
         # kills together to reach the last third, and near enough to leave some work.
         share = self.rng.uniform(0, min(0.8, 2 / self.kills))
-        goal = min(self.total, self.job.progress(victim.folder) + share * self.total)
-        if not victim.survives(lambda _: self.job.progress(victim.folder) >= goal):
+        goal = min(self.total, self.job.progress(process.folder) + share * self.total)
+        if not process.survives(lambda _: self.job.progress(process.folder) >= goal):
             return False
-        if not victim.survives(_never, self.rng.uniform(0, PAUSE * self.work / self.total)):
+        if not process.survives(_never, self.rng.uniform(0, PAUSE * self.work / self.total)):
             return False
         if moment == "write" and self.job.steady:
-            return victim.survives(lambda names: bool(_temporary(names)))
+            return process.survives(lambda names: bool(_temporary(names)))
         if moment in ("write", "line"):
-            return victim.survives(lambda names: any(name.startswith(self.job.lines) for name in names))
+            return process.survives(lambda names: any(name.startswith(self.job.lines) for name in names))
         return True
 
     def _compare(self, root: Path) -> None:
@@ -201,10 +201,10 @@ def _never(names: list[str]) -> bool:
     return False
 
 
-def _complaint(victim: Victim) -> str:
-    lines = victim.log.read_text(errors="replace").split("\n")
+def _complaint(process: Killable) -> str:
+    lines = process.log.read_text(errors="replace").split("\n")
     tail = " / ".join(line.strip() for line in lines if line.strip())[-600:]
-    return f"exit code {victim.process.returncode}, {victim.log}: {tail}"
+    return f"exit code {process.process.returncode}, {process.log}: {tail}"
 
 
 def _say(text: str) -> None:

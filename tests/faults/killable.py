@@ -47,7 +47,7 @@ class Watch:
         os.close(self.descriptor)
 
 
-class Victim:
+class Killable:
     """A started command and all that it starts.
 
     Args:
