@@ -180,9 +180,9 @@ def _score(
     write: Callable[[Path, list[Row]], list[Path]],
 ) -> list[Row]:
     settings, spec = config.evaluate, dataset.spec
-    conditions = Conditions.of(settings, spec)
     # The data are all that decides a score and does not stand in its row.
     with _open_run(config, stage, stable_hash(spec.to_dict(), dataset.fingerprint), accelerator) as run:
+        conditions = replace(Conditions.of(settings, spec), precision=run.precision)
         rows = grid.evaluate(jobs, conditions, dataset, run, stable_hash(settings, conditions.hash, run.fingerprint))
         if run.is_main:
             for path in write(run.folder, rows):

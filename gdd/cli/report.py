@@ -10,14 +10,15 @@ from gdd.cli.command import Command
 
 def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, help="run folder of evaluate.py, with its rows.jsonl")
+    parser.add_argument("--mixed", action="store_true", help="let rows of different precision share a table")
 
 
 def _report(options: Namespace, console: Console) -> None:
     from gdd.report import statistics, tables
 
     rows = statistics.read_rows(options.folder)
-    paths = tables.write(options.folder, rows)
-    console.print(tables.Terminal(tables.sections(rows, brief=True)))
+    paths = tables.write(options.folder, rows, options.mixed)
+    console.print(tables.Terminal(tables.sections(rows, brief=True, mixed=options.mixed)))
     console.print(f"wrote {', '.join(map(str, paths))}", soft_wrap=True)
 
 

@@ -5,15 +5,13 @@ from collections.abc import Sequence
 
 import torch
 from accelerate import Accelerator
-from torch.utils.flop_counter import FlopCounterMode
 
 from gdd import pipeline
 from gdd.config import Config
 from gdd.data.readers import Dataset
-from gdd.data.spec import DatasetSpec
-from gdd.evaluation.grid import estimated_cost, flop_per_image
+from gdd.evaluation.grid import estimated_cost
 from gdd.evaluation.recipe import Conditions, Job
-from gdd.models.gan import Discriminator, Generator
+from gdd.models.cost import classifier_flop, gan_flop, gan_step_flop
 from gdd.runtime.device import device_name
 from gdd.training import matching
 
@@ -50,9 +48,10 @@ def _rounded(minutes: float) -> str:
 def _work(stage: str, config: Config, dataset: Dataset, jobs: Sequence[Job]) -> tuple[str, float, float]:
     """Return what a stage does, the seconds of its many small calls, and its FLOP."""
     spec, settings, count = dataset.spec, config.matching, len(dataset.train.labels)
-    members = [flop_per_image(name, spec.shape, spec.num_classes) for name in pipeline.pool_members(config)]
+    members = [classifier_flop(name, spec.shape, spec.num_classes) for name in pipeline.pool_members(config)]
     member = sum(members) / len(members)  # forward, for one image; three times as much with its gradient
-    generator, both = _gan_flop(config, spec)
+    generator, discriminator = gan_flop(spec.shape, spec.num_classes, config.gan.width, config.gan.noise_dim)
+    both = gan_step_flop(generator, discriminator, config.gan.penalties)
     if stage == "pretrain":
         steps, batch = config.pretrain.steps, config.pretrain.batch_size
         return f"pretrain a GAN: {steps:,} x {batch} images", steps * _GAN_STEP, steps * batch * both
@@ -82,21 +81,6 @@ def _work(stage: str, config: Config, dataset: Dataset, jobs: Sequence[Job]) -> 
     flop = 3 * sum(estimated_cost(job, conditions, spec, count) for job in jobs)
     flop += generator * sum(images for _, _, images in streams)
     return f"train and score {len(jobs)} students", steps * _STUDENT_STEP, flop
-
-
-def _gan_flop(config: Config, spec: DatasetSpec) -> tuple[float, float]:
-    """Return the FLOP of the generator for an image, and of a step of both networks for each image of a batch."""
-    with torch.device("meta"):
-        generator = Generator(spec.shape, spec.num_classes, config.gan.width, config.gan.noise_dim)
-        discriminator = Discriminator(spec.shape, spec.num_classes, config.gan.width)
-        noise, labels = torch.zeros(2, config.gan.noise_dim), torch.zeros(2, dtype=torch.int64)
-        with FlopCounterMode(display=False) as of_generator:
-            images = generator(noise, labels)
-        with FlopCounterMode(display=False) as of_discriminator:
-            discriminator(images)
-    penalties = 1.0 if config.gan.loss == "wgan-gp" else (config.gan.r1 > 0) / config.gan.r1_every
-    forward = of_generator.get_total_flops() / 2
-    return forward, 4 * forward + (8 + 6 * penalties) * of_discriminator.get_total_flops() / 2
 
 
 def _speed(device: torch.device) -> float:

@@ -35,6 +35,11 @@ class GanConfig:
     augment: str = "none"
     """DiffAugment of what the discriminator sees, such as color_crop_cutout; none switches it off."""
 
+    @property
+    def penalties(self) -> float:
+        """Gradient penalties per step of the discriminator."""
+        return 1.0 if self.loss == "wgan-gp" else (self.r1 > 0) / self.r1_every
+
 
 @dataclass(frozen=True, config=STRICT)
 class PretrainConfig:

@@ -30,8 +30,10 @@ class RunConfig:
     """Iterations after which matching also stores its set, each at least 0."""
     threads: AtLeast1OrNull = without_effect(None)
     """CPU threads per process, at least 1; null shares the cores. Another number may change a result's last bits."""
-    precision: Literal["float32", "auto"] = "float32"
-    """auto trains the GAN, and asks the pool, in mixed bfloat16 on GPUs that have it; all else stays in float32."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of convolutions and products: auto takes bfloat16 where CPU or GPU compute in it; sums and losses are float32."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Whether networks are compiled: auto, where the work is long enough to win back the compiler's minute."""
     tf32: bool = True
     """Whether GPUs may round the factors of float32 products to TF32, as PyTorch does in convolutions."""
     deterministic: bool = False

@@ -7,7 +7,6 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from gdd.config import ConfigError
 from gdd.data.readers import Dataset
@@ -17,7 +16,9 @@ from gdd.evaluation.row import Row
 from gdd.evaluation.sources import FLOOR, Protocol, Source
 from gdd.evaluation.student import RealImages, StudentTrainer
 from gdd.models import registry
+from gdd.models.cost import TRAINING, classifier_flop
 from gdd.runtime import checkpoint
+from gdd.runtime.execution import Execution
 from gdd.runtime.run import Run, progress_bar
 from gdd.runtime.signals import Stopped, is_due
 
@@ -109,8 +110,7 @@ def evaluate(jobs: Sequence[Job], conditions: Conditions, dataset: Dataset, run:
     spec = dataset.spec
     if conditions.selects:
         _require_held_out(jobs, dataset)
-    for arch in {job.arch for job in jobs} | ({conditions.teacher_arch} if conditions.teacher != "none" else set()):
-        registry.build(arch, spec.shape, spec.num_classes)  # refuses what these images do not allow
+    executions = _executions(jobs, conditions, dataset, run, run.world_size)  # refuses networks that cannot be
     rows = {row.key: row for row in _gather(run)}
     pending = [job for job in jobs if job.key(conditions) not in rows]
     if run.is_main and len(pending) < len(jobs):
@@ -119,7 +119,8 @@ def evaluate(jobs: Sequence[Job], conditions: Conditions, dataset: Dataset, run:
     real = RealImages(
         dataset.train.to(run.device), dataset.val.to(run.device), cache(lambda: dataset.test().to(run.device))
     )
-    trainer = StudentTrainer(real, spec, conditions, run.device, config_hash, keep=len({job.seed for job in jobs}))
+    seeds = {job.seed for job in jobs}
+    trainer = StudentTrainer(real, spec, conditions, executions, run.device, config_hash, keep=len(seeds))
     costs = [estimated_cost(job, conditions, spec, len(dataset.train.labels)) for job in pending]
     assigned = assign_jobs(costs, run.world_size)[run.rank]
     _work(run, trainer, [pending[index] for index in assigned])
@@ -131,18 +132,26 @@ def evaluate(jobs: Sequence[Job], conditions: Conditions, dataset: Dataset, run:
     return [_with_source_of(job, rows[job.key(conditions)]) for job in jobs]
 
 
-@cache
-def flop_per_image(arch: str, shape: tuple[int, int, int], num_classes: int) -> float:
-    with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        registry.build(arch, shape, num_classes)(torch.zeros(2, *shape))
-    return counter.get_total_flops() / 2
+def _executions(
+    jobs: Sequence[Job], conditions: Conditions, dataset: Dataset, run: Run, processes: int
+) -> dict[str, Execution]:
+    """Decide for each architecture, by its share of all jobs: what is left of them must not change a score."""
+    spec, flop = dataset.spec, dict[str, float]()
+    for job in jobs:
+        cost = estimated_cost(job, conditions, spec, len(dataset.train.labels))
+        flop[job.arch] = flop.get(job.arch, 0) + TRAINING * cost / processes
+    if conditions.teacher != "none":
+        flop.setdefault(conditions.teacher_arch, 0)
+    with torch.device("meta"):
+        networks = {arch: registry.build(arch, spec.shape, spec.num_classes) for arch in flop}
+    return {arch: run.execution([networks[arch]], flop[arch]) for arch in flop}
 
 
 def estimated_cost(job: Job, conditions: Conditions, spec: DatasetSpec, all_images: int) -> float:
     """Return the forward FLOP of training a job's candidates; what comes on top is about in proportion."""
     images = all_images if job.ipc is None else job.ipc * spec.num_classes
     seen = conditions.recipe_for(job.source.kind).epochs * images * max(1, len(conditions.candidates))
-    return seen * flop_per_image(job.arch, spec.shape, spec.num_classes)
+    return seen * classifier_flop(job.arch, spec.shape, spec.num_classes)
 
 
 def assign_jobs(costs: Sequence[float], world_size: int) -> list[list[int]]:

@@ -9,6 +9,7 @@ from gdd.config import ConfigError, EvaluateConfig, stable_hash
 from gdd.data import augment
 from gdd.data.spec import DatasetSpec
 from gdd.evaluation.sources import CEILING, Kind, Protocol, Source
+from gdd.runtime.execution import Precision
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,8 @@ class Job:
     def key(self, conditions: "Conditions") -> tuple[Any, ...]:
         """Return what makes two rows the same measurement."""
         kind, epochs = self.source.kind, conditions.recipe_for(self.source.kind).epochs
-        return kind, self.source.hash, self.ipc, self.protocol, self.arch, self.seed, epochs, conditions.hash
+        student = self.ipc, self.protocol, self.arch, self.seed
+        return kind, self.source.hash, *student, epochs, conditions.hash, conditions.precision
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ class Conditions:
     kd_recipe: Literal["equation", "released"] = "equation"
     candidates: tuple[tuple[float, float], ...] = ()  # pairs of alpha and temperature; more than one only if `selects`
     selects: bool = False  # whether validation data choose a pair for each student
+    precision: Precision = "float32"  # of all networks
 
     @classmethod
     def of(cls, settings: EvaluateConfig, spec: DatasetSpec, recipe: Recipe | None = None) -> "Conditions":
@@ -94,8 +97,9 @@ class Conditions:
 
     @property
     def hash(self) -> str:
-        """The same for all rows of one table, whatever the epochs of its ceiling, which that row itself states."""
-        return stable_hash(self if self.teacher == "real" else replace(self, all_epochs=0))
+        """The same for all rows of one table, whatever their precision and its ceiling's epochs, which rows state."""
+        epochs = self.all_epochs if self.teacher == "real" else 0
+        return stable_hash(replace(self, all_epochs=epochs, precision="float32"))
 
     def recipe_for(self, kind: Kind) -> Recipe:
         return replace(self.recipe, epochs=self.all_epochs) if kind == CEILING else self.recipe

@@ -5,6 +5,7 @@ from typing import Any
 
 from gdd.config import read_as, require
 from gdd.evaluation.sources import Kind, Protocol
+from gdd.runtime.execution import Precision
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,14 @@ class Row:
     git_revision: str | None  # of this package's checkout, if it is one
     versions: dict[str, str]  # of libraries
     dataset: str  # its name
+    precision: Precision = "float32"  # of the student's convolutions and products; rows of 0.1.0 do not say
+    compiled: bool = False  # whether its network was
 
     @property
     def key(self) -> tuple[Any, ...]:
         """The key of the job that this row answers."""
         source, student = (self.kind, self.source_hash), (self.ipc, self.protocol, self.arch, self.seed)
-        return *source, *student, self.epochs, self.recipe_hash
+        return *source, *student, self.epochs, self.recipe_hash, self.precision
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

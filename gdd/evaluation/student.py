@@ -1,7 +1,7 @@
 """Train one student on one set and score it on the test part."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
@@ -20,6 +20,7 @@ from gdd.losses.logits import distillation, released_distillation
 from gdd.models import registry
 from gdd.runtime.device import device_name
 from gdd.runtime.environment import git_revision, peak_memory_mb, versions
+from gdd.runtime.execution import EAGER, Execution
 from gdd.sampling import sample
 from gdd.sampling.set_file import SyntheticSet
 from gdd.training.classifier import Loss, cross_entropy, fit, sgd
@@ -36,21 +37,24 @@ class RealImages:
     test: Callable[[], Split]  # reads the test part once and keeps it
 
 
-@torch.no_grad()
-def count_correct(network: nn.Module, split: Split, normalize: Normalizer) -> int:
+@torch.inference_mode()
+def count_correct(network: nn.Module, split: Split, normalize: Normalizer, execution: Execution = EAGER) -> int:
     """Return how many of the images the network classifies correctly in eval mode."""
     network.eval()
     correct = torch.zeros((), dtype=torch.int64, device=split.labels.device)
     for images_u8, labels in zip(split.images_u8.split(TEST_BATCH), split.labels.split(TEST_BATCH), strict=True):
-        correct += (network(normalize.from_u8(images_u8)).argmax(1) == labels).sum()
+        logits = execution(network, normalize.from_u8(images_u8), compiled=len(labels) == TEST_BATCH)
+        correct += (logits.argmax(1) == labels).sum()
     return int(correct)
 
 
-def train(network: nn.Module, batches: StudentBatches, loss: Loss = cross_entropy) -> float:
+def train(
+    network: nn.Module, batches: StudentBatches, loss: Loss = cross_entropy, execution: Execution = EAGER
+) -> float:
     """Train by the batches' recipe and return the last step's loss."""
     recipe, steps = batches.recipe, batches.total
-    lr = partial(recipe.lr_at, total=steps)
-    return float(fit(network, batches, range(steps), sgd(network, recipe.lr), lr, loss))
+    lr, optimizer = partial(recipe.lr_at, total=steps), sgd(network, recipe.lr, execution.fused)
+    return float(fit(network, batches, range(steps), optimizer, lr, loss, execution=execution))
 
 
 Pair = tuple[float, float]
@@ -77,6 +81,7 @@ class StudentTrainer:
     real: RealImages  # train, validation and test part on the device
     spec: DatasetSpec
     conditions: Conditions  # recipe and teacher
+    executions: Mapping[str, Execution]  # of students and teacher, by architecture
     device: torch.device  # to train on
     config_hash: str  # for the rows
     keep: int  # sets and teachers kept in memory; the number of seeds is enough
@@ -124,14 +129,16 @@ class StudentTrainer:
         began = time.perf_counter()
         data = self._all_real() if job is None else self._data(job)[0]
         recipe = self.conditions.recipe_for(CEILING if job is None else job.source.kind)
-        network = self._build(self.conditions.teacher_arch, seed, rng.TEACHER)
-        train(network, StudentBatches(data, recipe, seed, rng.TEACHER))
+        arch = self.conditions.teacher_arch
+        network = self._build(arch, seed, rng.TEACHER)
+        train(network, StudentBatches(data, recipe, seed, rng.TEACHER), execution=self.executions[arch])
         network.eval().requires_grad_(False)
         return network, time.perf_counter() - began
 
     def _build(self, arch: str, seed: int, who: str) -> nn.Module:
         with rng.seeded(seed, f"{rng.INIT}-{who}"):
-            return registry.build(arch, self.spec.shape, self.spec.num_classes).to(self.device)
+            network = registry.build(arch, self.spec.shape, self.spec.num_classes)
+        return self.executions[arch].place(network.to(self.device))
 
     def _losses(self, job: Job) -> tuple[dict[Pair | None, Loss], float]:
         """Return the loss of each candidate, and what training their teacher took."""
@@ -142,11 +149,16 @@ class StudentTrainer:
         teacher_job = replace(job, arch="") if conditions.teacher == "set" else None
         teacher, seconds = self._teacher(teacher_job, job.seed)
         formula = released_distillation if conditions.kd_recipe == "released" else distillation
+        execution = self.executions[conditions.teacher_arch]
+        answered: tuple[Tensor, Tensor] | None = None  # a batch and what the teacher said to it
 
         def kd_loss(logits: Tensor, labels: Tensor, images_std: Tensor, alpha: float, temperature: float) -> Tensor:
-            with torch.no_grad():
-                teacher_logits = teacher(images_std)
-            return formula(logits, teacher_logits, labels, alpha, temperature)
+            nonlocal answered
+            # A set that is one batch and not augmented comes as the same tensor in every step.
+            if answered is None or answered[0] is not images_std:
+                with torch.no_grad():
+                    answered = images_std, execution(teacher, images_std)
+            return formula(logits, answered[1], labels, alpha, temperature)
 
         return {(a, t): partial(kd_loss, alpha=a, temperature=t) for a, t in conditions.candidates}, seconds
 
@@ -157,10 +169,13 @@ class StudentTrainer:
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         began, generated_before = time.perf_counter(), data.seconds_generating
-        train_loss = train(network, batches, loss)
+        execution = self.executions[job.arch]
+        train_loss = train(network, batches, loss, execution)
         seconds, generating = time.perf_counter() - began, data.seconds_generating - generated_before
         memory = peak_memory_mb(self.device)
-        validated = count_correct(network, self.real.val, self.normalize) if self.conditions.selects else None
+        validated = None
+        if self.conditions.selects:
+            validated = count_correct(network, self.real.val, self.normalize, execution)
         return Trained(network, pair, validated, train_loss, batches.total, seconds, generating, memory)
 
     def score(self, job: Job) -> Row:
@@ -184,7 +199,8 @@ class StudentTrainer:
         generating = best.seconds_generating or data.seconds_generating
         test = self.real.test()
         total = len(test.labels)
-        correct = count_correct(best.network, test, self.normalize)
+        execution = self.executions[job.arch]
+        correct = count_correct(best.network, test, self.normalize, execution)
         soft = stored is not None and stored.soft_labels is not None
         alpha, temperature = best.pair or (None, None)
         source, content = job.source, stored or job.source.generator
@@ -220,6 +236,8 @@ class StudentTrainer:
             seconds_selecting=round(seconds_selecting, 3),
             peak_memory_mb=best.peak_memory_mb,
             device=device_name(self.device),
+            precision=execution.precision,
+            compiled=execution.compiled,
             generator_seconds=source.provenance.get("seconds"),
             set_hash=None if stored is None else stored.hash,
             source_hash=source.hash,

@@ -13,6 +13,8 @@ from einops import rearrange
 from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from gdd.models.layers import LayerNorm
+
 
 def _halvings(size: int) -> tuple[int, int, int, int]:
     """Return the sides of the maps from an eighth of `size` up to `size`, each half rounded up."""
@@ -139,7 +141,7 @@ class Discriminator(nn.Module):
             height, pixel_width = math.ceil(height / stride), math.ceil(pixel_width / stride)
             layers += [
                 nn.Conv2d(channels, width, 3, stride, padding=1),
-                nn.LayerNorm([width, height, pixel_width]),
+                LayerNorm([width, height, pixel_width]),
                 nn.LeakyReLU(0.01),
             ]
             channels = width

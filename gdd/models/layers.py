@@ -2,7 +2,10 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
+import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from gdd.config import ConfigError
@@ -46,17 +49,56 @@ class Classifier(nn.Module):
         return self.head(self.embed(images))
 
 
+class _Affine(torch.autograd.Function):
+    """x * weight + bias over maps, with the gradients of weight and bias taken by a product of matrices.
+
+    A compiled sum over the batch, maps apart from each other in memory, would take several times as long as all else
+    in a layer norm.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return x * weight + bias
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        (gradient,), (x, weight) = gradients, ctx.saved_tensors
+        ones = gradient.new_ones(1, len(gradient))
+
+        def total(values: Tensor) -> Tensor:
+            _, channels, height, width = values.shape
+            rows = rearrange(values, "b c h w -> b (h w c)")
+            return rearrange(ones @ rows, "1 (h w c) -> c h w", h=height, w=width, c=channels)
+
+        return gradient * weight, total(gradient * x), total(gradient)
+
+
 class LayerNorm(nn.LayerNorm):
-    """Layer norm written out, since torch 2.15 gets the second derivative of its own wrong under vmap.
+    """Layer norm over whole maps (C, H, W)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if torch.compiler.is_compiling():
+            return _Affine.apply(self._standardized(input.float()), self.weight, self.bias)
+        return super().forward(input)
+
+    def _standardized(self, input: Tensor) -> Tensor:
+        axes = tuple(range(-len(self.normalized_shape), 0))
+        centred = input - input.mean(axes, keepdim=True)
+        variance = centred.square().mean(axes, keepdim=True)
+        return centred * (variance + self.eps).rsqrt()
+
+
+class DifferentiableLayerNorm(LayerNorm):
+    """The same written out, since torch 2.15 gets the second derivative of its own wrong under vmap.
 
     Gradient matching takes that derivative; tests/training compare it with differences.
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        axes = tuple(range(-len(self.normalized_shape), 0))
-        centred = input - input.mean(axes, keepdim=True)
-        variance = centred.square().mean(axes, keepdim=True)
-        return centred * (variance + self.eps).rsqrt() * self.weight + self.bias
+        if torch.compiler.is_compiling():
+            return super().forward(input)
+        return self._standardized(input) * self.weight + self.bias
 
 
 def make_norm(kind: str, channels: int, size: Size) -> nn.Module:
@@ -86,7 +128,7 @@ def make_norm(kind: str, channels: int, size: Size) -> nn.Module:
             )
         return nn.GroupNorm(NORM_GROUPS, channels)
     if kind == "layer":
-        return LayerNorm([channels, *size])
+        return DifferentiableLayerNorm([channels, *size])
     assert kind == "none", kind
     return nn.Identity()
 

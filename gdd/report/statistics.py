@@ -15,7 +15,7 @@ from gdd.evaluation.row import Row
 from gdd.evaluation.sources import CEILING, place
 
 # Rows that agree in these differ by their seed alone.
-_CELL = ["recipe_hash", "epochs", "source", "source_hash", "ipc", "protocol", "arch"]
+_CELL = ["recipe_hash", "precision", "epochs", "source", "source_hash", "ipc", "protocol", "arch"]
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,8 @@ def differences(rows: DataFrame, others: DataFrame) -> DataFrame:
     and augmentation and the generators' noise, so that the paired interval is narrower than one of two independent
     means.
     """
-    pairs = rows.merge(others, on=["recipe_hash", "ipc", "protocol", "arch", "seed"], suffixes=("", "_b"))
+    alike = ["recipe_hash", "precision", "ipc", "protocol", "arch", "seed"]
+    pairs = rows.merge(others, on=alike, suffixes=("", "_b"))
     pairs["points"] = pairs["accuracy"] - pairs["accuracy_b"]
     return _estimates(pairs, [*_CELL, "epochs_b", "source_b", "source_hash_b"], "points")
 
@@ -85,13 +86,16 @@ def refinement(rows: DataFrame) -> DataFrame:
     return differences(generators[generators["stage"] == "refine"], generators[generators["stage"] == "pretrain"])
 
 
-def by_recipe(rows: DataFrame) -> list[DataFrame]:
+def by_recipe(rows: DataFrame, mixed: bool = False) -> list[DataFrame]:
     """Part rows that were trained under different conditions, for they do not compare.
+
+    Rows of another precision are parted too, unless they shall be `mixed`; their sources' names then tell it.
 
     A folder may also hold one name's rows from before and after it was distilled anew, or the ceiling's of several
     numbers of epochs; hashes and epochs then tell them. Stored sets may share a name, each at its own IPC.
     """
-    return [_told_apart(part) for _, part in rows.groupby("recipe_hash", sort=False)]
+    apart = ["recipe_hash"] if mixed else ["recipe_hash", "precision"]
+    return [_told_apart(part) for _, part in rows.groupby(apart, sort=False)]
 
 
 def _told_apart(rows: DataFrame) -> DataFrame:
@@ -100,4 +104,6 @@ def _told_apart(rows: DataFrame) -> DataFrame:
     ceiling = rows["kind"] == CEILING
     several_epochs = ceiling & (rows["epochs"][ceiling].nunique() > 1)
     epochs = rows["epochs"].map(lambda n: f", {n:,} epoch{'s' * (n > 1)}")
-    return rows.assign(source=rows["source"] + hashes.where(several_hashes, "") + epochs.where(several_epochs, ""))
+    precision = ", " + rows["precision"] if rows["precision"].nunique() > 1 else ""
+    told = hashes.where(several_hashes, "") + epochs.where(several_epochs, "") + precision
+    return rows.assign(source=rows["source"] + told)

@@ -111,14 +111,14 @@ def write_csv(path: Path, rows: DataFrame) -> None:
     write_atomically(path, lambda temporary: table.to_csv(temporary, index=False))
 
 
-def sections(rows: Sequence[Row], brief: bool) -> list[Section]:
+def sections(rows: Sequence[Row], brief: bool, mixed: bool = False) -> list[Section]:
     """Return the tables of an evaluation: for each recipe fixed and stream apart, each with its differences.
 
-    `brief`, for a terminal, leaves out intervals and library versions.
+    `brief`, for a terminal, leaves out intervals and library versions; `mixed` lets precisions share a table.
     """
     return [
         section
-        for part in statistics.by_recipe(statistics.frame(rows))
+        for part in statistics.by_recipe(statistics.frame(rows), mixed)
         for protocol in TITLES
         if (part["protocol"] == protocol).any()
         for section in (_accuracies(part, protocol, brief), *_differences(part, protocol, brief))
@@ -218,21 +218,21 @@ def facts(rows: DataFrame, protocol: Protocol) -> str:
     return (
         f"n = {len(seeds)} (seeds {', '.join(map(str, seeds))}), {row.total:,} test images; recipe {row.recipe}, "
         f"{epochs} epochs{more}, augmentation {row.augment}; labels: {'; '.join(labels)}; "
-        f"device: {', '.join(rows['device'].unique())}"
+        f"{' and '.join(rows['precision'].unique())}; device: {', '.join(rows['device'].unique())}"
     )
 
 
-def write(folder: Path, rows: Sequence[Row]) -> list[Path]:
-    """Write rows.csv, table.md and accuracy.png (one picture per recipe) and return their paths."""
+def write(folder: Path, rows: Sequence[Row], mixed: bool = False) -> list[Path]:
+    """Write rows.csv, table.md and accuracy.png (a picture per recipe and precision) and return their paths."""
     sheet, markdown = folder / "rows.csv", folder / "table.md"
     table = statistics.frame(rows)
     write_csv(sheet, table)
-    text = page("Evaluation", sections(rows, brief=False))
+    text = page("Evaluation", sections(rows, brief=False, mixed=mixed))
     write_atomically(markdown, lambda temporary: temporary.write_text(text))
-    paths, parts = [sheet, markdown], statistics.by_recipe(table)
+    paths, parts = [sheet, markdown], statistics.by_recipe(table, mixed)
     for part in parts:
         row = part.iloc[0]
-        picture = folder / ("accuracy.png" if len(parts) == 1 else f"accuracy-{row.recipe_hash}.png")
+        picture = folder / ("accuracy.png" if len(parts) == 1 else f"accuracy-{row.recipe_hash}-{row.precision}.png")
         note = f"Bars: mean; whiskers: 95 % t-interval; {facts(part, row.protocol)}."
         title = f"{row.dataset}: student accuracy on the test part"
         plots.draw_bars(picture, statistics.summarise(part), title, note)

@@ -1,4 +1,4 @@
-"""The only place that builds an Accelerator, and what a process is told of threads, memory and precision."""
+"""The only place that builds an Accelerator, and what a process is told of threads, memory and determinism."""
 
 import contextlib
 import ctypes
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, parse_flag_from_env
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
 from gdd.config import ConfigError, RunConfig
 from gdd.runtime.signals import is_launched
@@ -34,9 +34,9 @@ def make_accelerator(settings: RunConfig) -> Accelerator:
     # Buffers need no broadcast: the generator's batch norms are those of all processes together.
     # (torch 2.15 would like the argument to have another name, which accelerate does not know.)
     warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
-    # precision is passed whatever the user's accelerate config says, which would change results without showing.
+    # Passed whatever the user's accelerate config says, which would change results without showing.
     accelerator = Accelerator(
-        mixed_precision="bf16" if settings.precision == "auto" and has_bfloat16() else "no",
+        mixed_precision="no",  # gdd.runtime.execution decides
         kwargs_handlers=[
             DistributedDataParallelKwargs(broadcast_buffers=False),
             InitProcessGroupKwargs(timeout=PATIENCE),
@@ -54,12 +54,6 @@ def make_accelerator(settings: RunConfig) -> Accelerator:
     if accelerator.device.type == "cpu":
         _keep_freed_memory()
     return accelerator
-
-
-def has_bfloat16() -> bool:
-    """Tell whether there is a GPU that computes in bfloat16; CPUs mostly emulate it, hundreds of times slower."""
-    on_gpu = torch.cuda.is_available() and not parse_flag_from_env("ACCELERATE_USE_CPU")
-    return on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def _set_arithmetic(settings: RunConfig) -> None:

@@ -20,8 +20,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from torch import Tensor
 
 from gdd.config import ConfigError, RunConfig
-from gdd.runtime import checkpoint, signals
+from gdd.runtime import checkpoint, execution, signals
 from gdd.runtime.checkpoint import Stateful
+from gdd.runtime.execution import Execution, Precision
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +51,7 @@ class Run:
         self.rank, self.world_size = self.accelerator.process_index, self.accelerator.num_processes
         self.is_main = self.accelerator.is_main_process
         self.fixed_world_size = True
+        self.executions: list[str] = []
         self.started, self.earlier_seconds = time.monotonic(), 0.0
         # A lock file that a killed job left behind must not stop the next one, so no fallback to its mere existence.
         self._lock = FileLock(folder / ".lock", timeout=0, fallback_to_soft=False)
@@ -127,15 +129,26 @@ class Run:
         return round(self.earlier_seconds + time.monotonic() - self.started, 1)
 
     def state_dict(self) -> dict[str, Any]:
-        precision = self.accelerator.mixed_precision
-        return {"seconds": self.seconds, "processes": self.world_size, "mixed_precision": precision}
+        return {"seconds": self.seconds, "processes": self.world_size, "execution": self.executions}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.earlier_seconds, self.started = state["seconds"], time.monotonic()
         now = self.state_dict()
-        for key in ("processes", "mixed_precision") if self.fixed_world_size else ():
+        for key in ("processes", "execution") if self.fixed_world_size else ("execution",):
             if state[key] != now[key]:
-                raise ConfigError(f"{key} was {state[key]} and is now {now[key]}; go on as it began")
+                raise ConfigError(f"{key} was {_words(state[key])} and is now {_words(now[key])}; go on as it began")
+
+    @property
+    def precision(self) -> Precision:
+        """That of all networks, by the settings and the device."""
+        return execution.resolve(self.settings.precision, self.device)
+
+    def execution(self, networks: Sequence[torch.nn.Module], flop: float) -> Execution:
+        """Decide how networks are executed, by the settings and the `flop` of all their work, gradients included."""
+        compiled = self.settings.compile if self.world_size == 1 else "off"  # a compiler would part from the processes
+        chosen = execution.decide(self.precision, compiled, self.device, networks, flop)
+        self.executions.append(chosen.name)
+        return chosen
 
     def stop_is_due(self) -> bool:
         """Tell whether any process got a signal or ran out of run.max_minutes; all must ask alike."""
@@ -227,6 +240,10 @@ class Run:
         for name, state in states.items():
             if isinstance(state, torch.nn.Module) and not all(bool(p.isfinite().all()) for p in state.parameters()):
                 raise Diverged(f"{title}: the weights of {name} are not finite after step {step.done}")
+
+
+def _words(value: int | list[str]) -> str:
+    return ", ".join(value) if isinstance(value, list) else str(value)
 
 
 class Step:

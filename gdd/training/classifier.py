@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gdd.runtime.execution import EAGER, Execution
+
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
@@ -14,9 +16,9 @@ def cross_entropy(logits: Tensor, labels: Tensor, images_std: Tensor) -> Tensor:
     return F.cross_entropy(logits, labels)
 
 
-def sgd(network: nn.Module, lr: float) -> torch.optim.SGD:
+def sgd(network: nn.Module, lr: float, fused: bool | None = None) -> torch.optim.SGD:
     """Return the field's optimiser: momentum 0.9, weight decay 5e-4 (DC, utils.py)."""
-    return torch.optim.SGD(network.parameters(), lr=lr, momentum=0.9, weight_decay=5e-4)
+    return torch.optim.SGD(network.parameters(), lr=lr, momentum=0.9, weight_decay=5e-4, fused=fused)
 
 
 def fit(
@@ -28,6 +30,7 @@ def fit(
     loss: Loss = cross_entropy,
     max_accuracy: float = 1.0,
     frozen_statistics: bool = False,
+    execution: Execution = EAGER,
 ) -> Tensor:
     """Take one optimiser step for each number in `steps` and return the last loss.
 
@@ -40,14 +43,16 @@ def fit(
         loss: maps logits, labels and images to a scalar.
         max_accuracy: a batch already classified this well changes no weight; 1 switches this off.
         frozen_statistics: whether batch norm uses and keeps the statistics that it has, as in eval mode.
+        execution: of the network. Batches of another size than the first one are not compiled.
     """
     if not steps:
         raise ValueError(f"a network would be trained for no step at all ({steps})")
     network.train(not frozen_statistics)
-    value = torch.zeros(())
+    value, size = torch.zeros(()), 0
     for step in steps:
         images_std, labels = batches(step)
-        logits = network(images_std)
+        size = size or len(images_std)
+        logits = execution(network, images_std, compiled=len(images_std) == size)
         if max_accuracy < 1 and (logits.argmax(1) == labels).float().mean() >= max_accuracy:
             continue
         value = loss(logits, labels, images_std)

@@ -1,14 +1,13 @@
 """The adversarial game: generator, discriminator, their optimisers and the averaged generator."""
 
-from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from gdd import rng
@@ -18,6 +17,7 @@ from gdd.losses import adversarial
 from gdd.models.gan import Discriminator, Generator
 from gdd.runtime import checkpoint
 from gdd.runtime.checkpoint import Stateful
+from gdd.runtime.execution import EAGER, Execution
 
 
 @dataclass(eq=False, repr=False)
@@ -40,14 +40,18 @@ class GanTrainer:
     seed: int  # root seed
     stage: str  # name before the stage's random streams
     accelerator: Accelerator  # prepares the networks and says which process this is
+    execution: Execution = EAGER  # of both networks
 
     def __post_init__(self) -> None:
         networks = self.generator, self.discriminator
+        for network in networks:
+            self.execution.place(network)
         self.plain_generator, self.plain_discriminator = networks
         self.rank, self.world_size = self.accelerator.process_index, self.accelerator.num_processes
         decay = get_ema_multi_avg_fn(self.ema_decay)
         self.average = AveragedModel(self.generator, multi_avg_fn=decay, use_buffers=True).to(self.accelerator.device)
-        optimizers = [torch.optim.Adam(network.parameters(), self.lr, self.betas) for network in networks]
+        fused = self.execution.fused
+        optimizers = [torch.optim.Adam(network.parameters(), self.lr, self.betas, fused=fused) for network in networks]
         prepared = self.accelerator.prepare(*networks, *optimizers)
         self.generator, self.discriminator, self.opt_g, self.opt_d = prepared
 
@@ -71,12 +75,12 @@ class GanTrainer:
         checkpoint.load(path, self.states())
         for optimizer in (self.opt_g, self.opt_d):
             for group in optimizer.param_groups:
-                group.update(lr=self.lr, betas=self.betas)
+                group.update(lr=self.lr, betas=self.betas, fused=self.execution.fused)
 
     def generate(self, step: int, labels: Tensor) -> Tensor:
         """Return images (B, C, H, W) in [-1, 1] of the given classes (B,), with the generator in their graph."""
         random = self._random(rng.NOISE_OF_GENERATOR_STEP, step)
-        return self.generator(self._noise(len(labels), random), labels)
+        return self.execution(self.generator, self._noise(len(labels), random), labels)
 
     def adversarial_loss(self, step: int, fake: Tensor, labels: Tensor) -> Tensor:
         """Return what the generator minimises for its images (B, C, H, W) of the given classes (B,)."""
@@ -106,7 +110,7 @@ class GanTrainer:
         classes = torch.randint(self.plain_generator.num_classes, (len(labels) * self.world_size,), generator=random)
         fake_labels = self._local(classes)  # (B,)
         with torch.no_grad():
-            fake = self.generator(noise, fake_labels)  # (B, C, H, W)
+            fake = self.execution(self.generator, noise, fake_labels)  # (B, C, H, W)
 
         # Compare: one forward pass over both halves.
         both = self._augmented(torch.cat([real, fake]), rng.AUGMENT_OF_DISCRIMINATOR_STEP, step)  # (2B, C, H, W)
@@ -127,11 +131,15 @@ class GanTrainer:
         return {name: value.detach() for name, value in scalars.items()}
 
     def _penalty(self, step: int, both: Tensor, labels: Tensor, random: torch.Generator) -> Tensor | None:
-        """Return the weighted gradient penalty of this step at real images, or between real and fake ones."""
+        """Return the weighted gradient penalty of this step at real images, or between real and fake ones.
+
+        In float32 and not compiled: it is a derivative of a derivative.
+        """
         real, fake = both.chunk(2)
 
         def score(images: Tensor) -> Tensor:
-            return self._score(self.discriminator, images, labels)[0]
+            critic, class_logits = self.discriminator(images)
+            return self._conditioned(critic, class_logits, labels)
 
         if self.loss == "wgan-gp":
             mixing = self._local(torch.rand(len(real) * self.world_size, 1, 1, 1, generator=random))
@@ -140,12 +148,16 @@ class GanTrainer:
             return self.r1 * self.r1_every * adversarial.r1_penalty(score, real)
         return None
 
-    def _score(self, discriminator: Callable[..., Any], images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return scores (B,) that hinge and ns condition on the class by projection, and class logits (B, K)."""
-        critic, class_logits = discriminator(images)
+    def _score(self, discriminator: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return scores (B,) and class logits (B, K)."""
+        critic, class_logits = self.execution(discriminator, images)
+        return self._conditioned(critic, class_logits, labels), class_logits
+
+    def _conditioned(self, critic: Tensor, class_logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the score (B,), which hinge and ns condition on the class by projection."""
         if self.loss == "wgan-gp":
-            return critic, class_logits
-        return critic + class_logits.gather(1, labels[:, None]).squeeze(1), class_logits
+            return critic
+        return critic + class_logits.gather(1, labels[:, None]).squeeze(1)
 
     def _auxiliary(self, class_logits: Tensor, labels: Tensor) -> Tensor:
         if self.loss != "wgan-gp":

@@ -27,10 +27,11 @@ from gdd.data.readers import Dataset
 from gdd.losses import gradients
 from gdd.models.layers import Classifier
 from gdd.runtime.checkpoint import Stateful
+from gdd.runtime.execution import EAGER, Execution
 from gdd.runtime.run import Run
 from gdd.sampling import generator_file, sample, set_file
 from gdd.training.classifier import fit
-from gdd.training.pool import FreshPool
+from gdd.training.pool import FreshPool, execution_of, fresh_members
 from gdd.training.stage import provenance
 
 STAGE = "matching"
@@ -81,7 +82,7 @@ def freeze_statistics(network: nn.Module, real: ClassBatches, *counters: int) ->
     network.eval()
 
 
-def real_gradient(network: nn.Module, images_std: Tensor, label: int) -> list[Tensor]:
+def real_gradient(network: nn.Module, images_std: Tensor, label: int, execution: Execution = EAGER) -> list[Tensor]:
     """Return the gradient of the mean cross-entropy of images of one class, a tensor per parameter.
 
     On CPUs the images go through in chunks: exact but for rounding, since no layer in eval mode mixes images.
@@ -91,7 +92,8 @@ def real_gradient(network: nn.Module, images_std: Tensor, label: int) -> list[Te
     total: list[Tensor] | None = None
     for part in images_std.split(chunk):
         labels = torch.full((len(part),), label, device=part.device)
-        loss = F.cross_entropy(network(part), labels, reduction="sum") / len(images_std)
+        logits = execution(network, part, compiled=len(part) == chunk)
+        loss = F.cross_entropy(logits, labels, reduction="sum") / len(images_std)
         gradient = torch.autograd.grad(loss, parameters)
         total = list(gradient) if total is None else [x.add_(y) for x, y in zip(total, gradient, strict=True)]
     assert total is not None
@@ -104,6 +106,7 @@ def gradient_loss(
     real: Sequence[Tensor],
     labels: Sequence[int],
     distance: gradients.Distance,
+    execution: Execution = EAGER,
 ) -> Tensor:
     """Return how far apart the gradients of real and synthetic images are, summed over some classes.
 
@@ -116,6 +119,7 @@ def gradient_loss(
         real: G batches (B, C, H, W).
         labels: the G classes.
         distance: between two gradients.
+        execution: of the network on real images; the gradient of a gradient is taken in float32, not compiled.
     """
     parameters: dict[str, Tensor] = dict(network.named_parameters())
     buffers = dict(network.named_buffers())
@@ -128,7 +132,7 @@ def gradient_loss(
         synthetic_gradients = grad(loss)(parameters, images, target)
         return gradients.distance(list(synthetic_gradients.values()), real_gradients, distance)
 
-    by_class = [real_gradient(network, images, label) for images, label in zip(real, labels, strict=True)]
+    by_class = [real_gradient(network, images, label, execution) for images, label in zip(real, labels, strict=True)]
     stacked = [torch.stack(tensors) for tensors in zip(*by_class, strict=True)]
     return vmap(class_distance)(synthetic, targets, *stacked).sum()
 
@@ -204,7 +208,7 @@ class Matcher:
         network = self.pool.network(iteration)
         # Embeddings need no gradient of the weights.
         network.requires_grad_(self.objective == "gradient")
-        optimizer = torch.optim.SGD(network.parameters(), self.lr_network)
+        optimizer = torch.optim.SGD(network.parameters(), self.lr_network, fused=self.pool.execution.fused)
         total = torch.zeros((), device=self.synthetic.images_std.device)
         freeze_statistics(network, self.real, iteration, 0)
         for turn in range(self.outer):
@@ -230,7 +234,7 @@ class Matcher:
             synthetic = torch.stack([augment.apply(*pair) for pair in zip(augmentations, pixels, strict=True)])
 
             if self.objective == "gradient":
-                loss = gradient_loss(network, synthetic, real, labels, self.distance)
+                loss = gradient_loss(network, synthetic, real, labels, self.distance, self.pool.execution)
             else:
                 loss = embedding_loss(network, synthetic, real)
             (images.grad[labels],) = torch.autograd.grad(loss, pixels)
@@ -260,7 +264,8 @@ class Matcher:
             augmentation = augment.draw(self.augmentations, len(chosen), random, shared=False, pick="one")
             return augment.apply(augmentation, images[chosen]), labels[chosen]
 
-        fit(network, batch, range(self.inner * per_epoch), optimizer, frozen_statistics=True)
+        steps = range(self.inner * per_epoch)
+        fit(network, batch, steps, optimizer, frozen_statistics=True, execution=self.pool.execution)
 
     def grid(self, columns: int = 10) -> Tensor:
         """Return one picture (C, H, W) in [0, 1] with a row per class, clipped for showing."""
@@ -302,6 +307,9 @@ def _matcher(config: Config, dataset: Dataset, run: Run) -> Matcher:
     real = ClassBatches(images_u8, labels, spec.num_classes, Normalizer(spec.mean, spec.std, run.device), seed)
     by_gradient = settings.objective == "gradient"
     outer, inner = loops(settings.ipc, settings.outer, settings.inner) if by_gradient else (1, 0)
+    kinds = settings.pool
+    members = fresh_members(kinds.kind, kinds.main, kinds.various, kinds.similar_depth)
+    asked = settings.iterations * outer * spec.num_classes * (settings.batch_real + inner * settings.ipc)
     return Matcher(
         first_images(settings, real, seed),
         real,
@@ -312,6 +320,7 @@ def _matcher(config: Config, dataset: Dataset, run: Run) -> Matcher:
             iterations=settings.iterations,
             seed=seed,
             device=run.device,
+            execution=execution_of(members, spec.shape, spec.num_classes, asked, run),
         ),
         objective=settings.objective,
         distance=settings.distance,

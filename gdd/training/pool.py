@@ -16,7 +16,10 @@ from gdd.config import ConfigError, PoolKind
 from gdd.data.batches import Batches
 from gdd.data.pixels import Normalizer
 from gdd.models import registry
+from gdd.models.cost import TRAINING, classifier_flop
 from gdd.models.layers import Shape
+from gdd.runtime.execution import EAGER, Execution
+from gdd.runtime.run import Run
 from gdd.training.classifier import fit, sgd
 
 # Zhou et al. 2024, table 3.
@@ -32,6 +35,14 @@ def _drawn(weights: Tensor, seed: int, step: int) -> int:
 def _require_members(state: dict[str, Any], members: tuple[str, ...]) -> None:
     if state["members"] != list(members):
         raise ValueError(f"the state is of the members {state['members']}, expected {list(members)}")
+
+
+def execution_of(members: tuple[str, ...], shape: Shape, num_classes: int, images: int, run: Run) -> Execution:
+    """Decide how the members of a pool are executed that are asked about `images` in all, gradients included."""
+    with torch.device("meta"):
+        networks = [registry.build(name, shape, num_classes) for name in members]
+    flop = sum(classifier_flop(name, shape, num_classes) for name in members) / len(members)
+    return run.execution(networks, TRAINING * images * flop)
 
 
 @dataclass(eq=False, repr=False)
@@ -52,6 +63,7 @@ class LearningPool:
     batch_size: int  # real images per training step
     lr: float  # of their SGD
     seed: int  # root seed
+    execution: Execution = EAGER  # of the members
 
     def __post_init__(self) -> None:
         self.batches = Batches(self.images_u8, self.labels, self.batch_size, self.seed, rng.POOL_BATCHES)
@@ -69,7 +81,7 @@ class LearningPool:
         if count:
             network.requires_grad_(True)
             steps = range(self.steps_trained, self.steps_trained + count)
-            fit(network, self._batch, steps, optimizer, max_accuracy=self.max_accuracy)
+            fit(network, self._batch, steps, optimizer, max_accuracy=self.max_accuracy, execution=self.execution)
             self.steps_trained += count
         self.uses[member] += 1
         self.alive[member] = network, optimizer
@@ -81,8 +93,8 @@ class LearningPool:
         _, channels, height, width = self.images_u8.shape
         with rng.seeded(self.seed, rng.INIT_POOL, member, self.uses[member] // self.redraw_every):
             network = registry.build(self.members[member], (channels, height, width), self.num_classes)
-        network.to(self.images_u8.device)
-        return network, sgd(network, self.lr)
+        self.execution.place(network.to(self.images_u8.device))
+        return network, sgd(network, self.lr, self.execution.fused)
 
     def _batch(self, step: int) -> tuple[Tensor, Tensor]:
         images_u8, labels = self.batches(step)
@@ -142,6 +154,7 @@ class FreshPool:
     iterations: int  # of the whole distillation
     seed: int  # root seed
     device: torch.device | str = "cpu"  # where the networks live
+    execution: Execution = EAGER  # of the networks
 
     def __post_init__(self) -> None:
         self.members = fresh_members(self.kind, self.main, self.various, self.similar_depth)
@@ -166,7 +179,7 @@ class FreshPool:
         with rng.seeded(self.seed, rng.INIT_POOL, member, self.uses[member]):
             network = registry.build(self.members[member], self.shape, self.num_classes)
         self.uses[member] += 1
-        return network.to(self.device).eval()
+        return self.execution.place(network.to(self.device)).eval()
 
     def state_dict(self) -> dict[str, Any]:
         return {"members": list(self.members), "uses": list(self.uses)}

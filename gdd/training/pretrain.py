@@ -16,7 +16,7 @@ STAGE = rng.PRETRAIN
 def pretrain(config: Config, dataset: Dataset, run: Run) -> Path:
     """Train generator and discriminator for `pretrain.steps` steps; return the generator's file."""
     settings, spec = config.pretrain, dataset.spec
-    gan = gan_trainer(config.gan, spec, settings.lr, config.seed, STAGE, run)
+    gan = gan_trainer(config.gan, spec, settings.lr, config.seed, STAGE, run, settings.steps * settings.batch_size)
     batches = real_batches(dataset, settings.batch_size, config.seed, STAGE, run)
     monitor = Monitor(batches, spec.num_classes, config.gan.noise_dim, config.seed)
 

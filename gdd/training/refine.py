@@ -23,7 +23,7 @@ from gdd.runtime import checkpoint
 from gdd.runtime.run import Run
 from gdd.sampling import generator_file
 from gdd.training.monitor import Monitor
-from gdd.training.pool import LearningPool
+from gdd.training.pool import LearningPool, execution_of
 from gdd.training.stage import gan_trainer, observe, provenance, real_batches, save_generator
 
 STAGE = rng.REFINE
@@ -32,15 +32,24 @@ STAGE = rng.REFINE
 def refine(config: Config, dataset: Dataset, run: Run, pretrained: Path) -> Path:
     """Refine the GAN of the run folder `pretrained` for `refine.steps` steps; return the generator's file."""
     settings, spec, seed = config.refine, dataset.spec, config.seed
-    gan = gan_trainer(config.gan, spec, settings.lr, seed, STAGE, run)
+    images = settings.steps * settings.batch_size
+    gan = gan_trainer(config.gan, spec, settings.lr, seed, STAGE, run, images)
     try:
         gan.start_from(checkpoint.newest(pretrained))
     except checkpoint.Damaged as error:  # an earlier one would be another GAN
         raise ConfigError(f"{error}; remove {pretrained} to pretrain anew") from error
     batches = real_batches(dataset, settings.batch_size, seed, STAGE, run)
     normalize = Normalizer(spec.mean, spec.std, run.device)
+    lessons = settings.pool.steps_between * settings.pool.batch_size
+    asked = settings.steps * (2 * settings.batch_size + lessons)
     pool = LearningPool(
-        batches.images_u8, batches.labels, spec.num_classes, normalize, seed=seed, **asdict(settings.pool)
+        batches.images_u8,
+        batches.labels,
+        spec.num_classes,
+        normalize,
+        seed=seed,
+        execution=execution_of(settings.pool.members, spec.shape, spec.num_classes, asked, run),
+        **asdict(settings.pool),
     )
     augmentations = augment.parse_strategy(settings.augment, spec.flip)
     compare: Callable[[Tensor, Tensor], Tensor] = log_probability_mse
@@ -59,14 +68,13 @@ def refine(config: Config, dataset: Dataset, run: Run, pretrained: Path) -> Path
         fake = gan.generate(step.index, labels)  # (B, C, H, W) in [-1, 1]
         real_std = augment.apply(augmentation, normalize.from_u8(images_u8))  # (B, C, H, W) in classifier space
         fake_std = augment.apply(augmentation, normalize.from_pm1(fake))
-        with run.accelerator.autocast():
-            with torch.no_grad():
-                real_logits = network(real_std)  # (B, K)
-            fake_logits = network(fake_std)
+        with torch.no_grad():
+            real_logits = pool.execution(network, real_std)  # (B, K)
+        fake_logits = pool.execution(network, fake_std)
 
         # The objective, and the generator's turn.
         adversarial_loss = gan.adversarial_loss(step.index, fake, labels)
-        logit_loss = compare(real_logits.float(), fake_logits.float())
+        logit_loss = compare(real_logits, fake_logits)
         gan.update_generator(adversarial_loss + settings.weight * logit_loss)
         step.record({"loss/generator": adversarial_loss.detach(), f"loss/{settings.loss}": logit_loss.detach()})
 

@@ -11,6 +11,7 @@ from gdd.data import augment
 from gdd.data.batches import Batches
 from gdd.data.readers import Dataset
 from gdd.data.spec import DatasetSpec
+from gdd.models.cost import gan_flop, gan_step_flop
 from gdd.models.gan import Discriminator, Generator
 from gdd.runtime.device import device_name
 from gdd.runtime.run import Run, Step
@@ -19,11 +20,15 @@ from gdd.training.gan import GanTrainer
 from gdd.training.monitor import Monitor
 
 
-def gan_trainer(settings: GanConfig, spec: DatasetSpec, lr: float, seed: int, stage: str, run: Run) -> GanTrainer:
-    """Build the networks, the same for one seed, and the trainer of a stage."""
+def gan_trainer(
+    settings: GanConfig, spec: DatasetSpec, lr: float, seed: int, stage: str, run: Run, images: int
+) -> GanTrainer:
+    """Build the networks, the same for one seed, and the trainer of a stage whose steps see `images` real ones."""
     with rng.seeded(seed, rng.INIT_GAN):
         generator = Generator(spec.shape, spec.num_classes, settings.width, settings.noise_dim)
         discriminator = Discriminator(spec.shape, spec.num_classes, settings.width)
+    networks = gan_flop(spec.shape, spec.num_classes, settings.width, settings.noise_dim)
+    flop = gan_step_flop(*networks, settings.penalties)
     return GanTrainer(
         generator,
         discriminator,
@@ -39,6 +44,7 @@ def gan_trainer(settings: GanConfig, spec: DatasetSpec, lr: float, seed: int, st
         seed=seed,
         stage=stage,
         accelerator=run.accelerator,
+        execution=run.execution((generator, discriminator), images * flop),
     )
 
 
