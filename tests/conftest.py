@@ -13,6 +13,7 @@ from generators import save_generator
 
 from gdd.cli import main
 from gdd.data.readers import Dataset, open_dataset
+from gdd.runtime import execution
 
 # The tests' processes share the cores, and so do those that they start.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -22,6 +23,14 @@ os.environ["OMP_NUM_THREADS"] = "1"
 def _one_thread() -> None:
     """Undo what an Accelerator of the test before has set: sums depend on it in their last bits."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _float32():
+    """Let run.precision auto be the same on all machines; what tests bfloat16 asks for it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(execution, "has_bfloat16", lambda device: False)
+        yield
 
 
 @pytest.fixture

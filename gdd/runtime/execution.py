@@ -149,7 +149,11 @@ def _use_cache() -> None:
 def _answer(network: nn.Module, in_bfloat16: bool, *inputs: Tensor) -> Any:
     with torch.autocast(inputs[0].device.type, torch.bfloat16, enabled=in_bfloat16):
         output = network(*inputs)
-    return tuple(part.float() for part in output) if isinstance(output, tuple) else output.float()
+    return tuple(map(_to_float32, output)) if isinstance(output, tuple) else _to_float32(output)
+
+
+def _to_float32(values: Tensor) -> Tensor:
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 @functools.cache
