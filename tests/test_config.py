@@ -281,7 +281,7 @@ def test_the_hash_changes_with_nothing_else():
 
 WITHOUT_EFFECT = {"name", "method", "score", "refine.pretrained", "matching.generator"}
 WITHOUT_EFFECT |= {key for key in TYPES if key.startswith(("data.", "run."))}
-WITHOUT_EFFECT -= {"run.precision", "run.tf32", "run.deterministic"}
+WITHOUT_EFFECT -= {"run.precision", "run.compile", "run.tf32", "run.deterministic"}
 
 
 def test_every_field_counts_but_those_declared_without_effect():

@@ -52,8 +52,8 @@ def test_a_teacher_stays_as_it_was_trained(evaluate: Evaluate, monkeypatch: pyte
     trained = []
     train = student.train
 
-    def spy(network: torch.nn.Module, *rest: object) -> float:
-        loss = train(network, *rest)  # type: ignore[arg-type]
+    def spy(network: torch.nn.Module, *rest: object, **more: object) -> float:
+        loss = train(network, *rest, **more)  # type: ignore[arg-type]
         trained.append((network, {name: value.clone() for name, value in network.state_dict().items()}))
         return loss
 
@@ -71,12 +71,12 @@ def met(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     scripted: Iterator[int] = itertools.cycle([3, 7, 7, 5])
     count = student.count_correct
 
-    def spy(network: torch.nn.Module, split: Split, normalize: object) -> int:
+    def spy(network: torch.nn.Module, split: Split, *rest: object) -> int:
         if torch.equal(split.images_u8, dataset.val.images_u8) and torch.equal(split.labels, dataset.val.labels):
             events.append("val")
             return next(scripted)
         events.append("test")
-        return count(network, split, normalize)  # type: ignore[arg-type]
+        return count(network, split, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(student, "count_correct", spy)
     return events
@@ -172,10 +172,10 @@ class TestStoredSoftLabels:
         seen = []
         train = student.train
 
-        def spy(network: torch.nn.Module, batches: student.StudentBatches, *rest: object) -> float:
+        def spy(network: torch.nn.Module, batches: student.StudentBatches, *rest: object, **more: object) -> float:
             images, _ = batches(0)
             seen.append(network(images).detach().double().log_softmax(1))
-            return train(network, batches, *rest)  # type: ignore[arg-type]
+            return train(network, batches, *rest, **more)  # type: ignore[arg-type]
 
         monkeypatch.setattr(student, "train", spy)
         row = self.rows(

@@ -132,8 +132,19 @@ def test_files(rows: list[Row], tmp_path: Path) -> None:
 def test_another_recipe_has_its_own_tables_and_picture(rows: list[Row], tmp_path: Path) -> None:
     others = [replace(row, recipe_hash="other", accuracy=1.0) for row in rows]
     names = [path.name for path in tables.write(tmp_path, [*rows, *others])]
-    assert names[2:] == ["accuracy-r.png", "accuracy-other.png"]
+    assert names[2:] == ["accuracy-r-float32.png", "accuracy-other-float32.png"]
     assert len(tables.sections([*rows, *others], brief=False)) == 2 * len(tables.sections(rows, brief=False))
+
+
+def test_precisions_share_a_table_only_if_told_to_and_are_then_named(rows: list[Row], tmp_path: Path) -> None:
+    both = [*rows, *(replace(row, precision="bfloat16") for row in rows)]
+    apart, mixed = (tables.sections(both, brief=False, mixed=mixed) for mixed in (False, True))
+    assert len(apart) == 2 * len(tables.sections(rows, brief=False))
+    assert len(mixed) == len(tables.sections(rows, brief=False))
+    assert "bfloat16" not in tables.page("", apart[: len(mixed)])
+    names = {line[0].split(" (")[0] for line in mixed[0].lines}
+    assert {name.rpartition(", ")[2] for name in names} == {"float32", "bfloat16"}
+    assert [path.name for path in tables.write(tmp_path, both, mixed=True)][2:] == ["accuracy.png"]
 
 
 def test_a_source_that_was_made_again_carries_its_hash(rows: list[Row]) -> None:

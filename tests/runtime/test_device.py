@@ -7,8 +7,7 @@ import torch
 from accelerate.state import AcceleratorState
 
 from gdd.config import ConfigError, RunConfig
-from gdd.evaluation.student import StudentTrainer
-from gdd.runtime import checkpoint, device
+from gdd.runtime import device
 from gdd.runtime.device import make_accelerator
 from gdd.sampling import generator_file, set_file
 
@@ -28,67 +27,6 @@ def arithmetic():
 
 
 class TestPrecision:
-    def test_a_cpu_computes_in_float32_whatever_is_allowed(self, fresh):
-        assert make_accelerator(RunConfig(precision="auto")).mixed_precision == "no"
-
-    def test_a_gpu_with_bfloat16_uses_it_if_allowed(self, fresh, monkeypatch):
-        monkeypatch.setattr(device, "has_bfloat16", lambda: True)
-        assert make_accelerator(RunConfig()).mixed_precision == "no"
-        AcceleratorState._reset_state(True)
-        assert make_accelerator(RunConfig(precision="auto")).mixed_precision == "bf16"
-
-    @pytest.mark.parametrize("there", [True, False])
-    def test_emulation_does_not_count(self, there, monkeypatch):
-        def supported(including_emulation: bool = True) -> bool:
-            return including_emulation or there
-
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-        monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
-        assert device.has_bfloat16() == there
-
-    def test_processes_on_the_cpu_of_a_machine_with_a_gpu_do_not(self, monkeypatch):
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
-        monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-        assert not device.has_bfloat16()
-
-    def test_both_stages_train_in_bfloat16_and_store_float32(
-        self, fresh, done, tiny, tmp_path, monkeypatch, short_training
-    ):
-        """A CPU emulates it here, slowly, so that the path of a GPU is tested."""
-        monkeypatch.setattr(device, "has_bfloat16", lambda: True)
-        kinds: dict[bool, set[torch.dtype]] = {True: set(), False: set()}
-        students, apply, score = False, torch.nn.Conv2d.forward, StudentTrainer.score
-
-        def forward(layer: torch.nn.Conv2d, images: torch.Tensor) -> torch.Tensor:
-            answer = apply(layer, images)
-            kinds[students].add(answer.dtype)
-            return answer
-
-        def scoring(*given: object) -> object:
-            nonlocal students
-            students = True
-            return score(*given)
-
-        monkeypatch.setattr(StudentTrainer, "score", scoring)
-        monkeypatch.setattr(torch.nn.Conv2d, "forward", forward)
-        short = ["--pretrain.steps", "2", "--refine.steps", "2", "--gan.loss", "wgan-gp"]
-        short += ["--evaluate.archs", "[convnet3-w4]", "--evaluate.protocols", "[fixed]"]
-        done("distill", *tiny, *short, "--run.precision", "auto")
-        assert torch.bfloat16 in kinds[False]
-        assert kinds[True] == {torch.float32}
-        folder = tmp_path / "runs/digits/pretrain"
-        assert {value.dtype for value in generator_file.load(folder).generator.parameters()} == {torch.float32}
-        state = torch.load(checkpoint.path_of(folder, 2), weights_only=True)["states"]
-        assert state["clock"]["mixed_precision"] == "bf16"
-        assert state["generator"]["render.0.weight"].dtype == torch.float32
-
-    def test_another_precision_does_not_go_on(self, fresh, done, refused, tiny, monkeypatch):
-        done("train-gan", *tiny, "--run.max_minutes", "0.00001")
-        AcceleratorState._reset_state(True)
-        monkeypatch.setattr(device, "has_bfloat16", lambda: True)
-        refused("train-gan", *tiny, "--run.precision", "auto", naming="holds a run of another configuration")
-
     @pytest.mark.parametrize(("tf32", "expected"), [(True, "tf32"), (False, "ieee")])
     def test_tf32_decides_products_and_convolutions(self, arithmetic, tf32, expected):
         make_accelerator(RunConfig(tf32=tf32))

@@ -33,7 +33,8 @@ def close(actual: Tensor, expected: Tensor, factor: float = 1.0) -> None:
     ids=str,
 )
 def test_every_iteration_is_that_of_the_papers(own, make_matcher, noisy):
-    matcher = make_matcher(seed=3, **{"lr_network": 0.1, "lr_image": 0.2, **own})
+    # With this seed no activation lies so near to 0 that rounding decides whether it passes the ReLU.
+    matcher = make_matcher(seed=4, **{"lr_network": 0.1, "lr_image": 0.2, **own})
     images = matcher.synthetic.images_std
     velocity = torch.zeros_like(images)
     for iteration in range(3):

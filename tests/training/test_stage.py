@@ -5,6 +5,7 @@ import torch
 from toy import SPEC, same, state
 
 from gdd.config import ConfigError, GanConfig
+from gdd.runtime.execution import EAGER
 from gdd.training.stage import gan_trainer, real_batches
 
 
@@ -15,7 +16,8 @@ def make(accelerator, as_process):
     def build(rank: int = 0, seed: int = 0, stage: str = "pretrain", spec=SPEC, **own):
         settings = GanConfig(**{"width": 4, "noise_dim": 8, **own})
         with as_process(rank, 2):
-            return gan_trainer(settings, spec, 1e-3, seed, stage, SimpleNamespace(accelerator=accelerator))
+            run = SimpleNamespace(accelerator=accelerator, execution=lambda networks, flop: EAGER)
+            return gan_trainer(settings, spec, 1e-3, seed, stage, run, images=80)
 
     return build
 

@@ -1,0 +1,224 @@
+"""How networks are executed: what is decided, what each way computes, and that a run keeps to it."""
+
+import json
+import logging
+from unittest.mock import Mock
+
+import pytest
+import torch
+from commands import ALONE, MATCHING
+from torch import nn
+
+from gdd.evaluation import grid
+from gdd.models import registry
+from gdd.models.gan import Discriminator, Generator
+from gdd.runtime import checkpoint, execution
+from gdd.runtime.execution import EAGER, Execution, decide, resolve
+from gdd.sampling import generator_file, set_file
+
+CPU = torch.device("cpu")
+SHAPE = (3, 8, 8)
+has_bfloat16 = execution.has_bfloat16  # the tests' own stands in for it later
+WITHOUT_LAYOUT = "convnet3-w8-d2"  # instance norm: eager execution keeps it channels-first
+
+
+def network_of(arch: str) -> nn.Module:
+    torch.manual_seed(0)
+    return registry.build(arch, SHAPE, 5)
+
+
+def images_of(count: int = 6) -> torch.Tensor:
+    return torch.randn(count, *SHAPE, generator=torch.Generator().manual_seed(1))
+
+
+class TestDecision:
+    @pytest.mark.parametrize("flag", ["avx512_bf16", "amx_bf16", None])
+    def test_a_cpu_has_bfloat16_if_it_has_instructions_for_it(self, flag, monkeypatch):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_f": True} | ({flag: True} if flag else {}))
+        assert has_bfloat16(CPU) == (flag is not None)
+
+    @pytest.mark.parametrize("there", [True, False])
+    def test_emulation_on_a_gpu_does_not_count(self, there, monkeypatch):
+        monkeypatch.setattr(
+            torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or there
+        )
+        assert has_bfloat16(torch.device("cuda")) == there
+
+    @pytest.mark.parametrize(("there", "chosen"), [(True, "bfloat16"), (False, "float32")])
+    def test_auto_takes_bfloat16_where_it_is_there_and_the_others_are_what_they_say(self, there, chosen, monkeypatch):
+        monkeypatch.setattr(execution, "has_bfloat16", lambda device: there)
+        assert [resolve(setting, CPU) for setting in ("auto", "float32", "bfloat16")] == [chosen, "float32", "bfloat16"]
+
+    def test_auto_compiles_long_work_of_networks_that_gain_by_it(self, monkeypatch):
+        monkeypatch.setattr(execution, "can_compile", lambda device: True)
+        convnet, resnet = network_of(WITHOUT_LAYOUT), network_of("resnet18-bn-w4")
+        # 3 layers in 3 graphs of 1.2 s; two fifths of work at 5e10 FLOP a second.
+        enough = 3 * 3 * 1.2 / 0.4 * 5e10
+        for setting, network, flop, compiled in [
+            ("auto", convnet, 1.01 * enough, True),
+            ("auto", convnet, 0.99 * enough, False),
+            ("auto", resnet, 1e20, False),
+            ("on", resnet, 0, True),
+            ("off", convnet, 1e20, False),
+        ]:
+            assert decide("float32", setting, CPU, [network], flop) == Execution("float32", compiled)
+
+    def test_without_a_compiler_networks_are_eager_and_it_is_said_once(self, monkeypatch, caplog):
+        execution.can_compile.cache_clear()
+        monkeypatch.setattr(torch, "compile", Mock(side_effect=RuntimeError("no g++")))
+        with caplog.at_level(logging.WARNING):
+            for _ in range(2):
+                assert decide("float32", "on", CPU, [network_of("mlp-w8")], 0) == EAGER
+        execution.can_compile.cache_clear()
+        (record,) = caplog.records
+        assert "not compiled, since torch.compile does not work here (no g++)" in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    ("arch", "precision", "compiled"),
+    [
+        (WITHOUT_LAYOUT, "bfloat16", False),
+        ("convnet3-w8-d2-ln", "float32", True),
+        ("convnet3-w8-d2-ln", "bfloat16", True),
+        ("resnet10-bn-w8", "float32", False),
+        ("resnet10-bn-w8", "bfloat16", False),
+    ],
+)
+def test_answer_and_gradients_are_the_networks_own_in_float32(arch, precision, compiled):
+    """bfloat16 keeps 8 bits, and activations near 0 pass a ReLU or not; otherwise single precision."""
+    chosen, images = Execution(precision, compiled), images_of()
+    plain, placed = network_of(arch), chosen.place(network_of(arch))
+    expected, answer = plain(images), chosen(placed, images)
+    assert answer.dtype == torch.float32
+    for one in (expected, answer):
+        one.square().sum().backward()
+    accuracy = 1e-5 if precision == "float32" else 0.2
+    pairs = [
+        (answer, expected),
+        *((a.grad, b.grad) for a, b in zip(placed.parameters(), plain.parameters(), strict=True)),
+    ]
+    for got, wanted in pairs:
+        assert got.dtype == torch.float32
+        # The bias before a norm has no gradient but rounding.
+        assert (got - wanted).norm() <= accuracy * wanted.norm().clamp(min=0.1)
+    if precision == "bfloat16":
+        assert not torch.equal(answer, expected)
+
+
+@pytest.mark.parametrize("chosen", [EAGER, Execution("bfloat16"), Execution("float32", True)], ids=lambda one: one.name)
+def test_generator_and_discriminator_answer_alike(chosen):
+    torch.manual_seed(0)
+    generator, discriminator = Generator((1, 12, 12), 4, 8, 6), Discriminator((1, 12, 12), 4, 8)
+    labels = torch.tensor([0, 1, 2, 3])
+    noise = torch.randn(4, 6)
+    generator.eval()
+    images = generator(noise, labels)
+    score, classes = discriminator(images)
+    chosen.place(generator), chosen.place(discriminator)
+    got = chosen(generator, noise, labels)
+    got_score, got_classes = chosen(discriminator, images)
+    accuracy = 0.05 if chosen.precision == "bfloat16" else 1e-5
+    for a, b in ((got, images), (got_score, score), (got_classes, classes)):
+        assert a.dtype == torch.float32
+        torch.testing.assert_close(a, b, rtol=accuracy, atol=accuracy)
+
+
+def test_networks_of_one_architecture_share_a_graph_and_odd_batches_make_none():
+    chosen = Execution("float32", True)
+    torch._dynamo.utils.counters.clear()
+    for seed in range(3):
+        torch.manual_seed(seed)
+        network = chosen.place(registry.build("convnet3-w4-d1", SHAPE, 5))
+        expected = network(images_of())
+        torch.testing.assert_close(chosen(network, images_of()), expected)
+        chosen(network, images_of(5), compiled=False)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+
+
+def test_maps_lie_channels_last_unless_a_norm_over_maps_is_computed_eagerly():
+    def is_channels_last(network: nn.Module) -> bool:
+        weights = [p for p in network.parameters() if p.ndim == 4 and p.shape[1] > 1 and p.shape[2] > 1]
+        return all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
+
+    assert is_channels_last(EAGER.place(network_of("resnet10-bn-w4")))
+    for norm in ("in", "gn", "ln"):
+        name = f"convnet3-w8-d2-{norm}"
+        assert not is_channels_last(EAGER.place(network_of(name)))
+        assert is_channels_last(Execution("float32", True).place(network_of(name)))
+
+
+class TestRuns:
+    def stored(self, done, tiny, root, *flags) -> list[str]:
+        done("distill", *tiny, "--run.root", root, *ALONE, *flags)
+        done("distill", *tiny, "--run.root", root, *ALONE, *MATCHING, *flags)
+        hashes = [generator_file.load(root / "digits" / stage).hash for stage in ("pretrain", "refine")]
+        return [*hashes, set_file.load(root / "digits/matching" / set_file.FILE).hash]
+
+    @pytest.mark.parametrize(
+        "flags", [("bfloat16", "off"), pytest.param(("bfloat16", "on"), marks=pytest.mark.slow)], ids="-".join
+    )
+    def test_the_same_run_twice_and_one_that_was_interrupted_have_the_same_bits(self, flags, done, tiny, tmp_path):
+        flags = ["--run.precision", flags[0], "--run.compile", flags[1]]
+        first = self.stored(done, tiny, tmp_path / "first", *flags)
+        # Every command stops after a step or two, and is given again until it is done.
+        for method in ((), MATCHING):
+            while "stopped after" in done(
+                "distill", *tiny, "--run.root", tmp_path / "again", *ALONE, *method, *flags, "--run.max_minutes", "1e-5"
+            ):
+                pass
+        assert self.stored(done, tiny, tmp_path / "again", *flags) == first
+        assert self.stored(done, tiny, tmp_path / "float32") != first
+
+    def test_weights_and_sums_stay_float32(self, done, tiny, tmp_path):
+        done("distill", *tiny, *ALONE, "--run.precision", "bfloat16", "--gan.loss", "wgan-gp")
+        path = checkpoint.newest(tmp_path / "runs/digits/refine")
+        state = torch.load(path, weights_only=True)["states"]
+        assert state["clock"]["execution"] == ["bfloat16", "bfloat16"]
+        kinds = {
+            value.dtype
+            for part in state.values()
+            for _, value in checkpoint._tensors(part)
+            if value.is_floating_point()
+        }
+        assert kinds == {torch.float32}
+
+    def test_the_penalty_is_taken_in_float32(self, done, tiny, monkeypatch):
+        kinds = set()
+        penalty = execution.torch.autograd.grad
+
+        def spy(outputs, inputs, **more):
+            kinds.add((outputs.dtype, inputs.dtype, torch.is_autocast_enabled("cpu")))
+            return penalty(outputs, inputs, **more)
+
+        monkeypatch.setattr(torch.autograd, "grad", spy)
+        done("train-gan", *tiny, "--run.precision", "bfloat16")
+        assert kinds == {(torch.float32, torch.float32, False)}
+
+    def test_a_run_goes_on_only_as_it_began(self, done, refused, tiny, monkeypatch):
+        auto = ["--run.precision", "auto"]
+        done("train-gan", *tiny, *auto, "--run.max_minutes", "0.00001")
+        monkeypatch.setattr(execution, "has_bfloat16", lambda device: True)
+        refused("train-gan", *tiny, *auto, naming="execution was float32 and is now bfloat16; go on as it began")
+
+    def test_rows_say_it_and_those_of_another_precision_are_not_taken_for_them(
+        self, done, tiny, tmp_path, short_training
+    ):
+        done("train-gan", *tiny)
+        for flags in (["float32", "off"], ["bfloat16", "on"]):
+            more = ["--evaluate.archs", "[convnet3-w4]", "--run.precision", flags[0], "--run.compile", flags[1]]
+            done("evaluate", *tiny, *more)
+        rows = grid.read_rows(tmp_path / "runs/digits/evaluate")
+        kinds = [(row.precision, row.compiled) for row in rows]
+        assert len(kinds) % 2 == 0
+        assert kinds.count(("float32", False)) == kinds.count(("bfloat16", True)) == len(kinds) // 2
+        assert len({row.recipe_hash for row in rows}) == 1
+
+    def test_a_row_of_an_earlier_version_is_float32(self, done, tiny, tmp_path, short_training):
+        done("train-gan", *tiny)
+        done("evaluate", *tiny)
+        path = tmp_path / "runs/digits/evaluate" / grid.ROWS
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        for line in lines:
+            del line["precision"], line["compiled"]
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        assert {(row.precision, row.compiled) for row in grid.read_rows(path.parent)} == {("float32", False)}
