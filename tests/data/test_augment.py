@@ -290,7 +290,7 @@ def test_gradcheck_of_the_full_chain():
 
 @pytest.mark.parametrize("name", ["color", "flip", "crop", "cutout"])
 def test_second_derivatives(name):
-    """Scale and rotation have none: torch does not differentiate the derivative of its bilinear sampling."""
+    """Those of scale and rotation are torch's own."""
     images = batch((2, 3, 6, 8), torch.float64).requires_grad_()
     drawn = draw((name,), 2, generator(1), shared=False, pick="one")
     assert torch.autograd.gradgradcheck(lambda x: apply(drawn, x), images)
