@@ -7,7 +7,7 @@ A stream's text enters every seed made of it: another text is another draw, and 
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -62,6 +62,13 @@ def derive(seed: int, purpose: str, *counters: int) -> int:
 def generator(seed: int, purpose: str, *counters: int) -> torch.Generator:
     """Return a fresh CPU generator; draws are made on the CPU so that every device sees the same ones."""
     return torch.Generator().manual_seed(derive(seed, purpose, *counters))
+
+
+def generators(seed: int, purpose: str, counters: Iterable[tuple[int, ...]]) -> Iterator[torch.Generator]:
+    """Yield what `generator` returns for each of many counters, as one object that the next step seeds anew."""
+    reused = torch.Generator()
+    for numbers in counters:
+        yield reused.manual_seed(derive(seed, purpose, *numbers))
 
 
 @contextmanager

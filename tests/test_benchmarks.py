@@ -1,6 +1,9 @@
 """The benchmarks fit the package that they measure; what they measure is for their users."""
 
+import json
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,3 +15,36 @@ BENCHMARKS = sorted((Path(__file__).parents[1] / "benchmarks").glob("*.py"))
 def test_a_benchmark_finds_all_that_it_imports(path, monkeypatch):
     monkeypatch.syspath_prepend(path.parent)
     assert "main" in runpy.run_path(str(path))
+
+
+def toy(name: str) -> dict[str, object]:
+    """Run a benchmark at its smallest sizes and return the JSON that it prints last."""
+    path = BENCHMARKS[0].with_name(name)
+    done = subprocess.run([sys.executable, path, "--toy"], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_the_peak_has_a_machine_and_rates():
+    result = toy("peak.py")
+    assert result["threads"] == 1
+    rates = {key: rate for key, rate in result.items() if key.endswith("GFLOP/s")}
+    assert {"float32 matrix product GFLOP/s", "float32 convolution GFLOP/s"} <= set(rates)
+    assert min(rates.values()) > 0
+    assert set(result) == {"device", "threads", *rates}
+
+
+def test_sampling_has_a_rate_of_every_way():
+    result = toy("sampling.py")
+    facts = {"device", "threads", "shape", "width", "images"}
+    rates = {"images/s", "share of the peak", "rate / plain"}
+    assert set(result) == {*facts, *rates, "GFLOP per image", "peak GFLOP/s", "peak memory MB"}
+    for figures in map(result.get, rates):
+        assert set(figures) == {"set", "stream", "shards", "plain"}
+    assert min(result["images/s"].values()) > 0
+    assert result["rate / plain"]["plain"] == 1
+    # Products of a generator of width 4 for 8x8 pixels: pixels times kernel times channels, of its maps in turn.
+    into_base, channels = (100 + 10) * 4, 4 * 4
+    upsampled = (1 + 4 + 16) * 16 * channels  # a transposed convolution spreads every pixel of the smaller map
+    convolved = (3 * 4 + 16) * 9 * channels
+    rendered = 64 * 9 * 4
+    assert result["GFLOP per image"] == pytest.approx(2 * (into_base + upsampled + convolved + rendered) / 1e9)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import gdd
-from gdd.rng import derive, generator, seeded
+from gdd.rng import derive, generator, generators, seeded
 
 PACKAGE = Path(gdd.__file__).parent
 OUTSIDE_RNG = [path for path in sorted(PACKAGE.rglob("*.py")) if path != PACKAGE / "rng.py"]
@@ -26,6 +26,14 @@ def test_a_generator_does_not_depend_on_earlier_draws():
 def test_any_differing_part_gives_other_seeds_and_draws():
     assert len({derive(*key) for key in KEYS}) == len(KEYS)
     assert len({torch.rand(1, generator=generator(*key), dtype=torch.float64).item() for key in KEYS}) == len(KEYS)
+
+
+def test_many_generators_draw_what_each_alone_draws():
+    counters = [(0, 1), (5,), (0, 1), ()]
+    # Of three normal numbers torch makes four, and the last must not reach the next generator.
+    drawn = [torch.randn(3, generator=reused) for reused in generators(3, "noise", counters)]
+    for numbers, values in zip(counters, drawn, strict=True):
+        assert torch.equal(values, torch.randn(3, generator=generator(3, "noise", *numbers)))
 
 
 def test_ten_thousand_steps_have_ten_thousand_seeds_of_63_bits():

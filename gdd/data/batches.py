@@ -41,9 +41,9 @@ class Batches:
         epoch, position = divmod(step, self.per_epoch)
         if self._order is None or self._order[0] != epoch:
             random = rng.generator(self.seed, self.stream, epoch)
-            self._order = epoch, torch.randperm(len(self.labels), generator=random)
+            self._order = epoch, torch.randperm(len(self.labels), generator=random).to(self.labels.device)
         batch = self._order[1][position * self.batch_size :][: self.batch_size]
-        return local_rows(batch, self.rank, self.world_size).to(self.labels.device)
+        return local_rows(batch, self.rank, self.world_size)
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
         """Return images (B, C, H, W) uint8 and labels (B,)."""
@@ -69,4 +69,5 @@ class ClassBatches:
         """Return min(count, all) images (B, C, H, W) of a class; they depend on seed, stream, counters and class."""
         indices = self.indices_by_class[label]
         order = torch.randperm(len(indices), generator=rng.generator(self.seed, stream, *counters, label))
-        return self.normalize.from_u8(self.images_u8[indices[order[:count]].to(self.images_u8.device)])
+        chosen = indices[order[:count]].to(self.images_u8.device, non_blocking=True)
+        return self.normalize.from_u8(self.images_u8[chosen])

@@ -12,11 +12,11 @@ def noise(seed: int, labels: Tensor, indices: Tensor, noise_dim: int) -> Tensor:
 
     It depends on (seed, class, index) only, so IPC 10 is a prefix of IPC 50 whatever the batches are.
     """
-    rows = [
-        torch.randn(noise_dim, generator=rng.generator(seed, rng.LATENT, label, index))
-        for label, index in zip(labels.tolist(), indices.tolist(), strict=True)
-    ]
-    return torch.stack(rows)
+    rows = torch.empty(len(labels), noise_dim)
+    samples = zip(labels.tolist(), indices.tolist(), strict=True)
+    for row, random in zip(rows.unbind(), rng.generators(seed, rng.LATENT, samples), strict=True):
+        row.normal_(generator=random)
+    return rows
 
 
 def balanced(num_classes: int, start: int, stop: int) -> tuple[Tensor, Tensor]:

@@ -20,13 +20,13 @@ CHUNK = 16
 _ROUND = 64
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def _chunk(loaded: LoadedGenerator, label: int, begin: int, seed: int, device: torch.device | str) -> Tensor:
     """Return samples `begin..begin+CHUNK-1` of a class, (CHUNK, C, H, W) uint8 on `device`; CHUNK divides `begin`."""
     indices = torch.arange(begin, begin + CHUNK)
     labels = torch.full_like(indices, label)
     noise = latents.noise(seed, labels, indices, loaded.generator.noise_dim)
-    return pm1_to_u8(loaded.generator(noise.to(device), labels.to(device)))
+    return pm1_to_u8(loaded.generator(noise.to(device, non_blocking=True), labels.to(device, non_blocking=True)))
 
 
 def sample_images(
@@ -91,5 +91,5 @@ def stream_batch(
     """Return samples `start..stop-1` of every class as uint8 images and labels on `device`, in one forward pass."""
     labels, indices = latents.balanced(loaded.spec.num_classes, start, stop)
     noise = latents.noise(seed, labels, indices, loaded.generator.noise_dim)
-    labels = labels.to(device)
-    return pm1_to_u8(loaded.generator.to(device)(noise.to(device), labels)), labels
+    labels = labels.to(device, non_blocking=True)
+    return pm1_to_u8(loaded.generator.to(device)(noise.to(device, non_blocking=True), labels)), labels

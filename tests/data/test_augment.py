@@ -238,6 +238,29 @@ def test_rotation_matches_the_definition(u):
     torch.testing.assert_close(output[inner], expected[inner], atol=0.02, rtol=0)
 
 
+def test_a_scaled_grid_is_that_of_torch_to_the_bit():
+    images = batch((5, 3, 24, 40))
+    factors = torch.rand(5, 2, generator=generator(1))
+    theta = torch.diag_embed(1 / 1.2 + factors * (1.2 - 1 / 1.2))
+    grid = F.affine_grid(F.pad(theta, (0, 1)), list(images.shape), align_corners=True)
+    expected = F.grid_sample(images, grid, align_corners=True)
+    assert torch.equal(apply(Augmentation((("scale", factors),), 1.0), images), expected)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_image_is_cropped_by_its_own_shift(shape):
+    images = batch(shape)
+    draws = torch.rand(6, 2, generator=generator(2))
+    height, width = shape[2:]
+    reach = (height // 8 + (height % 8 >= 4), width // 8 + (width % 8 >= 4))
+    padded = F.pad(images, (reach[1], reach[1], reach[0], reach[0]))
+    shifts = [[int(u * (2 * most + 1)) for u, most in zip(row, reach, strict=True)] for row in draws.tolist()]
+    expected = [
+        one[:, top : top + height, left : left + width] for one, (top, left) in zip(padded, shifts, strict=True)
+    ]
+    assert torch.equal(apply(Augmentation((("crop", draws),), 1.0), images), torch.stack(expected))
+
+
 @pytest.mark.parametrize("align_corners", [True, False])
 @pytest.mark.parametrize(
     ("name", "draws", "shape"),
@@ -263,6 +286,25 @@ def test_gradcheck_of_the_full_chain():
     images = batch((2, 3, 6, 8), torch.float64).requires_grad_()
     drawn = draw(OPERATIONS, 2, generator(1), shared=False, pick="all")
     assert torch.autograd.gradcheck(lambda x: apply(drawn, x), images)
+
+
+@pytest.mark.parametrize("name", ["color", "flip", "crop", "cutout"])
+def test_second_derivatives(name):
+    """Those of scale and rotation are torch's own."""
+    images = batch((2, 3, 6, 8), torch.float64).requires_grad_()
+    drawn = draw((name,), 2, generator(1), shared=False, pick="one")
+    assert torch.autograd.gradgradcheck(lambda x: apply(drawn, x), images)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_vmap_and_compile_see_the_same_function(shared):
+    groups = batch((12, 3, 16, 16)).unflatten(0, (2, 6))
+    drawn = draw(OPERATIONS, 6, generator(1), shared=shared, pick="all")
+    expected = torch.stack([apply(drawn, images) for images in groups])
+    torch.testing.assert_close(torch.vmap(lambda images: apply(drawn, images))(groups), expected)
+    # One graph, as a branch on a tensor's value or an `item` would not have it.
+    compiled = torch.compile(lambda images: apply(drawn, images), backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(groups[0]), expected[0])
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from gdd import rng
 from gdd.sampling.latents import balanced, noise
 
 
@@ -8,6 +9,15 @@ def test_balanced_labels_are_ordered_by_class():
     labels, indices = balanced(3, 2, 4)
     assert labels.tolist() == [0, 0, 1, 1, 2, 2]
     assert indices.tolist() == [2, 3, 2, 3, 2, 3]
+
+
+@pytest.mark.parametrize("noise_dim", [1, 15, 16, 17, 100])
+def test_a_sample_draws_from_a_generator_of_its_own(noise_dim):
+    # torch fills fewer than 16 numbers in another way, and keeps the second of a pair for later.
+    labels, indices = balanced(3, 7, 9)
+    pairs = zip(labels.tolist(), indices.tolist(), strict=True)
+    expected = [torch.randn(noise_dim, generator=rng.generator(4, "latent", *pair)) for pair in pairs]
+    assert torch.equal(noise(4, labels, indices, noise_dim), torch.stack(expected))
 
 
 def test_ipc_10_is_a_prefix_of_ipc_50():
