@@ -59,7 +59,7 @@ def results(
     """Do tasks in new processes and yield their results as they come; closing the iterator ends the processes.
 
     Args:
-        run: its folder takes a temporary file, whose tensors all processes share; its settings are theirs too.
+        run: its folder takes temporary files, whose tensors all processes share; its settings are theirs too.
         team: how many of them, if there are tasks for so many.
         tasks: what can be done; they and `make` are pickled.
         make: called once in each process, with a function that fetches what `late` returns; returns what does a task.
@@ -162,4 +162,4 @@ def _end_with_parent() -> None:
     assert parent is not None
     with contextlib.suppress(OSError):
         parent.join()
-    os._exit(1)
+    os.kill(os.getpid(), signal.SIGKILL)
