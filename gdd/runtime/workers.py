@@ -37,12 +37,12 @@ class Team:
 
 
 def team_for(settings: RunConfig, device: torch.device, world_size: int, tasks: int) -> Team:
-    """Return who does `tasks` tasks: this process alone on a GPU or under a launcher, else a worker per core.
+    """Return who does `tasks` tasks: this process alone on a GPU or among a launcher's, else workers on CPUs.
 
     Threads may change a result's last bits, so they must not depend on how many of the tasks were done before.
     """
     cores = count_cores()
-    workers = settings.workers or max(1, min(tasks, cores // (settings.threads or 1)))
+    workers = max(1, min(tasks, settings.workers or cores // (settings.threads or 1)))
     if workers == 1 or device.type != "cpu" or world_size > 1:
         return Team(1, torch.get_num_threads())
     return Team(workers, settings.threads or max(1, cores // workers))
@@ -76,7 +76,7 @@ def results(
     processes: dict[Connection, SpawnProcess] = {}
     try:
         _save(inputs, (make, tasks))
-        for _ in range(min(team.workers, len(tasks))):
+        for _ in range(min(team.workers, len(tasks))):  # fewer tasks may be left than the team is for
             _start(processes, inputs, fetched, run.settings, team.threads)
         numbers = {connection: number for number, connection in enumerate(processes)}
         while numbers:

@@ -33,6 +33,7 @@ class TestTeam:
             (8, 72, {"workers": 3}, Team(3, 2)),
             (2, 72, {"workers": 4}, Team(4, 1)),
             (2, 72, {"workers": 3, "threads": 2}, Team(3, 2)),
+            (8, 2, {"workers": 3}, Team(2, 4)),
         ],
     )
     def test_cores_are_shared_among_as_many_as_can_work(self, cores, tasks, settings, team, monkeypatch):
