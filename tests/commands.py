@@ -22,7 +22,7 @@ TINY = [
     *("--refine.pool.steps_before", "1", "--refine.pool.steps_between", "1", "--refine.pool.batch_size", "8"),
     *("--evaluate.archs", "[mlp-w4]", "--evaluate.seeds", "[0, 1]", "--evaluate.ipc", "[2]"),
     *("--evaluate.all_epochs", "1", "--run.log_every", "2", "--run.grid_every", "3", "--run.save_every", "2"),
-    *("--run.threads", "1", "--run.precision", "float32"),
+    *("--run.threads", "1", "--run.workers", "1", "--run.precision", "float32"),
 ]
 MATCHING = [
     *("--method", "matching", "--matching.pool.main", "convnet3-w4", "--matching.ipc", "2"),

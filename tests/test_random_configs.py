@@ -55,6 +55,7 @@ NARROW: dict[str, st.SearchStrategy[Any]] = {
     "matching.inner": st.integers(0, 2),
     "run.max_minutes": st.sampled_from([None, 0, -1, "x", 10**6]),
     "run.threads": st.sampled_from([None, 0, 1]),
+    "run.workers": st.sampled_from([0, 1]),
 }
 UNTOUCHED = {"run.root"}  # where the test looks for what was written
 ONE_STEP = {
@@ -77,6 +78,7 @@ ONE_STEP = {
     "evaluate.ipc": [1],
     "evaluate.all_epochs": 1,
     "run.threads": 1,
+    "run.workers": 1,
     "matching.pool.various": ["mlp-w4"],
     "score": False,
 }

@@ -87,7 +87,7 @@ def _limit(error: Exception) -> str | None:
     """Say what the machine or its libraries cannot do; none for our own mistakes."""
     reason = str(error).strip().partition("\n")[0][:200]
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "allocate memory" in reason:
-        return f"there is not enough memory ({reason}); choose smaller batches, widths or images"
+        return f"there is not enough memory ({reason}); choose smaller batches, widths or images, or fewer run.workers"
     if "Connection closed" in reason or "Connection reset" in reason:
         return f"another process has ended ({reason}); what stopped it stands above or in its own output"
     if "deterministic implementation" in reason:

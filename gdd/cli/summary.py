@@ -13,6 +13,7 @@ from gdd.evaluation.grid import estimated_cost
 from gdd.evaluation.recipe import Conditions, Job
 from gdd.models.cost import classifier_flop, gan_flop, gan_step_flop
 from gdd.runtime.device import device_name
+from gdd.runtime.workers import Team, team_for
 from gdd.training import matching
 
 # The share of a large matrix product's speed that training reaches, and the seconds of a step's many small calls, both
@@ -25,7 +26,8 @@ def block(
 ) -> str:
     """Return the lines that a command begins with: its stages, of which evaluate and compare score the `jobs`."""
     spec, processes = dataset.spec, accelerator.num_processes
-    works = [_work(stage, config, dataset, jobs) for stage in stages]
+    team = team_for(config.run, accelerator.device, processes, len(jobs))
+    works = [_work(stage, config, dataset, jobs, team) for stage in stages]
     seconds = sum(once for _, once, _ in works) + sum(flop for _, _, flop in works) / _speed(accelerator.device)
     size = f"{spec.height}x{spec.width}x{spec.channels}"
     images = f"{len(dataset.train.labels):,} training and {len(dataset.val.labels):,} validation images"
@@ -45,8 +47,8 @@ def _rounded(minutes: float) -> str:
     return f"{minutes / 60:.0f} h" if minutes < 48 * 60 else f"{minutes / 60 / 24:.0f} days"
 
 
-def _work(stage: str, config: Config, dataset: Dataset, jobs: Sequence[Job]) -> tuple[str, float, float]:
-    """Return what a stage does, the seconds of its many small calls, and its FLOP."""
+def _work(stage: str, config: Config, dataset: Dataset, jobs: Sequence[Job], team: Team) -> tuple[str, float, float]:
+    """Return what a stage does, the seconds of its many small calls, and its FLOP, as if on this process's threads."""
     spec, settings, count = dataset.spec, config.matching, len(dataset.train.labels)
     members = [classifier_flop(name, spec.shape, spec.num_classes) for name in pipeline.pool_members(config)]
     member = sum(members) / len(members)  # forward, for one image; three times as much with its gradient
@@ -80,7 +82,9 @@ def _work(stage: str, config: Config, dataset: Dataset, jobs: Sequence[Job]) -> 
             streams.add((job.source.label, job.seed, recipe.epochs * images))
     flop = 3 * sum(estimated_cost(job, conditions, spec, count) for job in jobs)
     flop += generator * sum(images for _, _, images in streams)
-    return f"train and score {len(jobs)} students", steps * _STUDENT_STEP, flop
+    at_once = f", {team.workers} at once" if team.workers > 1 else ""
+    flop *= torch.get_num_threads() / (team.workers * team.threads)
+    return f"train and score {len(jobs)} students{at_once}", steps * _STUDENT_STEP / team.workers, flop
 
 
 def _speed(device: torch.device) -> float:

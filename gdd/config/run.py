@@ -30,6 +30,8 @@ class RunConfig:
     """Iterations after which matching also stores its set, each at least 0."""
     threads: AtLeast1OrNull = without_effect(None)
     """CPU threads per process, at least 1; null shares the cores. Another number may change a result's last bits."""
+    workers: AtLeast1OrNull = without_effect(None)
+    """Processes that train students at once on CPUs, at least 1; null is one per core, or per `threads` cores."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of convolutions and products: auto takes bfloat16 where CPU or GPU compute in it; sums and losses are float32."""
     compile: Literal["auto", "on", "off"] = "auto"

@@ -2,8 +2,10 @@
 
 import json
 import logging
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -11,16 +13,19 @@ import torch
 from gdd.config import ConfigError
 from gdd.data.readers import Dataset
 from gdd.data.spec import DatasetSpec
+from gdd.data.splits import Split
 from gdd.evaluation.recipe import Conditions, Job
 from gdd.evaluation.row import Row
 from gdd.evaluation.sources import FLOOR, Protocol, Source
 from gdd.evaluation.student import RealImages, StudentTrainer
 from gdd.models import registry
 from gdd.models.cost import TRAINING, classifier_flop
-from gdd.runtime import checkpoint
+from gdd.runtime import checkpoint, workers
+from gdd.runtime.device import with_threads
 from gdd.runtime.execution import Execution
 from gdd.runtime.run import Run, progress_bar
 from gdd.runtime.signals import Stopped, is_due
+from gdd.runtime.workers import team_for
 
 logger = logging.getLogger(__name__)
 
@@ -70,25 +75,26 @@ def read_rows(folder: Path) -> list[Row]:
     return list(rows.values())
 
 
-def _merge(folder: Path) -> None:
-    """Gather all processes' rows in one file of whole lines."""
-    rows = read_rows(folder)
+def _merge(folder: Path, order: Sequence[tuple[object, ...]]) -> None:
+    """Gather all processes' rows in one file of whole lines: those of other jobs, then those with the given keys."""
+    places = {key: place for place, key in enumerate(order)}
+    rows = sorted(read_rows(folder), key=lambda row: places.get(row.key, -1))
     text = "".join(json.dumps(row.to_dict()) + "\n" for row in rows)
     checkpoint.write_atomically(folder / ROWS, lambda temporary: temporary.write_text(text))
     for path in folder.glob(_PARTS):
         path.unlink()
 
 
-def _gather(run: Run) -> list[Row]:
-    """Merge the rows of all processes when each has done its work, and return them on every process."""
+def _gather(run: Run, order: Sequence[tuple[object, ...]]) -> dict[tuple[object, ...], Row]:
+    """Merge the rows of all processes when each has done its work, and return them by key on every process."""
     run.accelerator.wait_for_everyone()
     if run.is_main:
-        _merge(run.folder)
+        _merge(run.folder, order)
     run.accelerator.wait_for_everyone()
     rows = read_rows(run.folder)
     # No process may append before all have read, or they would disagree on what is left to do.
     run.accelerator.wait_for_everyone()
-    return rows
+    return {row.key: row for row in rows}
 
 
 def evaluate(jobs: Sequence[Job], conditions: Conditions, dataset: Dataset, run: Run, config_hash: str) -> list[Row]:
@@ -110,26 +116,47 @@ def evaluate(jobs: Sequence[Job], conditions: Conditions, dataset: Dataset, run:
     spec = dataset.spec
     if conditions.selects:
         _require_held_out(jobs, dataset)
-    executions = _executions(jobs, conditions, dataset, run, run.world_size)  # refuses networks that cannot be
-    rows = {row.key: row for row in _gather(run)}
-    pending = [job for job in jobs if job.key(conditions) not in rows]
+    team = team_for(run.settings, run.device, run.world_size, len(jobs))
+    # Refuses networks that cannot be.
+    executions = _executions(jobs, conditions, dataset, run, max(team.workers, run.world_size))
+    keys = [job.key(conditions) for job in jobs]
+    rows = _gather(run, keys)
+    pending = [job for job, key in zip(jobs, keys, strict=True) if key not in rows]
     if run.is_main and len(pending) < len(jobs):
         logger.info("evaluate: %d of %d students were scored before", len(jobs) - len(pending), len(jobs))
 
-    real = RealImages(
-        dataset.train.to(run.device), dataset.val.to(run.device), cache(lambda: dataset.test().to(run.device))
-    )
-    seeds = {job.seed for job in jobs}
-    trainer = StudentTrainer(real, spec, conditions, executions, run.device, config_hash, keep=len(seeds))
     costs = [estimated_cost(job, conditions, spec, len(dataset.train.labels)) for job in pending]
-    assigned = assign_jobs(costs, run.world_size)[run.rank]
-    _work(run, trainer, [pending[index] for index in assigned])
-    rows = {row.key: row for row in _gather(run)}
-    missing = [job for job in jobs if job.key(conditions) not in rows]
+    train, val, seeds = dataset.train.to(run.device), dataset.val.to(run.device), {job.seed for job in jobs}
+    make = partial(_scorer, train, val, spec, conditions, executions, run.device, config_hash, len(seeds))
+    if team.workers > 1 and len(pending) > 1:
+        is_over = partial(is_due, run.settings.max_minutes)
+        _keep(run, workers.results(run, team, pending, make, dataset.test, Deal(pending, costs, is_over)), len(pending))
+    else:
+        mine = [pending[index] for index in assign_jobs(costs, run.world_size)[run.rank]]
+        with with_threads(team.threads):
+            _keep(run, _one_by_one(run, mine, make(lambda: dataset.test().to(run.device))), len(mine))
+    rows = _gather(run, keys)
+    missing = [key for key in keys if key not in rows]
     if missing:
         count = f"{len(jobs) - len(missing)} of {len(jobs)}"
         raise Stopped(f"evaluate: stopped after {count} students; the same command goes on")
-    return [_with_source_of(job, rows[job.key(conditions)]) for job in jobs]
+    return [_with_source_of(job, rows[key]) for job, key in zip(jobs, keys, strict=True)]
+
+
+def _scorer(
+    train: Split,
+    val: Split,
+    spec: DatasetSpec,
+    conditions: Conditions,
+    executions: dict[str, Execution],
+    device: torch.device,
+    config_hash: str,
+    keep: int,
+    read_test: Callable[[], Split],
+) -> Callable[[Job], Row]:
+    """Return what scores a student, in this process or, made there, in a worker's; `read_test` is called once."""
+    real = RealImages(train, val, cache(read_test))
+    return StudentTrainer(real, spec, conditions, executions, device, config_hash, keep).score
 
 
 def _executions(
@@ -185,20 +212,52 @@ def _with_source_of(job: Job, row: Row) -> Row:
     return Row.from_dict({**row.to_dict(), "source": job.source.label, **known})
 
 
-def _work(run: Run, trainer: StudentTrainer, pending: list[Job]) -> None:
+class Deal:
+    """Which student each worker trains next."""
+
+    def __init__(self, jobs: Sequence[Job], costs: Sequence[float], is_over: Callable[[], bool]) -> None:
+        """Deal the jobs, of which each has its cost, until `is_over`, which is not asked before a worker's first."""
+        self.left, self.is_over = dict(enumerate(costs)), is_over
+        # What a trained teacher and a generated stream are kept by.
+        self.data = [replace(job, arch="") for job in jobs]
+        self.latest: dict[int, Job] = {}
+        self.begun: set[Job] = set()
+
+    def __call__(self, worker: int) -> int | None:
+        """Return the index of a worker's next job; none if nothing is left or no more shall be begun.
+
+        It is one on the data of its latest, whose stream and teacher the worker has; or else on data that nobody has
+        begun; or else any: the costliest of these.
+        """
+        if not self.left or (worker in self.latest and self.is_over()):
+            return None
+        latest, data, left = self.latest.get(worker), self.data, self.left
+        index = max(left, key=lambda index: (data[index] == latest, data[index] not in self.begun, left[index]))
+        del left[index]
+        self.latest[worker] = data[index]
+        self.begun.add(data[index])
+        return index
+
+
+def _one_by_one(run: Run, jobs: Sequence[Job], score: Callable[[Job], Row]) -> Generator[Row, None, None]:
     """Score this process's jobs until run.max_minutes are over; a signal ends even a student in training."""
+    for job in jobs:
+        yield score(job)
+        if is_due(run.settings.max_minutes):
+            return
+
+
+def _keep(run: Run, rows: Generator[Row, None, None], total: int) -> None:
+    """Write and tell of each row as it comes."""
+    if is_due(None):  # a signal came when a stage was about to end
+        return
     path = run.folder / (ROWS if run.world_size == 1 else f"rows-{run.rank}.jsonl")
     title = "evaluate" if run.world_size == 1 else f"evaluate, process 1 of {run.world_size}"
-    with progress_bar(run.is_main) as progress:
-        for job in progress.track(pending, description=title):
-            if is_due(None):  # a signal came when a stage was about to end
-                return
-            row = trainer.score(job)
+    with progress_bar(run.is_main) as progress, closing(rows):
+        for row in progress.track(rows, total=total, description=title):
             with path.open("a") as file:
                 file.write(json.dumps(row.to_dict()) + "\n")
             logger.info("%s", describe(row))
-            if is_due(run.settings.max_minutes):
-                return
 
 
 def describe(row: Row) -> str:

@@ -5,6 +5,7 @@ import ctypes
 import os
 import platform
 import warnings
+from collections.abc import Iterator
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
@@ -48,12 +49,34 @@ def make_accelerator(settings: RunConfig) -> Accelerator:
     if several and accelerator.num_processes == 1:
         # What `accelerate launch --cpu --num_processes 2` does without a word.
         raise ConfigError(f"accelerate was asked for several processes but started one; {_HOW}, or unset MASTER_PORT")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    torch.set_num_threads(settings.threads or max(1, cores // local))
+    torch.set_num_threads(settings.threads or max(1, count_cores() // local))
     if accelerator.device.type == "cpu":
         _keep_freed_memory()
     return accelerator
+
+
+def set_up_worker(settings: RunConfig, threads: int) -> None:
+    """Let a process without an Accelerator compute on CPUs as one with it does."""
+    _set_arithmetic(settings)
+    torch.set_num_threads(threads)
+    _keep_freed_memory()
+
+
+def count_cores() -> int:
+    """Return the cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def with_threads(threads: int) -> Iterator[None]:
+    """Compute with so many CPU threads in the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _set_arithmetic(settings: RunConfig) -> None:

@@ -66,6 +66,16 @@ def on_signals() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def blocked() -> Iterator[None]:
+    """Let signals, Ctrl-C among them, wait for the end of the block; processes started within never get one."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, *SIGNALS})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
 def at_the_end_of_a_step() -> Iterator[None]:
     """Let a signal wait, in the block, until somebody asks `is_due`."""
     _Signals.deferred = True

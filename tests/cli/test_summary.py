@@ -62,6 +62,7 @@ def test_a_command_begins_with_a_line_for_each_stage_and_four_more(distilled_onc
         (MATCHING, ["matching", "evaluate"], (), f"{MATCHED}; train and score 6 students"),
         (["--evaluate.ipc", "[1, 2]"], ["evaluate"], ("real:random",), "train and score 6 students"),
         (["--evaluate.seeds", "[0]"], ["evaluate"], (), "train and score 6 students"),
+        (["--run.workers", "2"], ["compare"], ("real:random",), "train and score 2 students, 2 at once"),
     ],
 )
 def test_the_work_is_told_with_its_sizes(flags, stages, texts, work, block):

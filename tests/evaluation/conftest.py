@@ -30,7 +30,8 @@ def evaluate(dataset: Dataset, tmp_path: Path) -> Evaluate:
         chosen = EvaluateConfig(**{**defaults, **settings})  # type: ignore[arg-type]
         completed, floor_ipcs = sources.complete([sources.read(text) for text in texts], chosen.ipc, data)
         jobs = grid.enumerate_jobs(completed, chosen.ipc, floor_ipcs, chosen.protocols, chosen.archs, chosen.seeds)
-        with Run(tmp_path / folder, run or RunConfig(), {}, "test", make_accelerator(RunConfig())) as opened:
+        behaviour = run or RunConfig(workers=1)
+        with Run(tmp_path / folder, behaviour, {}, "test", make_accelerator(behaviour)) as opened:
             return grid.evaluate(jobs, Conditions.of(chosen, data.spec, recipe), data, opened, config_hash="")
 
     return call

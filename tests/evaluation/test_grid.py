@@ -188,7 +188,7 @@ def test_epochs_of_the_ceiling_retrain_the_ceiling_alone(
 
 def test_time_limit_keeps_what_is_done(evaluate: Evaluate, tmp_path: Path) -> None:
     with pytest.raises(Stopped, match="1 of 2 students"):
-        evaluate(run=RunConfig(max_minutes=1e-9))
+        evaluate(run=RunConfig(max_minutes=1e-9, workers=1))
     assert len(grid.read_rows(tmp_path / "run")) == 1
     assert len(evaluate()) == 2
 
