@@ -5,27 +5,28 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from accelerate import Accelerator
 
 from gdd.config import Config, ConfigError, DataConfig, counted, read_as, stable_hash, to_plain
-from gdd.data import augment
 from gdd.data.readers import Dataset, open_dataset
 from gdd.data.spec import DatasetSpec
+from gdd.data.strategy import parse_strategy
 from gdd.evaluation import grid, sources
 from gdd.evaluation.recipe import Conditions, Job
 from gdd.evaluation.row import Row
 from gdd.evaluation.sources import CEILING, FLOOR, GENERATOR_NAMES, REAL_NAMES, Source
 from gdd.models import registry
-from gdd.report import compare as comparison
-from gdd.report import tables
-from gdd.report.compare import Compared
-from gdd.report.tables import Section
 from gdd.runtime import checkpoint
 from gdd.runtime.run import Run
 from gdd.sampling import generator_file, set_file
-from gdd.training import matching, pool, pretrain, refine
+from gdd.training import matching, pretrain, refine
+
+if TYPE_CHECKING:  # pandas and matplotlib take a second, and are needed when all is scored
+    from gdd.report.compare import Compared
+    from gdd.report.tables import Section
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ def pool_members(config: Config) -> tuple[str, ...]:
     """Return the names of the networks that the method's pool may hold."""
     fresh = config.matching.pool
     if config.method == "matching":
-        return pool.fresh_members(fresh.kind, fresh.main, fresh.various, fresh.similar_depth)
+        return registry.fresh_members(fresh.kind, fresh.main, fresh.various, fresh.similar_depth)
     return config.refine.pool.members
 
 
@@ -59,7 +60,7 @@ def check_networks(config: Config, spec: DatasetSpec) -> None:
         for name in (*pool_members(config), *settings.archs, *teachers):
             registry.build(name, spec.shape, spec.num_classes)
     for strategy in (config.gan.augment, config.refine.augment):
-        augment.parse_strategy(strategy, spec.flip)
+        parse_strategy(strategy, spec.flip)
 
 
 def read_sources(config: Config) -> list[Source]:
@@ -168,6 +169,8 @@ def own_sources(config: Config) -> list[Source]:
 
 def evaluate(config: Config, dataset: Dataset, accelerator: Accelerator, jobs: Sequence[Job]) -> list[Row]:
     """Score the planned students, write tables and a picture, and return their rows."""
+    from gdd.report import tables
+
     return _score(config, dataset, accelerator, "evaluate", jobs, tables.write)
 
 
@@ -217,13 +220,14 @@ def compare(
     dataset: Dataset,
     accelerator: Accelerator,
     jobs: Sequence[Job],
-    compared: Sequence[Compared],
+    compared: "Sequence[Compared]",
     marks: Sequence[float],
-) -> list[Section]:
+) -> "list[Section]":
     """Score the planned students, write tables and pictures, and return a terminal's tables.
 
     Each source is compared with the first of `compared`; the picture of seconds shows `marks`, accuracies in percent.
     """
+    from gdd.report import compare as comparison
 
     def write(folder: Path, rows: list[Row]) -> list[Path]:
         return comparison.write(folder, rows, compared, marks)

@@ -6,12 +6,12 @@ from functools import partial
 import torch
 from rich.table import Table
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from gdd import pipeline
 from gdd.config import Config
 from gdd.data.spec import DatasetSpec
 from gdd.models import registry
+from gdd.models.cost import forward_flop
 from gdd.models.gan import Discriminator, Generator
 
 _PROBE = 2  # images; batch norm in train mode needs more than one
@@ -25,15 +25,12 @@ def cost(network: nn.Module, call: Callable[[], object]) -> tuple[int, float, in
         kept[tensor.data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    with (
-        FlopCounterMode(display=False) as counter,
-        torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x),
-    ):
-        call()
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        flop = forward_flop(network, call)
     for parameter in network.parameters():
         kept.pop(parameter.data_ptr(), None)
     parameters = sum(parameter.numel() for parameter in network.parameters())
-    return parameters, counter.get_total_flops() / _PROBE / 1e9, sum(kept.values()) // _PROBE
+    return parameters, flop / _PROBE / 1e9, sum(kept.values()) // _PROBE
 
 
 def _gan_rows(

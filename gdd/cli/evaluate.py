@@ -11,11 +11,12 @@ from gdd.config import Config, ConfigError
 def _evaluate(options: Namespace, console: Console) -> None:
     config = read_config(options)
     from gdd import pipeline
-    from gdd.report import tables
 
     sources = pipeline.read_sources(config) or pipeline.own_sources(config)
     with opened(config, options.dry_run, console, ["evaluate"], sources) as work:
         if work is not None:
+            from gdd.report import tables
+
             rows = pipeline.evaluate(config, *work)
             console.print(tables.Terminal(tables.sections(rows, brief=True)))
 

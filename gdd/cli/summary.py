@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import torch
 from accelerate import Accelerator
-from torch.utils.flop_counter import FlopCounterMode
 
 from gdd import pipeline
 from gdd.config import Config
@@ -13,6 +12,7 @@ from gdd.data.readers import Dataset
 from gdd.data.spec import DatasetSpec
 from gdd.evaluation.grid import estimated_cost, flop_per_image
 from gdd.evaluation.recipe import Conditions, Job
+from gdd.models.cost import forward_flop
 from gdd.models.gan import Discriminator, Generator
 from gdd.runtime.device import device_name
 from gdd.training import matching
@@ -90,13 +90,11 @@ def _gan_flop(config: Config, spec: DatasetSpec) -> tuple[float, float]:
         generator = Generator(spec.shape, spec.num_classes, config.gan.width, config.gan.noise_dim)
         discriminator = Discriminator(spec.shape, spec.num_classes, config.gan.width)
         noise, labels = torch.zeros(2, config.gan.noise_dim), torch.zeros(2, dtype=torch.int64)
-        with FlopCounterMode(display=False) as of_generator:
-            images = generator(noise, labels)
-        with FlopCounterMode(display=False) as of_discriminator:
-            discriminator(images)
+        images = torch.zeros(2, *spec.shape)
+        forward = forward_flop(generator, lambda: generator(noise, labels)) / 2
+        judging = forward_flop(discriminator, lambda: discriminator(images)) / 2
     penalties = 1.0 if config.gan.loss == "wgan-gp" else (config.gan.r1 > 0) / config.gan.r1_every
-    forward = of_generator.get_total_flops() / 2
-    return forward, 4 * forward + (8 + 6 * penalties) * of_discriminator.get_total_flops() / 2
+    return forward, 4 * forward + (8 + 6 * penalties) * judging
 
 
 def _speed(device: torch.device) -> float:

@@ -19,7 +19,6 @@ def _train_gan(options: Namespace, console: Console) -> None:
 def _distill(options: Namespace, console: Console) -> None:
     config = read_config(options)
     from gdd import pipeline
-    from gdd.report import tables
 
     stages = ["pretrain"] * (config.refine.pretrained is None) + ["refine"]
     stages = (["matching"] if config.method == "matching" else stages) + ["evaluate"] * config.score
@@ -28,6 +27,8 @@ def _distill(options: Namespace, console: Console) -> None:
         if work is not None:
             pipeline.distill(config, work.dataset, work.accelerator)
             if config.score:
+                from gdd.report import tables
+
                 # Read again: what was named may have been distilled anew.
                 sources = pipeline.read_sources(config) or pipeline.own_sources(config)
                 jobs = pipeline.plan(config, work.dataset, sources)

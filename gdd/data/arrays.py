@@ -1,7 +1,7 @@
 """Datasets that come as arrays: scikit-learn's digits, torchvision's classes, and .npz files."""
 
 import zipfile
-from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from einops import rearrange
 from torch import Tensor
-from torchvision import datasets
 
 from gdd.config import ConfigError
 from gdd.data.pixels import unit_to_u8
@@ -24,18 +23,20 @@ TEN_DIGITS = tuple(str(digit) for digit in range(10))
 
 def open_digits(size: tuple[int, int] | None, channels: int | None) -> RawDataset:
     """Read the 1797 scans of 8x8 pixels that ship with scikit-learn, at 16x16 by default."""
-    from sklearn.datasets import load_digits  # takes two seconds, and only this dataset needs it
-
-    scans = load_digits()
-    images_u8 = unit_to_u8(torch.from_numpy(scans.images).float() / 16).unsqueeze(1)
-    labels = torch.from_numpy(scans.target).long()
+    package = find_spec("sklearn")  # its file is found without importing it, which takes a second
+    assert package is not None
+    assert package.submodule_search_locations is not None
+    table = np.loadtxt(Path(package.submodule_search_locations[0], "datasets/data/digits.csv.gz"), delimiter=",")
+    *pixels, digits = torch.from_numpy(table).float().unbind(1)  # levels from 0 to 16, and the label
+    images_u8 = unit_to_u8(rearrange(pixels, "(h w) n -> n 1 h w", h=8) / 16)
+    labels = digits.long()
     whole = resized(Split(images_u8, labels), size or (16, 16), channels)
     train, test = holdout(labels, TEN_DIGITS, "digits")
     return RawDataset(TEN_DIGITS, whole.subset(train), lambda: whole.subset(test))
 
 
 class _Torchvision(NamedTuple):
-    builder: Callable[..., Any]
+    builder: str  # in torchvision.datasets, which takes a second to import
     folder: str
     files: tuple[str, ...]
     class_names: tuple[str, ...] | None = None
@@ -49,11 +50,11 @@ _IDX_FILES = (
 )
 _CIFAR10_FILES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta")
 TORCHVISION = {
-    "mnist": _Torchvision(datasets.MNIST, "MNIST/raw", _IDX_FILES, TEN_DIGITS),
-    "fashion_mnist": _Torchvision(datasets.FashionMNIST, "FashionMNIST/raw", _IDX_FILES),
-    "cifar10": _Torchvision(datasets.CIFAR10, "cifar-10-batches-py", _CIFAR10_FILES),
-    "cifar100": _Torchvision(datasets.CIFAR100, "cifar-100-python", ("train", "test", "meta")),
-    "svhn": _Torchvision(datasets.SVHN, "", ("train_32x32.mat", "test_32x32.mat"), TEN_DIGITS),
+    "mnist": _Torchvision("MNIST", "MNIST/raw", _IDX_FILES, TEN_DIGITS),
+    "fashion_mnist": _Torchvision("FashionMNIST", "FashionMNIST/raw", _IDX_FILES),
+    "cifar10": _Torchvision("CIFAR10", "cifar-10-batches-py", _CIFAR10_FILES),
+    "cifar100": _Torchvision("CIFAR100", "cifar-100-python", ("train", "test", "meta")),
+    "svhn": _Torchvision("SVHN", "", ("train_32x32.mat", "test_32x32.mat"), TEN_DIGITS),
 }
 
 
@@ -74,9 +75,11 @@ def open_torchvision(
             "or set --data.root to the folder that holds it"
         )
 
+    from torchvision import datasets
+
     def build(train: bool, download: bool = False) -> Any:
         part: dict[str, Any] = {"split": "train" if train else "test"} if name == "svhn" else {"train": train}
-        return kind.builder(root, download=download, **part)
+        return getattr(datasets, kind.builder)(root, download=download, **part)
 
     def read(train: bool) -> tuple[Any, Split]:
         try:
