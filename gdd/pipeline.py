@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING
 import torch
 from accelerate import Accelerator
 
+from gdd.checks import networks, said_of
 from gdd.config import Config, ConfigError, DataConfig, counted, read_as, stable_hash, to_plain
+from gdd.data import folder
+from gdd.data.places import locate
 from gdd.data.readers import Dataset, open_dataset
-from gdd.data.spec import DatasetSpec
-from gdd.data.strategy import parse_strategy
 from gdd.evaluation import grid, sources
 from gdd.evaluation.recipe import Conditions, Job
 from gdd.evaluation.row import Row
 from gdd.evaluation.sources import CEILING, FLOOR, GENERATOR_NAMES, REAL_NAMES, Source
 from gdd.models import registry
+from gdd.models.layers import Shape
 from gdd.runtime import checkpoint
 from gdd.runtime.run import Run
 from gdd.sampling import generator_file, set_file
@@ -44,23 +46,20 @@ def open_data(settings: DataConfig, seed: int) -> Dataset:
     )
 
 
-def pool_members(config: Config) -> tuple[str, ...]:
-    """Return the names of the networks that the method's pool may hold."""
-    fresh = config.matching.pool
-    if config.method == "matching":
-        return registry.fresh_members(fresh.kind, fresh.main, fresh.various, fresh.similar_depth)
-    return config.refine.pool.members
-
-
-def check_networks(config: Config, spec: DatasetSpec) -> None:
-    """Build every named network without memory, so that a name or size that cannot be is refused at the start."""
-    settings = config.evaluate
-    teachers = () if settings.teacher == "none" else (settings.teacher_arch,)
+def check_networks(config: Config, shape: Shape, num_classes: int) -> None:
+    """Build every named network without memory, so that one that such images do not allow is refused at the start."""
     with torch.device("meta"):
-        for name in (*pool_members(config), *settings.archs, *teachers):
-            registry.build(name, spec.shape, spec.num_classes)
-    for strategy in (config.gan.augment, config.refine.augment):
-        parse_strategy(strategy, spec.flip)
+        for key, names in networks(config).items():
+            for name in names:
+                with said_of(key):
+                    registry.build(name, shape, num_classes)
+
+
+def check_networks_early(config: Config) -> None:
+    """Do the same before an image folder is decoded, for images like its first."""
+    kind, place = locate(config.data.name, config.data.root, config.data.download)
+    if kind == "folder":
+        check_networks(config, *folder.first_shape(place, config.data.size, config.data.channels))
 
 
 def read_sources(config: Config) -> list[Source]:

@@ -7,7 +7,7 @@ import torch
 from rich.table import Table
 from torch import Tensor, nn
 
-from gdd import pipeline
+from gdd.checks import pool_members
 from gdd.config import Config
 from gdd.data.spec import DatasetSpec
 from gdd.models import registry
@@ -53,7 +53,7 @@ def table(config: Config, spec: DatasetSpec, stages: Sequence[str]) -> Table:
     names: dict[str, tuple[str, int]] = {}
     if {"refine", "matching"} & {*stages}:
         batch = config.matching.batch_real if "matching" in stages else config.refine.pool.batch_size
-        names |= {f"pool {name}": (name, batch) for name in pipeline.pool_members(config)}
+        names |= {f"pool {name}": (name, batch) for name in pool_members(config)}
     if {"evaluate", "compare"} & {*stages}:
         batch = min(256, max(config.evaluate.ipc) * spec.num_classes)
         names |= {f"student {name}": (name, batch) for name in config.evaluate.archs}

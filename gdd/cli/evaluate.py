@@ -4,12 +4,12 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
 from gdd.cli.command import Command
-from gdd.cli.settings import add_settings, opened, read_config
+from gdd.cli.settings import add_settings, checked_config, opened
 from gdd.config import Config, ConfigError
 
 
 def _evaluate(options: Namespace, console: Console) -> None:
-    config = read_config(options)
+    config = checked_config(options, scored=True)
     from gdd import pipeline
 
     sources = pipeline.read_sources(config) or pipeline.own_sources(config)
@@ -37,7 +37,7 @@ def _comparison(options: Namespace) -> Config:
         raise ConfigError(f"evaluate.sources is {settings.sources}, expected none beside those of gdd compare")
     settings.sources = options.sources
     settings.archs, settings.ipc = options.arch or settings.archs, options.ipc or settings.ipc
-    return read_config(options)
+    return checked_config(options, scored=True)
 
 
 def _compare(options: Namespace, console: Console) -> None:

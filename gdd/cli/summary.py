@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from accelerate import Accelerator
 
-from gdd import pipeline
+from gdd.checks import pool_members
 from gdd.config import Config
 from gdd.data.readers import Dataset
 from gdd.data.spec import DatasetSpec
@@ -50,7 +50,7 @@ def _rounded(minutes: float) -> str:
 def _work(stage: str, config: Config, dataset: Dataset, jobs: Sequence[Job]) -> tuple[str, float, float]:
     """Return what a stage does, the seconds of its many small calls, and its FLOP."""
     spec, settings, count = dataset.spec, config.matching, len(dataset.train.labels)
-    members = [flop_per_image(name, spec.shape, spec.num_classes) for name in pipeline.pool_members(config)]
+    members = [flop_per_image(name, spec.shape, spec.num_classes) for name in pool_members(config)]
     member = sum(members) / len(members)  # forward, for one image; three times as much with its gradient
     generator, both = _gan_flop(config, spec)
     if stage == "pretrain":

@@ -4,11 +4,11 @@ from jsonargparse import Namespace
 from rich.console import Console
 
 from gdd.cli.command import Command
-from gdd.cli.settings import add_settings, opened, read_config
+from gdd.cli.settings import add_settings, checked_config, opened
 
 
 def _train_gan(options: Namespace, console: Console) -> None:
-    config = read_config(options)
+    config = checked_config(options)
     from gdd import pipeline
 
     with opened(config, options.dry_run, console, ["pretrain"]) as work:
@@ -17,7 +17,7 @@ def _train_gan(options: Namespace, console: Console) -> None:
 
 
 def _distill(options: Namespace, console: Console) -> None:
-    config = read_config(options)
+    config = checked_config(options, distilled=True, scored=options.score)
     from gdd import pipeline
 
     stages = ["pretrain"] * (config.refine.pretrained is None) + ["refine"]

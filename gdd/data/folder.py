@@ -46,11 +46,8 @@ def open_folder(folder: Path, size: tuple[int, int] | None, channels: int | None
         ConfigError: an empty class, fewer than two classes, other classes in test than in train, images of
             several sizes without `size`, an image that cannot be read or is too large.
     """
-    has_train, has_test = (folder / "train").is_dir(), (folder / "test").is_dir()
-    if has_test and not has_train:
-        raise ConfigError(f"{folder} holds a test folder but no train folder")
-    class_names, train_files, train_labels = _list_images(folder / "train" if has_train else folder)
-    if has_test:
+    class_names, train_files, train_labels = _list_images(_train_folder(folder))
+    if (folder / "test").is_dir():
         test_names, test_files, test_labels = _list_images(folder / "test")
         if test_names != class_names:
             differing = sorted(set(class_names) ^ set(test_names))
@@ -69,24 +66,52 @@ def open_folder(folder: Path, size: tuple[int, int] | None, channels: int | None
     return RawDataset(class_names, Split(train_u8, train_labels), read_test)
 
 
-def _list_images(folder: Path) -> tuple[tuple[str, ...], list[str], Tensor]:
+def first_shape(folder: Path, size: tuple[int, int] | None, channels: int | None) -> tuple[tuple[int, int, int], int]:
+    """Return (C, H, W) of a folder's first image, as `open_folder` would read it alone, and how many classes there are.
+
+    Raises:
+        ConfigError: fewer than two classes, or the first is empty or its first image cannot be read.
+    """
+    train_folder = _train_folder(folder)
+    names = _class_names(train_folder)
+    sizes, grey = _inspect(_files_of(train_folder / names[0])[:1])
+    return (channels or (1 if grey else 3), *(size or next(iter(sizes)))), len(names)
+
+
+def _train_folder(folder: Path) -> Path:
+    if (folder / "train").is_dir():
+        return folder / "train"
+    if (folder / "test").is_dir():
+        raise ConfigError(f"{folder} holds a test folder but no train folder")
+    return folder
+
+
+def _class_names(folder: Path) -> list[str]:
     with os.scandir(folder) as entries:
         names = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
     if len(names) < 2:
         raise ConfigError(
             f"{folder} holds {len(names)} class folders, expected at least 2 with images directly inside each"
         )
+    return names
+
+
+def _files_of(folder: Path) -> list[str]:
+    with os.scandir(folder) as entries:
+        files = sorted(
+            entry.path for entry in entries if entry.name.lower().endswith(SUFFIXES) and not entry.name.startswith(".")
+        )
+    if not files:
+        raise ConfigError(f"class folder {folder} holds no {', '.join(SUFFIXES)} file")
+    return files
+
+
+def _list_images(folder: Path) -> tuple[tuple[str, ...], list[str], Tensor]:
+    names = _class_names(folder)
     files: list[str] = []
     labels: list[int] = []
     for label, name in enumerate(names):
-        with os.scandir(folder / name) as entries:
-            class_files = sorted(
-                entry.path
-                for entry in entries
-                if entry.name.lower().endswith(SUFFIXES) and not entry.name.startswith(".")
-            )
-        if not class_files:
-            raise ConfigError(f"class folder {folder / name} holds no {', '.join(SUFFIXES)} file")
+        class_files = _files_of(folder / name)
         files += class_files
         labels += [label] * len(class_files)
     return tuple(names), files, torch.tensor(labels)
