@@ -30,7 +30,7 @@ def cost(network: nn.Module, call: Callable[[], object]) -> tuple[int, float, in
     for parameter in network.parameters():
         kept.pop(parameter.data_ptr(), None)
     parameters = sum(parameter.numel() for parameter in network.parameters())
-    return parameters, flop / _PROBE / 1e9, sum(kept.values()) // _PROBE
+    return parameters, flop / 1e9, sum(kept.values()) // _PROBE
 
 
 def _gan_rows(

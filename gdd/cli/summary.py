@@ -12,7 +12,7 @@ from gdd.data.readers import Dataset
 from gdd.data.spec import DatasetSpec
 from gdd.evaluation.grid import estimated_cost, flop_per_image
 from gdd.evaluation.recipe import Conditions, Job
-from gdd.models.cost import forward_flop
+from gdd.models.cost import forward_flop, unfilled
 from gdd.models.gan import Discriminator, Generator
 from gdd.runtime.device import device_name
 from gdd.training import matching
@@ -86,13 +86,12 @@ def _work(stage: str, config: Config, dataset: Dataset, jobs: Sequence[Job]) -> 
 
 def _gan_flop(config: Config, spec: DatasetSpec) -> tuple[float, float]:
     """Return the FLOP of the generator for an image, and of a step of both networks for each image of a batch."""
-    with torch.device("meta"):
-        generator = Generator(spec.shape, spec.num_classes, config.gan.width, config.gan.noise_dim)
-        discriminator = Discriminator(spec.shape, spec.num_classes, config.gan.width)
-        noise, labels = torch.zeros(2, config.gan.noise_dim), torch.zeros(2, dtype=torch.int64)
-        images = torch.zeros(2, *spec.shape)
-        forward = forward_flop(generator, lambda: generator(noise, labels)) / 2
-        judging = forward_flop(discriminator, lambda: discriminator(images)) / 2
+    settings = config.gan
+    generator = unfilled(lambda: Generator(spec.shape, spec.num_classes, settings.width, settings.noise_dim))
+    discriminator = unfilled(lambda: Discriminator(spec.shape, spec.num_classes, settings.width))
+    noise, labels = torch.zeros(0, settings.noise_dim), torch.zeros(0, dtype=torch.int64)
+    forward = forward_flop(generator, lambda: generator(noise, labels))
+    judging = forward_flop(discriminator, lambda: discriminator(torch.zeros(0, *spec.shape)))
     penalties = 1.0 if config.gan.loss == "wgan-gp" else (config.gan.r1 > 0) / config.gan.r1_every
     return forward, 4 * forward + (8 + 6 * penalties) * judging
 

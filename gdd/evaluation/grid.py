@@ -16,7 +16,7 @@ from gdd.evaluation.row import Row
 from gdd.evaluation.sources import FLOOR, Protocol, Source
 from gdd.evaluation.student import RealImages, StudentTrainer
 from gdd.models import registry
-from gdd.models.cost import forward_flop
+from gdd.models.cost import forward_flop, unfilled
 from gdd.runtime import checkpoint
 from gdd.runtime.run import Run, progress_bar
 from gdd.runtime.signals import Stopped, is_due
@@ -133,9 +133,8 @@ def evaluate(jobs: Sequence[Job], conditions: Conditions, dataset: Dataset, run:
 
 @cache
 def flop_per_image(arch: str, shape: tuple[int, int, int], num_classes: int) -> float:
-    with torch.device("meta"):
-        network, images = registry.build(arch, shape, num_classes), torch.zeros(2, *shape)
-        return forward_flop(network, lambda: network(images)) / 2
+    network = unfilled(lambda: registry.build(arch, shape, num_classes))
+    return forward_flop(network, lambda: network(torch.zeros(0, *shape)))
 
 
 def estimated_cost(job: Job, conditions: Conditions, spec: DatasetSpec, all_images: int) -> float:
