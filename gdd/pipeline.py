@@ -5,27 +5,30 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from accelerate import Accelerator
 
+from gdd.checks import networks, said_of
 from gdd.config import Config, ConfigError, DataConfig, counted, read_as, stable_hash, to_plain
-from gdd.data import augment
+from gdd.data import folder
+from gdd.data.places import locate
 from gdd.data.readers import Dataset, open_dataset
-from gdd.data.spec import DatasetSpec
 from gdd.evaluation import grid, sources
 from gdd.evaluation.recipe import Conditions, Job
 from gdd.evaluation.row import Row
 from gdd.evaluation.sources import CEILING, FLOOR, GENERATOR_NAMES, REAL_NAMES, Source
 from gdd.models import registry
-from gdd.report import compare as comparison
-from gdd.report import tables
-from gdd.report.compare import Compared
-from gdd.report.tables import Section
+from gdd.models.layers import Shape
 from gdd.runtime import checkpoint
 from gdd.runtime.run import Run
 from gdd.sampling import generator_file, set_file
-from gdd.training import matching, pool, pretrain, refine
+from gdd.training import matching, pretrain, refine
+
+if TYPE_CHECKING:  # pandas and matplotlib take a second, and are needed when all is scored
+    from gdd.report.compare import Compared
+    from gdd.report.tables import Section
 
 logger = logging.getLogger(__name__)
 
@@ -43,23 +46,20 @@ def open_data(settings: DataConfig, seed: int) -> Dataset:
     )
 
 
-def pool_members(config: Config) -> tuple[str, ...]:
-    """Return the names of the networks that the method's pool may hold."""
-    fresh = config.matching.pool
-    if config.method == "matching":
-        return pool.fresh_members(fresh.kind, fresh.main, fresh.various, fresh.similar_depth)
-    return config.refine.pool.members
-
-
-def check_networks(config: Config, spec: DatasetSpec) -> None:
-    """Build every named network without memory, so that a name or size that cannot be is refused at the start."""
-    settings = config.evaluate
-    teachers = () if settings.teacher == "none" else (settings.teacher_arch,)
+def check_networks(config: Config, shape: Shape, num_classes: int) -> None:
+    """Build every named network without memory, so that one that such images do not allow is refused at the start."""
     with torch.device("meta"):
-        for name in (*pool_members(config), *settings.archs, *teachers):
-            registry.build(name, spec.shape, spec.num_classes)
-    for strategy in (config.gan.augment, config.refine.augment):
-        augment.parse_strategy(strategy, spec.flip)
+        for key, names in networks(config).items():
+            for name in names:
+                with said_of(key):
+                    registry.build(name, shape, num_classes)
+
+
+def check_networks_early(config: Config) -> None:
+    """Do the same before an image folder is decoded, for images like its first."""
+    kind, place = locate(config.data.name, config.data.root, config.data.download)
+    if kind == "folder":
+        check_networks(config, *folder.first_shape(place, config.data.size, config.data.channels))
 
 
 def read_sources(config: Config) -> list[Source]:
@@ -168,6 +168,8 @@ def own_sources(config: Config) -> list[Source]:
 
 def evaluate(config: Config, dataset: Dataset, accelerator: Accelerator, jobs: Sequence[Job]) -> list[Row]:
     """Score the planned students, write tables and a picture, and return their rows."""
+    from gdd.report import tables
+
     return _score(config, dataset, accelerator, "evaluate", jobs, tables.write)
 
 
@@ -217,13 +219,14 @@ def compare(
     dataset: Dataset,
     accelerator: Accelerator,
     jobs: Sequence[Job],
-    compared: Sequence[Compared],
+    compared: "Sequence[Compared]",
     marks: Sequence[float],
-) -> list[Section]:
+) -> "list[Section]":
     """Score the planned students, write tables and pictures, and return a terminal's tables.
 
     Each source is compared with the first of `compared`; the picture of seconds shows `marks`, accuracies in percent.
     """
+    from gdd.report import compare as comparison
 
     def write(folder: Path, rows: list[Row]) -> list[Path]:
         return comparison.write(folder, rows, compared, marks)

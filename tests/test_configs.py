@@ -11,7 +11,6 @@ import yaml
 from gdd import pipeline
 from gdd.cli.main import parse_config
 from gdd.config import Config, to_plain
-from gdd.data.spec import DatasetSpec
 
 ROOT = Path(__file__).parents[1]
 SHAPES = {"digits": (1, 16, 16), "mnist": (1, 28, 28), "fashion_mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
@@ -59,9 +58,7 @@ def row_config(flags: str) -> Config:
 
 def check_networks(config: Config) -> None:
     channels, height, width = SHAPES[config.data.name]
-    names = tuple(map(str, range(10)))
-    spec = DatasetSpec("x", channels, height, width, names, (0.5,) * channels, (0.5,) * channels, True)
-    pipeline.check_networks(config, spec)
+    pipeline.check_networks(config, (channels, height, width), 10)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

@@ -6,12 +6,12 @@ from functools import partial
 import torch
 from rich.table import Table
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
-from gdd import pipeline
+from gdd.checks import pool_members
 from gdd.config import Config
 from gdd.data.spec import DatasetSpec
 from gdd.models import registry
+from gdd.models.cost import forward_flop
 from gdd.models.gan import Discriminator, Generator
 
 _PROBE = 2  # images; batch norm in train mode needs more than one
@@ -25,15 +25,12 @@ def cost(network: nn.Module, call: Callable[[], object]) -> tuple[int, float, in
         kept[tensor.data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    with (
-        FlopCounterMode(display=False) as counter,
-        torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x),
-    ):
-        call()
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        flop = forward_flop(network, call)
     for parameter in network.parameters():
         kept.pop(parameter.data_ptr(), None)
     parameters = sum(parameter.numel() for parameter in network.parameters())
-    return parameters, counter.get_total_flops() / _PROBE / 1e9, sum(kept.values()) // _PROBE
+    return parameters, flop / 1e9, sum(kept.values()) // _PROBE
 
 
 def _gan_rows(
@@ -56,7 +53,7 @@ def table(config: Config, spec: DatasetSpec, stages: Sequence[str]) -> Table:
     names: dict[str, tuple[str, int]] = {}
     if {"refine", "matching"} & {*stages}:
         batch = config.matching.batch_real if "matching" in stages else config.refine.pool.batch_size
-        names |= {f"pool {name}": (name, batch) for name in pipeline.pool_members(config)}
+        names |= {f"pool {name}": (name, batch) for name in pool_members(config)}
     if {"evaluate", "compare"} & {*stages}:
         batch = min(256, max(config.evaluate.ipc) * spec.num_classes)
         names |= {f"student {name}": (name, batch) for name in config.evaluate.archs}

@@ -4,18 +4,19 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
 from gdd.cli.command import Command
-from gdd.cli.settings import add_settings, opened, read_config
+from gdd.cli.settings import add_settings, checked_config, opened
 from gdd.config import Config, ConfigError
 
 
 def _evaluate(options: Namespace, console: Console) -> None:
-    config = read_config(options)
+    config = checked_config(options, scored=True)
     from gdd import pipeline
-    from gdd.report import tables
 
     sources = pipeline.read_sources(config) or pipeline.own_sources(config)
     with opened(config, options.dry_run, console, ["evaluate"], sources) as work:
         if work is not None:
+            from gdd.report import tables
+
             rows = pipeline.evaluate(config, *work)
             console.print(tables.Terminal(tables.sections(rows, brief=True)))
 
@@ -36,7 +37,7 @@ def _comparison(options: Namespace) -> Config:
         raise ConfigError(f"evaluate.sources is {settings.sources}, expected none beside those of gdd compare")
     settings.sources = options.sources
     settings.archs, settings.ipc = options.arch or settings.archs, options.ipc or settings.ipc
-    return read_config(options)
+    return checked_config(options, scored=True)
 
 
 def _compare(options: Namespace, console: Console) -> None:

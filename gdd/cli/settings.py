@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
+from gdd import checks
 from gdd.config import Config, read_as
 from gdd.runtime.signals import on_signals
 
@@ -29,6 +30,20 @@ def read_config(options: Namespace) -> Config:
     """Return the settings among a command's options; ConfigError names one that is out of its range."""
     settings = options.as_dict()
     return read_as(Config, {name: settings[name] for name in Config.__dataclass_fields__})
+
+
+def checked_config(options: Namespace, distilled: bool = False, scored: bool = False) -> Config:
+    """Return a command's settings, their names and files checked: before torch is imported, so within a second.
+
+    Args:
+        options: of the command.
+        distilled: whether it distils, so that what that starts from has to be there.
+        scored: whether it scores the sources that are named.
+    """
+    config = read_config(options)
+    checks.check_names(config)
+    checks.check_files(config, distilled, scored)
+    return config
 
 
 class Work(NamedTuple):
@@ -57,8 +72,9 @@ def opened(
     with on_signals():
         try:
             with accelerator.local_main_process_first():  # it downloads or decodes, the others find the result
+                pipeline.check_networks_early(config)
                 dataset = pipeline.open_data(config.data, config.seed)
-            pipeline.check_networks(config, dataset.spec)
+            pipeline.check_networks(config, dataset.spec.shape, dataset.spec.num_classes)
             scored = {"evaluate", "compare"} & {*stages}
             jobs = pipeline.plan(config, dataset, sources, ceiling="compare" not in stages) if scored else []
             console.print(summary.block(config, dataset, accelerator, stages, jobs), soft_wrap=True)

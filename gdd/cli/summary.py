@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from accelerate import Accelerator
 
-from gdd import pipeline
+from gdd.checks import pool_members
 from gdd.config import Config
 from gdd.data.readers import Dataset
 from gdd.evaluation.grid import estimated_cost
@@ -50,7 +50,7 @@ def _rounded(minutes: float) -> str:
 def _work(stage: str, config: Config, dataset: Dataset, jobs: Sequence[Job], team: Team) -> tuple[str, float, float]:
     """Return what a stage does, the seconds of its many small calls, and its FLOP, as if on this process's threads."""
     spec, settings, count = dataset.spec, config.matching, len(dataset.train.labels)
-    members = [classifier_flop(name, spec.shape, spec.num_classes) for name in pipeline.pool_members(config)]
+    members = [classifier_flop(name, spec.shape, spec.num_classes) for name in pool_members(config)]
     member = sum(members) / len(members)  # forward, for one image; three times as much with its gradient
     generator, discriminator = gan_flop(spec.shape, spec.num_classes, config.gan.width, config.gan.noise_dim)
     both = gan_step_flop(generator, discriminator, config.gan.penalties)

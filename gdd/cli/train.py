@@ -4,11 +4,11 @@ from jsonargparse import Namespace
 from rich.console import Console
 
 from gdd.cli.command import Command
-from gdd.cli.settings import add_settings, opened, read_config
+from gdd.cli.settings import add_settings, checked_config, opened
 
 
 def _train_gan(options: Namespace, console: Console) -> None:
-    config = read_config(options)
+    config = checked_config(options)
     from gdd import pipeline
 
     with opened(config, options.dry_run, console, ["pretrain"]) as work:
@@ -17,9 +17,8 @@ def _train_gan(options: Namespace, console: Console) -> None:
 
 
 def _distill(options: Namespace, console: Console) -> None:
-    config = read_config(options)
+    config = checked_config(options, distilled=True, scored=options.score)
     from gdd import pipeline
-    from gdd.report import tables
 
     stages = ["pretrain"] * (config.refine.pretrained is None) + ["refine"]
     stages = (["matching"] if config.method == "matching" else stages) + ["evaluate"] * config.score
@@ -28,6 +27,8 @@ def _distill(options: Namespace, console: Console) -> None:
         if work is not None:
             pipeline.distill(config, work.dataset, work.accelerator)
             if config.score:
+                from gdd.report import tables
+
                 # Read again: what was named may have been distilled anew.
                 sources = pipeline.read_sources(config) or pipeline.own_sources(config)
                 jobs = pipeline.plan(config, work.dataset, sources)

@@ -1,7 +1,7 @@
 """Datasets that come as arrays: scikit-learn's digits, torchvision's classes, and .npz files."""
 
 import zipfile
-from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from einops import rearrange
 from torch import Tensor
-from torchvision import datasets
 
 from gdd.config import ConfigError
 from gdd.data.pixels import unit_to_u8
+from gdd.data.places import TORCHVISION, missing_file
 from gdd.data.splits import RawDataset, Split, holdout, resized
 
 # An array may always unpack to so many bytes, and to so many times its bytes in the file.
@@ -24,59 +24,44 @@ TEN_DIGITS = tuple(str(digit) for digit in range(10))
 
 def open_digits(size: tuple[int, int] | None, channels: int | None) -> RawDataset:
     """Read the 1797 scans of 8x8 pixels that ship with scikit-learn, at 16x16 by default."""
-    from sklearn.datasets import load_digits  # takes two seconds, and only this dataset needs it
-
-    scans = load_digits()
-    images_u8 = unit_to_u8(torch.from_numpy(scans.images).float() / 16).unsqueeze(1)
-    labels = torch.from_numpy(scans.target).long()
+    package = find_spec("sklearn")  # its file is found without importing it, which takes a second
+    assert package is not None
+    assert package.submodule_search_locations is not None
+    table = np.loadtxt(Path(package.submodule_search_locations[0], "datasets/data/digits.csv.gz"), delimiter=",")
+    *pixels, digits = torch.from_numpy(table).float().unbind(1)  # levels from 0 to 16, and the label
+    images_u8 = unit_to_u8(rearrange(pixels, "(h w) n -> n 1 h w", h=8) / 16)
+    labels = digits.long()
     whole = resized(Split(images_u8, labels), size or (16, 16), channels)
     train, test = holdout(labels, TEN_DIGITS, "digits")
     return RawDataset(TEN_DIGITS, whole.subset(train), lambda: whole.subset(test))
 
 
-class _Torchvision(NamedTuple):
-    builder: Callable[..., Any]
-    folder: str
-    files: tuple[str, ...]
+class _Class(NamedTuple):
+    name: str  # in torchvision.datasets, which takes a second to import
     class_names: tuple[str, ...] | None = None
 
 
-_IDX_FILES = (
-    "train-images-idx3-ubyte",
-    "train-labels-idx1-ubyte",
-    "t10k-images-idx3-ubyte",
-    "t10k-labels-idx1-ubyte",
-)
-_CIFAR10_FILES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta")
-TORCHVISION = {
-    "mnist": _Torchvision(datasets.MNIST, "MNIST/raw", _IDX_FILES, TEN_DIGITS),
-    "fashion_mnist": _Torchvision(datasets.FashionMNIST, "FashionMNIST/raw", _IDX_FILES),
-    "cifar10": _Torchvision(datasets.CIFAR10, "cifar-10-batches-py", _CIFAR10_FILES),
-    "cifar100": _Torchvision(datasets.CIFAR100, "cifar-100-python", ("train", "test", "meta")),
-    "svhn": _Torchvision(datasets.SVHN, "", ("train_32x32.mat", "test_32x32.mat"), TEN_DIGITS),
+_CLASSES = {
+    "mnist": _Class("MNIST", TEN_DIGITS),
+    "fashion_mnist": _Class("FashionMNIST"),
+    "cifar10": _Class("CIFAR10"),
+    "cifar100": _Class("CIFAR100"),
+    "svhn": _Class("SVHN", TEN_DIGITS),
 }
 
 
-def open_torchvision(
-    name: str, root: Path, size: tuple[int, int] | None, channels: int | None, download: bool
-) -> RawDataset:
+def open_torchvision(name: str, root: Path, size: tuple[int, int] | None, channels: int | None) -> RawDataset:
     """Read one of torchvision's datasets from its usual files below `root`.
 
     Raises:
         ConfigError: a file is missing or damaged, or the download failed.
     """
-    kind = TORCHVISION[name]
-    paths = [root / kind.folder / file for file in kind.files]
-    missing = next((path for path in paths if not path.is_file()), None)
-    if missing is not None and not download:
-        raise ConfigError(
-            f"{name} was not found: looked for {missing}; add --data.download true to download it, "
-            "or set --data.root to the folder that holds it"
-        )
+    kind, missing = _CLASSES[name], missing_file(name, root)
+    from torchvision import datasets
 
     def build(train: bool, download: bool = False) -> Any:
         part: dict[str, Any] = {"split": "train" if train else "test"} if name == "svhn" else {"train": train}
-        return kind.builder(root, download=download, **part)
+        return getattr(datasets, kind.name)(root, download=download, **part)
 
     def read(train: bool) -> tuple[Any, Split]:
         try:
@@ -86,7 +71,7 @@ def open_torchvision(
             return stored, Split(images, torch.as_tensor(labels).long())
         except Exception as error:  # torchvision's parsers raise many types on damaged bytes
             raise ConfigError(
-                f"{name} below {root / kind.folder} is damaged ({error}): delete it and add "
+                f"{name} below {root / TORCHVISION[name].folder} is damaged ({error}): delete it and add "
                 "--data.download true to fetch it again"
             ) from error
 
@@ -114,8 +99,6 @@ def open_npz(path: Path, size: tuple[int, int] | None, channels: int | None) -> 
     Raises:
         ConfigError: the file or an array is missing, or of another type, shape or range.
     """
-    if not path.is_file():
-        raise ConfigError(f"{path} was not found; set --data.name to an existing .npz file")
     names = _load_npz(path, None)
     whole = resized(_npz_split(path, "train", names), size, channels)
     present = whole.labels.unique()

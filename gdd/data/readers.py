@@ -10,13 +10,12 @@ import torch
 from torch import Tensor
 
 from gdd import rng
-from gdd.config import ConfigError, nearest
-from gdd.data.arrays import TORCHVISION, open_digits, open_npz, open_torchvision
+from gdd.config import ConfigError
+from gdd.data.arrays import open_digits, open_npz, open_torchvision
 from gdd.data.folder import open_folder
+from gdd.data.places import locate
 from gdd.data.spec import KNOWN, DatasetSpec, Known
 from gdd.data.splits import RawDataset, Split, require_two_each, stratified_split
-
-NAMES = ("digits", *TORCHVISION, "folder")
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ def open_dataset(
     taken to change the class.
 
     Args:
-        name: one of `NAMES`, an existing folder, or a path that ends in .npz.
+        name: one of `gdd.data.places.NAMES`, an existing folder, or a path that ends in .npz.
         root: where torchvision's datasets lie (cifar10 may also be the folder cifar10/{train,test} there),
             or the image folder itself if `name` is "folder".
         size: (H, W) in pixels to resize to; None keeps the stored size, or 16x16 for digits.
@@ -103,21 +102,15 @@ def _read(
     name: str, root: Path, size: tuple[int, int] | None, channels: int | None, download: bool
 ) -> tuple[str, RawDataset]:
     """Return the name that the spec carries, and the data."""
-    if name == "digits":
+    kind, place = locate(name, root, download)
+    if kind == "digits":
         return name, open_digits(size, channels)
-    if name == "cifar10" and (root / name / "train").is_dir():
-        return name, open_folder(root / name, size, channels)
-    if name in TORCHVISION:
-        return name, open_torchvision(name, root, size, channels, download)
-    if name.endswith(".npz"):
-        return Path(name).stem, open_npz(Path(name), size, channels)
-    folder = root if name == "folder" else Path(name)
-    if folder.is_dir():
-        return folder.resolve().name, open_folder(folder, size, channels)
-    if name == "folder":
-        raise ConfigError(f"the image folder was not found: looked for {root}; set --data.root to it")
-    hint = nearest(name, NAMES)
-    raise ConfigError(f"data.name is {name!r}, expected {', '.join(NAMES)}, an existing folder or an .npz file{hint}")
+    if kind == "torchvision":
+        return name, open_torchvision(name, place, size, channels)
+    if kind == "npz":
+        return place.stem, open_npz(place, size, channels)
+    title = name if name == "cifar10" else place.resolve().name
+    return title, open_folder(place, size, channels)
 
 
 def _check(split: Split, class_names: tuple[str, ...], what: str) -> None:

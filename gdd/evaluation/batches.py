@@ -11,6 +11,7 @@ from gdd import rng
 from gdd.data import augment
 from gdd.data.pixels import Normalizer
 from gdd.data.splits import Split
+from gdd.data.strategy import parse_strategy
 from gdd.evaluation.recipe import Recipe
 from gdd.sampling import sample
 from gdd.sampling.generator_file import LoadedGenerator
@@ -131,7 +132,7 @@ class StudentBatches:
     def __post_init__(self) -> None:
         self.per_epoch = self.recipe.steps_per_epoch(self.data.count)
         self.total = self.recipe.epochs * self.per_epoch
-        self._strategy = augment.parse_strategy(self.recipe.augment)
+        self._strategy = parse_strategy(self.recipe.augment)
         self._order: tuple[int, Tensor] | None = None
 
     def indices(self, step: int) -> Tensor | None:

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from gdd.config import ConfigError, EvaluateConfig, stable_hash
-from gdd.data import augment
 from gdd.data.spec import DatasetSpec
+from gdd.data.strategy import dsa
 from gdd.evaluation.sources import CEILING, Kind, Protocol, Source
 from gdd.runtime.execution import Precision
 
@@ -47,7 +47,7 @@ def published(name: Literal["dc", "dim"], augmentation: Literal["none", "dsa"], 
         return Recipe("dim", lr=0.01, epochs=1000, batch_size=128, augment="color_crop", pick="all")
     if augmentation == "none":
         return Recipe("dc", lr=0.01, epochs=300, batch_size=256, drop_at=0.5)
-    return Recipe("dc", lr=0.01, epochs=1000, batch_size=256, augment="_".join(augment.dsa(flip)), drop_at=0.5)
+    return Recipe("dc", lr=0.01, epochs=1000, batch_size=256, augment="_".join(dsa(flip)), drop_at=0.5)
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from gdd.config import ConfigError
 from gdd.data.readers import Dataset
+from gdd.evaluation.named import CEILING, FLOOR, path_of
 from gdd.runtime import checkpoint
 from gdd.sampling import generator_file, set_file
 from gdd.sampling.generator_file import LoadedGenerator
@@ -14,8 +15,6 @@ from gdd.sampling.set_file import SyntheticSet
 
 Protocol = Literal["fixed", "stream"]
 Kind = Literal["real:random", "real:all", "set", "generator"]
-FLOOR: Literal["real:random"] = "real:random"
-CEILING: Literal["real:all"] = "real:all"
 # Names in tables: of real images by their kind, of generators by their stage.
 REAL_NAMES = {FLOOR: "random real", CEILING: "all real"}
 GENERATOR_NAMES = {"pretrain": "pretrained generator", "refine": "refined generator (SKD)"}
@@ -58,20 +57,15 @@ def place(kind: Kind) -> int:
     return {FLOOR: 0, CEILING: 2}.get(kind, 1)
 
 
-def file_of(text: str) -> Path:
-    """Return the generator's or the set's file that a source's text names, itself or by its run folder."""
-    path = Path(text)
-    if text.startswith("real:"):
-        raise ConfigError(f"the source {text} is unknown, expected {FLOOR}, {CEILING}, a set or a run folder")
-    if not path.exists():
-        raise ConfigError(f"the source {text} does not exist; {FLOOR} and {CEILING} are built in")
+def _file_of(path: Path) -> Path:
+    """Return the generator's or the set's file that a path names, itself or by its run folder."""
     if not path.is_dir():
         return path
     for name in (generator_file.FILE, set_file.FILE):
         if (path / name).exists():
             return path / name
     raise ConfigError(
-        f"{text} holds neither {generator_file.FILE} nor {set_file.FILE}, expected the folder of a finished run of "
+        f"{path} holds neither {generator_file.FILE} nor {set_file.FILE}, expected the folder of a finished run of "
         "train_gan.py or distill.py"
     )
 
@@ -87,9 +81,10 @@ def read(text: str, label: str | None = None) -> Source:
         ConfigError: there is no such source, or its file is damaged.
     """
     label = label or text
-    if text in (FLOOR, CEILING):
-        return Source(label, text, hash="")
-    path = file_of(text)
+    named = path_of(text)
+    if named is None:
+        return Source(label, cast(Kind, text), hash="")
+    path = _file_of(named)
     tensors, metadata = checkpoint.load_tensors(path)
     if metadata.get("kind") == "generator":
         generator = generator_file.from_tensors(path, tensors, metadata)

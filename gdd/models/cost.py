@@ -1,40 +1,71 @@
-"""Floating-point operations of networks, counted by torch without memory or work."""
+"""Floating-point operations of networks, counted without work."""
 
+from collections.abc import Callable
 from functools import cache
+from typing import TypeVar
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch import Tensor, nn
 
 from gdd.models import registry
 from gdd.models.gan import Discriminator, Generator
 from gdd.models.layers import Shape
 
-_PROBE = 2  # images; batch norm in train mode needs more than one
+T = TypeVar("T", bound=nn.Module)
+
 # A gradient costs about twice what the answer does.
 TRAINING = 3
+_CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
+
+
+def unfilled(build: Callable[[], T]) -> T:
+    """Build a network whose weights are never drawn or filled, in eval mode: for batches of no images."""
+    with torch.device("meta"):
+        network = build()
+    return network.to_empty(device="cpu").eval()
+
+
+def forward_flop(network: nn.Module, call: Callable[[], object]) -> int:
+    """Return the FLOP for an image of a network's convolutions and linear layers while `call` uses it once.
+
+    The rest costs little. `call` may pass a batch of no images, which takes no time. torch.utils.flop_counter gives the
+    same for these layers, but its first use, like that of convolutions on the meta device, imports PyTorch's compiler:
+    one or two seconds at each start.
+    """
+    total = 0
+
+    def count(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal total
+        assert isinstance(layer, (*_CONVOLUTIONS, nn.Linear))
+        # A transposed convolution spreads each input over its weights, the others gather each output from theirs.
+        places = inputs[0] if isinstance(layer, nn.ConvTranspose2d) else output
+        total += 2 * places.shape[1:].numel() * layer.weight[0].numel()
+
+    layers = [layer for layer in network.modules() if isinstance(layer, (*_CONVOLUTIONS, nn.Linear))]
+    handles = [layer.register_forward_hook(count) for layer in layers]
+    try:
+        call()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return total
 
 
 @cache
 def classifier_flop(arch: str, shape: Shape, num_classes: int) -> float:
     """Return the FLOP of a classifier's answer to one image (C, H, W)."""
-    with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        registry.build(arch, shape, num_classes)(torch.zeros(_PROBE, *shape))
-    return counter.get_total_flops() / _PROBE
+    network = unfilled(lambda: registry.build(arch, shape, num_classes))
+    return forward_flop(network, lambda: network(torch.zeros(0, *shape)))
 
 
 @cache
 def gan_flop(shape: Shape, num_classes: int, width: int, noise_dim: int) -> tuple[float, float]:
     """Return the FLOP of a generator that makes one image, and of a discriminator that scores it."""
-    with torch.device("meta"):
-        generator, discriminator = (
-            Generator(shape, num_classes, width, noise_dim),
-            Discriminator(shape, num_classes, width),
-        )
-        with FlopCounterMode(display=False) as of_generator:
-            images = generator(torch.zeros(_PROBE, noise_dim), torch.zeros(_PROBE, dtype=torch.int64))
-        with FlopCounterMode(display=False) as of_discriminator:
-            discriminator(images)
-    return of_generator.get_total_flops() / _PROBE, of_discriminator.get_total_flops() / _PROBE
+    generator = unfilled(lambda: Generator(shape, num_classes, width, noise_dim))
+    discriminator = unfilled(lambda: Discriminator(shape, num_classes, width))
+    noise, labels = torch.zeros(0, noise_dim), torch.zeros(0, dtype=torch.int64)
+    making = forward_flop(generator, lambda: generator(noise, labels))
+    return making, forward_flop(discriminator, lambda: discriminator(torch.zeros(0, *shape)))
 
 
 def gan_step_flop(generator: float, discriminator: float, penalties: float) -> float:

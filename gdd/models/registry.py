@@ -1,16 +1,20 @@
-"""Classifiers by name: a name means one network, and width, depth and norm show in it."""
+"""Classifiers by name: a name means one network, and width, depth and norm show in it.
+
+Names are read without torch, so that a misspelt one is refused at once; `build` imports what it builds.
+"""
 
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from importlib import import_module
+from itertools import product
+from typing import TYPE_CHECKING, Any
 
-from gdd.config import ConfigError, nearest
-from gdd.models.classic import alexnet, lenet, mlp, vgg11
-from gdd.models.convnet import convnet
-from gdd.models.layers import Classifier, Shape
-from gdd.models.resnet import resnet
+from gdd.config import ConfigError, PoolKind, nearest
+
+if TYPE_CHECKING:
+    from gdd.models.layers import Classifier, Shape
 
 NORM_TOKENS = {"bn": "batch", "in": "instance", "gn": "group", "ln": "layer", "nonorm": "none"}
 ACTIVATION_TOKENS = {name: name for name in ("relu", "sigmoid", "leakyrelu", "swish")}
@@ -18,28 +22,38 @@ POOLING_TOKENS = {"max": "max", "avg": "avg", "nopool": "none"}
 WORDS = {"norm": NORM_TOKENS, "activation": ACTIVATION_TOKENS, "pooling": POOLING_TOKENS}
 NUMBERS = {"width": "w", "depth": "d"}
 SMALLEST_WIDTH = 4
+# Of the random ConvNets of Zhou et al. 2024, table 3.
+_SIMILAR_ACTIVATIONS = ("relu", "sigmoid", "leakyrelu", "swish")
+_SIMILAR_NORMS = ("instance", "batch", "layer", "group")
+_SIMILAR_POOLINGS = ("avg", "max")
 
 
 @dataclass(frozen=True)
 class Family:
     """How one registered name is built; the keys of `defaults` are the only arguments it takes."""
 
-    build: Callable[..., Classifier]
+    build: "Callable[..., Classifier]"
     defaults: dict[str, Any]
+
+
+def _call(home: str, *arguments: Any, **options: Any) -> "Classifier":
+    module, _, function = home.partition(":")
+    return getattr(import_module(f"gdd.models.{module}"), function)(*arguments, **options)
 
 
 def _resnet(blocks: tuple[int, int, int, int], bottleneck: bool = False) -> Family:
     defaults = {"norm": "instance", "width": 64, "activation": "relu"}
-    return Family(partial(resnet, blocks=blocks, bottleneck=bottleneck), defaults)
+    return Family(partial(_call, "resnet:resnet", blocks=blocks, bottleneck=bottleneck), defaults)
 
 
-_CONVNET = Family(convnet, {"norm": "instance", "width": 128, "depth": 3, "activation": "relu", "pooling": "avg"})
+_CONVNET_DEFAULTS = {"norm": "instance", "width": 128, "depth": 3, "activation": "relu", "pooling": "avg"}
+_CONVNET = Family(partial(_call, "convnet:convnet"), _CONVNET_DEFAULTS)
 # Names, sizes and defaults of DatasetCondensation (utils.py get_network), ResNet10 and 34 by their pattern.
 FAMILIES = {
-    "mlp": Family(mlp, {"width": 128, "activation": "relu"}),
-    "lenet": Family(lenet, {"width": 6, "activation": "relu"}),
-    "alexnet": Family(alexnet, {"norm": "none", "width": 128, "activation": "relu"}),
-    "vgg11": Family(vgg11, {"norm": "instance", "width": 64, "activation": "relu"}),
+    "mlp": Family(partial(_call, "classic:mlp"), {"width": 128, "activation": "relu"}),
+    "lenet": Family(partial(_call, "classic:lenet"), {"width": 6, "activation": "relu"}),
+    "alexnet": Family(partial(_call, "classic:alexnet"), {"norm": "none", "width": 128, "activation": "relu"}),
+    "vgg11": Family(partial(_call, "classic:vgg11"), {"norm": "instance", "width": 64, "activation": "relu"}),
     "convnet": _CONVNET,
     "convnet3": _CONVNET,
     "resnet10": _resnet((1, 1, 1, 1)),
@@ -134,7 +148,30 @@ def parse(text: str) -> Arch:
     return Arch(base=base, **values)
 
 
-def build(arch: str | Arch, shape: Shape, num_classes: int) -> Classifier:
+def fresh_members(kind: PoolKind, main: str, various: tuple[str, ...], similar_depth: int) -> tuple[str, ...]:
+    """Return the names of a pool of Zhou et al., the main model first.
+
+    Raises:
+        ConfigError: main+similar has a main model that is no convnet.
+    """
+    if kind == "main":
+        return (main,)
+    return (main, *(_similar(main, similar_depth) if kind == "main+similar" else various))
+
+
+def _similar(main: str, depth: int) -> tuple[str, ...]:
+    """Return every ConvNet of the main model's width that the random one can be; the main model may be among them."""
+    arch = parse(main)
+    if not arch.base.startswith("convnet"):
+        raise ConfigError(f"matching.pool.main is {main!r}, expected a convnet with matching.pool.kind main+similar")
+    base = "convnet3" if depth == 3 else "convnet"
+    return tuple(
+        Arch(base, norm, arch.width, depth, activation, pooling).name
+        for activation, norm, pooling in product(_SIMILAR_ACTIVATIONS, _SIMILAR_NORMS, _SIMILAR_POOLINGS)
+    )
+
+
+def build(arch: str | Arch, shape: "Shape", num_classes: int) -> "Classifier":
     """Build a freshly initialised classifier; wrap the call in `gdd.rng.seeded` to fix the initialisation.
 
     Args:

@@ -107,11 +107,12 @@ def device_name(device: torch.device) -> str:
         tf32 = torch.backends.cuda.matmul.fp32_precision == "tf32"
         return torch.cuda.get_device_name(device) + (", TF32" if tf32 else "")
     threads = torch.get_num_threads()
-    return f"{device.type} ({_processor()}, {threads} thread{'s' * (threads > 1)})"
+    return f"{device.type} ({processor()}, {threads} thread{'s' * (threads > 1)})"
 
 
 @cache
-def _processor() -> str:
+def processor() -> str:
+    """Return the name of the CPU, or of its architecture."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

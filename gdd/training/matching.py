@@ -16,7 +16,6 @@ from accelerate import Accelerator
 from einops import rearrange
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
-from torchvision.utils import make_grid, save_image
 
 from gdd import rng
 from gdd.config import Config, ConfigError, MatchingConfig
@@ -24,14 +23,16 @@ from gdd.data import augment
 from gdd.data.batches import ClassBatches
 from gdd.data.pixels import Normalizer
 from gdd.data.readers import Dataset
+from gdd.data.strategy import dsa
 from gdd.losses import gradients
+from gdd.models import registry
 from gdd.models.layers import Classifier
 from gdd.runtime.checkpoint import Stateful
 from gdd.runtime.execution import EAGER, Execution
 from gdd.runtime.run import Run
 from gdd.sampling import generator_file, sample, set_file
 from gdd.training.classifier import fit
-from gdd.training.pool import FreshPool, execution_of, fresh_members
+from gdd.training.pool import FreshPool, execution_of
 from gdd.training.stage import provenance
 
 STAGE = "matching"
@@ -269,6 +270,8 @@ class Matcher:
 
     def grid(self, columns: int = 10) -> Tensor:
         """Return one picture (C, H, W) in [0, 1] with a row per class, clipped for showing."""
+        from torchvision.utils import make_grid  # takes a second to import, for which no start need wait
+
         shown = rearrange(self.synthetic.images_std.detach()[:, :columns], "k ipc c h w -> (k ipc) c h w")
         images = self.real.normalize.to_unit(shown).clamp(0, 1).cpu()
         return make_grid(images, nrow=len(images) // self.real.num_classes, padding=2, pad_value=1.0)
@@ -308,7 +311,7 @@ def _matcher(config: Config, dataset: Dataset, run: Run) -> Matcher:
     by_gradient = settings.objective == "gradient"
     outer, inner = loops(settings.ipc, settings.outer, settings.inner) if by_gradient else (1, 0)
     kinds = settings.pool
-    members = fresh_members(kinds.kind, kinds.main, kinds.various, kinds.similar_depth)
+    members = registry.fresh_members(kinds.kind, kinds.main, kinds.various, kinds.similar_depth)
     asked = settings.iterations * outer * spec.num_classes * (settings.batch_real + inner * settings.ipc)
     return Matcher(
         first_images(settings, real, seed),
@@ -331,7 +334,7 @@ def _matcher(config: Config, dataset: Dataset, run: Run) -> Matcher:
         batch_train=settings.batch_train,
         lr_image=settings.lr_image or (0.1 if by_gradient else 1.0),
         lr_network=settings.lr_network,
-        augmentations=augment.dsa(spec.flip) if settings.augment == "dsa" else (),
+        augmentations=dsa(spec.flip) if settings.augment == "dsa" else (),
         seed=seed,
         accelerator=run.accelerator,
     )
@@ -370,6 +373,8 @@ def match(config: Config, dataset: Dataset, run: Run) -> Path:
         if step.grid_due:
             step.images = matcher.grid()
     if run.is_main:
+        from torchvision.utils import save_image  # takes a second to import, for which no start need wait
+
         save_image(matcher.grid(), run.folder / "grid.png")
     # Last, for its presence says that the stage is finished.
     save(run.folder / set_file.FILE, settings.iterations)

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torchvision.utils import make_grid
 
 from gdd.data.batches import Batches
 from gdd.data.pixels import u8_to_pm1
@@ -57,4 +56,6 @@ class Monitor:
 
     def grid(self, images: Tensor) -> Tensor:
         """Return one picture (C, H, W) in [0, 1] with a row per class."""
+        from torchvision.utils import make_grid  # takes a second to import, for which no start need wait
+
         return make_grid((images.clamp(-1, 1) + 1) / 2, nrow=self.per_class, padding=2, pad_value=1.0)

@@ -5,14 +5,13 @@ Refinement asks a `LearningPool`, whose members learn from real images as it goe
 """
 
 from dataclasses import KW_ONLY, dataclass
-from itertools import product
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gdd import rng
-from gdd.config import ConfigError, PoolKind
+from gdd.config import PoolKind
 from gdd.data.batches import Batches
 from gdd.data.pixels import Normalizer
 from gdd.models import registry
@@ -21,11 +20,6 @@ from gdd.models.layers import Shape
 from gdd.runtime.execution import EAGER, Execution
 from gdd.runtime.run import Run
 from gdd.training.classifier import fit, sgd
-
-# Zhou et al. 2024, table 3.
-_ACTIVATIONS = ("relu", "sigmoid", "leakyrelu", "swish")
-_NORMS = ("instance", "batch", "layer", "group")
-_POOLINGS = ("avg", "max")
 
 
 def _drawn(weights: Tensor, seed: int, step: int) -> int:
@@ -118,25 +112,6 @@ class LearningPool:
             optimizer.load_state_dict(state["optimizers"][member])
 
 
-def fresh_members(kind: PoolKind, main: str, various: tuple[str, ...], similar_depth: int) -> tuple[str, ...]:
-    """Return the names of a pool of Zhou et al., the main model first."""
-    if kind == "main":
-        return (main,)
-    return (main, *(_similar(main, similar_depth) if kind == "main+similar" else various))
-
-
-def _similar(main: str, depth: int) -> tuple[str, ...]:
-    """Return every ConvNet of the main model's width that the random one can be; the main model may be among them."""
-    arch = registry.parse(main)
-    if not arch.base.startswith("convnet"):
-        raise ConfigError(f"matching.pool.main is {main!r}, expected a convnet with matching.pool.kind main+similar")
-    base = "convnet3" if depth == 3 else "convnet"
-    return tuple(
-        registry.Arch(base, norm, arch.width, depth, activation, pooling).name
-        for activation, norm, pooling in product(_ACTIVATIONS, _NORMS, _POOLINGS)
-    )
-
-
 @dataclass(eq=False, repr=False)
 class FreshPool:
     """A new, untrained network at every iteration, from a pool of Zhou et al. (arXiv 2402.13007)."""
@@ -157,7 +132,7 @@ class FreshPool:
     execution: Execution = EAGER  # of the networks
 
     def __post_init__(self) -> None:
-        self.members = fresh_members(self.kind, self.main, self.various, self.similar_depth)
+        self.members = registry.fresh_members(self.kind, self.main, self.various, self.similar_depth)
         self.uses = [0] * len(self.members)
 
     def probabilities(self, iteration: int) -> Tensor:

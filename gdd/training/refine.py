@@ -18,6 +18,7 @@ from gdd.config import Config, ConfigError
 from gdd.data import augment
 from gdd.data.pixels import Normalizer, u8_to_pm1
 from gdd.data.readers import Dataset
+from gdd.data.strategy import parse_strategy
 from gdd.losses.logits import log_probability_mse, skd
 from gdd.runtime import checkpoint
 from gdd.runtime.run import Run
@@ -51,7 +52,7 @@ def refine(config: Config, dataset: Dataset, run: Run, pretrained: Path) -> Path
         execution=execution_of(settings.pool.members, spec.shape, spec.num_classes, asked, run),
         **asdict(settings.pool),
     )
-    augmentations = augment.parse_strategy(settings.augment, spec.flip)
+    augmentations = parse_strategy(settings.augment, spec.flip)
     compare: Callable[[Tensor, Tensor], Tensor] = log_probability_mse
     if settings.loss == "skd":
         compare = partial(skd, tau=settings.tau, tau_mode=settings.tau_mode, standardized=settings.standardize)

@@ -3,14 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from torchvision.utils import save_image
-
 from gdd import rng
 from gdd.config import Config, ConfigError, GanConfig, to_plain
-from gdd.data import augment
 from gdd.data.batches import Batches
 from gdd.data.readers import Dataset
 from gdd.data.spec import DatasetSpec
+from gdd.data.strategy import parse_strategy
 from gdd.models.cost import gan_flop, gan_step_flop
 from gdd.models.gan import Discriminator, Generator
 from gdd.runtime.device import device_name
@@ -40,7 +38,7 @@ def gan_trainer(
         gradient_penalty=settings.gradient_penalty,
         r1=settings.r1,
         r1_every=settings.r1_every,
-        augmentations=augment.parse_strategy(settings.augment, spec.flip),
+        augmentations=parse_strategy(settings.augment, spec.flip),
         seed=seed,
         stage=stage,
         accelerator=run.accelerator,
@@ -88,6 +86,8 @@ def save_generator(
 ) -> Path:
     """Write the averaged generator with its `provenance` and its grid, and return the generator's path."""
     if run.is_main:
+        from torchvision.utils import save_image  # takes a second to import, for which no start need wait
+
         save_image(monitor.grid(monitor.sample(gan.average)), run.folder / "grid.png")
         # Last, for its presence says that the stage is finished.
         generator_file.save(run.folder, gan.averaged_generator, dataset.spec, config.gan.width, origin)

@@ -177,7 +177,7 @@ class TestCache:
         counts: list[int] = []
         decode = folder_module._decode
         monkeypatch.setattr(
-            folder_module, "_decode", lambda files, shape: counts.append(len(files)) or decode(files, shape)
+            folder_module, "_decode", lambda files, *how: counts.append(len(files)) or decode(files, *how)
         )
         return counts
 
@@ -256,3 +256,37 @@ class TestCache:
             opened.test()
             assert opened.spec.class_names == ("a", "b")
         assert [path.suffix for path in (tmp_path / ".gdd-cache").iterdir()] == [".safetensors"] * 2
+
+
+class TestParallelDecoding:
+    @pytest.fixture
+    def files(self, tmp_path: Path) -> list[str]:
+        """Images of several classes with pixels of their own."""
+        draw = np.random.default_rng(0)
+        paths = [tmp_path / name / f"{index:02}.png" for name in "abc" for index in range(15)]
+        for path in paths:
+            save_image(path, draw.integers(0, 256, (8, 8, 3)))
+        return [str(path) for path in paths]
+
+    def test_threads_give_what_one_gives_in_the_same_order(self, files: list[str]) -> None:
+        one, several = (folder_module._decode(files, (3, 8, 8), threads) for threads in (1, 5))
+        assert torch.equal(one, several)
+        for index in (0, 20, 44):
+            assert np.array_equal(np.asarray(Image.open(files[index])).transpose(2, 0, 1), one[index].numpy())
+
+    def test_of_several_bad_files_the_first_is_named(self, files: list[str]) -> None:
+        for index in (44, 21, 20):
+            Path(files[index]).write_bytes(Path(files[index]).read_bytes()[:60])
+        for threads in (1, 5):
+            with pytest.raises(ConfigError, match=files[20]):
+                folder_module._decode(files, (3, 8, 8), threads)
+
+    def test_large_images_use_threads_and_leave_no_half_cache(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(folder_module, "_LARGE", 64)
+        monkeypatch.setattr("os.cpu_count", lambda: 3)
+        monkeypatch.setattr(folder_module, "to_array", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            open_dataset("folder", folder)
+        assert not (folder / ".gdd-cache").exists()

@@ -18,6 +18,7 @@ from gdd.data import augment
 from gdd.data.readers import Dataset
 from gdd.data.spec import DatasetSpec
 from gdd.data.splits import Split
+from gdd.data.strategy import parse_strategy
 from gdd.models import registry
 from gdd.models.gan import Discriminator, Generator
 from gdd.runtime import checkpoint
@@ -183,7 +184,7 @@ class StageReference:
 
     def _seen(self, images: Tensor, draw: str, step: int) -> Tensor:
         """Return what the discriminator sees, each image augmented by itself."""
-        operations = augment.parse_strategy(self.config.gan.augment, SPEC.flip)
+        operations = parse_strategy(self.config.gan.augment, SPEC.flip)
         drawn = augment.draw(operations, len(images), self._random(draw, step), shared=False, pick="all")
         return augment.apply(drawn, images)
 
@@ -234,7 +235,7 @@ class StageReference:
         settings = self.config.refine
         network = registry.build(settings.pool.members[0], SPEC.shape, CLASSES).eval()
         network.load_state_dict(pool["networks"][0])
-        operations = augment.parse_strategy(settings.augment, SPEC.flip)
+        operations = parse_strategy(settings.augment, SPEC.flip)
         random = rng.generator(self.config.seed, rng.REFINE_AUGMENT, step, 0)
         drawn = augment.draw(operations, BATCH, random, shared=True, pick="all")
         real, fake = (

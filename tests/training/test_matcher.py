@@ -4,13 +4,13 @@ from matching_steps import iteration_reference, matching_loss
 from torch import Tensor, nn
 from toy import CLASSES, PER_CLASS, SPEC, dataset_of, network_of
 
-from gdd.data import augment
 from gdd.data.batches import ClassBatches
 from gdd.data.readers import Dataset
+from gdd.data.strategy import dsa
 from gdd.training import matching
 from gdd.training.matching import Matcher
 
-DSA = augment.dsa(flip=True)
+DSA = dsa(flip=True)
 
 
 def close(actual: Tensor, expected: Tensor, factor: float = 1.0) -> None:

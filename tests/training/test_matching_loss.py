@@ -7,8 +7,8 @@ from matching_steps import class_gradient, matching_loss
 from torch import Tensor, nn
 from toy import SPEC, network_of
 
+from gdd.models.registry import fresh_members
 from gdd.training.matching import embedding_loss, gradient_loss, real_gradient
-from gdd.training.pool import fresh_members
 
 KINDS = ("dc", "cos", "mse")
 # All kinds of parameters: convolutions, a head, layer norms of three dimensions, none but matrices.

@@ -11,11 +11,11 @@ from toy import CLASSES, PER_CLASS, SPEC, dataset_of, places
 
 from gdd import rng
 from gdd.config import Config, ConfigError, MatchingConfig, MatchingPoolConfig, RunConfig, stable_hash, to_plain
-from gdd.data import augment
 from gdd.data.batches import ClassBatches
 from gdd.data.pixels import Normalizer
 from gdd.data.readers import Dataset
 from gdd.data.spec import DatasetSpec
+from gdd.data.strategy import OPERATIONS
 from gdd.runtime import checkpoint
 from gdd.runtime.run import Run
 from gdd.runtime.signals import Stopped
@@ -114,7 +114,7 @@ class TestSettings:
     def test_dsa_mirrors_only_where_this_keeps_the_class(self, matcher, noisy, flip):
         spec = DatasetSpec(**{**SPEC.to_dict(), "flip": flip})
         drawn = matcher(dataset=dataset_of(*noisy.train, spec), augment="dsa").augmentations
-        assert set(drawn) == set(augment.OPERATIONS) - (set() if flip else {"flip"})
+        assert set(drawn) == set(OPERATIONS) - (set() if flip else {"flip"})
 
 
 class TestFirstImages:

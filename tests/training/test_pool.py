@@ -10,8 +10,9 @@ from gdd.config import ConfigError, PoolKind
 from gdd.data.batches import Batches
 from gdd.data.pixels import Normalizer
 from gdd.models import registry
+from gdd.models.registry import fresh_members
 from gdd.rng import generator, seeded
-from gdd.training.pool import FreshPool, LearningPool, fresh_members
+from gdd.training.pool import FreshPool, LearningPool
 
 SHAPE, CLASSES = (1, 16, 16), 4
 MEMBERS = ("mlp-w8", "convnet3-w4-bn")

@@ -1,0 +1,66 @@
+"""What is wrong with settings before anything is read: names, and files that are not there.
+
+Nothing here imports torch, which takes seconds; what only the images can tell is for `gdd.pipeline`.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from gdd.config import Config, ConfigError
+from gdd.data.places import locate
+from gdd.data.strategy import parse_strategy
+from gdd.evaluation.named import path_of
+from gdd.models import registry
+
+
+@contextmanager
+def said_of(key: str) -> Iterator[None]:
+    """Put the key of a setting before the sentence of what is wrong with it."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{key}: {error}") from error
+
+
+def pool_members(config: Config) -> tuple[str, ...]:
+    """Return the names of the networks that the method's pool may hold."""
+    fresh = config.matching.pool
+    if config.method == "matching":
+        return registry.fresh_members(fresh.kind, fresh.main, fresh.various, fresh.similar_depth)
+    return config.refine.pool.members
+
+
+def networks(config: Config) -> dict[str, tuple[str, ...]]:
+    """Return the names of all networks that may be built, by the setting that they come from."""
+    settings = config.evaluate
+    if config.method == "matching":
+        with said_of("matching.pool.main"):
+            registry.parse(config.matching.pool.main)
+    return {
+        "matching.pool" if config.method == "matching" else "refine.pool.members": pool_members(config),
+        "evaluate.archs": settings.archs,
+        "evaluate.teacher_arch": () if settings.teacher == "none" else (settings.teacher_arch,),
+    }
+
+
+def check_names(config: Config) -> None:
+    """Refuse a name of a network or an augmentation that nobody knows."""
+    for key, names in networks(config).items():
+        for name in names:
+            with said_of(key):
+                registry.parse(name)
+    for key, text in (("gan.augment", config.gan.augment), ("refine.augment", config.refine.augment)):
+        with said_of(key):
+            parse_strategy(text)
+
+
+def check_files(config: Config, distilled: bool, scored: bool) -> None:
+    """Refuse data that are not there, a generator that distilling starts from, and sources that are scored."""
+    key, start = "refine.pretrained", config.refine.pretrained
+    if config.method == "matching":
+        key, start = "matching.generator", config.matching.generator
+    if distilled and start is not None and not start.exists():
+        raise ConfigError(f"{key} is {str(start)!r}, which does not exist; expected the run folder of a generator")
+    for text in config.evaluate.sources if scored else ():
+        path_of(text)
+    locate(config.data.name, config.data.root, config.data.download)

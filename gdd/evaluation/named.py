@@ -1,0 +1,24 @@
+"""What `evaluate.sources` may name, told without torch, so that a missing one is refused at once."""
+
+from pathlib import Path
+from typing import Literal
+
+from gdd.config import ConfigError
+
+FLOOR: Literal["real:random"] = "real:random"
+CEILING: Literal["real:all"] = "real:all"
+
+
+def path_of(text: str) -> Path | None:
+    """Return the file or folder that a source's text names; None for real images.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if text in (FLOOR, CEILING):
+        return None
+    if text.startswith("real:"):
+        raise ConfigError(f"the source {text} is unknown, expected {FLOOR}, {CEILING}, a set or a run folder")
+    if not Path(text).exists():
+        raise ConfigError(f"the source {text} does not exist; {FLOOR} and {CEILING} are built in")
+    return Path(text)
