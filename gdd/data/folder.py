@@ -29,9 +29,9 @@ logger = logging.getLogger(__name__)
 SUFFIXES = (".png", ".jpg", ".jpeg")
 CACHE_FOLDER = ".gdd-cache"
 CACHE_VERSION = 1  # raise it when the same files would decode to other bytes
-# Pillow decodes outside Python's lock, but opens files within it: on 32-pixel images two threads took 1.5 times as long
-# as one, and twice the processor's time. Each thread holds one decoded image, so their number bounds the memory.
-_LARGE = 128 * 128  # pixels of an image from which on several threads decode
+# Pillow decodes outside Python's lock but opens files within it: on 32-pixel images several threads took up to 1.7
+# times as long as one. Each thread holds one decoded image, so their number bounds the memory.
+_LARGE = 128 * 128  # pixels of an image from which on several threads decode; a round number, not a measured one
 _MOST_THREADS = 8
 _PART = 8  # images that a thread gets at once; Ctrl-C waits for those that are begun
 
