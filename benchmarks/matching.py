@@ -20,7 +20,7 @@ from dataclasses import asdict, replace
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
-from gan_step import matmul_gflops
+from peak import matrix_product
 from torch.utils.data import DataLoader, TensorDataset
 
 from gdd import pipeline
@@ -163,7 +163,7 @@ def measure(side: str, config: Config) -> dict[str, object]:
         torch.cuda.synchronize()
     seconds = (time.perf_counter() - began) / config.matching.iterations
     gflops = work(config, dataset)
-    peak = matmul_gflops() if device.type == "cpu" else None
+    peak = matrix_product(device) if device.type == "cpu" else None
     return {
         "seconds": seconds,
         "GFLOP/s": gflops / seconds,

@@ -1,0 +1,138 @@
+"""Images per second of a student's training and test, against a loop as paper code has it; prints one JSON line.
+
+`uv run python benchmarks/student.py --arch convnet3 --ipc 10 --threads 1`. Each side runs in a process of its own:
+
+- `plain`: batches and test images through DataLoaders, one loss and one accuracy read at every step;
+- the others: the package, in float32 and bfloat16, eager and compiled, its setting of the C library's allocator too.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from sides import WAYS, in_turn
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from gdd import rng
+from gdd.config import RunConfig
+from gdd.data.pixels import Normalizer
+from gdd.data.splits import Split
+from gdd.evaluation.batches import Fixed, StudentBatches
+from gdd.evaluation.recipe import Recipe
+from gdd.evaluation.student import count_correct
+from gdd.models import registry
+from gdd.models.cost import TRAINING, classifier_flop
+from gdd.runtime import execution
+from gdd.runtime.device import device_name, make_accelerator
+from gdd.runtime.environment import peak_memory_mb
+from gdd.runtime.execution import Execution
+from gdd.training.classifier import fit, sgd
+
+CLASSES, SIDE = 10, 32
+
+
+def plain_epoch(network: nn.Module, loader: DataLoader, optimizer: torch.optim.Optimizer | None) -> float:
+    """Train, or test without an optimiser, on all batches of a loader and return the accuracy."""
+    network.train(optimizer is not None)
+    right, seen, total = 0, 0, 0.0
+    for images, labels in loader:
+        answer = network(images)
+        loss = F.cross_entropy(answer, labels)
+        right += int(np.sum(np.equal(np.argmax(answer.detach().numpy(), 1), labels.numpy())))
+        total += loss.item() * len(labels)
+        seen += len(labels)
+        if optimizer is not None:
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    return right / seen
+
+
+def timed(call: Callable[[], object]) -> float:
+    call()
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
+
+
+def measure(side: str, options: argparse.Namespace) -> dict[str, float]:
+    """Return seconds per training image and per test image, and the process's peak memory."""
+    draw = torch.Generator().manual_seed(0)
+    count, steps, tests = options.ipc * CLASSES, options.steps, options.tests
+    images = torch.randint(256, (count + tests, 3, SIDE, SIDE), generator=draw, dtype=torch.uint8)
+    labels = torch.arange(count + tests) % CLASSES
+    normalize = Normalizer((0.5,) * 3, (0.25,) * 3, torch.device("cpu"))
+    torch.manual_seed(0)
+    network = registry.build(options.arch, (3, SIDE, SIDE), CLASSES)
+    if side == "plain":
+        torch.set_num_threads(options.threads)
+        std = normalize.from_u8(images)
+        train = DataLoader(TensorDataset(std[:count], labels[:count]), 256, shuffle=True)
+        test = DataLoader(TensorDataset(std[count:], labels[count:]), 256)
+        optimizer = sgd(network, 0.01)
+
+        def training() -> None:
+            for _ in range(steps):
+                plain_epoch(network, train, optimizer)
+
+        def testing() -> None:
+            with torch.no_grad():
+                plain_epoch(network, test, None)
+    else:
+        make_accelerator(RunConfig(threads=options.threads))
+        precision, _, how = side.partition(" ")
+        chosen = Execution(precision, how == "compiled" and execution.can_compile(torch.device("cpu")))  # type: ignore[arg-type]
+        chosen.place(network)
+        data = Fixed(images[:count], labels[:count], normalize)
+        recipe = Recipe("dc", lr=0.01, epochs=steps, batch_size=256)
+        batches, optimizer = StudentBatches(data, recipe, 0, rng.STUDENT), sgd(network, 0.01, chosen.fused)
+        part = Split(images[count:], labels[count:])
+
+        def training() -> Tensor:
+            return fit(network, batches, range(batches.total), optimizer, execution=chosen)
+
+        def testing() -> int:
+            return count_correct(network, part, normalize, chosen)
+
+    return {
+        "train": timed(training) / (steps * count),
+        "test": timed(testing) / tests,
+        "memory": peak_memory_mb(torch.device("cpu")),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--side", choices=["plain", *WAYS], help=argparse.SUPPRESS)
+    parser.add_argument("--arch", default="convnet3")
+    parser.add_argument("--ipc", type=int, default=10, help="images per class, of ten")
+    parser.add_argument("--steps", type=int, default=8, help="epochs that are timed")
+    parser.add_argument("--tests", type=int, default=1000, help="test images, a multiple of 500")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    if options.side:
+        print(json.dumps(measure(options.side, options)))
+        return
+    own = ("arch", "ipc", "steps", "tests", "threads")
+    arguments = [part for name in own for part in (f"--{name}", str(getattr(options, name)))]
+    found = in_turn(__file__, ["plain", *WAYS], options.rounds, arguments)
+    torch.set_num_threads(options.threads)
+    flop = classifier_flop(options.arch, (3, SIDE, SIDE), CLASSES)
+    result: dict[str, object] = {"arch": options.arch, "ipc": options.ipc, "device": device_name(torch.device("cpu"))}
+    for what, passes in (("train", TRAINING), ("test", 1)):
+        base = found["plain"][what]
+        result[f"{what} images/s"] = {side: round(1 / one[what], 1) for side, one in found.items()}
+        result[f"{what} GFLOP/s"] = {side: round(passes * flop / one[what] / 1e9, 1) for side, one in found.items()}
+        result[f"{what} ratio to plain"] = {side: round(base / one[what], 2) for side, one in found.items()}
+    result["peak memory MB"] = {side: round(one["memory"]) for side, one in found.items()}
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
