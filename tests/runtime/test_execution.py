@@ -80,13 +80,13 @@ class TestDecision:
         (WITHOUT_LAYOUT, "bfloat16", False),
         ("convnet3-w8-d2-ln", "float32", True),
         ("convnet3-w8-d2-ln", "bfloat16", True),
-        ("resnet10-bn-w8", "float32", False),
-        ("resnet10-bn-w8", "bfloat16", False),
+        ("resnet10-bn-w8-swish", "float32", False),
+        ("resnet10-bn-w8-swish", "bfloat16", False),
     ],
 )
 def test_answer_and_gradients_are_the_networks_own_in_float32(arch, precision, compiled):
     """bfloat16 keeps 8 bits, and activations near 0 pass a ReLU or not; otherwise single precision."""
-    chosen, images = Execution(precision, compiled), images_of()
+    chosen, images = Execution(precision, compiled), images_of(32)
     plain, placed = network_of(arch), chosen.place(network_of(arch))
     expected, answer = plain(images), chosen(placed, images)
     assert answer.dtype == torch.float32

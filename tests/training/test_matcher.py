@@ -26,15 +26,15 @@ def close(actual: Tensor, expected: Tensor, factor: float = 1.0) -> None:
         {"distance": "cos", "main": "convnet3-w4-bn", "inner_first": True, "augmentations": DSA},
         {"distance": "mse", "ipc": 1, "outer": 1, "lr_image": 0.3},
         {"outer": 1, "inner": 5, "inner_first": True, "batch_train": 1},
-        {"ipc": 6, "main": "convnet3-w4-bn", "batch_train": 256, "batch_real": 256},
+        # With seed 3 an activation lies so near to 0 that rounding decides whether it passes the ReLU.
+        {"ipc": 6, "main": "convnet3-w4-bn", "batch_train": 256, "batch_real": 256, "seed": 4},
         {"objective": "embedding", "outer": 1, "augmentations": DSA},
         {"objective": "embedding", "ipc": 1, "main": "convnet3-w4-bn", "outer": 1},
     ],
     ids=str,
 )
 def test_every_iteration_is_that_of_the_papers(own, make_matcher, noisy):
-    # With this seed no activation lies so near to 0 that rounding decides whether it passes the ReLU.
-    matcher = make_matcher(seed=4, **{"lr_network": 0.1, "lr_image": 0.2, **own})
+    matcher = make_matcher(**{"seed": 3, "lr_network": 0.1, "lr_image": 0.2, **own})
     images = matcher.synthetic.images_std
     velocity = torch.zeros_like(images)
     for iteration in range(3):
