@@ -15,7 +15,9 @@ import torch
 from gdd import pipeline
 from gdd.cli.main import parse_config
 from gdd.config import Config
+from gdd.runtime import execution
 from gdd.runtime.device import device_name, make_accelerator
+from gdd.runtime.execution import Execution
 
 # Flags of each way; the first is what the others are compared with.
 WAYS = {
@@ -24,6 +26,13 @@ WAYS = {
     "bfloat16 eager": "--run.precision bfloat16 --run.compile off",
     "bfloat16 compiled": "--run.precision bfloat16 --run.compile on",
 }
+
+
+def way(side: str) -> Execution:
+    """Return the execution that a key of `WAYS` names."""
+    precision, how = side.split()
+    compiled = how == "compiled" and execution.can_compile(torch.device("cpu"))
+    return Execution("bfloat16" if precision == "bfloat16" else "float32", compiled)
 
 
 def in_turn(file: str, sides: Sequence[str], rounds: int, arguments: Sequence[str]) -> dict[str, dict[str, float]]:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sides import WAYS, in_turn
+from sides import WAYS, in_turn, way
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -27,10 +27,8 @@ from gdd.evaluation.recipe import Recipe
 from gdd.evaluation.student import count_correct
 from gdd.models import registry
 from gdd.models.cost import TRAINING, classifier_flop
-from gdd.runtime import execution
 from gdd.runtime.device import device_name, make_accelerator
 from gdd.runtime.environment import peak_memory_mb
-from gdd.runtime.execution import Execution
 from gdd.training.classifier import fit, sgd
 
 CLASSES, SIDE = 10, 32
@@ -85,8 +83,7 @@ def measure(side: str, options: argparse.Namespace) -> dict[str, float]:
                 plain_epoch(network, test, None)
     else:
         make_accelerator(RunConfig(threads=options.threads))
-        precision, _, how = side.partition(" ")
-        chosen = Execution(precision, how == "compiled" and execution.can_compile(torch.device("cpu")))  # type: ignore[arg-type]
+        chosen = way(side)
         chosen.place(network)
         data = Fixed(images[:count], labels[:count], normalize)
         recipe = Recipe("dc", lr=0.01, epochs=steps, batch_size=256)
