@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import logging
 import os
 import platform
 import warnings
@@ -15,7 +16,10 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
 from gdd.config import ConfigError, RunConfig
+from gdd.runtime import execution
 from gdd.runtime.signals import is_launched
+
+logger = logging.getLogger(__name__)
 
 # A process that has finished its students waits for the one with the longest.
 PATIENCE = timedelta(days=1)
@@ -53,6 +57,8 @@ def make_accelerator(settings: RunConfig) -> Accelerator:
     torch.set_num_threads(settings.threads or max(1, count_cores() // local))
     if accelerator.device.type == "cpu":
         _keep_freed_memory()
+    if settings.precision == "bfloat16" and not execution.has_bfloat16(accelerator.device):
+        logger.warning("run.precision is bfloat16, which this machine emulates: up to 300 times slower than float32")
     return accelerator
 
 

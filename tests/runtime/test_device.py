@@ -7,7 +7,7 @@ import torch
 from accelerate.state import AcceleratorState
 
 from gdd.config import ConfigError, RunConfig
-from gdd.runtime import device
+from gdd.runtime import device, execution
 from gdd.runtime.device import make_accelerator
 from gdd.sampling import generator_file, set_file
 
@@ -27,6 +27,12 @@ def arithmetic():
 
 
 class TestPrecision:
+    @pytest.mark.parametrize(("there", "said"), [(False, 1), (True, 0)])
+    def test_bfloat16_that_is_emulated_is_used_with_a_warning(self, fresh, monkeypatch, caplog, there, said):
+        monkeypatch.setattr(execution, "has_bfloat16", lambda device: there)
+        make_accelerator(RunConfig(precision="bfloat16"))
+        assert len([record for record in caplog.records if "emulates" in record.getMessage()]) == said
+
     @pytest.mark.parametrize(("tf32", "expected"), [(True, "tf32"), (False, "ieee")])
     def test_tf32_decides_products_and_convolutions(self, arithmetic, tf32, expected):
         make_accelerator(RunConfig(tf32=tf32))
