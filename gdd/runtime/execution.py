@@ -35,7 +35,7 @@ def has_bfloat16(device: torch.device) -> bool:
     """Tell whether the device computes in bfloat16 itself; emulated, it is up to 300 times slower than float32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.10 may lack it
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.10 may lack it
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
