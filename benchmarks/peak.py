@@ -7,30 +7,21 @@ On a GPU if there is one. bfloat16 is timed only where the hardware has it: emul
 
 import argparse
 import json
-import re
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
 from gdd.runtime.device import device_name
+from gdd.runtime.execution import has_bfloat16
 
 ROUNDS = 5
 
 
 def here() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def has_bfloat16(device: torch.device) -> bool:
-    """Tell whether the hardware itself multiplies in bfloat16."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    cpuinfo = Path("/proc/cpuinfo")
-    return cpuinfo.exists() and bool(re.search(r"\b(avx512_bf16|amx_bf16)\b", cpuinfo.read_text()))
 
 
 def seconds(call: Callable[[], object], device: torch.device) -> float:

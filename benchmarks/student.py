@@ -65,8 +65,8 @@ def measure(side: str, options: argparse.Namespace) -> dict[str, float]:
     images = torch.randint(256, (count + tests, 3, SIDE, SIDE), generator=draw, dtype=torch.uint8)
     labels = torch.arange(count + tests) % CLASSES
     normalize = Normalizer((0.5,) * 3, (0.25,) * 3, torch.device("cpu"))
-    torch.manual_seed(0)
-    network = registry.build(options.arch, (3, SIDE, SIDE), CLASSES)
+    with rng.seeded(0, f"{rng.INIT}-{rng.STUDENT}"):
+        network = registry.build(options.arch, (3, SIDE, SIDE), CLASSES)
     if side == "plain":
         torch.set_num_threads(options.threads)
         std = normalize.from_u8(images)

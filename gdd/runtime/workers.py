@@ -1,8 +1,10 @@
 """Processes of one machine that do tasks of one kind at once on its CPUs, each with its share of the threads."""
 
 import contextlib
+import io
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 import traceback
@@ -16,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 from gdd.config import ConfigError, RunConfig
 from gdd.runtime import checkpoint, signals
@@ -75,9 +78,9 @@ def results(
     fetch = cache(lambda: _save(fetched, late()))
     processes: dict[Connection, SpawnProcess] = {}
     try:
-        _save(inputs, (make, tasks))
+        rest = _save(inputs, (make, tasks))
         for _ in range(min(team.workers, len(tasks))):  # fewer tasks may be left than the team is for
-            _start(processes, inputs, fetched, run.settings, team.threads)
+            _start(processes, inputs, rest, fetched, run.settings, team.threads)
         numbers = {connection: number for number, connection in enumerate(processes)}
         while numbers:
             for connection in wait(list(numbers)):
@@ -86,8 +89,7 @@ def results(
                 if kind == "error":
                     raise value
                 if kind == "late":
-                    fetch()
-                    connection.send(None)
+                    connection.send(fetch())
                     continue
                 if kind == "result":
                     yield value
@@ -104,19 +106,52 @@ def results(
             fetched.unlink(missing_ok=True)
 
 
-def _save(path: Path, content: object) -> None:
-    checkpoint.write_atomically(path, lambda temporary: torch.save(content, temporary))
+def _save(path: Path, content: object) -> bytes:
+    """Write the content's tensors to a file, and return the rest as a pickle that names them by number.
+
+    Mapped, the file is in memory once, however many processes read it. It is in a user's folder, so nothing but tensors
+    is read from it; the pickle goes from process to process.
+    """
+    tensors: list[Tensor] = []
+
+    class WithoutTensors(pickle.Pickler):
+        def persistent_id(self, value: object) -> int | None:
+            if not isinstance(value, Tensor):
+                return None
+            tensors.append(value)
+            return len(tensors) - 1
+
+    rest = io.BytesIO()
+    WithoutTensors(rest).dump(content)
+    checkpoint.write_atomically(path, lambda temporary: torch.save(tensors, temporary))
+    return rest.getvalue()
+
+
+def _load(path: Path, rest: bytes) -> Any:
+    """Return what `_save` was given."""
+    tensors = torch.load(path, mmap=True, weights_only=True)
+
+    class WithTensors(pickle.Unpickler):
+        def persistent_load(self, number: int) -> Tensor:
+            return tensors[number]
+
+    return WithTensors(io.BytesIO(rest)).load()
 
 
 def _start(
-    processes: dict[Connection, SpawnProcess], inputs: Path, fetched: Path, settings: RunConfig, threads: int
+    processes: dict[Connection, SpawnProcess],
+    inputs: Path,
+    rest: bytes,
+    fetched: Path,
+    settings: RunConfig,
+    threads: int,
 ) -> None:
     """Start a process that hears of no signal: the one that started it decides when it ends."""
     resource_tracker.ensure_running()  # started with the first process, it would unblock signals
     ours, theirs = multiprocessing.Pipe()
     # Not forked: OpenMP's threads would be missing in the copy.
     process = multiprocessing.get_context("spawn").Process(
-        target=_serve, args=(theirs, inputs, fetched, settings, threads), daemon=True
+        target=_serve, args=(theirs, inputs, rest, fetched, settings, threads), daemon=True
     )
     with signals.blocked():
         process.start()
@@ -134,19 +169,17 @@ def _receive(connection: Connection, process: SpawnProcess) -> tuple[str, Any]:
     raise ConfigError(f"one of run.workers {how}; the same command goes on, if memory was short with fewer of them")
 
 
-def _serve(connection: Connection, inputs: Path, fetched: Path, settings: RunConfig, threads: int) -> None:
+def _serve(connection: Connection, inputs: Path, rest: bytes, fetched: Path, settings: RunConfig, threads: int) -> None:
     """Do the tasks whose indices come, until none comes."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     set_up_worker(settings, threads)
 
     def late() -> Any:
         connection.send(("late", None))
-        connection.recv()
-        return torch.load(fetched, mmap=True, weights_only=False)
+        return _load(fetched, connection.recv())
 
     try:
-        # The file is our own, and mapped: its tensors are in memory once, however many processes read them.
-        make, tasks = torch.load(inputs, mmap=True, weights_only=False)
+        make, tasks = _load(inputs, rest)
         work = make(late)
         connection.send(("ready", None))
         for index in iter(connection.recv, None):

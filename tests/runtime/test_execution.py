@@ -77,30 +77,27 @@ class TestDecision:
 @pytest.mark.parametrize(
     ("arch", "precision", "compiled"),
     [
-        (WITHOUT_LAYOUT, "bfloat16", False),
-        ("convnet3-w8-d2-ln", "float32", True),
-        ("convnet3-w8-d2-ln", "bfloat16", True),
+        ("convnet3-w8-d2-swish", "bfloat16", False),
+        ("convnet3-w8-d2-ln-swish", "float32", True),
+        ("convnet3-w8-d2-ln-swish", "bfloat16", True),
         ("resnet10-bn-w8-swish", "float32", False),
         ("resnet10-bn-w8-swish", "bfloat16", False),
     ],
 )
 def test_answer_and_gradients_are_the_networks_own_in_float32(arch, precision, compiled):
-    """bfloat16 keeps 8 bits, and activations near 0 pass a ReLU or not; otherwise single precision."""
+    """bfloat16 keeps 8 bits, which a few layers blur to some percent; otherwise single precision."""
     chosen, images = Execution(precision, compiled), images_of(32)
     plain, placed = network_of(arch), chosen.place(network_of(arch))
     expected, answer = plain(images), chosen(placed, images)
     assert answer.dtype == torch.float32
     for one in (expected, answer):
         one.square().sum().backward()
-    accuracy = 1e-5 if precision == "float32" else 0.2
-    pairs = [
-        (answer, expected),
-        *((a.grad, b.grad) for a, b in zip(placed.parameters(), plain.parameters(), strict=True)),
-    ]
-    for got, wanted in pairs:
-        assert got.dtype == torch.float32
-        # The bias before a norm has no gradient but rounding.
-        assert (got - wanted).norm() <= accuracy * wanted.norm().clamp(min=0.1)
+    accuracy = 1e-5 if precision == "float32" else 0.05
+    # Joined, since the true gradient of a bias before a norm is 0 and that of some is small.
+    got, wanted = (torch.cat([p.grad.flatten() for p in network.parameters()]) for network in (placed, plain))
+    assert {p.grad.dtype for p in placed.parameters()} == {torch.float32}
+    for one, other in ((answer, expected), (got, wanted)):
+        assert (one - other).norm() <= accuracy * other.norm()
     if precision == "bfloat16":
         assert not torch.equal(answer, expected)
 

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import pickle
 import signal
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -53,6 +54,26 @@ class TestTeam:
     def test_a_process_that_works_alone_keeps_its_threads(self, settings, device, world_size, tasks, monkeypatch):
         monkeypatch.setattr(workers, "count_cores", lambda: 8)
         assert team_for(RunConfig(**settings), device, world_size, tasks) == Team(1, torch.get_num_threads())
+
+
+class Planted:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, ("planted",)
+
+
+def test_what_workers_share_is_tensors_in_a_file_and_nothing_else_is_read_from_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    content = {"network": torch.nn.Linear(3, 2), "images": torch.arange(6, dtype=torch.uint8), "name": "set"}
+    rest = workers._save(tmp_path / "file", content)
+    assert len(rest) < 5000
+    back = workers._load(tmp_path / "file", rest)
+    torch.testing.assert_close(back["network"](torch.ones(3)), content["network"](torch.ones(3)), rtol=0, atol=0)
+    assert torch.equal(back["images"], content["images"])
+    assert back["name"] == "set"
+    torch.save([Planted()], tmp_path / "file")
+    with pytest.raises(pickle.UnpicklingError):
+        workers._load(tmp_path / "file", rest)
+    assert not (tmp_path / "planted").exists()
 
 
 Late = Callable[[], Any]
