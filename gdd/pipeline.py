@@ -143,7 +143,7 @@ def _check_start(config: Config, dataset: Dataset, start: Path) -> None:
     settings = pretrained.provenance.get("config", {}).get("gan", {})
     if not isinstance(pretrained.provenance.get("seconds"), int | float) or not settings:
         raise ConfigError(f"{what} does not say how it was made, expected one of train_gan.py")
-    for key in ("width", "noise_dim", "loss"):
+    for key in ("arch", "width", "noise_dim", "loss"):
         value = getattr(config.gan, key)
         if settings.get(key) != value:
             raise ConfigError(f"gan.{key} is {value!r}, but {what} was made with {settings.get(key)!r}")

@@ -52,8 +52,9 @@ def _work(stage: str, config: Config, dataset: Dataset, jobs: Sequence[Job], tea
     spec, settings, count = dataset.spec, config.matching, len(dataset.train.labels)
     members = [classifier_flop(name, spec.shape, spec.num_classes) for name in pool_members(config)]
     member = sum(members) / len(members)  # forward, for one image; three times as much with its gradient
-    generator, discriminator = gan_flop(spec.shape, spec.num_classes, config.gan.width, config.gan.noise_dim)
-    both = gan_step_flop(generator, discriminator, config.gan.penalties)
+    gan = config.gan
+    generator, discriminator = gan_flop(gan.arch, spec.shape, spec.num_classes, gan.width, gan.noise_dim)
+    both = gan_step_flop(generator, discriminator, gan.penalties)
     if stage == "pretrain":
         steps, batch = config.pretrain.steps, config.pretrain.batch_size
         return f"pretrain a GAN: {steps:,} x {batch} images", steps * _GAN_STEP, steps * batch * both

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable
 from dataclasses import MISSING, asdict, field, fields, is_dataclass
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field
 
@@ -27,6 +27,7 @@ PositiveOrNull = Annotated[float | None, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 ShareOrNull = Annotated[float | None, Field(ge=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
+Schedule = Literal["constant", "linear", "cosine"]
 
 
 def each(low: float, high: float = _MOST) -> AfterValidator:

@@ -5,15 +5,17 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from gdd.config.fields import STRICT, AtLeast1, AtLeast2, Decay, NotNegative, Positive
+from gdd.config.fields import STRICT, AtLeast0, AtLeast1, AtLeast2, Decay, NotNegative, Positive, Schedule
 
 
 @dataclass(frozen=True, config=STRICT)
 class GanConfig:
     """The conditional generator, its discriminator, and their adversarial loss; both stages use it."""
 
+    arch: Literal["dim", "residual"] = "residual"
+    """dim: DiM's plain networks; residual: residual ones that know the class in every block."""
     width: Annotated[int, Field(ge=4, le=2**20)] = 32
-    """Channels of every hidden layer of generator and discriminator, at least 4 (DiM: 196)."""
+    """Channels of the networks' largest maps, at least 4; of dim, of all its maps (DiM: 196)."""
     noise_dim: Annotated[int, Field(ge=1, le=2**20)] = 100
     """Length of the normal noise vector, at least 1; the class is concatenated to it (DiM: 100)."""
     loss: Literal["wgan-gp", "hinge", "ns"] = "ns"
@@ -50,4 +52,8 @@ class PretrainConfig:
     batch_size: AtLeast2 = 32
     """Images per step over all processes, at least 2 (DiM: 128)."""
     lr: Positive = 1e-3
-    """Learning rate of both Adam optimisers, above 0 (DiM: 1e-4)."""
+    """First learning rate of both Adam optimisers, above 0 (DiM: 1e-4)."""
+    schedule: Schedule = "cosine"
+    """How the rate goes on: constant (DiM), linear or by half a cosine to 0 after the last step."""
+    warmup: AtLeast0 = 0
+    """Steps in which the rate rises to its first value, at least 0."""

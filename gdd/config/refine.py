@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from gdd.config.errors import require
-from gdd.config.fields import STRICT, AtLeast0, AtLeast1, AtLeast2, NotNegative, Positive, each, without_effect
+from gdd.config.fields import STRICT, AtLeast0, AtLeast1, AtLeast2, NotNegative, Positive, Schedule, each, without_effect
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -51,7 +51,11 @@ class RefineConfig:
     batch_size: AtLeast2 = 32
     """Images per step over all processes, at least 2 (DiM: 64)."""
     lr: Positive = 5e-4
-    """Learning rate of both Adam optimisers, above 0 (DiM: 5e-6)."""
+    """First learning rate of both Adam optimisers, above 0 (DiM: 5e-6)."""
+    schedule: Schedule = "cosine"
+    """How the rate goes on: constant (DiM), linear or by half a cosine to 0 after the last step."""
+    warmup: AtLeast0 = 0
+    """Steps in which the rate rises to its first value, at least 0."""
     loss: Literal["skd", "log_mse"] = "skd"
     """skd: KL divergence between (standardized) logits; log_mse: between log-probabilities (DiM, without tau)."""
     standardize: bool = True

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gdd.models import registry
-from gdd.models.gan import Discriminator, Generator
+from gdd.models.gan import Arch, make_discriminator, make_generator
 from gdd.models.layers import Shape
 
 T = TypeVar("T", bound=nn.Module)
@@ -59,10 +59,10 @@ def classifier_flop(arch: str, shape: Shape, num_classes: int) -> float:
 
 
 @cache
-def gan_flop(shape: Shape, num_classes: int, width: int, noise_dim: int) -> tuple[float, float]:
+def gan_flop(arch: Arch, shape: Shape, num_classes: int, width: int, noise_dim: int) -> tuple[float, float]:
     """Return the FLOP of a generator that makes one image, and of a discriminator that scores it."""
-    generator = unfilled(lambda: Generator(shape, num_classes, width, noise_dim))
-    discriminator = unfilled(lambda: Discriminator(shape, num_classes, width))
+    generator = unfilled(lambda: make_generator(arch, shape, num_classes, width, noise_dim))
+    discriminator = unfilled(lambda: make_discriminator(arch, shape, num_classes, width))
     noise, labels = torch.zeros(0, noise_dim), torch.zeros(0, dtype=torch.int64)
     making = forward_flop(generator, lambda: generator(noise, labels))
     return making, forward_flop(discriminator, lambda: discriminator(torch.zeros(0, *shape)))

@@ -1,155 +1,22 @@
-"""DiM's conditional generator and discriminator for any image size, class count and width.
+"""Build generators and discriminators by name."""
 
-Sizes follow DiM (gan_model.py) at width 196. One thing differs: the class has inputs of its own instead of
-overwriting the first entries of the noise, so the generator's first layer has K * width * h0 * w0 more weights.
-"""
+from typing import Literal
 
-import math
-from typing import Any
+from gdd.models.dim_gan import DimDiscriminator, DimGenerator
+from gdd.models.gan_parts import Discriminator, Generator
+from gdd.models.layers import Shape
+from gdd.models.residual_gan import ResidualDiscriminator, ResidualGenerator
 
-import torch
-import torch.nn.functional as F
-from einops import rearrange
-from torch import Tensor, distributed, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-
-from gdd.models.layers import LayerNorm
+Arch = Literal["dim", "residual"]
 
 
-def _halvings(size: int) -> tuple[int, int, int, int]:
-    """Return the sides of the maps from an eighth of `size` up to `size`, each half rounded up."""
-    sides = [size]
-    for _ in range(3):
-        sides.append(math.ceil(sides[-1] / 2))
-    return sides[3], sides[2], sides[1], sides[0]
+def make_generator(arch: Arch, shape: Shape, num_classes: int, width: int, noise_dim: int) -> Generator:
+    """Return a new generator of images (C, H, W); the sizes are those of its class."""
+    build = {"dim": DimGenerator, "residual": ResidualGenerator}[arch]
+    return build(shape, num_classes, width, noise_dim)
 
 
-class _Sum(torch.autograd.Function):
-    """Sum over all processes, of values and of gradients."""
-
-    @staticmethod
-    def forward(ctx: Any, local: Tensor) -> Tensor:
-        total = local.clone()
-        distributed.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        return _Sum.apply(*gradients)
-
-
-class BatchNorm(_BatchNorm):
-    """Batch norm over the images of all processes, so that their number changes nothing but rounding.
-
-    torch's own SyncBatchNorm is for GPUs alone. In eval mode, and for one process, this is torch's batch norm.
-    Every process must have as many images.
-    """
-
-    def _check_input_dim(self, input: Tensor) -> None:
-        """Take vectors (B, F) and maps (B, C, H, W) alike."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        processes = distributed.get_world_size() if distributed.is_initialized() else 1
-        if not self.training or processes == 1:
-            return super().forward(input)
-        # Statistics need more digits than bfloat16 has.
-        values = input.to(torch.promote_types(input.dtype, torch.float32))
-        axes = (0, *range(2, values.ndim))
-
-        def mean(part: Tensor) -> Tensor:
-            return _Sum.apply(part.mean(axes, keepdim=True)) / processes
-
-        average = mean(values)
-        centred = values - average
-        variance = mean(centred.square())
-        count = processes * values.numel() // self.num_features
-        self._track(average.detach().flatten(), variance.detach().flatten() * count / (count - 1))
-        shape = average.shape
-        return centred * (variance + self.eps).rsqrt() * self.weight.view(shape) + self.bias.view(shape)
-
-    def _track(self, mean: Tensor, variance: Tensor) -> None:
-        assert self.running_mean is not None
-        assert self.running_var is not None
-        assert self.num_batches_tracked is not None
-        assert self.momentum is not None
-        self.running_mean.lerp_(mean, self.momentum)
-        self.running_var.lerp_(variance, self.momentum)
-        self.num_batches_tracked += 1
-
-
-class Generator(nn.Module):
-    """Map noise and a class to an image in [-1, 1].
-
-    Args:
-        shape: (C, H, W) of the images.
-        num_classes: K.
-        width: channels of every hidden layer.
-        noise_dim: length of the noise vector.
-    """
-
-    def __init__(self, shape: tuple[int, int, int], num_classes: int, width: int, noise_dim: int) -> None:
-        super().__init__()
-        channels, height, pixel_width = shape
-        self.num_classes, self.noise_dim = num_classes, noise_dim
-        sizes = list(zip(_halvings(height), _halvings(pixel_width), strict=True))
-        self.base = (width, *sizes[0])
-        self.project = nn.Sequential(
-            nn.Linear(noise_dim + num_classes, math.prod(self.base)),
-            BatchNorm(math.prod(self.base)),
-            nn.ReLU(),
-        )
-
-        def normalised(layer: nn.Module) -> list[nn.Module]:
-            return [layer, BatchNorm(width), nn.ReLU()]
-
-        def conv() -> list[nn.Module]:
-            return normalised(nn.Conv2d(width, width, 3, padding=1))
-
-        def upsample(step: int) -> list[nn.Module]:
-            # Kernel 4 doubles a side; kernel 3 makes it one less, for sides such as 4 -> 7 of 28 pixels.
-            kernel = (4 - sizes[step + 1][0] % 2, 4 - sizes[step + 1][1] % 2)
-            return normalised(nn.ConvTranspose2d(width, width, kernel, stride=2, padding=1))
-
-        layers = [*upsample(0), *conv(), *conv(), *conv(), *upsample(1), *conv(), *upsample(2)]
-        self.render = nn.Sequential(*layers, nn.Conv2d(width, channels, 3, padding=1), nn.Tanh())
-
-    def forward(self, noise: Tensor, labels: Tensor) -> Tensor:
-        """Return images (B, C, H, W) for noise (B, noise_dim) and labels (B,)."""
-        one_hot = F.one_hot(labels, self.num_classes).to(noise.dtype)
-        features = self.project(torch.cat([noise, one_hot], dim=1))
-        return self.render(rearrange(features, "b (c h w) -> b c h w", c=self.base[0], h=self.base[1]))
-
-
-class Discriminator(nn.Module):
-    """Score images for realness and for each class.
-
-    No batch norm: under DDP its buffers break two forward passes with one backward (needs of Accelerate).
-
-    Args:
-        shape: (C, H, W) of the images.
-        num_classes: K.
-        width: channels of every hidden layer.
-    """
-
-    STRIDES = (1, 2, 1, 2, 1, 1, 1, 2)
-
-    def __init__(self, shape: tuple[int, int, int], num_classes: int, width: int) -> None:
-        super().__init__()
-        channels, height, pixel_width = shape
-        layers: list[nn.Module] = []
-        for stride in self.STRIDES:
-            height, pixel_width = math.ceil(height / stride), math.ceil(pixel_width / stride)
-            layers += [
-                nn.Conv2d(channels, width, 3, stride, padding=1),
-                LayerNorm([width, height, pixel_width]),
-                nn.LeakyReLU(0.01),
-            ]
-            channels = width
-        self.features = nn.Sequential(*layers, nn.AdaptiveMaxPool2d(1), nn.Flatten())
-        self.critic = nn.Linear(width, 1)
-        self.classes = nn.Linear(width, num_classes)
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return realness scores (B,) and class logits (B, K) of images (B, C, H, W) in [-1, 1]."""
-        features = self.features(images)
-        return self.critic(features).squeeze(1), self.classes(features)
+def make_discriminator(arch: Arch, shape: Shape, num_classes: int, width: int) -> Discriminator:
+    """Return a new discriminator of images (C, H, W)."""
+    build = {"dim": DimDiscriminator, "residual": ResidualDiscriminator}[arch]
+    return build(shape, num_classes, width)

@@ -13,7 +13,8 @@ from torch import Tensor
 from gdd import __version__
 from gdd.config import ConfigError, GanConfig, read_as
 from gdd.data.spec import DatasetSpec
-from gdd.models.gan import Generator
+from gdd.models.gan import make_generator
+from gdd.models.gan_parts import Generator
 from gdd.runtime import checkpoint
 
 FILE = "generator.safetensors"
@@ -61,10 +62,12 @@ class LoadedGenerator(NamedTuple):
     provenance: dict[str, Any]
 
 
-def save(folder: Path, generator: Generator, spec: DatasetSpec, width: int, provenance: dict[str, Any]) -> Path:
+def save(
+    folder: Path, generator: Generator, spec: DatasetSpec, settings: GanConfig, provenance: dict[str, Any]
+) -> Path:
     """Write `folder/generator.safetensors`; `provenance` is JSON (method, stage, config, seconds, ...)."""
     tensors = generator.state_dict()
-    build = {"width": width, "noise_dim": generator.noise_dim}
+    build = {"arch": settings.arch, "width": settings.width, "noise_dim": settings.noise_dim}
     metadata = {
         "kind": "generator",
         "version": __version__,
@@ -94,7 +97,7 @@ def from_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any
         raise ConfigError(f"{path} holds a {metadata.get('kind')}, expected a generator")
     with errors_naming(path):
         spec, provenance = read_as(DatasetSpec, metadata["spec"], "spec"), stored_provenance(metadata)
-        generator = _build_on_meta(spec, read_as(GanConfig, metadata["build"], "build"))
+        generator = _build_on_meta(spec, read_as(GanConfig, {"arch": "dim", **metadata["build"]}, "build"))
     expected = generator.state_dict()
     if _types_and_shapes(tensors) != _types_and_shapes(expected):
         raise ConfigError(f"{path}: the weights do not fit the generator that its header describes")
@@ -126,7 +129,7 @@ def stored_provenance(metadata: dict[str, Any]) -> dict[str, Any]:
 def _build_on_meta(spec: DatasetSpec, sizes: GanConfig) -> Generator:
     """Return the generator of a header without memory: the header of a small file may describe any size."""
     with torch.device("meta"):
-        return Generator(spec.shape, spec.num_classes, sizes.width, sizes.noise_dim)
+        return make_generator(sizes.arch, spec.shape, spec.num_classes, sizes.width, sizes.noise_dim)
 
 
 def _types_and_shapes(tensors: dict[str, Tensor]) -> dict[str, tuple[torch.dtype, torch.Size]]:

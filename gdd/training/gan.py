@@ -1,5 +1,6 @@
 """The adversarial game: generator, discriminator, their optimisers and the averaged generator."""
 
+from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,7 +15,7 @@ from gdd import rng
 from gdd.data import augment
 from gdd.data.batches import local_rows
 from gdd.losses import adversarial
-from gdd.models.gan import Discriminator, Generator
+from gdd.models.gan_parts import Discriminator, Generator
 from gdd.runtime import checkpoint
 from gdd.runtime.checkpoint import Stateful
 from gdd.runtime.execution import EAGER, Execution
@@ -29,7 +30,7 @@ class GanTrainer:
     _: KW_ONLY
     # ns or hinge: the score is conditioned on the class by projection, R1 penalises; wgan-gp: the auxiliary class loss
     loss: Literal["ns", "hinge", "wgan-gp"]
-    lr: float  # learning rate of both Adam optimisers
+    lr: Callable[[int], float]  # learning rate of both Adam optimisers at a step
     betas: tuple[float, float]  # their decays
     ema_decay: float  # of the averaged generator, per step
     aux_weight: float  # of the auxiliary class loss of wgan-gp
@@ -51,7 +52,7 @@ class GanTrainer:
         decay = get_ema_multi_avg_fn(self.ema_decay)
         self.average = AveragedModel(self.generator, multi_avg_fn=decay, use_buffers=True).to(self.accelerator.device)
         fused = self.execution.fused
-        optimizers = [torch.optim.Adam(network.parameters(), self.lr, self.betas, fused=fused) for network in networks]
+        optimizers = [torch.optim.Adam(network.parameters(), self.lr(0), self.betas, fused=fused) for network in networks]
         prepared = self.accelerator.prepare(*networks, *optimizers)
         self.generator, self.discriminator, self.opt_g, self.opt_d = prepared
 
@@ -71,11 +72,11 @@ class GanTrainer:
         }
 
     def start_from(self, path: Path) -> None:
-        """Load weights and moments of another stage's checkpoint, but keep this stage's learning rate and decays."""
+        """Load weights and moments of another stage's checkpoint, but keep this stage's decays."""
         checkpoint.load(path, self.states())
         for optimizer in (self.opt_g, self.opt_d):
             for group in optimizer.param_groups:
-                group.update(lr=self.lr, betas=self.betas, fused=self.execution.fused)
+                group.update(betas=self.betas, fused=self.execution.fused)
 
     def generate(self, step: int, labels: Tensor) -> Tensor:
         """Return images (B, C, H, W) in [-1, 1] of the given classes (B,), with the generator in their graph."""
@@ -91,11 +92,9 @@ class GanTrainer:
         self.plain_discriminator.requires_grad_(True)
         return adversarial.generator_loss(self.loss, score) + self._auxiliary(class_logits, labels)
 
-    def update_generator(self, loss: Tensor) -> None:
+    def update_generator(self, step: int, loss: Tensor) -> None:
         """Take one step of the generator on its whole loss, and one of its average."""
-        self.opt_g.zero_grad()
-        self.accelerator.backward(loss)
-        self.opt_g.step()
+        self._descend(self.opt_g, step, loss)
         self.average.update_parameters(self.plain_generator)
 
     def update_discriminator(self, step: int, real: Tensor, labels: Tensor) -> dict[str, Tensor]:
@@ -123,12 +122,17 @@ class GanTrainer:
         loss = loss + 2 * self._auxiliary(class_logits, both_labels)
         penalty = self._penalty(step, both, labels, random)
 
-        self.opt_d.zero_grad()
-        self.accelerator.backward(loss if penalty is None else loss + penalty)
-        self.opt_d.step()
+        self._descend(self.opt_d, step, loss if penalty is None else loss + penalty)
         scalars = {"loss/discriminator": loss, "score/real": real_score.mean(), "score/fake": fake_score.mean()}
         scalars |= {} if penalty is None else {"loss/penalty": penalty}
         return {name: value.detach() for name, value in scalars.items()}
+
+    def _descend(self, optimizer: torch.optim.Optimizer, step: int, loss: Tensor) -> None:
+        for group in optimizer.param_groups:
+            group["lr"] = self.lr(step)
+        optimizer.zero_grad()
+        self.accelerator.backward(loss)
+        optimizer.step()
 
     def _penalty(self, step: int, both: Tensor, labels: Tensor, random: torch.Generator) -> Tensor | None:
         """Return the weighted gradient penalty of this step at real images, or between real and fake ones.

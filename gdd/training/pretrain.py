@@ -16,7 +16,7 @@ STAGE = rng.PRETRAIN
 def pretrain(config: Config, dataset: Dataset, run: Run) -> Path:
     """Train generator and discriminator for `pretrain.steps` steps; return the generator's file."""
     settings, spec = config.pretrain, dataset.spec
-    gan = gan_trainer(config.gan, spec, settings.lr, config.seed, STAGE, run, settings.steps * settings.batch_size)
+    gan = gan_trainer(config.gan, settings, spec, config.seed, STAGE, run)
     batches = real_batches(dataset, settings.batch_size, config.seed, STAGE, run)
     monitor = Monitor(batches, spec.num_classes, config.gan.noise_dim, config.seed)
 
@@ -26,7 +26,7 @@ def pretrain(config: Config, dataset: Dataset, run: Run) -> Path:
         # The generator's turn, on classes of the real batch.
         fake = gan.generate(step.index, labels)  # (B, C, H, W) in [-1, 1]
         loss = gan.adversarial_loss(step.index, fake, labels)
-        gan.update_generator(loss)
+        gan.update_generator(step.index, loss)
 
         # The discriminator's turn.
         scalars = gan.update_discriminator(step.index, u8_to_pm1(images_u8), labels)

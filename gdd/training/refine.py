@@ -33,8 +33,7 @@ STAGE = rng.REFINE
 def refine(config: Config, dataset: Dataset, run: Run, pretrained: Path) -> Path:
     """Refine the GAN of the run folder `pretrained` for `refine.steps` steps; return the generator's file."""
     settings, spec, seed = config.refine, dataset.spec, config.seed
-    images = settings.steps * settings.batch_size
-    gan = gan_trainer(config.gan, spec, settings.lr, seed, STAGE, run, images)
+    gan = gan_trainer(config.gan, settings, spec, seed, STAGE, run)
     try:
         gan.start_from(checkpoint.newest(pretrained))
     except checkpoint.Damaged as error:  # an earlier one would be another GAN
@@ -76,7 +75,7 @@ def refine(config: Config, dataset: Dataset, run: Run, pretrained: Path) -> Path
         # The objective, and the generator's turn.
         adversarial_loss = gan.adversarial_loss(step.index, fake, labels)
         logit_loss = compare(real_logits, fake_logits)
-        gan.update_generator(adversarial_loss + settings.weight * logit_loss)
+        gan.update_generator(step.index, adversarial_loss + settings.weight * logit_loss)
         step.record({"loss/generator": adversarial_loss.detach(), f"loss/{settings.loss}": logit_loss.detach()})
 
         # The discriminator's turn, unless it is a fixed critic.

@@ -4,34 +4,34 @@ from pathlib import Path
 from typing import Any
 
 from gdd import rng
-from gdd.config import Config, ConfigError, GanConfig, to_plain
+from gdd.config import Config, ConfigError, GanConfig, PretrainConfig, RefineConfig, to_plain
 from gdd.data.batches import Batches
 from gdd.data.readers import Dataset
 from gdd.data.spec import DatasetSpec
 from gdd.data.strategy import parse_strategy
 from gdd.models.cost import gan_flop, gan_step_flop
-from gdd.models.gan import Discriminator, Generator
+from gdd.models.gan import make_discriminator, make_generator
 from gdd.runtime.device import device_name
 from gdd.runtime.run import Run, Step
 from gdd.sampling import generator_file
 from gdd.training.gan import GanTrainer
 from gdd.training.monitor import Monitor
+from gdd.training.schedule import share
 
 
 def gan_trainer(
-    settings: GanConfig, spec: DatasetSpec, lr: float, seed: int, stage: str, run: Run, images: int
+    settings: GanConfig, steps: PretrainConfig | RefineConfig, spec: DatasetSpec, seed: int, stage: str, run: Run
 ) -> GanTrainer:
-    """Build the networks, the same for one seed, and the trainer of a stage whose steps see `images` real ones."""
+    """Build the networks, the same for one seed, and the trainer of a stage."""
+    sizes = settings.arch, spec.shape, spec.num_classes, settings.width
     with rng.seeded(seed, rng.INIT_GAN):
-        generator = Generator(spec.shape, spec.num_classes, settings.width, settings.noise_dim)
-        discriminator = Discriminator(spec.shape, spec.num_classes, settings.width)
-    networks = gan_flop(spec.shape, spec.num_classes, settings.width, settings.noise_dim)
-    flop = gan_step_flop(*networks, settings.penalties)
+        generator, discriminator = make_generator(*sizes, settings.noise_dim), make_discriminator(*sizes)
+    flop = steps.steps * steps.batch_size * gan_step_flop(*gan_flop(*sizes, settings.noise_dim), settings.penalties)
     return GanTrainer(
         generator,
         discriminator,
         loss=settings.loss,
-        lr=lr,
+        lr=lambda step: steps.lr * share(steps.schedule, step, steps.steps, steps.warmup),
         betas=(settings.beta1, settings.beta2),
         ema_decay=settings.ema_decay,
         aux_weight=settings.aux_weight,
@@ -42,7 +42,7 @@ def gan_trainer(
         seed=seed,
         stage=stage,
         accelerator=run.accelerator,
-        execution=run.execution((generator, discriminator), images * flop),
+        execution=run.execution((generator, discriminator), flop),
     )
 
 
@@ -90,6 +90,6 @@ def save_generator(
 
         save_image(monitor.grid(monitor.sample(gan.average)), run.folder / "grid.png")
         # Last, for its presence says that the stage is finished.
-        generator_file.save(run.folder, gan.averaged_generator, dataset.spec, config.gan.width, origin)
+        generator_file.save(run.folder, gan.averaged_generator, dataset.spec, config.gan, origin)
     run.accelerator.wait_for_everyone()
     return run.folder / generator_file.FILE
