@@ -1,7 +1,9 @@
 """A student's batches: the same images every epoch, or as many new ones from a generator."""
 
 import math
+import operator
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -154,3 +156,22 @@ class StudentBatches:
             change = augment.draw(self._strategy, len(labels), generator, shared=recipe.shared, pick=recipe.pick)
             images_std = augment.apply(change, images_std)
         return images_std, labels
+
+
+class StackedBatches:
+    """Map a step to what S students see in it, each its own: images (S, B, C, H, W), labels (S, B) or (S, B, K)."""
+
+    def __init__(self, students: Sequence[StudentBatches]) -> None:
+        """Take students of one recipe whose sets are equally large."""
+        self.recipe, self.total = students[0].recipe, students[0].total
+        self._students = students
+        self._parts: list[Tensor] = []
+        self._stacked = torch.empty(0), torch.empty(0)
+
+    def __call__(self, step: int) -> tuple[Tensor, Tensor]:
+        images_std, labels = zip(*(batches(step) for batches in self._students), strict=True)
+        parts = [*images_std, *labels]
+        # Sets that are one batch and not augmented come as the same tensors in every step.
+        if not self._parts or any(map(operator.is_not, parts, self._parts)):
+            self._parts, self._stacked = parts, (torch.stack(images_std), torch.stack(labels))
+        return self._stacked

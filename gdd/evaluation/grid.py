@@ -130,11 +130,13 @@ def evaluate(jobs: Sequence[Job], conditions: Conditions, dataset: Dataset, run:
     make = partial(_scorer, train, val, spec, conditions, executions, run.device, config_hash, len(seeds))
     if team.workers > 1 and len(pending) > 1:
         is_over = partial(is_due, run.settings.max_minutes)
-        _keep(run, workers.results(run, team, pending, make, dataset.test, Deal(pending, costs, is_over)), len(pending))
+        alone, deal = [[job] for job in pending], Deal(pending, costs, is_over)
+        _keep(run, workers.results(run, team, alone, make, dataset.test, deal), len(pending))
     else:
         mine = [pending[index] for index in assign_jobs(costs, run.world_size)[run.rank]]
         with with_threads(team.threads):
-            _keep(run, _one_by_one(run, mine, make(lambda: dataset.test().to(run.device))), len(mine))
+            score = make(lambda: dataset.test().to(run.device))
+            _keep(run, _in_turn(run, groups(mine, run.device), score), len(mine))
     rows = _gather(run, keys)
     missing = [key for key in keys if key not in rows]
     if missing:
@@ -153,8 +155,8 @@ def _scorer(
     config_hash: str,
     keep: int,
     read_test: Callable[[], Split],
-) -> Callable[[Job], Row]:
-    """Return what scores a student, in this process or, made there, in a worker's; `read_test` is called once."""
+) -> Callable[[Sequence[Job]], list[Row]]:
+    """Return `StudentTrainer.score` of this process or, made there, of a worker's; `read_test` is called once."""
     real = RealImages(train, val, cache(read_test))
     return StudentTrainer(real, spec, conditions, executions, device, config_hash, keep).score
 
@@ -239,25 +241,60 @@ class Deal:
         return index
 
 
-def _one_by_one(run: Run, jobs: Sequence[Job], score: Callable[[Job], Row]) -> Generator[Row, None, None]:
-    """Score this process's jobs until run.max_minutes are over; a signal ends even a student in training."""
+def trains_together(device: torch.device) -> bool:
+    """Tell whether one step of several students takes less time here than a step of each: a CPU is busy with one."""
+    return device.type == "cuda"
+
+
+def groups(jobs: Sequence[Job], device: torch.device) -> list[list[Job]]:
+    """Return the jobs in groups to train at once: on a GPU those that differ by their seeds only, else one in each."""
+    if not trains_together(device):
+        return [[job] for job in jobs]
+    found: dict[Job, list[Job]] = {}
     for job in jobs:
-        yield score(job)
+        found.setdefault(replace(job, seed=0), []).append(job)
+    return list(found.values())
+
+
+def _in_turn(
+    run: Run, groups: Sequence[Sequence[Job]], score: Callable[[Sequence[Job]], list[Row]]
+) -> Generator[list[Row], None, None]:
+    """Score this process's jobs until run.max_minutes are over; a signal ends even students in training.
+
+    A group that needs more memory than the GPU has is scored in halves.
+    """
+    waiting, told = [*groups], False
+    while waiting:
+        jobs = waiting.pop(0)
+        try:
+            rows = score(jobs)
+        except torch.OutOfMemoryError:
+            if len(jobs) == 1:
+                raise
+            if not told:
+                logger.warning("evaluate: %d students need more memory than there is, so halves are tried", len(jobs))
+            half, told = len(jobs) // 2, True
+            waiting[:0] = [jobs[:half], jobs[half:]]
+            continue
+        yield rows
         if is_due(run.settings.max_minutes):
             return
 
 
-def _keep(run: Run, rows: Generator[Row, None, None], total: int) -> None:
-    """Write and tell of each row as it comes."""
+def _keep(run: Run, groups: Generator[list[Row], None, None], total: int) -> None:
+    """Write and tell of rows as they come."""
     if is_due(None):  # a signal came when a stage was about to end
         return
     path = run.folder / (ROWS if run.world_size == 1 else f"rows-{run.rank}.jsonl")
     title = "evaluate" if run.world_size == 1 else f"evaluate, process 1 of {run.world_size}"
-    with progress_bar(run.is_main) as progress, closing(rows):
-        for row in progress.track(rows, total=total, description=title):
+    with progress_bar(run.is_main) as progress, closing(groups):
+        task = progress.add_task(title, total=total)
+        for rows in groups:
             with path.open("a") as file:
-                file.write(json.dumps(row.to_dict()) + "\n")
-            logger.info("%s", describe(row))
+                file.writelines(json.dumps(row.to_dict()) + "\n" for row in rows)
+            for row in rows:
+                logger.info("%s", describe(row))
+            progress.advance(task, len(rows))
 
 
 def describe(row: Row) -> str:

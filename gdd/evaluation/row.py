@@ -37,11 +37,12 @@ class Row:
     optimizer_steps: int  # of the student
     images_per_step: int  # of the largest batch
     train_loss: float  # of the last step
-    seconds: float  # wall clock of the student's training, generation included, its teacher's not
+    # wall clock of the student's training, generation included, its teacher's not; its share of the students' at once
+    seconds: float
     seconds_generating: float  # share of it that generating a stream, or drawing the fixed set, took
     seconds_teacher: float  # training of the teacher, shared by all students that it teaches; 0 without
     seconds_selecting: float  # training of the candidates that were not chosen, and validation of all; 0 without
-    peak_memory_mb: float  # GPU: allocated while training; CPU: the whole process so far (MiB)
+    peak_memory_mb: float  # GPU: allocated while training, by all at once; CPU: the whole process so far (MiB)
     device: str  # its name
     generator_seconds: float | None  # what distilling took, if known
     set_hash: str | None  # of the images really used if fixed; none if streamed
@@ -53,6 +54,7 @@ class Row:
     dataset: str  # its name
     precision: Precision = "float32"  # of the student's convolutions and products; rows of 0.1.0 do not say
     compiled: bool = False  # whether its network was
+    together: int = 1  # students that were trained at once, as one stack of networks
 
     @property
     def key(self) -> tuple[Any, ...]:

@@ -1,9 +1,9 @@
-"""Train one student on one set and score it on the test part."""
+"""Train students, one or those of several seeds at once, and score them on the test part."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from gdd import rng
 from gdd.data.pixels import Normalizer
 from gdd.data.spec import DatasetSpec
 from gdd.data.splits import Split
-from gdd.evaluation.batches import Fixed, Stream, StudentBatches, random_real
+from gdd.evaluation.batches import Fixed, StackedBatches, Stream, StudentBatches, random_real
 from gdd.evaluation.recipe import Conditions, Job
 from gdd.evaluation.row import Row
 from gdd.evaluation.sources import CEILING, FLOOR, Source
@@ -24,6 +24,7 @@ from gdd.runtime.execution import EAGER, Execution
 from gdd.sampling import sample
 from gdd.sampling.set_file import SyntheticSet
 from gdd.training.classifier import Loss, cross_entropy, fit, sgd
+from gdd.training.together import Stacked, each
 
 TEST_BATCH = 500
 
@@ -48,13 +49,22 @@ def count_correct(network: nn.Module, split: Split, normalize: Normalizer, execu
     return int(correct)
 
 
+def _data_job(job: Job) -> Job:
+    """Return a job that is equal for all jobs of one source whose images are the same, whatever their seed."""
+    depends_on_seed = job.source.kind in (FLOOR, "generator")
+    return job if depends_on_seed else replace(job, seed=0)
+
+
 def train(
-    network: nn.Module, batches: StudentBatches, loss: Loss = cross_entropy, execution: Execution = EAGER
-) -> float:
-    """Train by the batches' recipe and return the last step's loss."""
+    network: nn.Module,
+    batches: StudentBatches | StackedBatches,
+    loss: Loss = cross_entropy,
+    execution: Execution = EAGER,
+) -> Tensor:
+    """Train by the batches' recipe and return the last step's loss, or losses (S,) of a `Stacked`."""
     recipe, steps = batches.recipe, batches.total
     lr, optimizer = partial(recipe.lr_at, total=steps), sgd(network, recipe.lr, execution.fused)
-    return float(fit(network, batches, range(steps), optimizer, lr, loss, execution=execution))
+    return fit(network, batches, range(steps), optimizer, lr, loss, execution=execution)
 
 
 Pair = tuple[float, float]
@@ -69,8 +79,8 @@ class Trained:
     validated: int | None  # validation images classified correctly; none unless validation data choose
     train_loss: float  # of the last step
     optimizer_steps: int  # all of them
-    seconds: float  # of training, generation included
-    seconds_generating: float  # of which a stream was generated; 0 if an earlier student's was kept
+    seconds: float  # its share of training, generation included
+    seconds_generating: float  # of which streams were generated; 0 if earlier students' were kept
     peak_memory_mb: float  # of training
 
 
@@ -113,12 +123,10 @@ class StudentTrainer:
         return Fixed(self.real.train.images_u8, self.real.train.labels, self.normalize)
 
     def _data(self, job: Job) -> tuple[Fixed | Stream, SyntheticSet | None]:
-        """Return the images to train on and, unless they are streamed, their set."""
+        """Return the images to train on and, unless they are streamed, their set; `job` is of `_data_job`."""
         if job.protocol == "stream":
             return self._stream(job.source, job.ipc, job.seed), None
-        # A set that does not depend on the seed is kept once.
-        depends_on_seed = job.source.kind in (FLOOR, "generator")
-        stored = self._set(job.source, job.ipc, job.seed if depends_on_seed else 0)
+        stored = self._set(job.source, job.ipc, job.seed)
         if job.source.kind == CEILING:
             return self._all_real(), stored
         labels = stored.labels if stored.soft_labels is None else stored.soft_labels.float().softmax(1)
@@ -127,7 +135,7 @@ class StudentTrainer:
     def _train_teacher(self, job: Job | None, seed: int) -> tuple[nn.Module, float]:
         """Train a teacher by the students' recipe on the job's set or all real images; return its seconds."""
         began = time.perf_counter()
-        data = self._all_real() if job is None else self._data(job)[0]
+        data = self._all_real() if job is None else self._data(_data_job(job))[0]
         recipe = self.conditions.recipe_for(CEILING if job is None else job.source.kind)
         arch = self.conditions.teacher_arch
         network = self._build(arch, seed, rng.TEACHER)
@@ -154,47 +162,88 @@ class StudentTrainer:
 
         def kd_loss(logits: Tensor, labels: Tensor, images_std: Tensor, alpha: float, temperature: float) -> Tensor:
             nonlocal answered
-            # A set that is one batch and not augmented comes as the same tensor in every step.
-            if answered is None or answered[0] is not images_std:
+            # A set that is one batch and not augmented comes in the same memory in every step.
+            if answered is None or not answered[0].is_set_to(images_std):
                 with torch.no_grad():
                     answered = images_std, execution(teacher, images_std)
             return formula(logits, answered[1], labels, alpha, temperature)
 
         return {(a, t): partial(kd_loss, alpha=a, temperature=t) for a, t in conditions.candidates}, seconds
 
-    def _train_student(self, job: Job, data: Fixed | Stream, pair: Pair | None, loss: Loss) -> Trained:
-        """Train one candidate; all of a job have the same first weights and see the same batches."""
-        network = self._build(job.arch, job.seed, rng.STUDENT)
-        batches = StudentBatches(data, self.conditions.recipe_for(job.source.kind), job.seed, rng.STUDENT)
+    def _train_students(
+        self, jobs: Sequence[Job], data: Sequence[Fixed | Stream], pair: Pair | None, losses: Sequence[Loss]
+    ) -> list[Trained]:
+        """Train one candidate of each job; all of a job have the same first weights and see the same batches."""
+        recipe, execution = self.conditions.recipe_for(jobs[0].source.kind), self.executions[jobs[0].arch]
+        networks = [self._build(job.arch, job.seed, rng.STUDENT) for job in jobs]
+        batches = [
+            StudentBatches(images, recipe, job.seed, rng.STUDENT) for images, job in zip(data, jobs, strict=True)
+        ]
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
-        began, generated_before = time.perf_counter(), data.seconds_generating
-        execution = self.executions[job.arch]
-        train_loss = train(network, batches, loss, execution)
-        seconds, generating = time.perf_counter() - began, data.seconds_generating - generated_before
+        began, generated_before = time.perf_counter(), sum(images.seconds_generating for images in data)
+        if len(jobs) == 1:
+            train_losses = train(networks[0], batches[0], losses[0], execution)[None]
+        else:
+            stacked = Stacked(networks)
+            train_losses = train(stacked, StackedBatches(batches), each(losses), execution)
+            stacked.give_back()
+        last = train_losses.tolist()  # waits for the device
+        seconds = (time.perf_counter() - began) / len(jobs)
+        generating = (sum(images.seconds_generating for images in data) - generated_before) / len(jobs)
         memory = peak_memory_mb(self.device)
-        validated = None
+        validated: list[int | None] = [None] * len(jobs)
         if self.conditions.selects:
-            validated = count_correct(network, self.real.val, self.normalize, execution)
-        return Trained(network, pair, validated, train_loss, batches.total, seconds, generating, memory)
+            validated = [count_correct(network, self.real.val, self.normalize, execution) for network in networks]
+        return [
+            Trained(network, pair, right, train_loss, batches[0].total, seconds, generating, memory)
+            for network, right, train_loss in zip(networks, validated, last, strict=True)
+        ]
 
-    def score(self, job: Job) -> Row:
-        """Train the job's student, then read the test part, and return the row.
+    def score(self, jobs: Sequence[Job]) -> list[Row]:
+        """Train the jobs' students, then read the test part, and return their rows.
 
-        The student's initialisation, its order of images and its augmentation depend on the seed alone, so
-        rows of one seed and architecture differ by their images only. Among candidates, the first of those
-        that classify most validation images correctly is the student; no other is scored on the test part.
+        A student's initialisation, its order of images and its augmentation depend on the seed alone, so rows of one
+        seed and architecture differ by their images only. Among candidates, the first of those that classify most
+        validation images correctly is the student; no other is scored on the test part.
+
+        Args:
+            jobs: at least one. Several, which must differ by their seeds only, are trained at once.
         """
+        taught = [self._losses(job) for job in jobs]
+        began = time.perf_counter()
+        draw = cache(self._data)  # a set that all have in common is on the device once
+        drawn = [draw(_data_job(job)) for job in jobs]
+        seconds_drawing = time.perf_counter() - began
+        data = [images for images, _ in drawn]
+        best: list[Trained] = []
+        for pair in taught[0][0]:
+            trained = self._train_students(jobs, data, pair, [losses[pair] for losses, _ in taught])
+            best = [
+                max(both, key=lambda one: one.validated or 0) for both in zip(best or trained, trained, strict=True)
+            ]
+        seconds = time.perf_counter() - began
+        return [
+            self._row(job, student, *own, seconds_drawing / len(jobs), seconds_teacher, seconds / len(jobs), len(jobs))
+            for job, student, own, (_, seconds_teacher) in zip(jobs, best, drawn, taught, strict=True)
+        ]
+
+    def _row(
+        self,
+        job: Job,
+        best: Trained,
+        data: Fixed | Stream,
+        stored: SyntheticSet | None,
+        seconds_drawing: float,
+        seconds_teacher: float,
+        seconds: float,
+        together: int,
+    ) -> Row:
+        """Read the test part and return the row of a student that took so many seconds with its other candidates."""
         conditions = self.conditions
         recipe = conditions.recipe_for(job.source.kind)
-        losses, seconds_teacher = self._losses(job)
-        began = time.perf_counter()
-        data, stored = self._data(job)
-        drawn = time.perf_counter()
-        seconds_drawing = drawn - began if stored is not None else 0.0
-        candidates = (self._train_student(job, data, pair, loss) for pair, loss in losses.items())
-        best = max(candidates, key=lambda candidate: candidate.validated or 0)
-        seconds_selecting = time.perf_counter() - drawn - best.seconds if conditions.selects else 0.0
+        seconds_selecting = seconds - seconds_drawing - best.seconds if conditions.selects else 0.0
+        seconds_drawing = seconds_drawing if stored is not None else 0.0
         # A stream that an earlier student of the seed has generated costs this one the same.
         generating = best.seconds_generating or data.seconds_generating
         test = self.real.test()
@@ -238,6 +287,7 @@ class StudentTrainer:
             device=device_name(self.device),
             precision=execution.precision,
             compiled=execution.compiled,
+            together=together,
             generator_seconds=source.provenance.get("seconds"),
             set_hash=None if stored is None else stored.hash,
             source_hash=source.hash,

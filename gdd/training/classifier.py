@@ -35,24 +35,25 @@ def fit(
     """Take one optimiser step for each number in `steps` and return the last loss.
 
     Args:
-        network: maps images (B, C, H, W) in classifier space to logits (B, K).
+        network: maps images (B, C, H, W) in classifier space to logits (B, K); or several that are trained at once,
+            `together.Stacked`, where all these, labels and losses have an axis more in front.
         batches: maps a step to images in classifier space and labels (B,).
         steps: which steps to take; ValueError if there are none, for an untrained network has no score.
         optimizer: over the network's parameters.
         lr: maps a step to the learning rate; none leaves the optimiser's.
-        loss: maps logits, labels and images to a scalar.
-        max_accuracy: a batch already classified this well changes no weight; 1 switches this off.
+        loss: maps logits, labels and images to a scalar, or to one for each of several networks.
+        max_accuracy: a batch already classified this well changes no weight; 1 switches this off. One network only.
         frozen_statistics: whether batch norm uses and keeps the statistics that it has, as in eval mode.
         execution: of the network. Batches of another size than the first one are not compiled.
     """
     if not steps:
         raise ValueError(f"a network would be trained for no step at all ({steps})")
     network.train(not frozen_statistics)
-    value, size = torch.zeros(()), 0
+    value, shape = torch.zeros(()), None
     for step in steps:
         images_std, labels = batches(step)
-        size = size or len(images_std)
-        logits = execution(network, images_std, compiled=len(images_std) == size)
+        shape = shape or images_std.shape
+        logits = execution(network, images_std, compiled=images_std.shape == shape)
         if max_accuracy < 1 and (logits.argmax(1) == labels).float().mean() >= max_accuracy:
             continue
         value = loss(logits, labels, images_std)
@@ -60,6 +61,6 @@ def fit(
             for group in optimizer.param_groups:
                 group["lr"] = lr(step)
         optimizer.zero_grad()
-        value.backward()
+        value.sum().backward()  # of several networks: a mean would divide each one's gradient
         optimizer.step()
     return value.detach()

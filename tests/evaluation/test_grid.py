@@ -153,7 +153,11 @@ def test_finished_students_are_not_trained_again(
     file.write_text(file.read_text() + file.read_text()[:100])
     trained = []
     score = student.StudentTrainer.score
-    monkeypatch.setattr(student.StudentTrainer, "score", lambda self, job: trained.append(job.seed) or score(self, job))
+    monkeypatch.setattr(
+        student.StudentTrainer,
+        "score",
+        lambda self, jobs: trained.extend(job.seed for job in jobs) or score(self, jobs),
+    )
     after = evaluate(seeds=(0, 1))
     assert trained == [1, 1]
     assert [row for row in after if row.seed == 0] == before
@@ -170,7 +174,9 @@ def test_epochs_of_the_ceiling_retrain_the_ceiling_alone(
     trained = []
     score = student.StudentTrainer.score
     monkeypatch.setattr(
-        student.StudentTrainer, "score", lambda self, job: trained.append(job.source.kind) or score(self, job)
+        student.StudentTrainer,
+        "score",
+        lambda self, jobs: trained.extend(job.source.kind for job in jobs) or score(self, jobs),
     )
     after = evaluate(all_epochs=3)
     assert trained == ["real:all"]
