@@ -75,7 +75,9 @@ def plan(config: Config, dataset: Dataset, named: Sequence[Source], ceiling: boo
     """
     settings, matched = config.evaluate, config.method == "matching" and not named
     ipcs = (config.matching.ipc,) if matched else settings.ipc
-    completed, floor_ipcs = sources.complete(named, ipcs, dataset, ceiling)
+    generates = not matched if not named else any(source.kind == "generator" for source in named)
+    streams = generates and "stream" in settings.protocols
+    completed, floor_ipcs = sources.complete(named, ipcs, dataset, ceiling, streams)
     if not named:
         names = ("set",) if matched else ("pretrained", "refined")
         completed[1:1] = [Source(name, FLOOR if matched else "generator", name) for name in names]

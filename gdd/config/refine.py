@@ -8,7 +8,17 @@ from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from gdd.config.errors import require
-from gdd.config.fields import STRICT, AtLeast0, AtLeast1, AtLeast2, NotNegative, Positive, Schedule, each, without_effect
+from gdd.config.fields import (
+    STRICT,
+    AtLeast0,
+    AtLeast1,
+    AtLeast2,
+    NotNegative,
+    Positive,
+    Schedule,
+    each,
+    without_effect,
+)
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -5,6 +5,7 @@ import operator
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor
@@ -28,12 +29,15 @@ PASS = 1024
 
 def random_real(train: Split, num_classes: int, ipc: int, seed: int) -> Split:
     """Return `ipc` random images of every class, ordered by class; IPC 10 holds the first 10 of IPC 50's."""
-    chosen = []
-    for label in range(num_classes):
-        members = (train.labels == label).nonzero().flatten()
-        order = torch.randperm(len(members), generator=rng.generator(seed, rng.RANDOM_REAL, label))
-        chosen.append(members[order[:ipc]])
-    return train.subset(torch.cat(chosen))
+    return train.subset(torch.cat([_shuffled(train, label, seed, 0)[:ipc] for label in range(num_classes)]))
+
+
+def _shuffled(train: Split, label: int, seed: int, turn: int) -> Tensor:
+    """Return the indices of a class's images in the order of one of many turns."""
+    members = (train.labels == label).nonzero().flatten()
+    counters = (label, turn) if turn else (label,)
+    order = torch.randperm(len(members), generator=rng.generator(seed, rng.RANDOM_REAL, *counters))
+    return members[order.to(members.device)]
 
 
 def to_std(images: Tensor, normalize: Normalizer) -> Tensor:
@@ -118,6 +122,49 @@ class Stream:
         return epochs * self.count
 
 
+@dataclass(eq=False, repr=False)
+class RealStream:
+    """Epoch e holds real images e*ipc to (e+1)*ipc - 1 of every class: what a perfect generator would stream.
+
+    Once all of a class have been seen they come again in another order. Epoch 0 is `random_real` of the seed.
+    """
+
+    train: Split  # the real images, on the device
+    num_classes: int
+    ipc: int  # images per class and epoch
+    seed: int  # of the orders
+    normalize: Normalizer  # on the same device
+    seconds_generating: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.count = self.ipc * self.num_classes
+        self._order = lru_cache(maxsize=2 * self.num_classes)(partial(_shuffled, self.train))
+        self._sizes = self.train.labels.bincount(minlength=self.num_classes).tolist()
+        self._images, self._labels, self._epoch = torch.empty(0), torch.empty(0), -1
+
+    def batch(self, epoch: int, chosen: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return what `Fixed.batch` does, of this epoch's images."""
+        if self._epoch != epoch:
+            indices = torch.cat([self._fresh(label, epoch * self.ipc) for label in range(self.num_classes)])
+            self._images = self.normalize.from_u8(self.train.images_u8[indices])
+            self._labels, self._epoch = self.train.labels[indices], epoch
+        return (self._images, self._labels) if chosen is None else (self._images[chosen], self._labels[chosen])
+
+    def _fresh(self, label: int, first: int) -> Tensor:
+        """Return `ipc` indices from place `first` on of a class's endless order."""
+        size, last = self._sizes[label], first + self.ipc
+        turns = range(first // size, (last - 1) // size + 1)
+        orders = [self._order(label, self.seed, turn) for turn in turns]
+        start = first - turns.start * size
+        return torch.cat(orders)[start : start + self.ipc]
+
+    def distinct(self, epochs: int) -> int:
+        return sum(min(size, epochs * self.ipc) for size in self._sizes)
+
+
+Images = Fixed | Stream | RealStream
+
+
 @dataclass
 class StudentBatches:
     """Map a step to augmented images in classifier space and labels, (B,) classes or (B, K) probabilities.
@@ -126,7 +173,7 @@ class StudentBatches:
     seed differ in nothing but their images. A set that fits into one batch is never reordered.
     """
 
-    data: Fixed | Stream  # where the images come from
+    data: Images  # where the images come from
     recipe: Recipe  # batch size and augmentation
     seed: int  # of the order and of the augmentation
     who: str  # student or teacher

@@ -13,7 +13,7 @@ class Row:
     """One student's score and everything needed to judge and repeat it."""
 
     source: str  # the table's name of what it was trained on
-    kind: Kind  # real:random (the floor), real:all (the ceiling), set or generator
+    kind: Kind  # real:random (the floor), real:all, real:stream (the ceilings), set or generator
     method: str | None  # how the set was distilled; none if its maker did not say
     stage: str | None  # stage of a generator's distillation
     arch: str  # canonical name of the student

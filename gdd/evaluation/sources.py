@@ -7,16 +7,18 @@ from typing import Any, Literal, cast
 
 from gdd.config import ConfigError
 from gdd.data.readers import Dataset
-from gdd.evaluation.named import CEILING, FLOOR, path_of
+from gdd.evaluation.named import CEILING, FLOOR, STREAM_CEILING, path_of
 from gdd.runtime import checkpoint
 from gdd.sampling import generator_file, set_file
 from gdd.sampling.generator_file import LoadedGenerator
 from gdd.sampling.set_file import SyntheticSet
 
 Protocol = Literal["fixed", "stream"]
-Kind = Literal["real:random", "real:all", "set", "generator"]
+Kind = Literal["real:random", "real:all", "real:stream", "set", "generator"]
 # Names in tables: of real images by their kind, of generators by their stage.
-REAL_NAMES = {FLOOR: "random real", CEILING: "all real"}
+REAL_NAMES = {FLOOR: "random real", CEILING: "all real", STREAM_CEILING: "fresh real"}
+ROLES: dict[Kind, str] = {FLOOR: "floor", CEILING: "ceiling", STREAM_CEILING: "ceiling"}
+FIXED_REAL: tuple[Kind, ...] = (FLOOR, CEILING)
 GENERATOR_NAMES = {"pretrain": "pretrained generator", "refine": "refined generator (SKD)"}
 
 
@@ -25,7 +27,7 @@ class Source:
     """Where training images come from."""
 
     label: str  # its name in tables
-    kind: Kind  # real:random, real:all, set or generator
+    kind: Kind  # of real images, set or generator
     hash: str  # of the generator, of the stored set, or of the real data; of the last, empty until `complete`
     path: Path | None = None  # the file of a set or a generator
     synthetic: SyntheticSet | None = None  # of a stored set
@@ -48,13 +50,15 @@ class Source:
         return drawn if self.stored_ipc is None else (self.stored_ipc,)
 
     def protocols(self, of_generators: tuple[Protocol, ...]) -> tuple[Protocol, ...]:
-        """Return how it can be scored: only a generator streams."""
-        return of_generators if self.kind == "generator" else ("fixed",)
+        """Return how it can be scored: only a generator does so in either way."""
+        if self.kind == "generator":
+            return of_generators
+        return ("stream",) if self.kind == STREAM_CEILING else ("fixed",)
 
 
 def place(kind: Kind) -> int:
-    """Return where sources of a kind stand: floor first, ceiling last."""
-    return {FLOOR: 0, CEILING: 2}.get(kind, 1)
+    """Return where sources of a kind stand: floor first, ceilings last."""
+    return {FLOOR: 0, CEILING: 2, STREAM_CEILING: 2}.get(kind, 1)
 
 
 def _file_of(path: Path) -> Path:
@@ -74,7 +78,7 @@ def read(text: str, label: str | None = None) -> Source:
     """Read a source's file, if it has one; no dataset is needed yet.
 
     Args:
-        text: real:random, real:all, or the path of a set, a generator or a run folder.
+        text: real:random, real:all, real:stream, or the path of a set, a generator or a run folder.
         label: its name in tables, instead of the text.
 
     Raises:
@@ -94,15 +98,16 @@ def read(text: str, label: str | None = None) -> Source:
 
 
 def complete(
-    named: Sequence[Source], ipc: tuple[int, ...], dataset: Dataset, ceiling: bool = True
+    named: Sequence[Source], ipc: tuple[int, ...], dataset: Dataset, ceiling: bool = True, streams: bool = False
 ) -> tuple[list[Source], tuple[int, ...]]:
-    """Check what was named against the dataset, and add the floor (first) and the ceiling (last).
+    """Check what was named against the dataset, and add the floor (first) and the ceilings (last).
 
     Args:
         named: as `read` returns them; only stored sets of different IPC share a label.
         ipc: at which generators are scored.
         dataset: what all of them stand for.
-        ceiling: whether it is added if it is not named; the floor always is.
+        ceiling: whether all real images are added if they are not named; the floor always is.
+        streams: whether a generator streams, whose ceiling is added then.
 
     Returns:
         The sources, and the IPC that need a floor: those of stored sets, and `ipc` if anything is drawn at them.
@@ -111,12 +116,13 @@ def complete(
         ConfigError: a source is unfit or named twice, or a class is too small for the floor.
     """
     kinds = {source.kind for source in named}
-    added = [read(kind) for kind in ((FLOOR, CEILING) if ceiling else (FLOOR,)) if kind not in kinds]
+    wanted = {FLOOR: True, STREAM_CEILING: streams, CEILING: ceiling}
+    added = [read(kind, REAL_NAMES[kind]) for kind, is_wanted in wanted.items() if is_wanted and kind not in kinds]
     sources = [_fitted(source, dataset) for source in (*added, *named)]
     _require_different(sources)
     sources.sort(key=lambda source: place(source.kind))
     stored = {source.stored_ipc for source in sources if source.stored_ipc is not None}
-    drawn = not stored or any(source.kind == "generator" for source in sources)
+    drawn = not stored or any(source.kind in ("generator", STREAM_CEILING) for source in sources)
     floor_ipcs = tuple(sorted(stored | set(ipc if drawn else ())))
     counts = dataset.train.labels.bincount(minlength=dataset.spec.num_classes)
     if floor_ipcs[-1] > int(counts.min()):

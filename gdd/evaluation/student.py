@@ -12,7 +12,7 @@ from gdd import rng
 from gdd.data.pixels import Normalizer
 from gdd.data.spec import DatasetSpec
 from gdd.data.splits import Split
-from gdd.evaluation.batches import Fixed, StackedBatches, Stream, StudentBatches, random_real
+from gdd.evaluation.batches import Fixed, Images, RealStream, StackedBatches, Stream, StudentBatches, random_real
 from gdd.evaluation.recipe import Conditions, Job
 from gdd.evaluation.row import Row
 from gdd.evaluation.sources import CEILING, FLOOR, Source
@@ -114,15 +114,16 @@ class StudentTrainer:
             split = random_real(split, self.spec.num_classes, ipc, seed)
         return SyntheticSet(split.images_u8.cpu(), split.labels.cpu(), self.spec, ipc or 0, source.provenance)
 
-    def _open_stream(self, source: Source, ipc: int | None, seed: int) -> Stream:
-        assert source.generator is not None
+    def _open_stream(self, source: Source, ipc: int | None, seed: int) -> Stream | RealStream:
         assert ipc is not None
+        if source.generator is None:
+            return RealStream(self.real.train, self.spec.num_classes, ipc, seed, self.normalize)
         return Stream(source.generator, ipc, seed, self.normalize)
 
     def _all_real(self) -> Fixed:
         return Fixed(self.real.train.images_u8, self.real.train.labels, self.normalize)
 
-    def _data(self, job: Job) -> tuple[Fixed | Stream, SyntheticSet | None]:
+    def _data(self, job: Job) -> tuple[Images, SyntheticSet | None]:
         """Return the images to train on and, unless they are streamed, their set; `job` is of `_data_job`."""
         if job.protocol == "stream":
             return self._stream(job.source, job.ipc, job.seed), None
@@ -171,7 +172,7 @@ class StudentTrainer:
         return {(a, t): partial(kd_loss, alpha=a, temperature=t) for a, t in conditions.candidates}, seconds
 
     def _train_students(
-        self, jobs: Sequence[Job], data: Sequence[Fixed | Stream], pair: Pair | None, losses: Sequence[Loss]
+        self, jobs: Sequence[Job], data: Sequence[Images], pair: Pair | None, losses: Sequence[Loss]
     ) -> list[Trained]:
         """Train one candidate of each job; all of a job have the same first weights and see the same batches."""
         recipe, execution = self.conditions.recipe_for(jobs[0].source.kind), self.executions[jobs[0].arch]
@@ -232,7 +233,7 @@ class StudentTrainer:
         self,
         job: Job,
         best: Trained,
-        data: Fixed | Stream,
+        data: Images,
         stored: SyntheticSet | None,
         seconds_drawing: float,
         seconds_teacher: float,
@@ -252,8 +253,8 @@ class StudentTrainer:
         correct = count_correct(best.network, test, self.normalize, execution)
         soft = stored is not None and stored.soft_labels is not None
         alpha, temperature = best.pair or (None, None)
-        source, content = job.source, stored or job.source.generator
-        assert content is not None
+        source = job.source
+        content = stored or source.generator or self._set(source, None, 0)  # fresh real images: all of them
         return Row(
             source=source.label,
             kind=source.kind,

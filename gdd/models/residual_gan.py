@@ -4,6 +4,7 @@ Blocks as SNGAN has them (Miyato et al. 2018, Miyato and Koyama 2018): class-con
 the generator, spectral norm and projection in the discriminator. Channels double as sides halve.
 """
 
+import itertools
 import math
 
 import torch
@@ -153,7 +154,7 @@ class ResidualDiscriminator(Discriminator):
         channels = [shape[0], *_channels(width, len(sides))[::-1]]
         blocks = [
             _Down(inputs, outputs, halves=index < len(sides) - 1, first=index == 0)
-            for index, (inputs, outputs) in enumerate(zip(channels, channels[1:], strict=False))
+            for index, (inputs, outputs) in enumerate(itertools.pairwise(channels))
         ]
         self.blocks = nn.Sequential(*blocks)
         self.critic = _normalised(nn.Linear(channels[-1], 1))

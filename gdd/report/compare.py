@@ -12,7 +12,7 @@ from pandas import DataFrame
 from gdd.config import ConfigError
 from gdd.evaluation import sources
 from gdd.evaluation.row import Row
-from gdd.evaluation.sources import FLOOR, GENERATOR_NAMES, REAL_NAMES, Protocol, Source
+from gdd.evaluation.sources import FIXED_REAL, FLOOR, GENERATOR_NAMES, REAL_NAMES, Protocol, Source
 from gdd.report import plots, statistics, tables
 from gdd.report.tables import Section
 from gdd.runtime.checkpoint import write_atomically
@@ -118,16 +118,20 @@ def sections(rows: Sequence[Row], reference: str, brief: bool) -> list[Section]:
     is_reference = table["source"] == reference
     gains = statistics.differences(table[~is_reference], table[is_reference])
     return [
-        _section(table, protocol, reference, gains[gains["protocol"] == protocol], brief)
+        section
         for protocol in tables.TITLES
         if (table["protocol"] == protocol).any()
+        for section in (
+            _section(table, protocol, reference, gains[gains["protocol"] == protocol], brief),
+            *tables.shares(table, protocol),
+        )
     ]
 
 
 def _section(rows: DataFrame, protocol: Protocol, reference: str, gains: DataFrame, brief: bool) -> Section:
     scored = rows["protocol"] == protocol
     ipcs = {*rows["ipc"][scored], None}
-    shown = rows[scored | (rows["kind"].isin(REAL_NAMES) & rows["ipc"].isin(ipcs))]
+    shown = rows[scored | (rows["kind"].isin(FIXED_REAL) & rows["ipc"].isin(ipcs))]
     summary = statistics.summarise(shown).sort_values("ipc", kind="stable")
     archs, most = shown["arch"].unique(), tables.most_seeds(summary["accuracy"])
     compares = not gains.empty

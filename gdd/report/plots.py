@@ -18,13 +18,13 @@ from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 from pandas import DataFrame
 
-from gdd.evaluation.sources import CEILING, FLOOR, Kind, Protocol
+from gdd.evaluation.sources import CEILING, FIXED_REAL, FLOOR, ROLES, STREAM_CEILING, Kind, Protocol
 from gdd.report.statistics import Estimate
 from gdd.runtime.checkpoint import write_atomically
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart; grey is for real images.
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
-GREYS: dict[Kind, str] = {FLOOR: "#C4C4C4", CEILING: "#5A5A5A"}
+GREYS: dict[Kind, str] = {FLOOR: "#C4C4C4", CEILING: "#5A5A5A", STREAM_CEILING: "#8C8C8C"}
 # Above so many bars in a panel their numbers would overlap.
 _NUMBERED = 24
 # Panels beside each other in the picture of IPC.
@@ -48,7 +48,7 @@ def draw_bars(path: Path, bars: DataFrame, title: str, note: str) -> None:
     width = max(6.5, len(ipcs) * (1.2 + 0.42 * len(archs) * (len(kinds) + 1)))
     figure = _empty(min(width, 24), 1.6 + 3.0 * len(protocols))
     panels = figure.subplots(len(protocols), len(ipcs), sharey=True, squeeze=False)
-    real = bars["kind"].isin(GREYS)
+    real = bars["kind"].isin(FIXED_REAL)
     for line, protocol in zip(panels, protocols, strict=True):
         for axes, ipc in zip(line, ipcs, strict=True):
             here = bars["ipc"] == ipc
@@ -57,8 +57,10 @@ def draw_bars(path: Path, bars: DataFrame, title: str, note: str) -> None:
             _bar_panel(axes, shown, archs, [source for source in kinds if source in {*shown["source"]}], colours)
             axes.set_title(f"{protocol}, {ipc} images per class", fontsize=10, loc="left")
         line[0].set_ylabel("test accuracy (%)")
-    roles = {FLOOR: " (floor, fixed)", CEILING: " (ceiling, fixed)"}
-    handles = [Patch(color=colours[source], label=source + roles.get(kind, "")) for source, kind in kinds.items()]
+    handles = [
+        Patch(color=colours[source], label=_titled(source, kind, ", fixed" if kind in FIXED_REAL else ""))
+        for source, kind in kinds.items()
+    ]
     save(figure, path, handles, title, note)
 
 
@@ -225,9 +227,8 @@ def _number_lines(axes: Axes, real: DataFrame) -> None:
 
 def _handles(points: DataFrame, colours: dict[str, str], kinds: dict[str, Kind]) -> list[Line2D]:
     """Return a legend's entry per line, and what dashes mean if there are any."""
-    roles = {FLOOR: " (floor)", CEILING: " (ceiling)"}
     handles = [
-        Line2D([], [], color=colour, marker="o", markersize=4.5, label=line + roles.get(kinds[line], ""))
+        Line2D([], [], color=colour, marker="o", markersize=4.5, label=_titled(line, kinds[line]))
         for line, colour in colours.items()
     ]
     if (points["protocol"] == "stream").any():
@@ -236,6 +237,11 @@ def _handles(points: DataFrame, colours: dict[str, str], kinds: dict[str, Kind])
             look.set_markerfacecolor("black" if protocol == "fixed" else "white")
             handles.append(look)
     return handles
+
+
+def _titled(name: str, kind: Kind, more: str = "") -> str:
+    """Return a legend's entry: floor and ceilings say that they are."""
+    return f"{name} ({ROLES[kind]}{more})" if kind in ROLES else name
 
 
 def palette(kinds: dict[str, Kind]) -> dict[str, str]:

@@ -12,7 +12,7 @@ from scipy.special import stdtrit
 from gdd.config import ConfigError
 from gdd.evaluation import grid
 from gdd.evaluation.row import Row
-from gdd.evaluation.sources import CEILING, place
+from gdd.evaluation.sources import CEILING, STREAM_CEILING, place
 
 # Rows that agree in these differ by their seed alone.
 _CELL = ["recipe_hash", "precision", "epochs", "source", "source_hash", "ipc", "protocol", "arch"]
@@ -74,10 +74,24 @@ def differences(rows: DataFrame, others: DataFrame) -> DataFrame:
     and augmentation and the generators' noise, so that the paired interval is narrower than one of two independent
     means.
     """
-    alike = ["recipe_hash", "precision", "ipc", "protocol", "arch", "seed"]
-    pairs = rows.merge(others, on=alike, suffixes=("", "_b"))
+    pairs = _paired(rows, others)
     pairs["points"] = pairs["accuracy"] - pairs["accuracy_b"]
     return _estimates(pairs, [*_CELL, "epochs_b", "source_b", "source_hash_b"], "points")
+
+
+def shares(rows: DataFrame) -> DataFrame:
+    """Return a line per streamed source, IPC and architecture: its `share` of the accuracy of fresh real images.
+
+    An estimate in percent over the seeds that both have, of the ratio of each seed.
+    """
+    pairs = _paired(rows[rows["kind"] == "generator"], rows[rows["kind"] == STREAM_CEILING])
+    pairs["share"] = 100 * pairs["accuracy"] / pairs["accuracy_b"]
+    return _estimates(pairs, _CELL, "share")
+
+
+def _paired(rows: DataFrame, others: DataFrame) -> DataFrame:
+    alike = ["recipe_hash", "precision", "ipc", "protocol", "arch", "seed"]
+    return rows.merge(others, on=alike, suffixes=("", "_b"))
 
 
 def refinement(rows: DataFrame) -> DataFrame:

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gdd.evaluation.row import Row
-from gdd.evaluation.sources import CEILING, FLOOR, Kind, Protocol
+from gdd.evaluation.sources import CEILING, FIXED_REAL, ROLES, Protocol
 from gdd.report import plots, statistics
 from gdd.report.statistics import Estimate
 from gdd.runtime.checkpoint import write_atomically
@@ -28,7 +28,7 @@ TITLES: dict[Protocol, str] = {
     "stream": "stream: new samples every epoch, as many steps and images per step as fixed",
 }
 _DIFFERENCES = "difference in points, paired by seed, ± half width of the 95 % t-interval"
-_ROLES: dict[Kind, str] = {FLOOR: "floor", CEILING: "ceiling"}
+_SHARE = "share: percent of the accuracy of fresh real images, paired by seed, ± half width of the 95 % t-interval"
 
 
 @dataclass(frozen=True)
@@ -121,12 +121,16 @@ def sections(rows: Sequence[Row], brief: bool, mixed: bool = False) -> list[Sect
         for part in statistics.by_recipe(statistics.frame(rows), mixed)
         for protocol in TITLES
         if (part["protocol"] == protocol).any()
-        for section in (_accuracies(part, protocol, brief), *_differences(part, protocol, brief))
+        for section in (
+            _accuracies(part, protocol, brief),
+            *shares(part, protocol),
+            *_differences(part, protocol, brief),
+        )
     ]
 
 
 def _accuracies(rows: DataFrame, protocol: Protocol, brief: bool) -> Section:
-    shown = rows[(rows["protocol"] == protocol) | rows["kind"].isin(_ROLES)]
+    shown = rows[(rows["protocol"] == protocol) | rows["kind"].isin(FIXED_REAL)]
     summary = statistics.summarise(shown)
     archs, most = shown["arch"].unique(), most_seeds(summary["accuracy"])
     summary["score"] = [_score(accuracy, most, brief) for accuracy in summary["accuracy"]]
@@ -141,6 +145,20 @@ def _accuracies(rows: DataFrame, protocol: Protocol, brief: bool) -> Section:
     title = f"{rows['dataset'].iloc[0]}, {TITLES[protocol]}"
     headers = ["trained on", "IPC", *cost_heads, *archs]
     return Section(title, notes(shown, protocol, spread, brief), headers, lines, cost_heads)
+
+
+def shares(rows: DataFrame, protocol: Protocol) -> Iterator[Section]:
+    """Yield the table of what streams are worth beside fresh real images, if there are both."""
+    found = statistics.shares(rows[rows["protocol"] == protocol])
+    if found.empty:
+        return
+    archs, most = found["arch"].unique(), most_seeds(found["share"])
+    found["text"] = [interval(share, most) for share in found["share"]]
+    lines = [
+        [source, str(ipc), *cells.set_index("arch")["text"].reindex(archs, fill_value="")]
+        for (source, ipc), cells in found.groupby(["source", "ipc"], sort=False)
+    ]
+    yield Section(f"{rows['dataset'].iloc[0]}, {_SHARE}", [], ["trained on", "IPC", *archs], lines)
 
 
 def _differences(rows: DataFrame, protocol: Protocol, brief: bool) -> Iterator[Section]:
@@ -165,9 +183,9 @@ def most_seeds(estimates: Sequence[Estimate]) -> int:
 
 
 def name_and_ipc(row: Row, protocol: Protocol) -> tuple[str, str]:
-    """Return a line's first two cells; floor and ceiling say that they are, and are always fixed."""
-    role = _ROLES.get(row.kind)
-    name = row.source if role is None else f"{row.source} ({role}{'' if protocol == 'fixed' else ', fixed'})"
+    """Return a line's first two cells; floor and ceilings say that they are, and in a table of streams are fixed."""
+    role = ROLES.get(row.kind)
+    name = row.source if role is None else f"{row.source} ({role}{'' if protocol == row.protocol else ', fixed'})"
     return name, "all" if row.ipc is None else str(row.ipc)
 
 

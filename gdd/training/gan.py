@@ -52,7 +52,9 @@ class GanTrainer:
         decay = get_ema_multi_avg_fn(self.ema_decay)
         self.average = AveragedModel(self.generator, multi_avg_fn=decay, use_buffers=True).to(self.accelerator.device)
         fused = self.execution.fused
-        optimizers = [torch.optim.Adam(network.parameters(), self.lr(0), self.betas, fused=fused) for network in networks]
+        optimizers = [
+            torch.optim.Adam(network.parameters(), self.lr(0), self.betas, fused=fused) for network in networks
+        ]
         prepared = self.accelerator.prepare(*networks, *optimizers)
         self.generator, self.discriminator, self.opt_g, self.opt_d = prepared
 
