@@ -25,7 +25,7 @@ from gdd.data.pixels import Normalizer
 from gdd.data.spec import DatasetSpec
 from gdd.evaluation.batches import Stream
 from gdd.formats import webdataset
-from gdd.models.gan import Generator
+from gdd.models.dim_gan import DimGenerator
 from gdd.runtime.device import device_name, make_accelerator
 from gdd.runtime.environment import peak_memory_mb
 from gdd.sampling import generator_file, sample, set_file
@@ -39,11 +39,11 @@ def untrained(folder: Path, shape: tuple[int, int, int], width: int) -> LoadedGe
     names, statistic = tuple(map(str, range(CLASSES))), (0.5,) * shape[0]
     spec = DatasetSpec("benchmark", *shape, names, statistic, statistic, flip=False)
     with rng.seeded(0, "benchmark"):
-        generator = Generator(shape, CLASSES, width, NOISE_DIM)
-    return generator_file.load(generator_file.save(folder, generator, spec, width, {"method": "gan", "seconds": 0.0}))
+        generator = DimGenerator(shape, CLASSES, width, NOISE_DIM)
+    return generator_file.load(generator_file.save(folder, generator, spec, {"method": "gan", "seconds": 0.0}))
 
 
-def gflop(generator: Generator, device: torch.device) -> float:
+def gflop(generator: DimGenerator, device: torch.device) -> float:
     """Return the GFLOP of one image, two per multiplication and addition, of convolutions and matrix products."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         generator(torch.zeros(1, NOISE_DIM, device=device), torch.zeros(1, dtype=torch.long, device=device))
@@ -51,7 +51,7 @@ def gflop(generator: Generator, device: torch.device) -> float:
 
 
 @torch.no_grad()
-def plain(generator: Generator, ipc: int, device: torch.device, folder: Path) -> None:
+def plain(generator: DimGenerator, ipc: int, device: torch.device, folder: Path) -> None:
     images, labels = [], torch.arange(CLASSES).repeat_interleave(ipc)
     for batch in labels.split(PLAIN_BATCH):
         images.append(generator(torch.randn(len(batch), NOISE_DIM, device=device), batch.to(device)).cpu())

@@ -33,10 +33,12 @@ class DimGenerator(Generator):
         noise_dim: length of the noise vector.
     """
 
+    arch = "dim"
+
     def __init__(self, shape: tuple[int, int, int], num_classes: int, width: int, noise_dim: int) -> None:
         super().__init__()
         channels, height, pixel_width = shape
-        self.num_classes, self.noise_dim = num_classes, noise_dim
+        self.num_classes, self.width, self.noise_dim = num_classes, width, noise_dim
         sizes = list(zip(_halvings(height), _halvings(pixel_width), strict=True))
         self.base = (width, *sizes[0])
         self.project = nn.Sequential(

@@ -1,6 +1,6 @@
 """What generators and discriminators share: what they are, and batch norm over all processes."""
 
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, distributed, nn
@@ -10,8 +10,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 class Generator(nn.Module):
     """Map noise (B, noise_dim) and classes (B,) to images (B, C, H, W) in [-1, 1]."""
 
-    num_classes: int
-    noise_dim: int
+    arch: ClassVar[Literal["dim", "residual"]]
+    num_classes: int  # K
+    width: int  # channels of its largest maps
+    noise_dim: int  # length of the noise vector
 
 
 class Discriminator(nn.Module):

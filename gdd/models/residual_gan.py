@@ -6,6 +6,7 @@ the generator, spectral norm and projection in the discriminator. Channels doubl
 
 import itertools
 import math
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -79,9 +80,11 @@ class ResidualGenerator(Generator):
         noise_dim: length of the noise vector.
     """
 
+    arch = "residual"
+
     def __init__(self, shape: tuple[int, int, int], num_classes: int, width: int, noise_dim: int) -> None:
         super().__init__()
-        self.num_classes, self.noise_dim = num_classes, noise_dim
+        self.num_classes, self.width, self.noise_dim = num_classes, width, noise_dim
         sides = _sides(*shape[1:])
         channels = _channels(width, len(sides))
         self.base = (channels[0], *sides[0])
@@ -114,7 +117,8 @@ class _Float32(nn.Module):
 
 def _normalised(layer: nn.Module) -> nn.Module:
     spectral_norm(layer)
-    norms = layer.parametrizations["weight"]
+    norms = cast(nn.ModuleDict, layer.parametrizations)["weight"]
+    assert isinstance(norms, nn.ModuleList)
     norms[0] = _Float32(norms[0])
     return layer
 

@@ -62,12 +62,10 @@ class LoadedGenerator(NamedTuple):
     provenance: dict[str, Any]
 
 
-def save(
-    folder: Path, generator: Generator, spec: DatasetSpec, settings: GanConfig, provenance: dict[str, Any]
-) -> Path:
+def save(folder: Path, generator: Generator, spec: DatasetSpec, provenance: dict[str, Any]) -> Path:
     """Write `folder/generator.safetensors`; `provenance` is JSON (method, stage, config, seconds, ...)."""
     tensors = generator.state_dict()
-    build = {"arch": settings.arch, "width": settings.width, "noise_dim": settings.noise_dim}
+    build = {"arch": generator.arch, "width": generator.width, "noise_dim": generator.noise_dim}
     metadata = {
         "kind": "generator",
         "version": __version__,

@@ -90,6 +90,6 @@ def save_generator(
 
         save_image(monitor.grid(monitor.sample(gan.average)), run.folder / "grid.png")
         # Last, for its presence says that the stage is finished.
-        generator_file.save(run.folder, gan.averaged_generator, dataset.spec, config.gan, origin)
+        generator_file.save(run.folder, gan.averaged_generator, dataset.spec, origin)
     run.accelerator.wait_for_everyone()
     return run.folder / generator_file.FILE

@@ -7,7 +7,7 @@ from commands import ALONE, MATCHING
 from gdd import rng
 from gdd.data.spec import DatasetSpec
 from gdd.models import registry
-from gdd.models.gan import Generator
+from gdd.models.dim_gan import DimGenerator
 from gdd.runtime import checkpoint
 from gdd.sampling import generator_file, sample, set_file
 from gdd.training.matching import gradient_loss
@@ -40,8 +40,8 @@ def test_in_deterministic_mode_a_run_repeats_to_the_bit(done, tiny, tmp_path):
 def test_a_fixed_set_agrees_with_the_cpu_to_one_grey_level(tmp_path):
     spec = DatasetSpec("x", 3, 32, 32, ("a", "b"), (0.5,) * 3, (0.5,) * 3, True)
     with rng.seeded(0, "test"):
-        generator = Generator(spec.shape, spec.num_classes, 16, 20)
-    loaded = generator_file.load(generator_file.save(tmp_path, generator, spec, 16, {}))
+        generator = DimGenerator(spec.shape, spec.num_classes, 16, 20)
+    loaded = generator_file.load(generator_file.save(tmp_path, generator, spec, {}))
     cpu = sample.sample_set(loaded, 20, 0, "cpu").images.int()
     gpu = sample.sample_set(loaded, 20, 0, "cuda").images.int()
     assert int((cpu - gpu).abs().max()) <= 1

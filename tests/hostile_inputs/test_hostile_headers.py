@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from gdd.data.spec import DatasetSpec
-from gdd.models.gan import Generator
+from gdd.models.dim_gan import DimGenerator
 from gdd.sampling import generator_file, set_file
 
 SPEC = DatasetSpec("pets", 1, 16, 16, ("cat", "dog"), (0.5,), (0.5,), False)
@@ -73,7 +73,7 @@ def test_a_broken_file_is_refused(case, tmp_path):
 def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with a generator and a set that nobody has touched."""
     folder = tmp_path_factory.mktemp("honest")
-    generator_file.save(folder, Generator(SPEC.shape, 2, 4, 8), SPEC, 4, {"method": "skd"})
+    generator_file.save(folder, DimGenerator(SPEC.shape, 2, 4, 8), SPEC, {"method": "skd"})
     images = torch.arange(2 * 256, dtype=torch.int32).to(torch.uint8).view(2, 1, 16, 16)
     set_file.save(folder / set_file.FILE, set_file.SyntheticSet(images, torch.arange(2), SPEC, 1, {"method": "made"}))
     return folder

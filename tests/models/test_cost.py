@@ -5,7 +5,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from gdd.models.cost import forward_flop, unfilled
-from gdd.models.gan import Discriminator, Generator
+from gdd.models.dim_gan import DimDiscriminator, DimGenerator
 from gdd.models.registry import FAMILIES, build
 
 SHAPE, CLASSES = (3, 32, 32), 10
@@ -30,11 +30,11 @@ def test_a_classifier(name):
 
 
 def test_a_gan():
-    generator, discriminator = Generator(SHAPE, CLASSES, 8, 20), Discriminator(SHAPE, CLASSES, 8)
+    generator, discriminator = DimGenerator(SHAPE, CLASSES, 8, 20), DimDiscriminator(SHAPE, CLASSES, 8)
     noise, labels, images = torch.zeros(2, 20), torch.zeros(2, dtype=torch.int64), torch.zeros(2, *SHAPE)
     expected = counted(lambda: generator(noise, labels))
-    empty = unfilled(lambda: Generator(SHAPE, CLASSES, 8, 20))
+    empty = unfilled(lambda: DimGenerator(SHAPE, CLASSES, 8, 20))
     assert forward_flop(empty, lambda: empty(noise[:0], labels[:0])) == expected > 0
     expected = counted(lambda: discriminator(images))
-    judge = unfilled(lambda: Discriminator(SHAPE, CLASSES, 8))
+    judge = unfilled(lambda: DimDiscriminator(SHAPE, CLASSES, 8))
     assert forward_flop(judge, lambda: judge(images[:0])) == expected > 0

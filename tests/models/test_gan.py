@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from written_out import Layers, discriminator, generator, perturb
 
-from gdd.models.gan import Discriminator, Generator
+from gdd.models.dim_gan import DimDiscriminator, DimGenerator
 from gdd.rng import generator as rng_generator
 from gdd.rng import seeded
 
@@ -26,14 +26,14 @@ class TestPublishedSizes:
     @pytest.mark.parametrize(("shape", "published"), [(CIFAR, 3_559_363), (MNIST, 3_286_921)])
     def test_generator(self, shape, published, classes):
         with torch.device("meta"):
-            network = Generator(shape, classes, width=196, noise_dim=100)
+            network = DimGenerator(shape, classes, width=196, noise_dim=100)
         assert count(network) == published + classes * 196 * 4 * 4
 
     @pytest.mark.parametrize(("shape", "published"), [(CIFAR, 3_137_971), (MNIST, 2_969_803)])
     def test_discriminator(self, shape, published):
         with torch.device("meta"):
-            assert count(Discriminator(shape, 10, width=196)) == published
-            assert count(Discriminator(shape, 100, width=196)) == published + 90 * (196 + 1)
+            assert count(DimDiscriminator(shape, 10, width=196)) == published
+            assert count(DimDiscriminator(shape, 100, width=196)) == published + 90 * (196 + 1)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -41,7 +41,7 @@ class TestWiring:
     """The same parameters in another order of layers would count the same."""
 
     def test_generator(self, shape):
-        network = perturb(Generator(shape, 3, width=4, noise_dim=8)).train()
+        network = perturb(DimGenerator(shape, 3, width=4, noise_dim=8)).train()
         labels = torch.tensor([0, 1, 2, 0, 1])
         layers = Layers(network, torch.relu)
         expected = generator(layers, noise(5), labels, network.base)
@@ -49,7 +49,7 @@ class TestWiring:
         torch.testing.assert_close(network(noise(5), labels), expected, rtol=1e-3, atol=1e-4)
 
     def test_discriminator(self, shape):
-        network = perturb(Discriminator(shape, 3, width=4))
+        network = perturb(DimDiscriminator(shape, 3, width=4))
         images = torch.rand(5, *shape, generator=rng_generator(0, "images")) * 2 - 1
         layers = Layers(network, lambda x: x.where(x > 0, 0.01 * x))
         expected = discriminator(layers, images)
@@ -58,7 +58,7 @@ class TestWiring:
 
     def test_every_parameter_gets_a_gradient(self, shape):
         with seeded(0, "test"):
-            player, critic = Generator(shape, 3, 4, 8), Discriminator(shape, 3, 4)
+            player, critic = DimGenerator(shape, 3, 4, 8), DimDiscriminator(shape, 3, 4)
         score, classes = critic(player(noise(4), torch.tensor([0, 1, 2, 0])))
         (score.sum() + classes.square().sum()).backward()
         assert [name for net in (player, critic) for name, p in net.named_parameters() if p.grad is None] == []
@@ -67,10 +67,10 @@ class TestWiring:
 
 def test_the_noise_is_not_written_to():
     z = noise(3)
-    Generator((1, 16, 16), 3, width=4, noise_dim=8)(z, torch.arange(3))
+    DimGenerator((1, 16, 16), 3, width=4, noise_dim=8)(z, torch.arange(3))
     assert torch.equal(z, noise(3))
 
 
 def test_an_unknown_label_is_an_error():
     with pytest.raises(RuntimeError):
-        Generator((1, 16, 16), 3, width=4, noise_dim=8).eval()(noise(1), torch.tensor([3]))
+        DimGenerator((1, 16, 16), 3, width=4, noise_dim=8).eval()(noise(1), torch.tensor([3]))

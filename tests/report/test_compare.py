@@ -157,7 +157,7 @@ def test_generators_of_one_method_are_told_apart(generator: Path, tmp_path: Path
         parameter.data.mul_(2)
     other = tmp_path / "other"
     other.mkdir()
-    generator_file.save(other, made.generator, made.spec, 4, {"method": "gan", "stage": "pretrain"})
+    generator_file.save(other, made.generator, made.spec, {"method": "gan", "stage": "pretrain"})
     expected = ["pretrained generator (generator)", "pretrained generator (other)", "random real"]
     assert names([str(generator), str(other)]) == expected
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from gdd.evaluation import grid
 from gdd.models import registry
-from gdd.models.gan import Discriminator, Generator
+from gdd.models.dim_gan import DimDiscriminator, DimGenerator
 from gdd.runtime import checkpoint, execution
 from gdd.runtime.execution import EAGER, Execution, decide, resolve
 from gdd.sampling import generator_file, set_file
@@ -105,7 +105,7 @@ def test_answer_and_gradients_are_the_networks_own_in_float32(arch, precision, c
 @pytest.mark.parametrize("chosen", [EAGER, Execution("bfloat16"), Execution("float32", True)], ids=lambda one: one.name)
 def test_generator_and_discriminator_answer_alike(chosen):
     torch.manual_seed(0)
-    generator, discriminator = Generator((1, 12, 12), 4, 8, 6), Discriminator((1, 12, 12), 4, 8)
+    generator, discriminator = DimGenerator((1, 12, 12), 4, 8, 6), DimDiscriminator((1, 12, 12), 4, 8)
     labels = torch.tensor([0, 1, 2, 3])
     noise = torch.randn(4, 6)
     generator.eval()

@@ -13,7 +13,7 @@ from gdd.config import RunConfig
 from gdd.data.batches import ClassBatches
 from gdd.data.pixels import Normalizer
 from gdd.data.readers import Dataset
-from gdd.models.gan import Discriminator, Generator
+from gdd.models.dim_gan import DimDiscriminator, DimGenerator
 from gdd.runtime.device import make_accelerator
 from gdd.training.gan import GanTrainer
 from gdd.training.matching import Matcher
@@ -57,7 +57,7 @@ def make_gan(accelerator) -> Callable[..., GanTrainer]:
             "gradient_penalty": 10.0, "r1": 0.2, "r1_every": 16, "augmentations": (), "seed": 0, "stage": "test", **own
         }  # fmt: skip
         with rng.seeded(values["seed"], "test-gan"):
-            networks = Generator(SPEC.shape, CLASSES, 4, 8), Discriminator(SPEC.shape, CLASSES, 4)
+            networks = DimGenerator(SPEC.shape, CLASSES, 4, 8), DimDiscriminator(SPEC.shape, CLASSES, 4)
         return GanTrainer(*networks, accelerator=accelerator, **values)
 
     return build

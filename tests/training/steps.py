@@ -20,7 +20,7 @@ from gdd.data.spec import DatasetSpec
 from gdd.data.splits import Split
 from gdd.data.strategy import parse_strategy
 from gdd.models import registry
-from gdd.models.gan import Discriminator, Generator
+from gdd.models.dim_gan import DimDiscriminator, DimGenerator
 from gdd.runtime import checkpoint
 from gdd.runtime.device import make_accelerator
 from gdd.runtime.run import Run
@@ -83,8 +83,8 @@ def metrics(folder: Path) -> list[dict[str, float]]:
 
 def initial_state(config: Config) -> State:
     with rng.seeded(config.seed, rng.INIT_GAN):
-        generator = Generator(SPEC.shape, CLASSES, config.gan.width, config.gan.noise_dim)
-        discriminator = Discriminator(SPEC.shape, CLASSES, config.gan.width)
+        generator = DimGenerator(SPEC.shape, CLASSES, config.gan.width, config.gan.noise_dim)
+        discriminator = DimDiscriminator(SPEC.shape, CLASSES, config.gan.width)
     average = {f"module.{name}": value for name, value in generator.state_dict().items()}
     return {
         "generator": generator.state_dict(),
@@ -127,8 +127,8 @@ class StageReference:
         """Assert that step `step` led from `before` to `after`, and logged its losses."""
         gan, settings = self.config.gan, self.config.refine
         images_u8, labels = real_batch(self.config, self.stage, step)
-        generator = Generator(SPEC.shape, CLASSES, gan.width, gan.noise_dim)
-        discriminator = Discriminator(SPEC.shape, CLASSES, gan.width)
+        generator = DimGenerator(SPEC.shape, CLASSES, gan.width, gan.noise_dim)
+        discriminator = DimDiscriminator(SPEC.shape, CLASSES, gan.width)
         generator.load_state_dict(before["generator"])
         discriminator.load_state_dict(before["discriminator"])
 

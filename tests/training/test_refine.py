@@ -107,7 +107,7 @@ def test_the_averaged_generator_is_kept_with_the_seconds_of_both_stages(pretrain
     folder.mkdir()
     for path in pretrained.glob("checkpoint-*"):
         (folder / path.name).hardlink_to(path)
-    generator_file.save(folder, stage_1.generator, SPEC, 4, {**stage_1.provenance, "seconds": 1000.0})
+    generator_file.save(folder, stage_1.generator, SPEC, {**stage_1.provenance, "seconds": 1000.0})
     last = run_stage(refine, configured(), tmp_path / "refine", folder)[-1]
     loaded = generator_file.load(tmp_path / "refine")
     average = {f"module.{name}": value for name, value in loaded.generator.state_dict().items()}
