@@ -20,6 +20,7 @@ from gdd.evaluation.recipe import Conditions, Job
 from gdd.evaluation.row import Row
 from gdd.evaluation.sources import CEILING, FLOOR, GENERATOR_NAMES, REAL_NAMES, Source
 from gdd.models import registry
+from gdd.models.gan import width_of
 from gdd.models.layers import Shape
 from gdd.runtime import checkpoint
 from gdd.runtime.run import Run
@@ -145,10 +146,13 @@ def _check_start(config: Config, dataset: Dataset, start: Path) -> None:
     settings = pretrained.provenance.get("config", {}).get("gan", {})
     if not isinstance(pretrained.provenance.get("seconds"), int | float) or not settings:
         raise ConfigError(f"{what} does not say how it was made, expected one of train_gan.py")
-    for key in ("arch", "width", "noise_dim", "loss"):
-        value = getattr(config.gan, key)
-        if settings.get(key) != value:
-            raise ConfigError(f"gan.{key} is {value!r}, but {what} was made with {settings.get(key)!r}")
+    gan, made = config.gan, pretrained.generator
+    used = {"arch": made.arch, "width": made.width, "noise_dim": made.noise_dim, "loss": settings.get("loss")}
+    width = width_of(gan, dataset.spec.shape)
+    wanted = {"arch": gan.arch, "width": width, "noise_dim": gan.noise_dim, "loss": gan.loss}
+    for key, value in wanted.items():
+        if used[key] != value:
+            raise ConfigError(f"gan.{key} is {value!r}, but {what} was made with {used[key]!r}")
 
 
 def own_sources(config: Config) -> list[Source]:

@@ -12,7 +12,7 @@ from gdd.config import Config
 from gdd.data.spec import DatasetSpec
 from gdd.models import registry
 from gdd.models.cost import forward_flop
-from gdd.models.gan import make_discriminator, make_generator
+from gdd.models.gan import make_discriminator, make_generator, width_of
 
 _PROBE = 2  # images; batch norm in train mode needs more than one
 
@@ -36,7 +36,7 @@ def cost(network: nn.Module, call: Callable[[], object]) -> tuple[int, float, in
 def _gan_rows(
     config: Config, spec: DatasetSpec, images: Tensor
 ) -> list[tuple[str, nn.Module, Callable[[], object], int]]:
-    sizes = config.gan.arch, spec.shape, spec.num_classes, config.gan.width
+    sizes = config.gan.arch, spec.shape, spec.num_classes, width_of(config.gan, spec.shape)
     generator, discriminator = make_generator(*sizes, config.gan.noise_dim), make_discriminator(*sizes)
     noise, labels = torch.zeros(_PROBE, config.gan.noise_dim), torch.zeros(_PROBE, dtype=torch.int64)
     batch = max(config.pretrain.batch_size, config.refine.batch_size)

@@ -12,6 +12,7 @@ from gdd.data.readers import Dataset
 from gdd.evaluation.grid import estimated_cost
 from gdd.evaluation.recipe import Conditions, Job
 from gdd.models.cost import classifier_flop, gan_flop, gan_step_flop
+from gdd.models.gan import width_of
 from gdd.runtime.device import device_name
 from gdd.runtime.workers import Team, team_for
 from gdd.training import matching
@@ -53,7 +54,9 @@ def _work(stage: str, config: Config, dataset: Dataset, jobs: Sequence[Job], tea
     members = [classifier_flop(name, spec.shape, spec.num_classes) for name in pool_members(config)]
     member = sum(members) / len(members)  # forward, for one image; three times as much with its gradient
     gan = config.gan
-    generator, discriminator = gan_flop(gan.arch, spec.shape, spec.num_classes, gan.width, gan.noise_dim)
+    generator, discriminator = gan_flop(
+        gan.arch, spec.shape, spec.num_classes, width_of(gan, spec.shape), gan.noise_dim
+    )
     both = gan_step_flop(generator, discriminator, gan.penalties)
     if stage == "pretrain":
         steps, batch = config.pretrain.steps, config.pretrain.batch_size

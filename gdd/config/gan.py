@@ -14,17 +14,20 @@ class GanConfig:
 
     arch: Literal["dim", "residual"] = "residual"
     """dim: DiM's plain networks; residual: residual ones that know the class in every block."""
-    width: Annotated[int, Field(ge=4, le=2**20)] = 32
-    """Channels of the networks' largest maps, at least 4; of dim, of all its maps (DiM: 196)."""
+    size: Literal["small", "medium", "large"] = "small"
+    """How wide the networks are where gan.width is null: twice and four times small's channels; dim's large is DiM's."""
+    width: Annotated[int | None, Field(ge=4, le=2**20)] = None
+    """Channels of the largest maps of residual, of all maps of dim (DiM: 196), at least 4; null goes by gan.size and the
+    images: 16 for residual and small up to 16 pixels, 24 for grey and 32 for colour ones above; 32 for dim."""
     noise_dim: Annotated[int, Field(ge=1, le=2**20)] = 100
     """Length of the normal noise vector, at least 1; the class is concatenated to it (DiM: 100)."""
-    loss: Literal["wgan-gp", "hinge", "ns"] = "ns"
+    loss: Literal["wgan-gp", "hinge", "ns"] = "hinge"
     """wgan-gp with the auxiliary class loss (DiM), or hinge or non-saturating with R1, both class-conditional."""
     aux_weight: NotNegative = 1.0
     """Weight of the auxiliary class loss of either network, at least 0 (DiM: 1)."""
     gradient_penalty: NotNegative = 10.0
     """Weight of the gradient penalty of wgan-gp, at least 0 (DiM: 10)."""
-    r1: NotNegative = 0.2
+    r1: NotNegative = 0.0
     """Weight gamma of the R1 penalty gamma/2 |grad D|^2 of ns and hinge, at least 0; 0 switches it off."""
     r1_every: AtLeast1 = 16
     """Discriminator steps from one R1 penalty to the next, which is scaled by as much; at least 1."""
@@ -32,7 +35,7 @@ class GanConfig:
     """First decay of both Adam optimisers, in [0, 1) (DiM: 0)."""
     beta2: Decay = 0.99
     """Second decay of both Adam optimisers, in [0, 1) (DiM: 0.9)."""
-    ema_decay: Decay = 0.99
+    ema_decay: Decay = 0.998
     """Decay per step of the averaged generator that is sampled from, in [0, 1)."""
     augment: str = "none"
     """DiffAugment of what the discriminator sees, such as color_crop_cutout; none switches it off."""

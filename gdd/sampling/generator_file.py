@@ -13,7 +13,7 @@ from torch import Tensor
 from gdd import __version__
 from gdd.config import ConfigError, GanConfig, read_as
 from gdd.data.spec import DatasetSpec
-from gdd.models.gan import make_generator
+from gdd.models.gan import make_generator, width_of
 from gdd.models.gan_parts import Generator
 from gdd.runtime import checkpoint
 
@@ -127,7 +127,8 @@ def stored_provenance(metadata: dict[str, Any]) -> dict[str, Any]:
 def _build_on_meta(spec: DatasetSpec, sizes: GanConfig) -> Generator:
     """Return the generator of a header without memory: the header of a small file may describe any size."""
     with torch.device("meta"):
-        return make_generator(sizes.arch, spec.shape, spec.num_classes, sizes.width, sizes.noise_dim)
+        width = width_of(sizes, spec.shape)
+        return make_generator(sizes.arch, spec.shape, spec.num_classes, width, sizes.noise_dim)
 
 
 def _types_and_shapes(tensors: dict[str, Tensor]) -> dict[str, tuple[torch.dtype, torch.Size]]:

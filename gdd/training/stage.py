@@ -10,7 +10,7 @@ from gdd.data.readers import Dataset
 from gdd.data.spec import DatasetSpec
 from gdd.data.strategy import parse_strategy
 from gdd.models.cost import gan_flop, gan_step_flop
-from gdd.models.gan import make_discriminator, make_generator
+from gdd.models.gan import make_discriminator, make_generator, width_of
 from gdd.runtime.device import device_name
 from gdd.runtime.run import Run, Step
 from gdd.sampling import generator_file
@@ -23,7 +23,7 @@ def gan_trainer(
     settings: GanConfig, steps: PretrainConfig | RefineConfig, spec: DatasetSpec, seed: int, stage: str, run: Run
 ) -> GanTrainer:
     """Build the networks, the same for one seed, and the trainer of a stage."""
-    sizes = settings.arch, spec.shape, spec.num_classes, settings.width
+    sizes = settings.arch, spec.shape, spec.num_classes, width_of(settings, spec.shape)
     with rng.seeded(seed, rng.INIT_GAN):
         generator, discriminator = make_generator(*sizes, settings.noise_dim), make_discriminator(*sizes)
     flop = steps.steps * steps.batch_size * gan_step_flop(*gan_flop(*sizes, settings.noise_dim), settings.penalties)

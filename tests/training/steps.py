@@ -5,6 +5,7 @@ defines, come from the same streams in the same order; `augment` is tested by it
 """
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ def configured(
     refine = {"steps": 2, "batch_size": BATCH, "lr": 1e-3, "weight": 5.0, **(refine or {})}
     return Config(
         seed=3,
-        gan=GanConfig(width=4, noise_dim=8, r1=0.3, r1_every=2, **gan),
+        gan=GanConfig(arch="dim", width=4, noise_dim=8, r1=0.3, r1_every=2, **gan),
         pretrain=PretrainConfig(**{"steps": 2, "batch_size": BATCH, "lr": 2e-3, **(pretrain or {})}),
         refine=RefineConfig(**refine, pool=RefinePoolConfig(**pool)),
         run=RunConfig(save_every=1, keep=9, log_every=1, threads=1),
@@ -117,7 +118,7 @@ class StageReference:
     Args:
         config: of the run.
         stage: pretrain or refine.
-        lr: of both Adam optimisers.
+        lr: first one of both Adam optimisers, which falls by half a cosine.
     """
 
     def __init__(self, config: Config, stage: str, lr: float) -> None:
@@ -126,6 +127,8 @@ class StageReference:
     def check(self, step: int, before: State, after: State, logged: dict[str, float]) -> None:
         """Assert that step `step` led from `before` to `after`, and logged its losses."""
         gan, settings = self.config.gan, self.config.refine
+        steps = (self.config.pretrain if self.stage == "pretrain" else settings).steps
+        self.rate = self.lr * (1 + math.cos(math.pi * step / steps)) / 2
         images_u8, labels = real_batch(self.config, self.stage, step)
         generator = DimGenerator(SPEC.shape, CLASSES, gan.width, gan.noise_dim)
         discriminator = DimDiscriminator(SPEC.shape, CLASSES, gan.width)
@@ -273,7 +276,7 @@ class StageReference:
             assert new["step"] == count
             # By the stored moments: where a gradient is nothing but rounding, Adam makes a whole step of it.
             root = (new["exp_avg_sq"] / (1 - beta2**count)).sqrt() + ADAM_EPS
-            expected = before[name][place] - self.lr * new["exp_avg"] / (1 - beta1**count) / root
+            expected = before[name][place] - self.rate * new["exp_avg"] / (1 - beta1**count) / root
             torch.testing.assert_close(after[name][place], expected, rtol=1e-5, atol=1e-6)
 
 

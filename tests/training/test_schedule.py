@@ -1,0 +1,39 @@
+import math
+
+import pytest
+
+from gdd.training.schedule import share
+
+
+@pytest.mark.parametrize("kind", ["linear", "cosine"])
+def test_decays_from_1_to_almost_0(kind):
+    shares = [share(kind, step, 8) for step in range(8)]
+    assert shares == sorted(shares, reverse=True)
+    assert shares[0] == 1
+    assert share(kind, 4, 8) == pytest.approx(0.5)
+    assert 0 < shares[-1] < 0.2
+    assert share(kind, 8, 8) == pytest.approx(0)
+
+
+def test_cosine_is_the_papers():
+    assert [share("cosine", step, 3) for step in range(3)] == pytest.approx([1, 0.75, 0.25])
+
+
+def test_linear_falls_evenly():
+    assert [share("linear", step, 4) for step in range(4)] == pytest.approx([1, 0.75, 0.5, 0.25])
+
+
+def test_constant_stays():
+    assert {share("constant", step, 5) for step in range(5)} == {1.0}
+
+
+@pytest.mark.parametrize("kind", ["constant", "linear", "cosine"])
+def test_warmup_rises_evenly_and_the_rest_follows(kind):
+    shares = [share(kind, step, 10, warmup=3) for step in range(10)]
+    assert shares[:4] == pytest.approx([0.25, 0.5, 0.75, 1])
+    assert shares[3:] == pytest.approx([share(kind, step, 7) for step in range(7)])
+
+
+def test_a_warmup_longer_than_the_stage_only_rises():
+    assert [share("cosine", step, 2, warmup=4) for step in range(2)] == pytest.approx([0.2, 0.4])
+    assert math.isfinite(share("cosine", 4, 4, warmup=4))
