@@ -97,5 +97,5 @@ def test_students_of_a_stack_train_as_alone_on_the_device(arch):
 
 
 def test_students_of_several_seeds_are_scored_at_once_on_the_device(done, tiny, tmp_path):
-    done("distill", *tiny, "--evaluate.seeds", "[0, 1]")
-    assert {row.together for row in grid.read_rows(tmp_path / "runs/digits/refine")} == {2}
+    done("distill", *tiny)
+    assert {row.together for row in grid.read_rows(tmp_path / "runs/digits/evaluate")} == {2}
