@@ -10,18 +10,15 @@
 """
 
 import json
-import statistics
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
-from peak import matrix_product
-from sides import WAYS, way
+from peak import clock, here
+from sides import WAYS, against_peak, in_turn, peak_of, read_flags, way, ways
 from torch.utils.data import DataLoader, TensorDataset
 
 from gdd import pipeline
@@ -33,12 +30,13 @@ from gdd.data.pixels import Normalizer
 from gdd.data.readers import Dataset
 from gdd.losses.gradients import distance
 from gdd.models import registry
-from gdd.runtime.device import make_accelerator
+from gdd.runtime.device import device_name, make_accelerator
+from gdd.runtime.environment import peak_memory_mb
 from gdd.runtime.execution import Execution
 from gdd.training.matching import Matcher, first_images, loops
 from gdd.training.pool import FreshPool
 
-SIDES = ("plain", "plain, kept memory", *WAYS)
+PLAIN = ("plain", "plain, kept memory")
 
 
 def updates(settings: MatchingConfig) -> tuple[int, int]:
@@ -144,12 +142,13 @@ def require_plain(config: Config) -> None:
         raise ConfigError("the pool is not one network without batch norm, as this benchmark expects")
 
 
-def measure(side: str, config: Config) -> dict[str, object]:
-    """Return seconds per iteration of one side."""
-    threads = config.run.threads or torch.get_num_threads()
-    accelerator = make_accelerator(replace(config.run, threads=threads)) if side != "plain" else None
+def measure(side: str, config: Config, toy: bool) -> dict[str, float]:
+    """Return seconds per iteration of one side, its GFLOP, peak memory, and GFLOP/s of a matrix product."""
+    device, threads = here(), config.run.threads or torch.get_num_threads()
+    accelerator = None
+    if side != "plain" or device.type == "cuda":  # on a CPU also the C library's allocator
+        accelerator = make_accelerator(replace(config.run, threads=threads))
     torch.set_num_threads(threads)
-    device = torch.device("cuda") if torch.cuda.is_available() else torch.device("cpu")
     dataset = pipeline.open_data(config.data, config.seed)
     iterate: Callable[[int], object]
     if side in WAYS:
@@ -159,57 +158,49 @@ def measure(side: str, config: Config) -> dict[str, object]:
         iterate = plain_iteration(config, dataset, device)
     if updates(config.matching)[0] == 1:  # a long iteration needs no warm-up
         iterate(0)
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    began = time.perf_counter()
+    began = clock(device)
     for iteration in range(1, config.matching.iterations + 1):
         iterate(iteration)
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    seconds = (time.perf_counter() - began) / config.matching.iterations
-    gflops = work(config, dataset)
-    peak = matrix_product(device) if device.type == "cpu" else None
-    return {
-        "seconds": seconds,
-        "GFLOP/s": gflops / seconds,
-        "peak GFLOP/s": peak,
-        "threads": threads,
-        "device": str(device),
-    }
+    seconds = (clock(device) - began) / config.matching.iterations
+    memory = peak_memory_mb(device)  # before the large matrices
+    return {"seconds": seconds, "work": work(config, dataset), "memory": memory, "peak": peak_of(side, toy)}
 
 
 def main() -> None:
-    if sys.argv[1:2] == ["--side"]:
-        print(json.dumps(measure(sys.argv[2], parse_config(sys.argv[3:]))))
+    options, given = read_flags(__doc__, [*PLAIN, *WAYS])
+    config = parse_config(given)
+    if options.side:
+        config = parse_config([*given, *shortened(config).split()])
+        print(json.dumps(measure(options.side, config, options.toy)))
         return
-    config = parse_config(sys.argv[1:])
     require_plain(config)
-    outer, inner = updates(config.matching)
-    flags = "--run.snapshots [] --matching.iterations 3"
-    if outer > 2:
-        # A whole iteration takes minutes: two of its updates, with as many epochs per update as all of them have.
-        epochs = round(2 * inner * (outer - 1) / outer)
-        flags = f"--run.snapshots [] --matching.iterations 1 --matching.outer 2 --matching.inner {epochs}"
-    results: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
-    for _ in range(2 if outer == 1 else 1):  # minutes each
-        for side in SIDES:
-            command = [sys.executable, __file__, "--side", side, *sys.argv[1:], *flags.split()]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            results[side].append(json.loads(done.stdout.splitlines()[-1]))
-    seconds = {side: statistics.median(one["seconds"] for one in rounds) for side, rounds in results.items()}
-    last = results["bfloat16 compiled"][-1]
+    outer, _ = updates(config.matching)
+    # The setting of the C library's allocator is for CPUs.
+    sides = [*(PLAIN if here().type == "cpu" else PLAIN[:1]), *ways(options.toy)]
+    rounds = 2 if outer == 1 and not options.toy else 1  # minutes each
+    found = in_turn(__file__, sides, rounds, sys.argv[1:])
+    make_accelerator(config.run)  # decides what the device's name says
+    seconds = {side: one["seconds"] for side, one in found.items()}
     summary = {
         "config": config.name,
+        "data": pipeline.open_data(config.data, config.seed).spec.name,
         "ipc": config.matching.ipc,
-        "device": last["device"],
-        "threads": last["threads"],
+        "device": device_name(here()),
         "image updates per second": {side: round(min(outer, 2) / value, 4) for side, value in seconds.items()},
         "ratio to plain": {side: round(seconds["plain"] / value, 2) for side, value in seconds.items()},
+        **against_peak({side: one["work"] / one["seconds"] for side, one in found.items()}, found),
     }
-    if last["peak GFLOP/s"]:
-        shares = [one["GFLOP/s"] / one["peak GFLOP/s"] for one in results["float32 eager"]]
-        summary["share of the float32 matrix-product peak, float32 eager"] = round(statistics.median(shares), 2)
     print(json.dumps(summary))
+
+
+def shortened(config: Config) -> str:
+    """Return the flags of a run that is long enough to measure."""
+    outer, inner = updates(config.matching)
+    if outer <= 2:
+        return f"--run.snapshots [] --matching.iterations {3 if here().type == 'cpu' else 30}"
+    # A whole iteration takes minutes: two of its updates, with as many epochs per update as all of them have.
+    epochs = round(2 * inner * (outer - 1) / outer)
+    return f"--run.snapshots [] --matching.iterations 1 --matching.outer 2 --matching.inner {epochs}"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Images per second of a refinement step in float32 and bfloat16, eager and compiled; prints one JSON line.
+"""Images per second of a refinement step and their share of the peak, in each way to execute it; prints JSON.
 
 `uv run python benchmarks/refine.py --config configs/mnist-cpu.yaml --run.threads 1` (any flag of the scripts may
 follow).
@@ -7,4 +7,4 @@ follow).
 from sides import benchmark_stage
 
 if __name__ == "__main__":
-    benchmark_stage(__file__, "refine")
+    benchmark_stage(__file__, "refine", __doc__)

@@ -1,22 +1,25 @@
 """What the benchmarks of training share: ways to execute the same work, each in a process of its own, by turns."""
 
+import argparse
 import json
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from peak import clock, here, matrix_product
 
 from gdd import pipeline
 from gdd.cli.main import parse_config
+from gdd.cli.summary import step_flop
 from gdd.config import Config
 from gdd.runtime import execution
 from gdd.runtime.device import device_name, make_accelerator
+from gdd.runtime.environment import peak_memory_mb
 from gdd.runtime.execution import Execution
 
 # Flags of each way; the first is what the others are compared with.
@@ -28,11 +31,46 @@ WAYS = {
 }
 
 
+# Flags of a test, whose rates mean nothing.
+TOY = (
+    "--gan.width 4 --gan.noise_dim 8 --pretrain.batch_size 8 --refine.batch_size 8 --run.threads 1 "
+    "--refine.pool.members [convnet3-w4] --refine.pool.steps_before 1 --refine.pool.steps_between 1 "
+    "--refine.pool.batch_size 8 --matching.pool.main convnet3-w4 --matching.batch_real 8 "
+    "--matching.outer 2 --matching.inner 1"
+)
+
+
+def add_toy(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--toy", action="store_true", help="sizes of a test, whose rates mean nothing")
+
+
+def read_flags(description: str | None, sides: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Return `side` and `toy` from the command line, and the flags of the scripts that are there too."""
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=description, formatter_class=form, allow_abbrev=False)
+    parser.add_argument("--side", choices=sides, help=argparse.SUPPRESS)
+    add_toy(parser)
+    options, flags = parser.parse_known_args()
+    return options, [*flags, *TOY.split()] if options.toy else flags
+
+
+def ways(toy: bool) -> list[str]:
+    """Return the keys of `WAYS` in whose precision the device computes; for a test, only the first."""
+    precisions = ("float32", "bfloat16") if execution.has_bfloat16(here()) else ("float32",)
+    return [way for way in WAYS if way.startswith(precisions)][: 1 if toy else None]
+
+
 def way(side: str) -> Execution:
     """Return the execution that a key of `WAYS` names."""
     precision, how = side.split()
-    compiled = how == "compiled" and execution.can_compile(torch.device("cpu"))
+    compiled = how == "compiled" and execution.can_compile(here())
     return Execution("bfloat16" if precision == "bfloat16" else "float32", compiled)
+
+
+def peak_of(side: str, toy: bool) -> float:
+    """Return the GFLOP/s of a matrix product in a side's precision, in this process's arithmetic."""
+    dtype = torch.bfloat16 if side.startswith("bfloat16") else torch.float32
+    return matrix_product(here(), dtype, 64 if toy else None)
 
 
 def in_turn(file: str, sides: Sequence[str], rounds: int, arguments: Sequence[str]) -> dict[str, dict[str, float]]:
@@ -52,7 +90,7 @@ def in_turn(file: str, sides: Sequence[str], rounds: int, arguments: Sequence[st
     }
 
 
-def stage_seconds(config: Config, stage: str, warm_up: int, steps: int) -> dict[str, float]:
+def stage_seconds(config: Config, stage: str, warm_up: int, steps: int) -> float:
     """Return seconds per step of pretrain or refine: of a longer run less those of a shorter one."""
     dataset = pipeline.open_data(config.data, config.seed)
     accelerator = make_accelerator(config.run)
@@ -71,33 +109,50 @@ def stage_seconds(config: Config, stage: str, warm_up: int, steps: int) -> dict[
                 pretrain=replace(config.pretrain, steps=count),
                 refine=replace(config.refine, steps=count, pretrained=start),
             )
-            began = time.perf_counter()
+            began = clock(accelerator.device)
             (pipeline.train_gan if stage == "pretrain" else pipeline.distill)(short, dataset, accelerator)
-            seconds.append(time.perf_counter() - began)
-    return {"seconds": (seconds[2] - seconds[1]) / steps}
+            seconds.append(clock(accelerator.device) - began)
+    return (seconds[2] - seconds[1]) / steps
 
 
-def benchmark_stage(file: str, stage: str) -> None:
+def benchmark_stage(file: str, stage: str, description: str | None) -> None:
     """Print images per second of a stage's step in every way, as one JSON line; flags of the scripts may be given."""
-    if sys.argv[1:2] == ["--side"]:
-        config = parse_config([*sys.argv[3:], *WAYS[sys.argv[2]].split()])
-        print(json.dumps(stage_seconds(config, stage, 4, 32 if stage == "pretrain" else 16)))
+    options, flags = read_flags(description, list(WAYS))
+    if options.side:
+        config = parse_config([*flags, *WAYS[options.side].split()])
+        steps = 32 if stage == "pretrain" else 16
+        steps = 2 if options.toy else steps if here().type == "cpu" else 8 * steps
+        seconds = stage_seconds(config, stage, 1 if options.toy else 4, steps)
+        memory = peak_memory_mb(here())  # before the large matrices
+        print(json.dumps({"seconds": seconds, "memory": memory, "peak": peak_of(options.side, options.toy)}))
         return
-    config = parse_config(sys.argv[1:])
-    found = in_turn(file, list(WAYS), 2, sys.argv[1:])
-    part = config.pretrain if stage == "pretrain" else config.refine
-    threads = config.run.threads or torch.get_num_threads()
-    torch.set_num_threads(threads)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    config = parse_config(flags)
+    found = in_turn(file, ways(options.toy), 1 if options.toy else 2, sys.argv[1:])
+    batch = config.pretrain.batch_size if stage == "pretrain" else config.refine.batch_size
+    spec = pipeline.open_data(config.data, config.seed).spec
+    make_accelerator(config.run)  # decides what the device's name says
     base = found["float32 eager"]["seconds"]
+    rates = {way: step_flop(stage, config, spec) / one["seconds"] / 1e9 for way, one in found.items()}
     print(
         json.dumps(
             {
                 "config": config.name,
+                "data": spec.name,
                 "stage": stage,
-                "device": device_name(device),
-                "images/s": {way: round(part.batch_size / one["seconds"], 1) for way, one in found.items()},
+                "device": device_name(here()),
+                "images/s": {way: round(batch / one["seconds"], 1) for way, one in found.items()},
                 "ratio to float32 eager": {way: round(base / one["seconds"], 2) for way, one in found.items()},
+                **against_peak(rates, found),
             }
         )
     )
+
+
+def against_peak(rates: Mapping[str, float], found: Mapping[str, Mapping[str, float]]) -> dict[str, object]:
+    """Return GFLOP/s of each side, what a matrix product reaches in its precision, the share of that, and memory."""
+    return {
+        "GFLOP/s": {side: round(rate, 1) for side, rate in rates.items()},
+        "peak GFLOP/s": {side: round(one["peak"], 1) for side, one in found.items()},
+        "share of the peak": {side: round(rate / found[side]["peak"], 4) for side, rate in rates.items()},
+        "peak memory MB": {side: round(one["memory"]) for side, one in found.items()},
+    }

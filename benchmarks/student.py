@@ -8,13 +8,12 @@
 
 import argparse
 import json
-import time
-from collections.abc import Callable
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sides import WAYS, in_turn, way
+from peak import here, seconds
+from sides import WAYS, add_toy, against_peak, in_turn, peak_of, way, ways
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -37,11 +36,13 @@ CLASSES, SIDE = 10, 32
 def plain_epoch(network: nn.Module, loader: DataLoader, optimizer: torch.optim.Optimizer | None) -> float:
     """Train, or test without an optimiser, on all batches of a loader and return the accuracy."""
     network.train(optimizer is not None)
+    device = next(network.parameters()).device
     right, seen, total = 0, 0, 0.0
     for images, labels in loader:
+        images, labels = images.to(device), labels.to(device)
         answer = network(images)
         loss = F.cross_entropy(answer, labels)
-        right += int(np.sum(np.equal(np.argmax(answer.detach().numpy(), 1), labels.numpy())))
+        right += int(np.sum(np.equal(np.argmax(answer.detach().cpu().numpy(), 1), labels.cpu().numpy())))
         total += loss.item() * len(labels)
         seen += len(labels)
         if optimizer is not None:
@@ -51,27 +52,23 @@ def plain_epoch(network: nn.Module, loader: DataLoader, optimizer: torch.optim.O
     return right / seen
 
 
-def timed(call: Callable[[], object]) -> float:
-    call()
-    began = time.perf_counter()
-    call()
-    return time.perf_counter() - began
-
-
 def measure(side: str, options: argparse.Namespace) -> dict[str, float]:
-    """Return seconds per training image and per test image, and the process's peak memory."""
+    """Return seconds per training image and per test image, peak memory, and GFLOP/s of a matrix product."""
+    device = here()
+    if side != "plain" or device.type == "cuda":  # on a CPU also the C library's allocator
+        make_accelerator(RunConfig(threads=options.threads))
+    torch.set_num_threads(options.threads)
     draw = torch.Generator().manual_seed(0)
     count, steps, tests = options.ipc * CLASSES, options.steps, options.tests
     images = torch.randint(256, (count + tests, 3, SIDE, SIDE), generator=draw, dtype=torch.uint8)
     labels = torch.arange(count + tests) % CLASSES
-    normalize = Normalizer((0.5,) * 3, (0.25,) * 3, torch.device("cpu"))
+    mean, std = (0.5,) * 3, (0.25,) * 3
     with rng.seeded(0, f"{rng.INIT}-{rng.STUDENT}"):
-        network = registry.build(options.arch, (3, SIDE, SIDE), CLASSES)
+        network = registry.build(options.arch, (3, SIDE, SIDE), CLASSES).to(device)
     if side == "plain":
-        torch.set_num_threads(options.threads)
-        std = normalize.from_u8(images)
-        train = DataLoader(TensorDataset(std[:count], labels[:count]), 256, shuffle=True)
-        test = DataLoader(TensorDataset(std[count:], labels[count:]), 256)
+        pixels = Normalizer(mean, std).from_u8(images)
+        train = DataLoader(TensorDataset(pixels[:count], labels[:count]), 256, shuffle=True)
+        test = DataLoader(TensorDataset(pixels[count:], labels[count:]), 256)
         optimizer = sgd(network, 0.01)
 
         def training() -> None:
@@ -82,9 +79,9 @@ def measure(side: str, options: argparse.Namespace) -> dict[str, float]:
             with torch.no_grad():
                 plain_epoch(network, test, None)
     else:
-        make_accelerator(RunConfig(threads=options.threads))
-        chosen = way(side)
+        chosen, normalize = way(side), Normalizer(mean, std, device)
         chosen.place(network)
+        images, labels = images.to(device), labels.to(device)
         data = Fixed(images[:count], labels[:count], normalize)
         recipe = Recipe("dc", lr=0.01, epochs=steps, batch_size=256)
         batches, optimizer = StudentBatches(data, recipe, 0, rng.STUDENT), sgd(network, 0.01, chosen.fused)
@@ -96,10 +93,13 @@ def measure(side: str, options: argparse.Namespace) -> dict[str, float]:
         def testing() -> int:
             return count_correct(network, part, normalize, chosen)
 
+    train_seconds, test_seconds = seconds(training, device, 1), seconds(testing, device, 1)
+    memory = peak_memory_mb(device)  # before the large matrices
     return {
-        "train": timed(training) / (steps * count),
-        "test": timed(testing) / tests,
-        "memory": peak_memory_mb(torch.device("cpu")),
+        "train": train_seconds / (steps * count),
+        "test": test_seconds / tests,
+        "memory": memory,
+        "peak": peak_of(side, options.toy),
     }
 
 
@@ -112,22 +112,29 @@ def main() -> None:
     parser.add_argument("--tests", type=int, default=1000, help="test images, a multiple of 500")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
+    add_toy(parser)
     options = parser.parse_args()
+    if options.toy:
+        options.arch, options.ipc, options.steps, options.tests, options.rounds = "convnet3-w4", 1, 1, 500, 1
     if options.side:
         print(json.dumps(measure(options.side, options)))
         return
     own = ("arch", "ipc", "steps", "tests", "threads")
     arguments = [part for name in own for part in (f"--{name}", str(getattr(options, name)))]
-    found = in_turn(__file__, ["plain", *WAYS], options.rounds, arguments)
-    torch.set_num_threads(options.threads)
+    sides = ["plain", *ways(options.toy)]
+    found = in_turn(__file__, sides, options.rounds, [*arguments, *["--toy"] * options.toy])
+    make_accelerator(RunConfig(threads=options.threads))  # decides what the device's name says
     flop = classifier_flop(options.arch, (3, SIDE, SIDE), CLASSES)
-    result: dict[str, object] = {"arch": options.arch, "ipc": options.ipc, "device": device_name(torch.device("cpu"))}
+    result: dict[str, object] = {"arch": options.arch, "ipc": options.ipc, "device": device_name(here())}
     for what, passes in (("train", TRAINING), ("test", 1)):
         base = found["plain"][what]
         result[f"{what} images/s"] = {side: round(1 / one[what], 1) for side, one in found.items()}
-        result[f"{what} GFLOP/s"] = {side: round(passes * flop / one[what] / 1e9, 1) for side, one in found.items()}
         result[f"{what} ratio to plain"] = {side: round(base / one[what], 2) for side, one in found.items()}
-    result["peak memory MB"] = {side: round(one["memory"]) for side, one in found.items()}
+        rates = {side: passes * flop / one[what] / 1e9 for side, one in found.items()}
+        result |= {
+            key if key.startswith("peak") else f"{what} {key}": value
+            for key, value in against_peak(rates, found).items()
+        }
     print(json.dumps(result))
 
 

@@ -48,3 +48,29 @@ def test_sampling_has_a_rate_of_every_way():
     convolved = (3 * 4 + 16) * 9 * channels
     rendered = 64 * 9 * 4
     assert result["GFLOP per image"] == pytest.approx(2 * (into_base + upsampled + convolved + rendered) / 1e9)
+
+
+@pytest.mark.slow
+def test_all_parts_for_a_gpu_leave_their_figures_and_are_done_once(tmp_path):
+    path = BENCHMARKS[0].with_name("gpu.py")
+    parts = ("peak", "student", "gan", "refine", "matching", "together")
+
+    def run(part: str) -> str:
+        command = [sys.executable, path, part, "--out", tmp_path, "--toy"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    assert all(run(part) for part in parts)
+    found = {file.stem: json.loads(file.read_text()) for file in tmp_path.glob("*.json")}
+    assert {name.partition("-")[0] for name in found} == {*parts}
+    for name, result in found.items():
+        assert "cpu" in result["device"]
+        shares = [figures for title, figures in result.items() if "share of the peak" in title]
+        assert shares or name == "peak"
+        assert all(0 < share < 10 for figures in shares for share in figures.values())
+        memory = [figures for title, figures in result.items() if "peak memory" in title]
+        assert len(memory) >= (name != "peak")
+        assert all(figure > 0 for figures in memory for figure in figures.values())
+        stands_in = name.startswith(("gan", "refine", "matching"))
+        assert result.get("data") == ("random" if stands_in else None)
+    assert found["together-convnet3"]["ratio"]["float32 eager"] > 0
+    assert not any(run(part) for part in parts)

@@ -9,6 +9,7 @@ from accelerate import Accelerator
 from gdd.checks import pool_members
 from gdd.config import Config
 from gdd.data.readers import Dataset
+from gdd.data.spec import DatasetSpec
 from gdd.evaluation.grid import estimated_cost
 from gdd.evaluation.recipe import Conditions, Job
 from gdd.models.cost import classifier_flop, gan_flop, gan_step_flop
@@ -48,24 +49,38 @@ def _rounded(minutes: float) -> str:
     return f"{minutes / 60:.0f} h" if minutes < 48 * 60 else f"{minutes / 60 / 24:.0f} days"
 
 
+def step_flop(stage: str, config: Config, spec: DatasetSpec) -> float:
+    """Return the FLOP of a step of pretrain or refine."""
+    both = gan_step_flop(*_gan_flop(config, spec), config.gan.penalties)
+    if stage == "pretrain":
+        return config.pretrain.batch_size * both
+    pool, member = config.refine.pool, _member_flop(config, spec)
+    return config.refine.batch_size * (both + 4 * member) + 3 * pool.steps_between * pool.batch_size * member
+
+
+def _gan_flop(config: Config, spec: DatasetSpec) -> tuple[float, float]:
+    gan = config.gan
+    return gan_flop(gan.arch, spec.shape, spec.num_classes, width_of(gan, spec.shape), gan.noise_dim)
+
+
+def _member_flop(config: Config, spec: DatasetSpec) -> float:
+    """Return the FLOP of a pool member's answer to an image; three times as much with its gradient."""
+    members = [classifier_flop(name, spec.shape, spec.num_classes) for name in pool_members(config)]
+    return sum(members) / len(members)
+
+
 def _work(stage: str, config: Config, dataset: Dataset, jobs: Sequence[Job], team: Team) -> tuple[str, float, float]:
     """Return what a stage does, the seconds of its many small calls, and its FLOP, as if on this process's threads."""
     spec, settings, count = dataset.spec, config.matching, len(dataset.train.labels)
-    members = [classifier_flop(name, spec.shape, spec.num_classes) for name in pool_members(config)]
-    member = sum(members) / len(members)  # forward, for one image; three times as much with its gradient
-    gan = config.gan
-    generator, discriminator = gan_flop(
-        gan.arch, spec.shape, spec.num_classes, width_of(gan, spec.shape), gan.noise_dim
-    )
-    both = gan_step_flop(generator, discriminator, gan.penalties)
     if stage == "pretrain":
         steps, batch = config.pretrain.steps, config.pretrain.batch_size
-        return f"pretrain a GAN: {steps:,} x {batch} images", steps * _GAN_STEP, steps * batch * both
+        text = f"pretrain a GAN: {steps:,} x {batch} images"
+        return text, steps * _GAN_STEP, steps * step_flop(stage, config, spec)
     if stage == "refine":
-        steps, batch, pool = config.refine.steps, config.refine.batch_size, config.refine.pool
-        flop = steps * (batch * (both + 4 * member) + 3 * pool.steps_between * pool.batch_size * member)
+        steps, batch = config.refine.steps, config.refine.batch_size
         start = "it" if config.refine.pretrained is None else f"the generator of {config.refine.pretrained}"
-        return f"refine {start} (SKD): {steps:,} x {batch} images", steps * _GAN_STEP, flop
+        text = f"refine {start} (SKD): {steps:,} x {batch} images"
+        return text, steps * _GAN_STEP, steps * step_flop(stage, config, spec)
     if stage == "matching":
         outer, inner = matching.loops(settings.ipc, settings.outer, settings.inner)
         outer, inner = (outer, inner) if settings.objective == "gradient" else (1, 0)
@@ -73,7 +88,7 @@ def _work(stage: str, config: Config, dataset: Dataset, jobs: Sequence[Job], tea
         # The gradient of a gradient costs about three times as much as that.
         images = 3 * settings.batch_real + (9 + 3 * inner) * settings.ipc
         text = f"{matching.method_name(settings)}: {settings.iterations:,} iterations at {settings.ipc} per class"
-        return text, updates * _STUDENT_STEP, updates * images * member
+        return text, updates * _STUDENT_STEP, updates * images * _member_flop(config, spec)
     conditions = Conditions.of(config.evaluate, spec)
     steps, streams = 0, set()
     for job in jobs:
@@ -85,7 +100,7 @@ def _work(stage: str, config: Config, dataset: Dataset, jobs: Sequence[Job], tea
         if job.protocol == "stream":  # generated once for all students of a seed
             streams.add((job.source.label, job.seed, recipe.epochs * images))
     flop = 3 * sum(estimated_cost(job, conditions, spec, count) for job in jobs)
-    flop += generator * sum(images for _, _, images in streams)
+    flop += _gan_flop(config, spec)[0] * sum(images for _, _, images in streams)
     at_once = f", {team.workers} at once" if team.workers > 1 else ""
     flop *= torch.get_num_threads() / (team.workers * team.threads)
     return f"train and score {len(jobs)} students{at_once}", steps * _STUDENT_STEP / team.workers, flop

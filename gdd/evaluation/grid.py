@@ -136,7 +136,7 @@ def evaluate(jobs: Sequence[Job], conditions: Conditions, dataset: Dataset, run:
         mine = [pending[index] for index in assign_jobs(costs, run.world_size)[run.rank]]
         with with_threads(team.threads):
             score = make(lambda: dataset.test().to(run.device))
-            _keep(run, _in_turn(run, groups(mine, run.device), score), len(mine))
+            _keep(run, _in_turn(run, grouped(mine, run.device), score), len(mine))
     rows = _gather(run, keys)
     missing = [key for key in keys if key not in rows]
     if missing:
@@ -246,7 +246,7 @@ def trains_together(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
-def groups(jobs: Sequence[Job], device: torch.device) -> list[list[Job]]:
+def grouped(jobs: Sequence[Job], device: torch.device) -> list[list[Job]]:
     """Return the jobs in groups to train at once: on a GPU those that differ by their seeds only, else one in each."""
     if not trains_together(device):
         return [[job] for job in jobs]

@@ -82,6 +82,7 @@ class Trained:
     seconds: float  # its share of training, generation included
     seconds_generating: float  # of which streams were generated; 0 if earlier students' were kept
     peak_memory_mb: float  # of training
+    together: int  # students trained at once
 
 
 @dataclass(eq=False, repr=False)
@@ -197,7 +198,7 @@ class StudentTrainer:
         if self.conditions.selects:
             validated = [count_correct(network, self.real.val, self.normalize, execution) for network in networks]
         return [
-            Trained(network, pair, right, train_loss, batches[0].total, seconds, generating, memory)
+            Trained(network, pair, right, train_loss, batches[0].total, seconds, generating, memory, len(jobs))
             for network, right, train_loss in zip(networks, validated, last, strict=True)
         ]
 
@@ -225,7 +226,7 @@ class StudentTrainer:
             ]
         seconds = time.perf_counter() - began
         return [
-            self._row(job, student, *own, seconds_drawing / len(jobs), seconds_teacher, seconds / len(jobs), len(jobs))
+            self._row(job, student, *own, seconds_drawing / len(jobs), seconds_teacher, seconds / len(jobs))
             for job, student, own, (_, seconds_teacher) in zip(jobs, best, drawn, taught, strict=True)
         ]
 
@@ -238,7 +239,6 @@ class StudentTrainer:
         seconds_drawing: float,
         seconds_teacher: float,
         seconds: float,
-        together: int,
     ) -> Row:
         """Read the test part and return the row of a student that took so many seconds with its other candidates."""
         conditions = self.conditions
@@ -288,7 +288,7 @@ class StudentTrainer:
             device=device_name(self.device),
             precision=execution.precision,
             compiled=execution.compiled,
-            together=together,
+            together=best.together,
             generator_seconds=source.provenance.get("seconds"),
             set_hash=None if stored is None else stored.hash,
             source_hash=source.hash,

@@ -6,11 +6,14 @@ from commands import ALONE, MATCHING
 
 from gdd import rng
 from gdd.data.spec import DatasetSpec
+from gdd.evaluation import grid
 from gdd.models import registry
 from gdd.models.dim_gan import DimGenerator
 from gdd.runtime import checkpoint
 from gdd.sampling import generator_file, sample, set_file
+from gdd.training.classifier import cross_entropy, fit, sgd
 from gdd.training.matching import gradient_loss
+from gdd.training.together import Stacked, each
 
 pytestmark = [
     pytest.mark.gpu,
@@ -69,3 +72,30 @@ def test_the_matching_loss_agrees_with_the_cpu():
     cpu = gradient_loss(network, synthetic, list(real), [3, 4], "dc")
     gpu = gradient_loss(network.cuda(), synthetic.cuda(), list(real.cuda()), [3, 4], "dc")
     assert gpu.item() == pytest.approx(cpu.item(), rel=1e-9)
+
+
+@pytest.mark.parametrize("arch", ["convnet3-w16", "convnet3-ln-w16", "resnet10-bn-w16", "mlp"])
+def test_students_of_a_stack_train_as_alone_on_the_device(arch):
+    draw = rng.generator(0, "images")
+    images = torch.randn(3, 20, 3, 32, 32, generator=draw).cuda()
+    labels = torch.randint(10, (3, 20), generator=draw).cuda()
+
+    def networks():
+        for seed in range(3):
+            with rng.seeded(seed, "test"):
+                yield registry.build(arch, (3, 32, 32), 10).cuda()
+
+    together, alone = list(networks()), list(networks())
+    stacked = Stacked(together)
+    got = fit(stacked, lambda step: (images, labels), range(5), sgd(stacked, 0.01), loss=each([cross_entropy] * 3))
+    stacked.give_back()
+    for i, network in enumerate(alone):
+        wanted = fit(network, lambda step, i=i: (images[i], labels[i]), range(5), sgd(network, 0.01))
+        assert got[i].item() == pytest.approx(wanted.item(), rel=1e-2)
+        for one, other in zip(together[i].state_dict().values(), network.state_dict().values(), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-2, atol=1e-3)
+
+
+def test_students_of_several_seeds_are_scored_at_once_on_the_device(done, tiny, tmp_path):
+    done("distill", *tiny)
+    assert {row.together for row in grid.read_rows(tmp_path / "runs/digits/evaluate")} == {2}

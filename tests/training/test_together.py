@@ -1,0 +1,100 @@
+"""Networks that are trained at once have the weights, buffers and losses of each trained alone."""
+
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from toy import CLASSES, SPEC, network_of, state
+
+from gdd.runtime.execution import EAGER, Execution
+from gdd.training.classifier import cross_entropy, fit, sgd
+from gdd.training.together import Stacked, each
+
+SEEDS, STEPS, BATCH = 3, 4, 6
+Batches = Callable[[int], tuple[Tensor, Tensor]]
+
+
+@pytest.fixture(params=["classes", "probabilities"])
+def batches(request) -> Batches:
+    """What all networks see in a step, each something else."""
+
+    def call(step: int) -> tuple[Tensor, Tensor]:
+        draw = torch.Generator().manual_seed(step)
+        images = torch.randn(SEEDS, BATCH, *SPEC.shape, generator=draw, dtype=torch.float64)
+        labels = torch.randint(CLASSES, (SEEDS, BATCH), generator=draw)
+        return images, labels if request.param == "classes" else F.one_hot(labels, CLASSES).double() * 0.8 + 0.2 / 3
+
+    return call
+
+
+def weighted(logits: Tensor, labels: Tensor, images_std: Tensor, weight: float) -> Tensor:
+    """A loss that is another for each network and looks at the images, as a teacher's does."""
+    return weight * cross_entropy(logits, labels, images_std) + (images_std.mean((1, 2, 3)) * logits[:, 0]).mean()
+
+
+def train(networks: list[nn.Module], losses: list, batches: Batches, execution: Execution = EAGER) -> list[float]:
+    """Train networks at once and return their last losses."""
+    stacked = Stacked(networks)
+    lr = lambda step: 0.1 / (1 + step)  # noqa: E731
+    last = fit(stacked, batches, range(STEPS), sgd(stacked, 0.1), lr, each(losses), execution=execution)
+    stacked.give_back()
+    return last.tolist()
+
+
+def train_alone(network: nn.Module, index: int, loss, batches: Batches) -> float:
+    def own(step: int) -> tuple[Tensor, Tensor]:
+        images, labels = batches(step)
+        return images[index], labels[index]
+
+    return fit(network, own, range(STEPS), sgd(network, 0.1), lambda step: 0.1 / (1 + step), loss).item()
+
+
+@pytest.mark.parametrize("own_losses", [False, True], ids=["one loss", "a loss of each"])
+@pytest.mark.parametrize("arch", ["convnet3-w8", "convnet3-ln-w4", "convnet3-gn-w4", "resnet10-bn-w4", "mlp-w16"])
+def test_each_has_the_weights_and_statistics_of_one_trained_alone(arch: str, own_losses: bool, batches: Batches):
+    """Momentum and weight decay too. A mean over the networks' losses would take a third of every gradient."""
+    losses = [partial(weighted, weight=0.5 + seed) if own_losses else cross_entropy for seed in range(SEEDS)]
+    together, alone = ([network_of(arch, seed).double() for seed in range(SEEDS)] for _ in range(2))
+    before = [state(network) for network in together]
+    got = train(together, losses, batches)
+    wanted = [train_alone(network, i, losses[i], batches) for i, network in enumerate(alone)]
+    assert got == pytest.approx(wanted, rel=1e-10)
+    for one, other, first in zip(together, alone, before, strict=True):
+        for name, value in one.state_dict().items():
+            torch.testing.assert_close(value, other.state_dict()[name], rtol=1e-9, atol=1e-11)
+            assert not torch.equal(value, first[name]), name
+
+
+def test_a_step_is_the_one_by_hand():
+    """w goes to w - lr (x softmax's error + decay w), whatever the others do."""
+    networks = [nn.Linear(1, 2, bias=False).double() for _ in range(2)]
+    first = [network.weight.detach().clone() for network in networks]
+    images, labels = torch.tensor([[[2.0]], [[-3.0]]], dtype=torch.float64), torch.tensor([[0], [1]])
+    stacked = Stacked(networks)
+    fit(stacked, lambda step: (images, labels), range(1), sgd(stacked, 0.1), loss=each([cross_entropy] * 2))
+    assert all(torch.equal(network.weight, before) for network, before in zip(networks, first, strict=True))
+    stacked.give_back()
+    for network, before, x, label in zip(networks, first, images.flatten(), labels.flatten(), strict=True):
+        error = (before.flatten() * x).softmax(0) - F.one_hot(label, 2)
+        expected = before.flatten() - 0.1 * (x * error + 5e-4 * before.flatten())
+        torch.testing.assert_close(network.weight.detach().flatten(), expected)
+
+
+@pytest.mark.parametrize("chosen", [Execution("bfloat16"), Execution("float32", True)], ids=lambda one: one.name)
+@pytest.mark.parametrize("batches", ["classes"], indirect=True)
+def test_the_execution_stays_in_charge(chosen: Execution, batches: Batches):
+    """Reduced precision and compiled kernels come as near to float32 as for one network."""
+
+    def single(step: int) -> tuple[Tensor, Tensor]:
+        images, labels = batches(step)
+        return images.float(), labels
+
+    networks, exact = ([chosen.place(network_of("convnet3-d1-ln-w4", seed)) for seed in range(SEEDS)] for _ in range(2))
+    got = train(networks, [cross_entropy] * SEEDS, single, chosen)
+    wanted = train(exact, [cross_entropy] * SEEDS, single)
+    bfloat16 = chosen.precision == "bfloat16"
+    assert got == pytest.approx(wanted, rel=0.05 if bfloat16 else 1e-5)
+    assert (got != wanted) or not bfloat16
