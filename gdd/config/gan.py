@@ -15,10 +15,10 @@ class GanConfig:
     arch: Literal["dim", "residual"] = "residual"
     """dim: DiM's plain networks; residual: residual ones that know the class in every block."""
     size: Literal["small", "medium", "large"] = "small"
-    """How wide the networks are where gan.width is null: twice and four times small's channels; dim's large is DiM's."""
+    """How wide the networks are where gan.width is null: twice and four times small's channels (dim: 64 and 196)."""
     width: Annotated[int | None, Field(ge=4, le=2**20)] = None
-    """Channels of the largest maps of residual, of all maps of dim (DiM: 196), at least 4; null goes by gan.size and the
-    images: 16 for residual and small up to 16 pixels, 24 for grey and 32 for colour ones above; 32 for dim."""
+    """Channels of residual's largest maps or of all maps of dim (DiM: 196), at least 4; null goes by size and images:
+    small is 16 for residual and images of at most 16 pixels, else 24 for grey and 32 for colour ones; 32 for dim."""
     noise_dim: Annotated[int, Field(ge=1, le=2**20)] = 100
     """Length of the normal noise vector, at least 1; the class is concatenated to it (DiM: 100)."""
     loss: Literal["wgan-gp", "hinge", "ns"] = "hinge"

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from gdd.models.gan_parts import BatchNorm
-from gdd.models.residual_gan import ConditionalBatchNorm, ResidualDiscriminator, ResidualGenerator
+from gdd.models.residual_gan import ConditionalBatchNorm, ResidualDiscriminator, ResidualGenerator, _Down
 from gdd.rng import generator as rng_generator
 from gdd.rng import seeded
 
@@ -100,20 +100,23 @@ def test_spectral_norm_stays_float32_under_autocast():
 
 
 def test_a_block_whose_branch_is_zero_is_its_shortcut():
-    player, critic = networks((1, 16, 16))
-    up, down = player.blocks[0], critic.blocks[1]
+    up = networks((1, 16, 16))[0].blocks[0]
     one_hot = torch.eye(3)[LABELS]
-    maps = torch.randn(4, *player.base, generator=rng_generator(0, "maps"))
+    maps = torch.randn(4, 16, 4, 4, generator=rng_generator(0, "maps"))
     nn.init.zeros_(up.second.weight)
     nn.init.zeros_(up.second.bias)
     enlarged = up.shortcut(maps).repeat_interleave(2, 2).repeat_interleave(2, 3)
     torch.testing.assert_close(up(maps, one_hot), enlarged)
-    seen = torch.randn(4, 4, 8, 8, generator=rng_generator(0, "seen"))
-    bias = down.second.bias
-    with torch.no_grad():
-        down.second.parametrizations["weight"].original.zero_()
-        bias.zero_()
-    torch.testing.assert_close(down(seen), down.shortcut(nn.functional.avg_pool2d(seen, 2)))
+
+
+@pytest.mark.parametrize("halves", [True, False])
+def test_a_block_of_the_discriminator_adds_its_branch_to_its_shortcut(halves):
+    down = _Down(3, 5, halves=halves, first=False).eval()
+    seen = torch.randn(4, 3, 7, 8, generator=rng_generator(0, "seen"))
+    relu, pool = nn.functional.relu, nn.AvgPool2d(2, ceil_mode=True) if halves else nn.Identity()
+    branch = down.second(relu(down.first(relu(seen))))
+    # A 1x1 convolution and a mean change places freely.
+    torch.testing.assert_close(down(seen), pool(branch + down.shortcut(seen)))
 
 
 def test_an_unknown_label_is_an_error():

@@ -18,7 +18,7 @@ def drawn(make_gan, as_process, accelerator):
 
     def call(rank: int, world_size: int, step: int) -> dict[str, Tensor]:
         with as_process(rank, world_size), pytest.MonkeyPatch.context() as patch:
-            gan = make_gan(loss="wgan-gp", augmentations=("color", "cutout"), lr=0.0)
+            gan = make_gan(loss="wgan-gp", augmentations=("color", "cutout"), lr=lambda step: 0.0)
             values: list[Tensor] = []
             apply, penalty = augment.apply, adversarial.gradient_penalty
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from toy import SPEC, same, state
 
-from gdd.config import ConfigError, GanConfig
+from gdd.config import ConfigError, GanConfig, PretrainConfig
 from gdd.runtime.execution import EAGER
 from gdd.training.stage import gan_trainer, real_batches
 
@@ -17,7 +17,7 @@ def make(accelerator, as_process):
         settings = GanConfig(**{"width": 4, "noise_dim": 8, **own})
         with as_process(rank, 2):
             run = SimpleNamespace(accelerator=accelerator, execution=lambda networks, flop: EAGER)
-            return gan_trainer(settings, spec, 1e-3, seed, stage, run, images=80)
+            return gan_trainer(settings, PretrainConfig(), spec, seed, stage, run)
 
     return build
 
