@@ -23,6 +23,7 @@ MOST = 2**63 - 1
 NUMBERS = [
     ("seed matching.pool.main_only", (0, MOST), (-1,), "a number of at least 0"),
     ("refine.pool.steps_before refine.pool.steps_between", (0, MOST), (-1,), "a number of at least 0"),
+    ("pretrain.warmup refine.warmup", (0, MOST), (-1,), "a number of at least 0"),
     ("pretrain.steps refine.steps refine.pool.redraw_every", (1, MOST), (0, -1), "a number of at least 1"),
     ("matching.ipc matching.iterations matching.outer", (1, MOST), (0, -1), "a number of at least 1"),
     ("matching.inner matching.batch_real matching.batch_train", (1, MOST), (0, -1), "a number of at least 1"),
@@ -107,7 +108,7 @@ def test_a_sentence_shows_the_value_as_it_was_written():
     assert refusal("data.size", [15, 32]) == "data.size is [15, 32], expected numbers of at least 16"
     assert refusal("refine.pool.weights", [1, 2]).startswith("refine.pool.weights is [1.0, 2.0], expected 3 numbers")
     assert refusal("matching.generator", "a/b").startswith("matching.generator is 'a/b', expected")
-    assert refusal("gan.width", None) == "gan.width is null, expected a whole number"
+    assert refusal("gan.noise_dim", None) == "gan.noise_dim is null, expected a whole number"
     assert len(refusal("name", "x" * 10_000)) < 150
 
 

@@ -65,7 +65,7 @@ def locate(name: str, root: Path, download: bool = False) -> tuple[Kind, Path]:
             raise ConfigError(f"{name} was not found; set --data.name to an existing .npz file")
         return "npz", Path(name)
     folder = root if name == "folder" else Path(name)
-    if folder.is_dir():
+    if name and folder.is_dir():  # Path("") is the folder one stands in
         return "folder", folder
     if name == "folder":
         raise ConfigError(f"the image folder was not found: looked for {root}; set --data.root to it")

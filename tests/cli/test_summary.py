@@ -44,7 +44,7 @@ def test_a_command_begins_with_a_line_for_each_stage_and_four_more(distilled_onc
     root, out = distilled_once
     lines = block_of("\n".join(out.splitlines()[:7]))
     assert list(lines) == ["work", "data", "machine", "time", "results"]
-    assert lines["work"] == "pretrain a GAN: 6 x 8 images; refine it (SKD): 4 x 8 images; train and score 12 students"
+    assert lines["work"] == "pretrain a GAN: 6 x 8 images; refine it (SKD): 4 x 8 images; train and score 14 students"
     assert lines["data"] == DATA
     assert re.fullmatch(r"cpu \(.*, 1 thread\)", lines["machine"])
     assert lines["time"] == "about 1 min for all of it, estimated from the number of operations"
@@ -61,7 +61,7 @@ def test_a_command_begins_with_a_line_for_each_stage_and_four_more(distilled_onc
         # Floor, own set and ceiling, of two seeds each.
         (MATCHING, ["matching", "evaluate"], (), f"{MATCHED}; train and score 6 students"),
         (["--evaluate.ipc", "[1, 2]"], ["evaluate"], ("real:random",), "train and score 6 students"),
-        (["--evaluate.seeds", "[0]"], ["evaluate"], (), "train and score 6 students"),
+        (["--evaluate.seeds", "[0]"], ["evaluate"], (), "train and score 7 students"),
         (["--run.workers", "2"], ["compare"], ("real:random",), "train and score 2 students, 2 at once"),
     ],
 )
@@ -70,9 +70,9 @@ def test_the_work_is_told_with_its_sizes(flags, stages, texts, work, block):
 
 
 def test_generators_are_scored_fixed_and_streamed_and_compared_without_a_ceiling(generator, block):
-    # Fixed, streamed and the floor, at one IPC; two seeds.
-    assert block([], ["compare"], str(generator))["work"] == "train and score 6 students"
-    assert block([], ["evaluate"], str(generator))["work"] == "train and score 8 students"
+    # Fixed, streamed, the floor and the ceiling of streams, at one IPC; two seeds.
+    assert block([], ["compare"], str(generator))["work"] == "train and score 8 students"
+    assert block([], ["evaluate"], str(generator))["work"] == "train and score 10 students"
 
 
 def test_the_estimate_tells_minutes_from_days(block, monkeypatch):

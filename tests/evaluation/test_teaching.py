@@ -194,4 +194,4 @@ class TestStoredSoftLabels:
         rows = evaluate(*map(str, paths), ipc=(3,))
         assert len({row.recipe_hash for row in rows}) == 1
         text = tables.page("Evaluation", tables.sections(rows, brief=False))
-        assert f"labels: hard for real:random, {paths[0]}, real:all; stored soft for {paths[1]};" in text
+        assert f"labels: hard for random real, {paths[0]}, all real; stored soft for {paths[1]};" in text

@@ -41,10 +41,11 @@ def test_compare_reads_the_data_settings_and_writes_tables_and_pictures(
     cells = {(row["source"], row["ipc"], row["protocol"]) for row in rows}
     assert cells == {
         *(("random real", ipc, "fixed") for ipc in (1, 2)),
+        *(("fresh real", ipc, "stream") for ipc in (1, 2)),
         ("gradient matching", 2, "fixed"),
         *(("pretrained generator", ipc, protocol) for ipc in (1, 2) for protocol in ("fixed", "stream")),
     }
-    assert len(rows) == 7 * 2
+    assert len(rows) == 9 * 2
     assert json.loads((folder / "config.json").read_text())["config"]["data"]["size"] == [20, 20]
 
     monkeypatch.setattr(StudentTrainer, "score", lambda *_: pytest.fail("a student was trained twice"))

@@ -46,7 +46,7 @@ def test_two_processes_write_one_tree_and_the_rows_of_one(folders):
         rows = lines(folders[processes] / "evaluate/rows.jsonl")
         keys = [(row["source"], row["protocol"], row["arch"], row["seed"]) for row in rows]
         # Floor and ceiling are fixed; either stage is fixed and streamed; two seeds each.
-        assert len(keys) == len(set(keys)) == 2 * (1 + 1 + 2 * 2)
+        assert len(keys) == len(set(keys)) == 2 * (1 + 1 + 1 + 2 * 2)
         return dict(zip(keys, rows, strict=True))
 
     one, two = keyed(1), keyed(2)

@@ -66,3 +66,18 @@ def test_what_is_missing_stays_missing_and_whole_numbers_whole(rows: list[Row]) 
 def test_folder_without_rows_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no row in rows\.jsonl"):
         statistics.read_rows(tmp_path)
+
+
+def test_shares_are_ratios_of_each_seed_and_of_streams_alone(rows: list[Row], row: Row) -> None:
+    real = {"source": "fresh real", "kind": "real:stream", "protocol": "stream", "method": "real", "stage": None}
+    accuracies = {0: 80.0, 1: 60.0}  # and none of seed 2
+    fresh = [replace(row, seed=seed, accuracy=value, **real) for seed, value in accuracies.items()]
+    table = statistics.frame([*rows, *fresh])
+    streams = [one for one in rows if one.kind == "generator" and one.protocol == "stream"]
+    for _, cell in statistics.shares(table).iterrows():
+        assert cell.protocol == "stream"
+        own = {one.seed: one.accuracy for one in streams if one.source == cell.source}
+        expected = [100 * own[seed] / accuracies[seed] for seed in (0, 1)]
+        assert (cell.share.n, cell.share.mean) == (2, pytest.approx(sum(expected) / 2))
+    assert len(statistics.shares(table)) == len({one.source for one in streams}) == 2
+    assert statistics.shares(statistics.frame(rows)).empty

@@ -188,7 +188,7 @@ class TestRuns:
             return penalty(outputs, inputs, **more)
 
         monkeypatch.setattr(torch.autograd, "grad", spy)
-        done("train-gan", *tiny, "--run.precision", "bfloat16")
+        done("train-gan", *tiny, "--gan.r1", "0.2", "--run.precision", "bfloat16")
         assert kinds == {(torch.float32, torch.float32, False)}
 
     def test_a_run_goes_on_only_as_it_began(self, done, refused, tiny, monkeypatch):
