@@ -31,6 +31,7 @@ AUGMENT_OF_DISCRIMINATOR_STEP = "augment-d"
 INIT_POOL = "init-pool"
 POOL_MEMBER = "pool"
 POOL_BATCHES = "pool-batches"
+POOL_AUGMENT = "pool-augment"
 
 # Matching.
 MATCHING_NOISE = "match-noise"

@@ -15,6 +15,7 @@ from gdd.config.fields import (
     AtLeast2,
     NotNegative,
     Positive,
+    PositiveOrNull,
     Schedule,
     each,
     without_effect,
@@ -39,6 +40,8 @@ class RefinePoolConfig:
     """Members stop learning while their accuracy on a fresh real batch is at least this, in (0, 1]."""
     batch_size: AtLeast2 = 64
     """Real images per training step of a member, at least 2 (DiM: 64)."""
+    augmented: bool = True
+    """Whether members learn images augmented by refine.augment, each by itself, as they are asked about (SKD: not)."""
     lr: Positive = 0.01
     """Learning rate of a member's SGD, above 0 (DiM: 0.01; momentum 0.9 and weight decay 5e-4 are fixed)."""
 
@@ -76,6 +79,12 @@ class RefineConfig:
     """divide softens as the text of SKD means it; multiply is its printed formula."""
     weight: NotNegative = 0.01
     """Lambda, weight of the loss between logits, at least 0 (SKD: .001 MNIST, .01 Fashion-MNIST and CIFAR-10)."""
+    balance: PositiveOrNull = None
+    """Instead of a fixed weight the one that makes the loss between logits ask this much of the images beside the
+    adversarial loss: the ratio of the norms of their gradients, above 0; null keeps refine.weight."""
+    pairing: Literal["class", "optimal"] = "class"
+    """Which real image each generated one is compared with: any of its class (SKD), or the one that an optimal
+    assignment of standardized logits within the class gives it."""
     discriminator: Literal["trained", "frozen"] = "trained"
     """Whether the discriminator goes on learning (DiM) or is a fixed critic (SKD's text)."""
     augment: str = "color_crop_cutout"

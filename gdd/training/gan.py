@@ -94,9 +94,15 @@ class GanTrainer:
         self.plain_discriminator.requires_grad_(True)
         return adversarial.generator_loss(self.loss, score) + self._auxiliary(class_logits, labels)
 
-    def update_generator(self, step: int, loss: Tensor) -> None:
-        """Take one step of the generator on its whole loss, and one of its average."""
-        self._descend(self.opt_g, step, loss)
+    def update_generator(self, step: int, fake: Tensor, gradient: Tensor) -> None:
+        """Take one step of the generator, and one of its average.
+
+        Args:
+            step: its number.
+            fake: what `generate` returned, (B, C, H, W).
+            gradient: of its whole loss at these images, (B, C, H, W).
+        """
+        self._descend(self.opt_g, step, (fake * gradient).sum())
         self.average.update_parameters(self.plain_generator)
 
     def update_discriminator(self, step: int, real: Tensor, labels: Tensor) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from gdd import rng
 from gdd.config import PoolKind
+from gdd.data import augment
 from gdd.data.batches import Batches
 from gdd.data.pixels import Normalizer
 from gdd.models import registry
@@ -56,6 +57,7 @@ class LearningPool:
     max_accuracy: float  # members stop learning while their accuracy on a fresh batch is at least this; 1: never
     batch_size: int  # real images per training step
     lr: float  # of their SGD
+    augmentations: tuple[str, ...]  # of what they learn, each image by itself
     seed: int  # root seed
     execution: Execution = EAGER  # of the members
 
@@ -92,7 +94,9 @@ class LearningPool:
 
     def _batch(self, step: int) -> tuple[Tensor, Tensor]:
         images_u8, labels = self.batches(step)
-        return self.normalize.from_u8(images_u8), labels
+        random = rng.generator(self.seed, rng.POOL_AUGMENT, step)
+        change = augment.draw(self.augmentations, len(labels), random, shared=False, pick="all")
+        return augment.apply(change, self.normalize.from_u8(images_u8)), labels
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import torch
+
 from gdd import rng
 from gdd.config import Config
 from gdd.data.pixels import u8_to_pm1
@@ -26,7 +28,7 @@ def pretrain(config: Config, dataset: Dataset, run: Run) -> Path:
         # The generator's turn, on classes of the real batch.
         fake = gan.generate(step.index, labels)  # (B, C, H, W) in [-1, 1]
         loss = gan.adversarial_loss(step.index, fake, labels)
-        gan.update_generator(step.index, loss)
+        gan.update_generator(step.index, fake, *torch.autograd.grad(loss, fake))
 
         # The discriminator's turn.
         scalars = gan.update_discriminator(step.index, u8_to_pm1(images_u8), labels)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ from gdd.data import augment
 from gdd.data.pixels import Normalizer, u8_to_pm1
 from gdd.data.readers import Dataset
 from gdd.data.strategy import parse_strategy
-from gdd.losses.logits import log_probability_mse, skd
+from gdd.losses.logits import log_probability_mse, optimal_pairs, skd
 from gdd.runtime import checkpoint
 from gdd.runtime.run import Run
 from gdd.sampling import generator_file
@@ -28,6 +29,33 @@ from gdd.training.pool import LearningPool, execution_of
 from gdd.training.stage import gan_trainer, observe, provenance, real_batches, save_generator
 
 STAGE = rng.REFINE
+
+
+class Balance:
+    """Find the weight of a loss that makes its gradient a given share of another's, by a running mean of the ratio."""
+
+    DECAY = 0.9
+
+    def __init__(self, wanted: float) -> None:
+        """Take the wanted ratio of the weighted loss's gradient to the other's, above 0."""
+        self.wanted = wanted
+        self.mean: Tensor | None = None
+
+    def weight(self, ratio: Tensor) -> Tensor:
+        """Return the weight of this step, whose gradients have this ratio of norms before weighing."""
+        self.mean = ratio if self.mean is None else self.DECAY * self.mean + (1 - self.DECAY) * ratio
+        return self.wanted / self.mean
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"mean": self.mean}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.mean = state["mean"]
+
+
+def _norm(gradient: Tensor, run: Run) -> Tensor:
+    """Return the norm, above 0, of a gradient whose rows all processes share."""
+    return run.accelerator.reduce(gradient.square().sum(), "sum").sqrt().clamp(min=1e-12)
 
 
 def refine(config: Config, dataset: Dataset, run: Run, pretrained: Path) -> Path:
@@ -42,6 +70,8 @@ def refine(config: Config, dataset: Dataset, run: Run, pretrained: Path) -> Path
     normalize = Normalizer(spec.mean, spec.std, run.device)
     lessons = settings.pool.steps_between * settings.pool.batch_size
     asked = settings.steps * (2 * settings.batch_size + lessons)
+    augmentations = parse_strategy(settings.augment, spec.flip)
+    own = asdict(settings.pool)
     pool = LearningPool(
         batches.images_u8,
         batches.labels,
@@ -49,15 +79,17 @@ def refine(config: Config, dataset: Dataset, run: Run, pretrained: Path) -> Path
         normalize,
         seed=seed,
         execution=execution_of(settings.pool.members, spec.shape, spec.num_classes, asked, run),
-        **asdict(settings.pool),
+        augmentations=augmentations if own.pop("augmented") else (),
+        **own,
     )
-    augmentations = parse_strategy(settings.augment, spec.flip)
+    balance = Balance(settings.balance) if settings.balance else None
     compare: Callable[[Tensor, Tensor], Tensor] = log_probability_mse
     if settings.loss == "skd":
         compare = partial(skd, tau=settings.tau, tau_mode=settings.tau_mode, standardized=settings.standardize)
     monitor = Monitor(batches, spec.num_classes, config.gan.noise_dim, seed)
+    states = {**gan.states(), "pool": pool} | ({} if balance is None else {"balance": balance})
 
-    for step in run.loop({**gan.states(), "pool": pool}, settings.steps, batches.batch_size, STAGE):
+    for step in run.loop(states, settings.steps, batches.batch_size, STAGE):
         # Draw a real batch, a network, and one augmentation for real and synthetic images alike.
         images_u8, labels = batches(step.index)  # (B, C, H, W) uint8, (B,)
         network = pool.network(step.index)
@@ -71,12 +103,18 @@ def refine(config: Config, dataset: Dataset, run: Run, pretrained: Path) -> Path
         with torch.no_grad():
             real_logits = pool.execution(network, real_std)  # (B, K)
         fake_logits = pool.execution(network, fake_std)
+        if settings.pairing == "optimal":
+            real_logits = real_logits[optimal_pairs(real_logits, fake_logits, labels)]
 
-        # The objective, and the generator's turn.
+        # What either loss asks of the images, and the generator's turn on both.
         adversarial_loss = gan.adversarial_loss(step.index, fake, labels)
         logit_loss = compare(real_logits, fake_logits)
-        gan.update_generator(step.index, adversarial_loss + settings.weight * logit_loss)
+        (adversarial,), (logit,) = (torch.autograd.grad(loss, fake) for loss in (adversarial_loss, logit_loss))
+        ratio = _norm(logit, run) / _norm(adversarial, run)
+        weight = settings.weight if balance is None else balance.weight(ratio)
+        gan.update_generator(step.index, fake, adversarial + weight * logit)
         step.record({"loss/generator": adversarial_loss.detach(), f"loss/{settings.loss}": logit_loss.detach()})
+        step.record({"gradient/ratio": weight * ratio})
 
         # The discriminator's turn, unless it is a fixed critic.
         if settings.discriminator == "trained":

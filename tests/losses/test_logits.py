@@ -1,4 +1,5 @@
 from functools import partial
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -9,7 +10,14 @@ from hypothesis.extra import numpy as hnp
 from scipy.special import log_softmax, rel_entr, softmax
 from torch.nn import functional as F
 
-from gdd.losses.logits import distillation, log_probability_mse, released_distillation, skd, standardize
+from gdd.losses.logits import (
+    distillation,
+    log_probability_mse,
+    optimal_pairs,
+    released_distillation,
+    skd,
+    standardize,
+)
 
 LABELS = torch.tensor([0, 3, 9, 1, 1, 5])
 ANY_LOGITS = hnp.arrays(
@@ -208,3 +216,29 @@ def test_probabilities_may_stand_for_labels(formula):
     every = [F.cross_entropy(student, torch.full_like(LABELS, k)).item() for k in range(10)]
     uniform = formula(student, teacher, torch.full_like(certain, 0.1), 0.0, 2.0).item()
     assert uniform == pytest.approx(sum(every) / 10, abs=1e-14)
+
+
+class TestOptimalPairs:
+    LABELS = torch.tensor([0, 1, 0, 1, 1, 2, 0])
+
+    def test_equal_batches_in_another_order_find_each_other(self):
+        real = random_logits(0, 7)
+        order = torch.tensor([2, 4, 6, 1, 3, 5, 0])  # within classes
+        assert torch.equal(optimal_pairs(real, real[order], self.LABELS), order)
+
+    def test_logits_are_standardized_first(self):
+        real = random_logits(0, 7)
+        order = torch.tensor([2, 4, 6, 1, 3, 5, 0])
+        assert torch.equal(optimal_pairs(100 * real + 3, real[order], self.LABELS), order)
+
+    def test_no_other_assignment_within_the_classes_is_nearer(self):
+        real, synthetic = random_logits(1, 7), random_logits(2, 7)
+        pairs = optimal_pairs(real, synthetic, self.LABELS)
+        assert torch.equal(self.LABELS[pairs], self.LABELS)
+        assert sorted(pairs.tolist()) == list(range(7))
+        found = (standardize(real)[pairs] - standardize(synthetic)).square().sum()
+        for zeros in permutations([0, 2, 6]):
+            for ones in permutations([1, 3, 4]):
+                other = torch.arange(7)
+                other[[0, 2, 6]], other[[1, 3, 4]] = torch.tensor(zeros), torch.tensor(ones)
+                assert found <= (standardize(real)[other] - standardize(synthetic)).square().sum() + 1e-12

@@ -7,6 +7,7 @@ defines, come from the same streams in the same order; `augment` is tested by it
 import json
 import math
 from collections.abc import Callable
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,21 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return (logits.exp().sum(1).log() - logits[torch.arange(len(labels)), labels]).mean()
 
 
+def nearest_pairs(real: Tensor, fake: Tensor, labels: Tensor) -> list[int]:
+    """Return the order of the real rows, within their classes, that is nearest to the fake ones: by trying all."""
+
+    def z(logits: Tensor) -> Tensor:
+        return (logits - logits.mean(1, keepdim=True)) / logits.std(1, unbiased=False, keepdim=True)
+
+    order = list(range(len(labels)))
+    for label in labels.unique():
+        rows = (labels == label).nonzero().flatten().tolist()
+        best = min(permutations(rows), key=lambda columns: (z(real)[list(columns)] - z(fake)[rows]).square().sum())
+        for row, column in zip(rows, best, strict=True):
+            order[row] = column
+    return order
+
+
 def standardized_by_channel(images_unit: Tensor) -> Tensor:
     """Return [0, 1] images in classifier space."""
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (SPEC.mean, SPEC.std))
@@ -141,7 +157,7 @@ class StageReference:
         losses = {"loss/generator": adversarial}
         objective = adversarial
         if self.stage == "refine":
-            losses[f"loss/{settings.loss}"] = self._matching_loss(step, images_u8, fake, after["pool"])
+            losses[f"loss/{settings.loss}"] = self._matching_loss(step, images_u8, labels, fake, after["pool"])
             objective = adversarial + settings.weight * losses[f"loss/{settings.loss}"]
         self._check_adam("generator", "opt_g", generator, objective, before, after)
 
@@ -233,7 +249,7 @@ class StageReference:
             return gan.gradient_penalty * (squares.sqrt() - 1).square().mean()
         return gan.r1_every * gan.r1 / 2 * squares.mean()
 
-    def _matching_loss(self, step: int, images_u8: Tensor, fake: Tensor, pool: State) -> Tensor:
+    def _matching_loss(self, step: int, images_u8: Tensor, labels: Tensor, fake: Tensor, pool: State) -> Tensor:
         """tau^2 KL(softmax(Z_real / tau) || softmax(Z_fake / tau)), or DiM's loss without tau."""
         settings = self.config.refine
         network = registry.build(settings.pool.members[0], SPEC.shape, CLASSES).eval()
@@ -245,6 +261,8 @@ class StageReference:
             network(augment.apply(drawn, standardized_by_channel(images_unit)))
             for images_unit in (images_u8 / 255, (fake + 1) / 2)
         )
+        if settings.pairing == "optimal":
+            real = real[nearest_pairs(real, fake, labels)]
         if settings.loss == "log_mse":
             return (real.log_softmax(1) - fake.log_softmax(1)).square().mean()
         if settings.standardize:

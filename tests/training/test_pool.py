@@ -25,7 +25,7 @@ OTHERS = ("mlp-w8", "lenet-w4", "mlp-w4")
 
 def learning(seed: int = 0, images: Tensor = IMAGES, labels: Tensor = LABELS, **own) -> LearningPool:
     values = {"members": MEMBERS, "weights": (), "redraw_every": 3, "steps_before": 2, "steps_between": 1}
-    values |= {"max_accuracy": 1.0, "batch_size": 6, "lr": 0.01, **own}
+    values |= {"max_accuracy": 1.0, "batch_size": 6, "lr": 0.01, "augmentations": (), **own}
     return LearningPool(images, labels, CLASSES, NORMALIZE, seed=seed, **values)
 
 

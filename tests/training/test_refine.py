@@ -23,11 +23,13 @@ from torch import Tensor
 
 from gdd import rng
 from gdd.config import ConfigError
+from gdd.data import augment
+from gdd.data.strategy import parse_strategy
 from gdd.models import registry
 from gdd.sampling import generator_file
 from gdd.training.gan import GanTrainer
 from gdd.training.pretrain import pretrain
-from gdd.training.refine import refine
+from gdd.training.refine import Balance, refine
 
 
 @pytest.fixture(scope="module")
@@ -46,13 +48,22 @@ DIM: dict[str, Any] = {"loss": "log_mse", "augment": "none"}
     ("gan", "settings"),
     [
         ({"loss": "ns"}, SKD),
+        ({"loss": "hinge"}, {**SKD, "pairing": "optimal"}),
         ({"loss": "hinge"}, {**SKD, "tau": 0.7, "tau_mode": "multiply", "discriminator": "frozen"}),
         ({"loss": "ns", "augment": "color_crop_cutout"}, {**SKD, "tau_mode": "multiply", "standardize": False}),
         ({"loss": "wgan-gp"}, {**SKD, "standardize": False}),
         ({"loss": "wgan-gp"}, DIM),
         ({"loss": "ns"}, {**DIM, "discriminator": "frozen", "augment": "flip_scale_rotate"}),
     ],
-    ids=["ns", "hinge-multiply-frozen", "ns-augmented-multiply-plain", "wgan-gp-plain", "wgan-gp-dim", "ns-dim-frozen"],
+    ids=[
+        "ns",
+        "hinge-paired",
+        "hinge-multiply-frozen",
+        "ns-augmented-multiply-plain",
+        "wgan-gp-plain",
+        "wgan-gp-dim",
+        "ns-dim-frozen",
+    ],
 )
 def test_every_step_is_the_one_of_the_equation(
     gan: dict[str, Any], settings: dict[str, Any], pretrained: Path, tmp_path: Path
@@ -116,9 +127,13 @@ def test_the_averaged_generator_is_kept_with_the_seconds_of_both_stages(pretrain
     assert 1000 < loaded.provenance["seconds"] < 1100
 
 
-def test_the_network_that_is_asked_has_learned_from_real_images(pretrained: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("augmented", [False, True])
+def test_the_network_that_is_asked_has_learned_from_real_images(
+    augmented: bool, pretrained: Path, tmp_path: Path
+) -> None:
     """Before its first use 2 steps, before the next 1; a member of weight 0 is never asked."""
-    config = configured(pool={"members": ("mlp-w8", "convnet3-bn-w4"), "weights": (0.0, 1.0), "lr": 0.02})
+    pool = {"members": ("mlp-w8", "convnet3-bn-w4"), "weights": (0.0, 1.0), "lr": 0.02, "augmented": augmented}
+    config = configured(pool=pool)
     pools = [state["pool"] for state in run_stage(refine, config, tmp_path, pretrained)]
     with rng.seeded(config.seed, rng.INIT_POOL, 1, 0):
         network = registry.build("convnet3-bn-w4", SPEC.shape, CLASSES).train()
@@ -126,12 +141,38 @@ def test_the_network_that_is_asked_has_learned_from_real_images(pretrained: Path
     order = torch.randperm(24, generator=rng.generator(config.seed, rng.POOL_BATCHES, 0))
     for step, chosen in enumerate(order.split(8)):
         images_u8, labels = DATASET.train.subset(chosen)
+        images_std = standardized_by_channel(images_u8 / 255)
+        if augmented:
+            random = rng.generator(config.seed, rng.POOL_AUGMENT, step)
+            operations = parse_strategy(config.refine.augment, SPEC.flip)
+            images_std = augment.apply(augment.draw(operations, 8, random, shared=False, pick="all"), images_std)
         optimizer.zero_grad()
-        cross_entropy(network(standardized_by_channel(images_u8 / 255)), labels).backward()
+        cross_entropy(network(images_std), labels).backward()
         optimizer.step()
         if step > 0:
             learned = pools[step - 1]["networks"]
             torch.testing.assert_close(learned, {1: network.state_dict()}, rtol=1e-3, atol=1e-5)
+
+
+def test_a_balance_takes_the_weight_that_gives_the_wanted_ratio(pretrained: Path, tmp_path: Path) -> None:
+    fixed, balanced = tmp_path / "fixed", tmp_path / "balanced"
+    run_stage(refine, configured(refine={"weight": 2.0}), fixed, pretrained)
+    run_stage(refine, configured(refine={"balance": 0.25}), balanced, pretrained)
+    ratio = metrics(fixed)[0]["gradient/ratio"]
+    assert metrics(balanced)[0]["gradient/ratio"] == pytest.approx(0.25)
+    # So the first step is that of the fixed weight which has this ratio.
+    same = run_stage(refine, configured(refine={"weight": 2.0 * 0.25 / ratio}), tmp_path / "same", pretrained)
+    torch.testing.assert_close(same[0]["generator"], states(balanced)[0]["generator"], rtol=1e-4, atol=1e-6)
+
+
+def test_a_balance_follows_the_mean_of_ratios_and_goes_on_from_its_state() -> None:
+    whole, first, second = Balance(0.5), Balance(0.5), Balance(0.5)
+    ratios = [torch.tensor(ratio) for ratio in (2.0, 4.0, 1.0)]
+    weights = [whole.weight(ratio) for ratio in ratios]
+    torch.testing.assert_close(torch.stack(weights[:2]), torch.tensor([0.5 / 2, 0.5 / 2.2]))
+    first.weight(ratios[0])
+    second.load_state_dict(first.state_dict())
+    assert [second.weight(ratio) for ratio in ratios[1:]] == weights[1:]
 
 
 def test_a_stage_1_without_checkpoints_is_refused(tmp_path: Path) -> None:
