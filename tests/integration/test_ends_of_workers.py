@@ -73,15 +73,20 @@ def goes_on(root: Path, done: Callable[..., str]) -> None:
     assert not list((root / "digits/evaluate").glob(".*.tmp"))
 
 
+def ends(begun: subprocess.Popen[str], started: list[int], code: int, sentence: str) -> None:
+    """Assert that a command ends with a code and a sentence, and that nobody it started is left."""
+    said, _ = begun.communicate(timeout=PATIENCE)
+    assert begun.returncode == code, said
+    assert sentence in said
+    assert "Traceback" not in said
+    wait_for(lambda: not any(map(is_alive, started)))
+
+
 @pytest.mark.parametrize("everywhere", [False, True], ids=["to the command", "to all its processes"])
 def test_a_signal_ends_all(everywhere, tmp_path, done):
     with training(tmp_path) as (begun, started):
         (os.killpg if everywhere else os.kill)(begun.pid, signal.SIGTERM)
-        said, _ = begun.communicate(timeout=PATIENCE)
-        assert begun.returncode == 0, said
-        assert "stopped by SIGTERM; the same command goes on" in said
-        assert "Traceback" not in said
-        wait_for(lambda: not any(map(is_alive, started)))
+        ends(begun, started, 0, "stopped by SIGTERM; the same command goes on")
     goes_on(tmp_path, done)
 
 
@@ -96,9 +101,5 @@ def test_a_killed_worker_is_told_in_a_sentence(tmp_path, done):
     with training(tmp_path) as (begun, started):
         for worker in workers_among(started):  # which of them trains, is not told
             os.kill(worker, signal.SIGKILL)
-        said, _ = begun.communicate(timeout=PATIENCE)
-        assert begun.returncode == 2, said
-        assert "evaluate.py: one of run.workers was ended by SIGKILL; the same command goes on" in said
-        assert "Traceback" not in said
-        wait_for(lambda: not any(map(is_alive, started)))
+        ends(begun, started, 2, "evaluate.py: one of run.workers was ended by SIGKILL; the same command goes on")
     goes_on(tmp_path, done)
