@@ -22,6 +22,7 @@ AtLeast2 = Annotated[int, Field(ge=2, le=_MOST)]
 # The range stands outside the union: jsonargparse would else try it itself and tell of it at length.
 AtLeast1OrNull = Annotated[int | None, Field(ge=1, le=_MOST)]
 NotNegative = Annotated[float, Field(ge=0)]
+NotNegativeOrNull = Annotated[float | None, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 PositiveOrNull = Annotated[float | None, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]

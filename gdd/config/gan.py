@@ -5,7 +5,17 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from gdd.config.fields import STRICT, AtLeast0, AtLeast1, AtLeast2, Decay, NotNegative, Positive, Schedule
+from gdd.config.fields import (
+    STRICT,
+    AtLeast0,
+    AtLeast1,
+    AtLeast2,
+    Decay,
+    NotNegative,
+    NotNegativeOrNull,
+    Positive,
+    Schedule,
+)
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -27,8 +37,9 @@ class GanConfig:
     """Weight of the auxiliary class loss of either network, at least 0 (DiM: 1)."""
     gradient_penalty: NotNegative = 10.0
     """Weight of the gradient penalty of wgan-gp, at least 0 (DiM: 10)."""
-    r1: NotNegative = 0.0
-    """Weight gamma of the R1 penalty gamma/2 |grad D|^2 of ns and hinge, at least 0; 0 switches it off."""
+    r1: NotNegativeOrNull = None
+    """Weight gamma of the R1 penalty gamma/2 |grad D|^2 of ns and hinge, at least 0; 0 switches it off; null is 0.2 for
+    dim and 0 for residual, which has spectral norms."""
     r1_every: AtLeast1 = 16
     """Discriminator steps from one R1 penalty to the next, which is scaled by as much; at least 1."""
     beta1: Decay = 0.0
@@ -41,9 +52,16 @@ class GanConfig:
     """DiffAugment of what the discriminator sees, such as color_crop_cutout; none switches it off."""
 
     @property
+    def r1_weight(self) -> float:
+        """The weight gamma of the R1 penalty."""
+        if self.r1 is not None:
+            return self.r1
+        return 0.2 if self.arch == "dim" else 0.0
+
+    @property
     def penalties(self) -> float:
         """Gradient penalties per step of the discriminator."""
-        return 1.0 if self.loss == "wgan-gp" else (self.r1 > 0) / self.r1_every
+        return 1.0 if self.loss == "wgan-gp" else (self.r1_weight > 0) / self.r1_every
 
 
 @dataclass(frozen=True, config=STRICT)

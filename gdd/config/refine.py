@@ -92,6 +92,13 @@ class RefineConfig:
     pool: RefinePoolConfig = field(default_factory=RefinePoolConfig)
 
     @model_validator(mode="after")
+    def _one_weight(self) -> "RefineConfig":
+        require(
+            self.balance is None or self.weight == 0.01, "refine.weight", self.weight, "its default 0.01 with balance"
+        )
+        return self
+
+    @model_validator(mode="after")
     def _loss_uses_its_settings(self) -> "RefineConfig":
         if self.loss == "log_mse":
             for name, default in (("tau", 2.0), ("tau_mode", "divide"), ("standardize", True)):

@@ -15,7 +15,7 @@ from gdd.data.splits import Split
 from gdd.evaluation.batches import Fixed, Images, RealStream, StackedBatches, Stream, StudentBatches, random_real
 from gdd.evaluation.recipe import Conditions, Job
 from gdd.evaluation.row import Row
-from gdd.evaluation.sources import CEILING, FLOOR, Source
+from gdd.evaluation.sources import CEILING, FLOOR, STREAM_CEILING, Source
 from gdd.losses.logits import distillation, released_distillation
 from gdd.models import registry
 from gdd.runtime.device import device_name
@@ -51,7 +51,7 @@ def count_correct(network: nn.Module, split: Split, normalize: Normalizer, execu
 
 def _data_job(job: Job) -> Job:
     """Return a job that is equal for all jobs of one source whose images are the same, whatever their seed."""
-    depends_on_seed = job.source.kind in (FLOOR, "generator")
+    depends_on_seed = job.source.kind in (FLOOR, STREAM_CEILING, "generator")
     return job if depends_on_seed else replace(job, seed=0)
 
 
@@ -254,7 +254,7 @@ class StudentTrainer:
         soft = stored is not None and stored.soft_labels is not None
         alpha, temperature = best.pair or (None, None)
         source = job.source
-        content = stored or source.generator or self._set(source, None, 0)  # fresh real images: all of them
+        content = stored or source.generator or self._draw_set(source, None, 0)  # fresh real images: all of them
         return Row(
             source=source.label,
             kind=source.kind,

@@ -55,11 +55,12 @@ def skd(
     return tau**2 * kl(real * scale, synthetic * scale)
 
 
-def optimal_pairs(real_logits: Tensor, synthetic_logits: Tensor, labels: Tensor) -> Tensor:
-    """Return which row of the real logits each synthetic row is compared with, (B,): one of its class, each once.
+def paired(real_logits: Tensor, synthetic_logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the rows of the real logits in the order in which the synthetic ones are compared with them, (B, K).
 
-    The assignment within each class has the smallest sum of squared distances between standardized logits. With the
-    rows in any order a loss between them pulls every sample of a class to the class's mean answer; so it need not.
+    Each synthetic row gets one of its class and each real row is used once: the assignment with the smallest sum of
+    squared distances between standardized logits. With the rows in any order a loss between them pulls every sample of
+    a class to the class's mean answer; so it need not.
 
     Args:
         real_logits: (B, K).
@@ -68,13 +69,14 @@ def optimal_pairs(real_logits: Tensor, synthetic_logits: Tensor, labels: Tensor)
     """
     from scipy.optimize import linear_sum_assignment  # takes half a second to import
 
-    distances = torch.cdist(standardize(synthetic_logits.detach()), standardize(real_logits)).square().cpu()
-    pairs, members = torch.arange(len(labels)), labels.cpu()
-    for label in members.unique():
-        rows = (members == label).nonzero().flatten()
+    distances = torch.cdist(standardize(synthetic_logits), standardize(real_logits)).square()
+    distances = distances.cpu().nan_to_num()  # that a run has diverged is for its loss to tell
+    order, classes = torch.arange(len(labels)), labels.cpu()
+    for label in classes.unique():
+        rows = (classes == label).nonzero().flatten()
         _, columns = linear_sum_assignment(distances[rows][:, rows].numpy())
-        pairs[rows] = rows[torch.from_numpy(columns)]
-    return pairs.to(labels.device)
+        order[rows] = rows[torch.from_numpy(columns)]
+    return real_logits[order.to(real_logits.device)]
 
 
 def log_probability_mse(real_logits: Tensor, synthetic_logits: Tensor) -> Tensor:

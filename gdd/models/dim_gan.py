@@ -61,6 +61,9 @@ class DimGenerator(Generator):
         layers = [*upsample(0), *conv(), *conv(), *conv(), *upsample(1), *conv(), *upsample(2)]
         self.render = nn.Sequential(*layers, nn.Conv2d(width, channels, 3, padding=1), nn.Tanh())
 
+    def _get_name(self) -> str:
+        return "Generator"  # as checkpoints of 0.1.0 have it
+
     def forward(self, noise: Tensor, labels: Tensor) -> Tensor:
         """Return images (B, C, H, W) for noise (B, noise_dim) and labels (B,)."""
         one_hot = F.one_hot(labels, self.num_classes).to(noise.dtype)
@@ -96,6 +99,9 @@ class DimDiscriminator(Discriminator):
         self.features = nn.Sequential(*layers, nn.AdaptiveMaxPool2d(1), nn.Flatten())
         self.critic = nn.Linear(width, 1)
         self.classes = nn.Linear(width, num_classes)
+
+    def _get_name(self) -> str:
+        return "Discriminator"  # as checkpoints of 0.1.0 have it
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return realness scores (B,) and class logits (B, K) of images (B, C, H, W) in [-1, 1]."""

@@ -39,14 +39,13 @@ class ConditionalBatchNorm(nn.Module):
     def __init__(self, channels: int, num_classes: int) -> None:
         super().__init__()
         self.norm = BatchNorm(channels, affine=False)
-        self.scale = nn.Linear(num_classes, channels)
-        self.shift = nn.Linear(num_classes, channels, bias=False)
-        nn.init.zeros_(self.scale.weight)
-        nn.init.ones_(self.scale.bias)
+        self.scale = nn.Embedding(num_classes, channels)
+        self.shift = nn.Embedding(num_classes, channels)
+        nn.init.ones_(self.scale.weight)
         nn.init.zeros_(self.shift.weight)
 
-    def forward(self, maps: Tensor, one_hot: Tensor) -> Tensor:
-        return self.norm(maps) * self.scale(one_hot)[:, :, None, None] + self.shift(one_hot)[:, :, None, None]
+    def forward(self, maps: Tensor, labels: Tensor) -> Tensor:
+        return self.norm(maps) * self.scale(labels)[:, :, None, None] + self.shift(labels)[:, :, None, None]
 
 
 class _Up(nn.Module):
@@ -61,9 +60,9 @@ class _Up(nn.Module):
         self.second = nn.Conv2d(outputs, outputs, 3, padding=1)
         self.shortcut = nn.Conv2d(inputs, outputs, 1)
 
-    def forward(self, maps: Tensor, one_hot: Tensor) -> Tensor:
-        branch = self._enlarged(F.relu(self.first_norm(maps, one_hot)))
-        branch = F.relu(self.second_norm(self.first(branch), one_hot))
+    def forward(self, maps: Tensor, labels: Tensor) -> Tensor:
+        branch = self._enlarged(F.relu(self.first_norm(maps, labels)))
+        branch = F.relu(self.second_norm(self.first(branch), labels))
         return self.second(branch) + self._enlarged(self.shortcut(maps))
 
     def _enlarged(self, maps: Tensor) -> Tensor:
@@ -91,16 +90,15 @@ class ResidualGenerator(Generator):
         self.project = nn.Linear(noise_dim, math.prod(self.base))
         steps = zip(channels, channels[1:], sides[1:], strict=False)
         self.blocks = nn.ModuleList(_Up(*step, num_classes) for step in steps)
-        self.norm = BatchNorm(channels[-1])
+        self.norm = ConditionalBatchNorm(channels[-1], num_classes)
         self.render = nn.Conv2d(channels[-1], shape[0], 3, padding=1)
 
     def forward(self, noise: Tensor, labels: Tensor) -> Tensor:
         """Return images (B, C, H, W) for noise (B, noise_dim) and labels (B,)."""
-        one_hot = F.one_hot(labels, self.num_classes).to(noise.dtype)
         maps = rearrange(self.project(noise), "b (h w c) -> b c h w", c=self.base[0], h=self.base[1])
         for block in self.blocks:
-            maps = block(maps, one_hot)
-        return torch.tanh(self.render(F.relu(self.norm(maps))))
+            maps = block(maps, labels)
+        return torch.tanh(self.render(F.relu(self.norm(maps, labels))))
 
 
 class _Float32(nn.Module):

@@ -20,7 +20,7 @@ from gdd.data import augment
 from gdd.data.pixels import Normalizer, u8_to_pm1
 from gdd.data.readers import Dataset
 from gdd.data.strategy import parse_strategy
-from gdd.losses.logits import log_probability_mse, optimal_pairs, skd
+from gdd.losses.logits import log_probability_mse, paired, skd
 from gdd.runtime import checkpoint
 from gdd.runtime.run import Run
 from gdd.sampling import generator_file
@@ -32,30 +32,34 @@ STAGE = rng.REFINE
 
 
 class Balance:
-    """Find the weight of a loss that makes its gradient a given share of another's, by a running mean of the ratio."""
+    """Find the weight of a loss that makes its gradient a given share of another's, by running means of their norms."""
 
     DECAY = 0.9
 
     def __init__(self, wanted: float) -> None:
         """Take the wanted ratio of the weighted loss's gradient to the other's, above 0."""
         self.wanted = wanted
-        self.mean: Tensor | None = None
+        self.norms = torch.zeros(2)
 
-    def weight(self, ratio: Tensor) -> Tensor:
-        """Return the weight of this step, whose gradients have this ratio of norms before weighing."""
-        self.mean = ratio if self.mean is None else self.DECAY * self.mean + (1 - self.DECAY) * ratio
-        return self.wanted / self.mean
+    def weight(self, norms: Tensor) -> Tensor:
+        """Return the weight of this step, whose gradients have these norms (2,) before weighing: its own, the other's.
+
+        Both means lack the same share at first, which their ratio does not.
+        """
+        self.norms = self.DECAY * self.norms.to(norms.device) + (1 - self.DECAY) * norms
+        return self.wanted * self.norms[1] / self.norms[0]
 
     def state_dict(self) -> dict[str, Any]:
-        return {"mean": self.mean}
+        return {"norms": self.norms}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.mean = state["mean"]
+        self.norms = state["norms"]
 
 
-def _norm(gradient: Tensor, run: Run) -> Tensor:
-    """Return the norm, above 0, of a gradient whose rows all processes share."""
-    return run.accelerator.reduce(gradient.square().sum(), "sum").sqrt().clamp(min=1e-12)
+def _norms(run: Run, *gradients: Tensor) -> Tensor:
+    """Return the norms, above 0, of gradients of whose rows each process has its own."""
+    squares = torch.stack([gradient.square().sum() for gradient in gradients])
+    return run.accelerator.reduce(squares, "sum").sqrt().clamp(min=1e-12)
 
 
 def refine(config: Config, dataset: Dataset, run: Run, pretrained: Path) -> Path:
@@ -71,7 +75,8 @@ def refine(config: Config, dataset: Dataset, run: Run, pretrained: Path) -> Path
     lessons = settings.pool.steps_between * settings.pool.batch_size
     asked = settings.steps * (2 * settings.batch_size + lessons)
     augmentations = parse_strategy(settings.augment, spec.flip)
-    own = asdict(settings.pool)
+    members = asdict(settings.pool)
+    augmented = members.pop("augmented")
     pool = LearningPool(
         batches.images_u8,
         batches.labels,
@@ -79,13 +84,15 @@ def refine(config: Config, dataset: Dataset, run: Run, pretrained: Path) -> Path
         normalize,
         seed=seed,
         execution=execution_of(settings.pool.members, spec.shape, spec.num_classes, asked, run),
-        augmentations=augmentations if own.pop("augmented") else (),
-        **own,
+        augmentations=augmentations if augmented else (),
+        **members,
     )
     balance = Balance(settings.balance) if settings.balance else None
     compare: Callable[[Tensor, Tensor], Tensor] = log_probability_mse
     if settings.loss == "skd":
         compare = partial(skd, tau=settings.tau, tau_mode=settings.tau_mode, standardized=settings.standardize)
+    if settings.discriminator == "frozen":
+        gan.plain_discriminator.eval()  # or its spectral norms would go on
     monitor = Monitor(batches, spec.num_classes, config.gan.noise_dim, seed)
     states = {**gan.states(), "pool": pool} | ({} if balance is None else {"balance": balance})
 
@@ -104,17 +111,18 @@ def refine(config: Config, dataset: Dataset, run: Run, pretrained: Path) -> Path
             real_logits = pool.execution(network, real_std)  # (B, K)
         fake_logits = pool.execution(network, fake_std)
         if settings.pairing == "optimal":
-            real_logits = real_logits[optimal_pairs(real_logits, fake_logits, labels)]
+            rows = (run.accelerator.gather(one) for one in (real_logits, fake_logits.detach(), labels))
+            real_logits = paired(*rows)[run.rank * len(labels) :][: len(labels)]  # (B, K)
 
         # What either loss asks of the images, and the generator's turn on both.
         adversarial_loss = gan.adversarial_loss(step.index, fake, labels)
         logit_loss = compare(real_logits, fake_logits)
         (adversarial,), (logit,) = (torch.autograd.grad(loss, fake) for loss in (adversarial_loss, logit_loss))
-        ratio = _norm(logit, run) / _norm(adversarial, run)
-        weight = settings.weight if balance is None else balance.weight(ratio)
+        norms = _norms(run, logit, adversarial)
+        weight = settings.weight if balance is None else balance.weight(norms)
         gan.update_generator(step.index, fake, adversarial + weight * logit)
         step.record({"loss/generator": adversarial_loss.detach(), f"loss/{settings.loss}": logit_loss.detach()})
-        step.record({"gradient/ratio": weight * ratio})
+        step.record({"gradient/ratio": weight * norms[0] / norms[1]})
 
         # The discriminator's turn, unless it is a fixed critic.
         if settings.discriminator == "trained":

@@ -36,7 +36,7 @@ def gan_trainer(
         ema_decay=settings.ema_decay,
         aux_weight=settings.aux_weight,
         gradient_penalty=settings.gradient_penalty,
-        r1=settings.r1,
+        r1=settings.r1_weight,
         r1_every=settings.r1_every,
         augmentations=parse_strategy(settings.augment, spec.flip),
         seed=seed,

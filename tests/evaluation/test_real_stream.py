@@ -5,7 +5,10 @@ import torch
 
 from gdd.data.pixels import Normalizer
 from gdd.data.splits import Split
+from gdd.evaluation import sources
 from gdd.evaluation.batches import RealStream, random_real
+from gdd.evaluation.recipe import Job
+from gdd.evaluation.student import _data_job
 
 CLASSES, SIZES = 3, (5, 7, 12)
 NORMALIZE = Normalizer((0.0,), (1.0,), torch.device("cpu"))
@@ -67,3 +70,10 @@ def test_a_batch_is_chosen_within_its_epoch(train):
     some = torch.tensor([5, 0, 11])
     assert torch.equal(stream.batch(1, some)[0], images[some])
     assert torch.equal(stream.batch(1, some)[1], labels[some])
+
+
+def test_seeds_have_images_of_their_own(train):
+    one, two = (RealStream(train, CLASSES, 4, seed, NORMALIZE) for seed in (0, 1))
+    assert seen(one, 0) != seen(two, 0)
+    job = Job(sources.read("real:stream"), 4, "stream", "mlp", 1)
+    assert _data_job(job) == job

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from gdd.losses.logits import (
     distillation,
     log_probability_mse,
-    optimal_pairs,
+    paired,
     released_distillation,
     skd,
     standardize,
@@ -218,27 +218,33 @@ def test_probabilities_may_stand_for_labels(formula):
     assert uniform == pytest.approx(sum(every) / 10, abs=1e-14)
 
 
-class TestOptimalPairs:
+class TestPaired:
     LABELS = torch.tensor([0, 1, 0, 1, 1, 2, 0])
 
     def test_equal_batches_in_another_order_find_each_other(self):
         real = random_logits(0, 7)
         order = torch.tensor([2, 4, 6, 1, 3, 5, 0])  # within classes
-        assert torch.equal(optimal_pairs(real, real[order], self.LABELS), order)
+        assert torch.equal(paired(real, real[order], self.LABELS), real[order])
 
     def test_logits_are_standardized_first(self):
         real = random_logits(0, 7)
         order = torch.tensor([2, 4, 6, 1, 3, 5, 0])
-        assert torch.equal(optimal_pairs(100 * real + 3, real[order], self.LABELS), order)
+        assert torch.equal(paired(100 * real + 3, real[order], self.LABELS), 100 * real[order] + 3)
 
     def test_no_other_assignment_within_the_classes_is_nearer(self):
         real, synthetic = random_logits(1, 7), random_logits(2, 7)
-        pairs = optimal_pairs(real, synthetic, self.LABELS)
+        rows = paired(real, synthetic, self.LABELS)
+        pairs = [int((real == row).all(1).nonzero()) for row in rows]
         assert torch.equal(self.LABELS[pairs], self.LABELS)
-        assert sorted(pairs.tolist()) == list(range(7))
-        found = (standardize(real)[pairs] - standardize(synthetic)).square().sum()
+        assert sorted(pairs) == list(range(7))
+        found = (standardize(rows) - standardize(synthetic)).square().sum()
         for zeros in permutations([0, 2, 6]):
             for ones in permutations([1, 3, 4]):
                 other = torch.arange(7)
                 other[[0, 2, 6]], other[[1, 3, 4]] = torch.tensor(zeros), torch.tensor(ones)
                 assert found <= (standardize(real)[other] - standardize(synthetic)).square().sum() + 1e-12
+
+    def test_a_diverged_batch_is_left_to_the_loss(self):
+        synthetic = random_logits(2, 7)
+        synthetic[1] = torch.nan
+        assert paired(random_logits(1, 7), synthetic, self.LABELS).isfinite().all()

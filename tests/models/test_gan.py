@@ -74,3 +74,9 @@ def test_the_noise_is_not_written_to():
 def test_an_unknown_label_is_an_error():
     with pytest.raises(RuntimeError):
         DimGenerator((1, 16, 16), 3, width=4, noise_dim=8).eval()(noise(1), torch.tensor([3]))
+
+
+def test_checkpoints_of_version_0_1_0_still_fit():
+    """Their text of a network begins with the names that it had then."""
+    networks = DimGenerator((1, 16, 16), 3, 4, 8), DimDiscriminator((1, 16, 16), 3, 4)
+    assert [str(network).partition("(")[0] for network in networks] == ["Generator", "Discriminator"]

@@ -9,7 +9,7 @@ from gdd.models.residual_gan import ConditionalBatchNorm, ResidualDiscriminator,
 from gdd.rng import generator as rng_generator
 from gdd.rng import seeded
 
-SHAPES = [(1, 8, 8), (1, 16, 16), (3, 24, 40), (1, 28, 28), (3, 30, 17), (3, 32, 32)]
+SHAPES = [(1, 1, 1), (1, 4, 4), (1, 8, 8), (1, 16, 16), (3, 24, 40), (1, 28, 28), (3, 30, 17), (3, 32, 32)]
 LABELS = torch.tensor([0, 1, 2, 0])
 
 
@@ -61,7 +61,7 @@ def test_a_class_begins_like_every_other_and_then_has_its_own_norms():
     norm = player.blocks[0].first_norm
     assert isinstance(norm, ConditionalBatchNorm)
     with torch.no_grad():
-        norm.shift.weight[:, 1] += 1
+        norm.shift.weight[1] += 1
     changed = player(same, torch.arange(3))
     torch.testing.assert_close(changed[[0, 2]], made[[0, 2]])
     assert (changed[1] - made[1]).abs().max() > 1e-3
@@ -70,13 +70,12 @@ def test_a_class_begins_like_every_other_and_then_has_its_own_norms():
 def test_conditional_batch_norm_scales_and_shifts_by_class():
     norm, plain = ConditionalBatchNorm(5, 3), BatchNorm(5, affine=False)
     with torch.no_grad():
-        norm.scale.weight.copy_(torch.arange(15.0).view(5, 3))
-        norm.shift.weight.copy_(-torch.arange(15.0).view(5, 3))
+        norm.scale.weight.copy_(torch.arange(15.0).view(3, 5))
+        norm.shift.weight.copy_(-torch.arange(15.0).view(3, 5))
     maps = torch.randn(4, 5, 2, 2, generator=rng_generator(0, "maps"))
-    one_hot = torch.eye(3)[LABELS]
-    scale, shift = 1 + norm.scale.weight.T[LABELS], norm.shift.weight.T[LABELS]
+    scale, shift = norm.scale.weight[LABELS], norm.shift.weight[LABELS]
     expected = plain(maps) * scale[:, :, None, None] + shift[:, :, None, None]
-    torch.testing.assert_close(norm(maps, one_hot), expected)
+    torch.testing.assert_close(norm(maps, LABELS), expected)
 
 
 def test_weights_of_the_discriminator_have_spectral_norm_1():
@@ -101,12 +100,11 @@ def test_spectral_norm_stays_float32_under_autocast():
 
 def test_a_block_whose_branch_is_zero_is_its_shortcut():
     up = networks((1, 16, 16))[0].blocks[0]
-    one_hot = torch.eye(3)[LABELS]
     maps = torch.randn(4, 16, 4, 4, generator=rng_generator(0, "maps"))
     nn.init.zeros_(up.second.weight)
     nn.init.zeros_(up.second.bias)
     enlarged = up.shortcut(maps).repeat_interleave(2, 2).repeat_interleave(2, 3)
-    torch.testing.assert_close(up(maps, one_hot), enlarged)
+    torch.testing.assert_close(up(maps, LABELS), enlarged)
 
 
 @pytest.mark.parametrize("halves", [True, False])
@@ -120,5 +118,16 @@ def test_a_block_of_the_discriminator_adds_its_branch_to_its_shortcut(halves):
 
 
 def test_an_unknown_label_is_an_error():
-    with pytest.raises(RuntimeError):
+    with pytest.raises(IndexError):
         networks((1, 16, 16))[0].eval()(noise(1), torch.tensor([3]))
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 4, 4), (1, 16, 16)])
+def test_every_size_of_image_can_depend_on_its_class(shape):
+    player, _ = networks(shape)
+    player.eval()
+    with torch.no_grad():
+        player.norm.shift.weight[1] += 1
+    made = player(noise(1).expand(3, -1), torch.arange(3))
+    assert torch.equal(made[0], made[2])
+    assert not torch.equal(made[0], made[1])

@@ -157,7 +157,7 @@ def test_the_network_that_is_asked_has_learned_from_real_images(
 def test_a_balance_takes_the_weight_that_gives_the_wanted_ratio(pretrained: Path, tmp_path: Path) -> None:
     fixed, balanced = tmp_path / "fixed", tmp_path / "balanced"
     run_stage(refine, configured(refine={"weight": 2.0}), fixed, pretrained)
-    run_stage(refine, configured(refine={"balance": 0.25}), balanced, pretrained)
+    run_stage(refine, configured(refine={"balance": 0.25, "weight": 0.01}), balanced, pretrained)
     ratio = metrics(fixed)[0]["gradient/ratio"]
     assert metrics(balanced)[0]["gradient/ratio"] == pytest.approx(0.25)
     # So the first step is that of the fixed weight which has this ratio.
@@ -167,12 +167,14 @@ def test_a_balance_takes_the_weight_that_gives_the_wanted_ratio(pretrained: Path
 
 def test_a_balance_follows_the_mean_of_ratios_and_goes_on_from_its_state() -> None:
     whole, first, second = Balance(0.5), Balance(0.5), Balance(0.5)
-    ratios = [torch.tensor(ratio) for ratio in (2.0, 4.0, 1.0)]
-    weights = [whole.weight(ratio) for ratio in ratios]
-    torch.testing.assert_close(torch.stack(weights[:2]), torch.tensor([0.5 / 2, 0.5 / 2.2]))
-    first.weight(ratios[0])
+    norms = [torch.tensor(pair) for pair in ((2.0, 1.0), (4.0, 3.0), (1e-9, 1.0))]
+    weights = [whole.weight(pair) for pair in norms]
+    means = [(2, 1), ((0.9 * 2 + 4) / 1.9, (0.9 + 3) / 1.9)]
+    torch.testing.assert_close(torch.stack(weights[:2]), torch.tensor([0.5 * b / a for a, b in means]))
+    assert weights[2] < 3 * weights[1]  # one small gradient does not let it jump
+    first.weight(norms[0])
     second.load_state_dict(first.state_dict())
-    assert [second.weight(ratio) for ratio in ratios[1:]] == weights[1:]
+    assert [second.weight(pair) for pair in norms[1:]] == weights[1:]
 
 
 def test_a_stage_1_without_checkpoints_is_refused(tmp_path: Path) -> None:
