@@ -22,7 +22,7 @@ from gdd.config.fields import (
 class GanConfig:
     """The conditional generator, its discriminator, and their adversarial loss; both stages use it."""
 
-    arch: Literal["dim", "residual"] = "residual"
+    arch: Literal["dim", "residual"] = "dim"
     """dim: DiM's plain networks; residual: residual ones that know the class in every block."""
     size: Literal["small", "medium", "large"] = "small"
     """How wide the networks are where gan.width is null: twice and four times small's channels (dim: 64 and 196)."""
@@ -31,7 +31,7 @@ class GanConfig:
     small is 16 for residual and images of at most 16 pixels, else 24 for grey and 32 for colour ones; 32 for dim."""
     noise_dim: Annotated[int, Field(ge=1, le=2**20)] = 100
     """Length of the normal noise vector, at least 1; the class is concatenated to it (DiM: 100)."""
-    loss: Literal["wgan-gp", "hinge", "ns"] = "hinge"
+    loss: Literal["wgan-gp", "hinge", "ns"] = "ns"
     """wgan-gp with the auxiliary class loss (DiM), or hinge or non-saturating with R1, both class-conditional."""
     aux_weight: NotNegative = 1.0
     """Weight of the auxiliary class loss of either network, at least 0 (DiM: 1)."""
@@ -46,7 +46,7 @@ class GanConfig:
     """First decay of both Adam optimisers, in [0, 1) (DiM: 0)."""
     beta2: Decay = 0.99
     """Second decay of both Adam optimisers, in [0, 1) (DiM: 0.9)."""
-    ema_decay: Decay = 0.998
+    ema_decay: Decay = 0.99
     """Decay per step of the averaged generator that is sampled from, in [0, 1)."""
     augment: str = "none"
     """DiffAugment of what the discriminator sees, such as color_crop_cutout; none switches it off."""
@@ -74,7 +74,7 @@ class PretrainConfig:
     """Images per step over all processes, at least 2 (DiM: 128)."""
     lr: Positive = 1e-3
     """First learning rate of both Adam optimisers, above 0 (DiM: 1e-4)."""
-    schedule: Schedule = "cosine"
+    schedule: Schedule = "constant"
     """How the rate goes on: constant (DiM), linear or by half a cosine to 0 after the last step."""
     warmup: AtLeast0 = 0
     """Steps in which the rate rises to its first value, at least 0."""

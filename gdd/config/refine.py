@@ -40,7 +40,7 @@ class RefinePoolConfig:
     """Members stop learning while their accuracy on a fresh real batch is at least this, in (0, 1]."""
     batch_size: AtLeast2 = 64
     """Real images per training step of a member, at least 2 (DiM: 64)."""
-    augmented: bool = True
+    augmented: bool = False
     """Whether members learn images augmented by refine.augment, each by itself, as they are asked about (SKD: not)."""
     lr: Positive = 0.01
     """Learning rate of a member's SGD, above 0 (DiM: 0.01; momentum 0.9 and weight decay 5e-4 are fixed)."""
@@ -65,7 +65,7 @@ class RefineConfig:
     """Images per step over all processes, at least 2 (DiM: 64)."""
     lr: Positive = 5e-4
     """First learning rate of both Adam optimisers, above 0 (DiM: 5e-6)."""
-    schedule: Schedule = "cosine"
+    schedule: Schedule = "constant"
     """How the rate goes on: constant (DiM), linear or by half a cosine to 0 after the last step."""
     warmup: AtLeast0 = 0
     """Steps in which the rate rises to its first value, at least 0."""

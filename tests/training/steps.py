@@ -57,11 +57,13 @@ def configured(
     """Small networks, and no setting at a value that would hide whether it is used."""
     gan = {"beta1": 0.2, "beta2": 0.9, "ema_decay": 0.8, "aux_weight": 0.7, "gradient_penalty": 5.0, **(gan or {})}
     pool = {"members": ("convnet3-bn-w4",), "steps_before": 2, "steps_between": 1, "batch_size": 8, **(pool or {})}
-    refine = {"steps": 2, "batch_size": BATCH, "lr": 1e-3, "weight": 5.0, **(refine or {})}
+    refine = {"steps": 2, "batch_size": BATCH, "lr": 1e-3, "schedule": "cosine", "weight": 5.0, **(refine or {})}
     return Config(
         seed=3,
         gan=GanConfig(arch="dim", width=4, noise_dim=8, r1=0.3, r1_every=2, **gan),
-        pretrain=PretrainConfig(**{"steps": 2, "batch_size": BATCH, "lr": 2e-3, **(pretrain or {})}),
+        pretrain=PretrainConfig(
+            **{"steps": 2, "batch_size": BATCH, "lr": 2e-3, "schedule": "cosine", **(pretrain or {})}
+        ),
         refine=RefineConfig(**refine, pool=RefinePoolConfig(**pool)),
         run=RunConfig(save_every=1, keep=9, log_every=1, threads=1),
     )

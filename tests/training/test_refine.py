@@ -162,7 +162,10 @@ def test_a_balance_takes_the_weight_that_gives_the_wanted_ratio(pretrained: Path
     assert metrics(balanced)[0]["gradient/ratio"] == pytest.approx(0.25)
     # So the first step is that of the fixed weight which has this ratio.
     same = run_stage(refine, configured(refine={"weight": 2.0 * 0.25 / ratio}), tmp_path / "same", pretrained)
-    torch.testing.assert_close(same[0]["generator"], states(balanced)[0]["generator"], rtol=1e-4, atol=1e-6)
+    # By Adam's moments: of a gradient that is nothing but rounding it makes a whole step.
+    for one, two in zip(*(state["opt_g"]["state"].values() for state in (same[0], states(balanced)[0])), strict=True):
+        largest = one["exp_avg"].abs().max().item()
+        torch.testing.assert_close(one["exp_avg"], two["exp_avg"], rtol=1e-3, atol=1e-4 * largest + 1e-7)
 
 
 def test_a_balance_follows_the_mean_of_ratios_and_goes_on_from_its_state() -> None:
