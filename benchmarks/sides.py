@@ -54,6 +54,22 @@ def read_flags(description: str | None, sides: Sequence[str]) -> tuple[argparse.
     return options, [*flags, *TOY.split()] if options.toy else flags
 
 
+def read_sizes(
+    parser: argparse.ArgumentParser, sides: Sequence[str], toy: Mapping[str, object]
+) -> tuple[argparse.Namespace, list[str]]:
+    """Read the sizes that `parser` asks for, or those of a test, and the flags with which a side gets the same."""
+    own = [*vars(parser.parse_args([]))]
+    parser.add_argument("--side", choices=sides, help=argparse.SUPPRESS)
+    parser.add_argument("--rounds", type=int, default=2)
+    add_toy(parser)
+    options = parser.parse_args()
+    flags = [part for name in own for part in (f"--{name}", str(getattr(options, name)))]
+    if options.toy:
+        vars(options).update(toy, rounds=1)
+        flags.append("--toy")
+    return options, flags
+
+
 def ways(toy: bool) -> list[str]:
     """Return the keys of `WAYS` in whose precision the device computes; for a test, only the first."""
     precisions = ("float32", "bfloat16") if execution.has_bfloat16(here()) else ("float32",)

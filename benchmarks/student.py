@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from peak import here, seconds
-from sides import WAYS, add_toy, against_peak, in_turn, peak_of, way, ways
+from sides import WAYS, against_peak, in_turn, peak_of, read_sizes, way, ways
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -105,24 +105,17 @@ def measure(side: str, options: argparse.Namespace) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--side", choices=["plain", *WAYS], help=argparse.SUPPRESS)
     parser.add_argument("--arch", default="convnet3")
     parser.add_argument("--ipc", type=int, default=10, help="images per class, of ten")
     parser.add_argument("--steps", type=int, default=8, help="epochs that are timed")
     parser.add_argument("--tests", type=int, default=1000, help="test images, a multiple of 500")
-    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
-    add_toy(parser)
-    options = parser.parse_args()
-    if options.toy:
-        options.arch, options.ipc, options.steps, options.tests, options.rounds = "convnet3-w4", 1, 1, 500, 1
+    toy = {"arch": "convnet3-w4", "ipc": 1, "steps": 1, "tests": 500}
+    options, flags = read_sizes(parser, ["plain", *WAYS], toy)
     if options.side:
         print(json.dumps(measure(options.side, options)))
         return
-    own = ("arch", "ipc", "steps", "tests", "threads")
-    arguments = [part for name in own for part in (f"--{name}", str(getattr(options, name)))]
-    sides = ["plain", *ways(options.toy)]
-    found = in_turn(__file__, sides, options.rounds, [*arguments, *["--toy"] * options.toy])
+    found = in_turn(__file__, ["plain", *ways(options.toy)], options.rounds, flags)
     make_accelerator(RunConfig(threads=options.threads))  # decides what the device's name says
     flop = classifier_flop(options.arch, (3, SIDE, SIDE), CLASSES)
     result: dict[str, object] = {"arch": options.arch, "ipc": options.ipc, "device": device_name(here())}

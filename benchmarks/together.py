@@ -9,7 +9,7 @@ import json
 
 import torch
 from peak import here, seconds
-from sides import WAYS, add_toy, against_peak, in_turn, peak_of, way, ways
+from sides import WAYS, against_peak, in_turn, peak_of, read_sizes, way, ways
 
 from gdd import rng
 from gdd.config import RunConfig
@@ -60,23 +60,18 @@ def measure(side: str, options: argparse.Namespace) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--side", choices=WAYS, help=argparse.SUPPRESS)
     parser.add_argument("--arch", default="convnet3")
     parser.add_argument("--seeds", type=int, default=10, help="students")
     parser.add_argument("--ipc", type=int, default=10, help="images per class, all of them in each step")
     parser.add_argument("--steps", type=int, default=100)
-    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1)
-    add_toy(parser)
-    options = parser.parse_args()
-    if options.toy:
-        options.arch, options.seeds, options.ipc, options.steps, options.rounds = "convnet3-w4", 2, 1, 1, 1
+    toy = {"arch": "convnet3-w4", "seeds": 2, "ipc": 1, "steps": 1}
+    options, flags = read_sizes(parser, list(WAYS), toy)
     if options.side:
         print(json.dumps(measure(options.side, options)))
         return
     own = ("arch", "seeds", "ipc", "steps", "threads")
-    arguments = [part for name in own for part in (f"--{name}", str(getattr(options, name)))]
-    found = in_turn(__file__, ways(options.toy), options.rounds, [*arguments, *["--toy"] * options.toy])
+    found = in_turn(__file__, ways(options.toy), options.rounds, flags)
     make_accelerator(RunConfig(threads=options.threads))  # decides what the device's name says
     flop = TRAINING * classifier_flop(options.arch, SHAPE, CLASSES)
     result: dict[str, object] = {name: getattr(options, name) for name in own} | {"device": device_name(here())}
