@@ -53,6 +53,10 @@ class RefinePoolConfig:
         return self
 
 
+# Settings that one loss alone has, with their defaults.
+_OF_SKD: tuple[tuple[str, object], ...] = (("tau", 2.0), ("tau_mode", "divide"), ("standardize", True))
+
+
 @dataclass(frozen=True, config=STRICT)
 class RefineConfig:
     """Refinement of the generator: the adversarial loss plus self-knowledge distillation (SKD)."""
@@ -69,8 +73,10 @@ class RefineConfig:
     """How the rate goes on: constant (DiM), linear or by half a cosine to 0 after the last step."""
     warmup: AtLeast0 = 0
     """Steps in which the rate rises to its first value, at least 0."""
-    loss: Literal["skd", "log_mse"] = "skd"
-    """skd: KL divergence between (standardized) logits; log_mse: between log-probabilities (DiM, without tau)."""
+    loss: Literal["skd", "log_mse", "features", "gradient"] = "skd"
+    """skd: KL divergence between (standardized) logits; log_mse: between log-probabilities (DiM, without tau);
+    features: means and covariances of each class's features, layer by layer; gradient: the gradients that each class's
+    images cause in the network, as gradient matching compares them (DC)."""
     standardize: bool = True
     """Whether skd standardizes each sample's logits over the classes first (SKD)."""
     tau: Positive = 2.0
@@ -78,9 +84,9 @@ class RefineConfig:
     tau_mode: Literal["divide", "multiply"] = "divide"
     """divide softens as the text of SKD means it; multiply is its printed formula."""
     weight: NotNegative = 0.01
-    """Lambda, weight of the loss between logits, at least 0 (SKD: .001 MNIST, .01 Fashion-MNIST and CIFAR-10)."""
+    """Lambda, weight of the matching loss, at least 0 (SKD: .001 MNIST, .01 Fashion-MNIST and CIFAR-10)."""
     balance: PositiveOrNull = None
-    """Instead of a fixed weight the one that makes the loss between logits ask this much of the images beside the
+    """Instead of a fixed weight the one that makes the matching loss ask this much of the images beside the
     adversarial loss: the ratio of the norms of their gradients, above 0; null keeps refine.weight."""
     pairing: Literal["class", "optimal"] = "class"
     """Which real image each generated one is compared with: any of its class (SKD), or the one that an optimal
@@ -100,8 +106,8 @@ class RefineConfig:
 
     @model_validator(mode="after")
     def _loss_uses_its_settings(self) -> "RefineConfig":
-        if self.loss == "log_mse":
-            for name, default in (("tau", 2.0), ("tau_mode", "divide"), ("standardize", True)):
-                value = getattr(self, name)
-                require(value == default, f"refine.{name}", value, f"its default {default} with loss log_mse")
+        defaults = {"skd": (), "log_mse": _OF_SKD}.get(self.loss, (*_OF_SKD, ("pairing", "class")))
+        for name, default in defaults:
+            value = getattr(self, name)
+            require(value == default, f"refine.{name}", value, f"its default {default} with loss {self.loss}")
         return self

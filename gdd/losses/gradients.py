@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 Distance = Literal["dc", "cos", "mse"]
 
@@ -59,3 +60,25 @@ def distance(synthetic: Sequence[Tensor], real: Sequence[Tensor], kind: Distance
 def embedding_distance(synthetic: Tensor, real: Tensor) -> Tensor:
     """Return the squared distance between the mean features (B, F) and (B', F) (DM: Zhao and Bilen 2023)."""
     return (synthetic.mean(0) - real.mean(0)).square().sum()
+
+
+def class_gradient_distance(
+    network: nn.Module, real_std: Tensor, synthetic_std: Tensor, labels: Tensor, kind: Distance = "dc"
+) -> Tensor:
+    """Return how far apart the gradients are that a class's real and synthetic images cause, its mean over classes.
+
+    Args:
+        network: in eval mode; its weights must require gradients.
+        real_std: (B, C, H, W) in classifier space.
+        synthetic_std: (B, C, H, W); the distance is differentiable in it.
+        labels: (B,), the classes of the rows of either.
+        kind: as of `distance`.
+    """
+    parameters = list(network.parameters())
+    distances = []
+    for label in labels.unique():
+        rows = labels == label
+        real, synthetic = (F.cross_entropy(network(images[rows]), labels[rows]) for images in (real_std, synthetic_std))
+        target = torch.autograd.grad(real, parameters)
+        distances.append(distance(torch.autograd.grad(synthetic, parameters, create_graph=True), target, kind))
+    return torch.stack(distances).mean()

@@ -17,6 +17,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "leakyrelu": partial(nn.LeakyReLU, 0.01),
     "swish": nn.SiLU,
 }
+_ACTIVATED = tuple({type(make()) for make in ACTIVATIONS.values()})
 POOLINGS: dict[str, Callable[[], nn.Module]] = {
     "max": partial(nn.MaxPool2d, 2),
     "avg": partial(nn.AvgPool2d, 2),
@@ -44,6 +45,18 @@ class Classifier(nn.Module):
     def embed(self, images: Tensor) -> Tensor:
         """Return the flattened features before the head, (B, F): the embedding of distribution matching."""
         return self.features(images).flatten(1)
+
+    def activations(self, images: Tensor) -> list[Tensor]:
+        """Return the answer of each layer, or residual block, that ends in an activation, and the features at last.
+
+        Maps are averaged over positions: each is (B, channels), the last (B, F).
+        """
+        found, maps = list[Tensor](), images
+        for layer in self.features.children():
+            maps = layer(maps)
+            if isinstance(getattr(layer, "activation", layer), _ACTIVATED):
+                found.append(maps.flatten(2).mean(2) if maps.ndim > 2 else maps)
+        return [*found, maps.flatten(1)]
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.embed(images))

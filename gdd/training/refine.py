@@ -2,12 +2,12 @@
 
     L = L_GAN + lambda * L_SKD,    L_SKD = tau^2 * KL(d_real || d_synthetic),    d = softmax(standardize(logits) / tau)
 
-Self-knowledge distillation, Li et al., arXiv 2501.04202; docs/method.md says what the paper leaves open.
+In place of L_SKD stands what `refine.loss` names (refine_loss.py).
+
+Self-knowledge distillation: Li et al., arXiv 2501.04202; docs/method.md says what the paper leaves open.
 """
 
-from collections.abc import Callable
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,12 @@ from gdd.data import augment
 from gdd.data.pixels import Normalizer, u8_to_pm1
 from gdd.data.readers import Dataset
 from gdd.data.strategy import parse_strategy
-from gdd.losses.logits import log_probability_mse, paired, skd
 from gdd.runtime import checkpoint
 from gdd.runtime.run import Run
 from gdd.sampling import generator_file
 from gdd.training.monitor import Monitor
 from gdd.training.pool import LearningPool, execution_of
+from gdd.training.refine_loss import make_loss
 from gdd.training.stage import gan_trainer, observe, provenance, real_batches, save_generator
 
 STAGE = rng.REFINE
@@ -87,10 +87,8 @@ def refine(config: Config, dataset: Dataset, run: Run, pretrained: Path) -> Path
         augmentations=augmentations if augmented else (),
         **members,
     )
+    match = make_loss(settings, pool.execution, run.accelerator)
     balance = Balance(settings.balance) if settings.balance else None
-    compare: Callable[[Tensor, Tensor], Tensor] = log_probability_mse
-    if settings.loss == "skd":
-        compare = partial(skd, tau=settings.tau, tau_mode=settings.tau_mode, standardized=settings.standardize)
     if settings.discriminator == "frozen":
         gan.plain_discriminator.eval()  # or its spectral norms would go on
     monitor = Monitor(batches, spec.num_classes, config.gan.noise_dim, seed)
@@ -103,25 +101,19 @@ def refine(config: Config, dataset: Dataset, run: Run, pretrained: Path) -> Path
         random = rng.generator(seed, rng.REFINE_AUGMENT, step.index, 0)
         augmentation = augment.draw(augmentations, len(labels), random, shared=True, pick="all")
 
-        # Ask the network about the real batch, a constant, and about generated images of the same classes.
+        # Generate images of the same classes, and show the network both batches.
         fake = gan.generate(step.index, labels)  # (B, C, H, W) in [-1, 1]
         real_std = augment.apply(augmentation, normalize.from_u8(images_u8))  # (B, C, H, W) in classifier space
         fake_std = augment.apply(augmentation, normalize.from_pm1(fake))
-        with torch.no_grad():
-            real_logits = pool.execution(network, real_std)  # (B, K)
-        fake_logits = pool.execution(network, fake_std)
-        if settings.pairing == "optimal":
-            rows = (run.accelerator.gather(one) for one in (real_logits, fake_logits.detach(), labels))
-            real_logits = paired(*rows)[run.rank * len(labels) :][: len(labels)]  # (B, K)
+        matching_loss = match(network, real_std, fake_std, labels)
 
         # What either loss asks of the images, and the generator's turn on both.
         adversarial_loss = gan.adversarial_loss(step.index, fake, labels)
-        logit_loss = compare(real_logits, fake_logits)
-        (adversarial,), (logit,) = (torch.autograd.grad(loss, fake) for loss in (adversarial_loss, logit_loss))
-        norms = _norms(run, logit, adversarial)
+        (adversarial,), (matching,) = (torch.autograd.grad(loss, fake) for loss in (adversarial_loss, matching_loss))
+        norms = _norms(run, matching, adversarial)
         weight = settings.weight if balance is None else balance.weight(norms)
-        gan.update_generator(step.index, fake, adversarial + weight * logit)
-        step.record({"loss/generator": adversarial_loss.detach(), f"loss/{settings.loss}": logit_loss.detach()})
+        gan.update_generator(step.index, fake, adversarial + weight * matching)
+        step.record({"loss/generator": adversarial_loss.detach(), f"loss/{settings.loss}": matching_loss.detach()})
         step.record({"gradient/ratio": weight * norms[0] / norms[1]})
 
         # The discriminator's turn, unless it is a fixed critic.
