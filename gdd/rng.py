@@ -30,8 +30,10 @@ AUGMENT_OF_DISCRIMINATOR_STEP = "augment-d"
 # The pools.
 INIT_POOL = "init-pool"
 POOL_MEMBER = "pool"
+POOL_AGE = "pool-age"
 POOL_BATCHES = "pool-batches"
 POOL_AUGMENT = "pool-augment"
+POOL_EXAM = "pool-exam"
 
 # Matching.
 MATCHING_NOISE = "match-noise"

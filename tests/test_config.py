@@ -53,6 +53,7 @@ NUMBERS = [
     ("evaluate.seeds", ([0], [0, MOST]), ([-1], [0, -2]), "numbers of at least 0"),
     ("run.snapshots", ([], [0], [MOST]), ([-1], [0, 10, -1]), "numbers of at least 0"),
     ("refine.pool.weights", ([], [0, 0, 0.1]), ([1, -1, 1],), "numbers of at least 0"),
+    ("refine.pool.ages", ([], [1], [3, 40]), ([0, 4],), "numbers of at least 1"),
     ("evaluate.select_alpha", ([],), ([-0.1], [0.5, -1]), "numbers of at least 0"),
     ("evaluate.select_alpha", (), ([0.5, 1.1],), "numbers of at most 1"),
     ("evaluate.select_temperature", ([],), ([1.0, -1.0],), "numbers of at least 0"),
@@ -192,6 +193,13 @@ EXCLUSIVE = [
         ({}, "refine.pool.weights", weights, "3 numbers of at least 0 that are not all 0, one per member")
         for weights in ([1.0], [1.0] * 4, [0.0] * 3)
     ),
+    ({}, "refine.pool.ages", [40, 3], "different ascending numbers"),
+    ({}, "refine.pool.ages", [3, 3], "different ascending numbers"),
+    ({"refine.pool.ages": [3]}, "refine.pool.redraw_every", 9, "its default 200 with ages"),
+    ({"refine.pool.ages": [3]}, "refine.pool.steps_before", 0, "its default 16 with ages"),
+    ({"refine.pool.ages": [3]}, "refine.pool.steps_between", 0, "its default 1 with ages"),
+    ({"refine.loss": "features"}, "refine.pairing", "optimal", "its default class with loss features"),
+    ({"refine.loss": "gradient"}, "refine.tau", 3.0, "its default 2.0 with loss gradient"),
     ({"method": "matching", "run.snapshots": [1000]}, "run.snapshots", [0, 1001], "at most matching.iterations, 1000"),
 ]
 TOGETHER = [

@@ -36,6 +36,9 @@ class RefinePoolConfig:
     """Training steps on real images that a new member gets before its first use, at least 0 (DiM: 16)."""
     steps_between: AtLeast0 = 1
     """Training steps on real images before every further use, at least 0 (DiM: 16)."""
+    ages: Annotated[tuple[int, ...], each(1)] = ()
+    """Instead of all that, training steps after which a member is kept as it is, ascending, each at least 1: it is
+    trained once, and each use draws one of its ages; empty: members live on."""
     max_accuracy: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Members stop learning while their accuracy on a fresh real batch is at least this, in (0, 1]."""
     batch_size: AtLeast2 = 64
@@ -50,6 +53,14 @@ class RefinePoolConfig:
         fit = not self.weights or (len(self.weights) == len(self.members) and sum(self.weights) > 0)
         expected = f"{len(self.members)} numbers of at least 0 that are not all 0, one per member"
         require(fit, "refine.pool.weights", self.weights, expected)
+        return self
+
+    @model_validator(mode="after")
+    def _ages_replace_a_life(self) -> "RefinePoolConfig":
+        require(list(self.ages) == sorted({*self.ages}), "refine.pool.ages", self.ages, "different ascending numbers")
+        for name, default in (("redraw_every", 200), ("steps_before", 16), ("steps_between", 1)):
+            value = getattr(self, name)
+            require(not self.ages or value == default, f"refine.pool.{name}", value, f"its default {default} with ages")
         return self
 
 

@@ -1,9 +1,13 @@
 """The networks that real and synthetic images are compared with, drawn by weight.
 
-Refinement asks a `LearningPool`, whose members learn from real images as it goes on; matching takes a new network of a
-`FreshPool` for each iteration. Every process holds the same networks, built from the same seeds.
+Refinement asks a `LearningPool`, whose members learn from real images as it goes on, or a `SnapshotPool`, whose members
+have learned; matching takes a new network of a `FreshPool` for each iteration. Every process holds the same networks,
+built from the same seeds.
 """
 
+import copy
+import itertools
+import time
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
@@ -15,6 +19,7 @@ from gdd.config import PoolKind
 from gdd.data import augment
 from gdd.data.batches import Batches
 from gdd.data.pixels import Normalizer
+from gdd.data.splits import Split
 from gdd.models import registry
 from gdd.models.cost import TRAINING, classifier_flop
 from gdd.models.layers import Shape
@@ -41,19 +46,14 @@ def execution_of(members: tuple[str, ...], shape: Shape, num_classes: int, image
 
 
 @dataclass(eq=False, repr=False)
-class LearningPool:
-    """Members that learn from real images before and between uses, and start anew after `redraw_every` of them."""
+class Lessons:
+    """What members learn from: batches of real images, on which they are trained as plain classifiers."""
 
     images_u8: Tensor  # (N, C, H, W), real images on the device where the members shall live
     labels: Tensor  # (N,)
     num_classes: int
     normalize: Normalizer  # to classifier space, on the same device
     _: KW_ONLY
-    members: tuple[str, ...]  # names of architectures
-    weights: tuple[float, ...]  # probability weight of each; empty means equal
-    redraw_every: int  # uses of a member until it starts anew from random weights
-    steps_before: int  # training steps of a new member before its first use
-    steps_between: int  # training steps before each further use
     max_accuracy: float  # members stop learning while their accuracy on a fresh batch is at least this; 1: never
     batch_size: int  # real images per training step
     lr: float  # of their SGD
@@ -63,6 +63,50 @@ class LearningPool:
 
     def __post_init__(self) -> None:
         self.batches = Batches(self.images_u8, self.labels, self.batch_size, self.seed, rng.POOL_BATCHES)
+        self.seconds = 0.0  # spent on them by this process
+
+    def beginner(self, arch: str, *counters: int) -> tuple[nn.Module, torch.optim.SGD]:
+        """Return an untrained member, the same for the same counters, and its optimiser."""
+        _, channels, height, width = self.images_u8.shape
+        with rng.seeded(self.seed, rng.INIT_POOL, *counters):
+            network = registry.build(arch, (channels, height, width), self.num_classes)
+        self.execution.place(network.to(self.images_u8.device))
+        return network, sgd(network, self.lr, self.execution.fused)
+
+    def teach(self, network: nn.Module, optimizer: torch.optim.SGD, steps: range) -> None:
+        """Train a member on the batches of some steps, if there are any."""
+        if not steps:
+            return
+        began = self._now()
+        network.requires_grad_(True)
+        fit(network, self._batch, steps, optimizer, max_accuracy=self.max_accuracy, execution=self.execution)
+        self.seconds += self._now() - began
+
+    def _batch(self, step: int) -> tuple[Tensor, Tensor]:
+        images_u8, labels = self.batches(step)
+        random = rng.generator(self.seed, rng.POOL_AUGMENT, step)
+        change = augment.draw(self.augmentations, len(labels), random, shared=False, pick="all")
+        return augment.apply(change, self.normalize.from_u8(images_u8)), labels
+
+    def _now(self) -> float:
+        """Return the time at which the device has done all that it was given."""
+        if self.images_u8.device.type == "cuda":
+            torch.cuda.synchronize(self.images_u8.device)
+        return time.perf_counter()
+
+
+@dataclass(eq=False, repr=False)
+class LearningPool:
+    """Members that learn from real images before and between uses, and start anew after `redraw_every` of them."""
+
+    lessons: Lessons
+    members: tuple[str, ...]  # names of architectures
+    weights: tuple[float, ...]  # probability weight of each; empty means equal
+    redraw_every: int  # uses of a member until it starts anew from random weights
+    steps_before: int  # training steps of a new member before its first use
+    steps_between: int  # training steps before each further use
+
+    def __post_init__(self) -> None:
         self.probabilities = torch.tensor(self.weights or [1.0] * len(self.members))
         self.uses = [0] * len(self.members)
         self.steps_trained = 0
@@ -70,33 +114,24 @@ class LearningPool:
 
     def network(self, step: int) -> nn.Module:
         """Return the member that is drawn for step `step`: trained further, then frozen and in eval mode."""
-        member = _drawn(self.probabilities, self.seed, step)
+        member = _drawn(self.probabilities, self.lessons.seed, step)
         is_new = member not in self.alive
         network, optimizer = self._new(member) if is_new else self.alive[member]
         count = self.steps_before if is_new else self.steps_between
-        if count:
-            network.requires_grad_(True)
-            steps = range(self.steps_trained, self.steps_trained + count)
-            fit(network, self._batch, steps, optimizer, max_accuracy=self.max_accuracy, execution=self.execution)
-            self.steps_trained += count
+        self.lessons.teach(network, optimizer, range(self.steps_trained, self.steps_trained + count))
+        self.steps_trained += count
         self.uses[member] += 1
         self.alive[member] = network, optimizer
         if self.uses[member] % self.redraw_every == 0:
             del self.alive[member]
         return network.eval().requires_grad_(False)
 
-    def _new(self, member: int) -> tuple[nn.Module, torch.optim.SGD]:
-        _, channels, height, width = self.images_u8.shape
-        with rng.seeded(self.seed, rng.INIT_POOL, member, self.uses[member] // self.redraw_every):
-            network = registry.build(self.members[member], (channels, height, width), self.num_classes)
-        self.execution.place(network.to(self.images_u8.device))
-        return network, sgd(network, self.lr, self.execution.fused)
+    def networks(self) -> dict[str, nn.Module]:
+        """Return the members that are alive, by name."""
+        return {self.members[member]: network for member, (network, _) in self.alive.items()}
 
-    def _batch(self, step: int) -> tuple[Tensor, Tensor]:
-        images_u8, labels = self.batches(step)
-        random = rng.generator(self.seed, rng.POOL_AUGMENT, step)
-        change = augment.draw(self.augmentations, len(labels), random, shared=False, pick="all")
-        return augment.apply(change, self.normalize.from_u8(images_u8)), labels
+    def _new(self, member: int) -> tuple[nn.Module, torch.optim.SGD]:
+        return self.lessons.beginner(self.members[member], member, self.uses[member] // self.redraw_every)
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -114,6 +149,92 @@ class LearningPool:
         for member, (network, optimizer) in self.alive.items():
             network.load_state_dict(state["networks"][member])
             optimizer.load_state_dict(state["optimizers"][member])
+
+
+@dataclass(eq=False, repr=False)
+class SnapshotPool:
+    """Members that are trained once, when first drawn, and kept as they were at several ages."""
+
+    lessons: Lessons
+    members: tuple[str, ...]  # names of architectures
+    weights: tuple[float, ...]  # probability weight of each; empty means equal
+    ages: tuple[int, ...]  # training steps of a member at each of its snapshots, ascending; all equally likely
+
+    def __post_init__(self) -> None:
+        self.probabilities = torch.tensor(self.weights or [1.0] * len(self.members))
+        self.uses = [0] * len(self.members)
+        self.snapshots: dict[int, list[nn.Module]] = {}
+
+    def network(self, step: int) -> nn.Module:
+        """Return the snapshot that is drawn for step `step`, frozen and in eval mode."""
+        member = _drawn(self.probabilities, self.lessons.seed, step)
+        random = rng.generator(self.lessons.seed, rng.POOL_AGE, step)
+        age = int(torch.randint(len(self.ages), (1,), generator=random))
+        if member not in self.snapshots:
+            self.snapshots[member] = self._grown(member)
+        self.uses[member] += 1
+        return self.snapshots[member][age].eval().requires_grad_(False)
+
+    def networks(self) -> dict[str, nn.Module]:
+        """Return the snapshots that there are, by name and age."""
+        return {
+            f"{self.members[member]} after {age}": network
+            for member, snapshots in self.snapshots.items()
+            for age, network in zip(self.ages, snapshots, strict=True)
+        }
+
+    def _grown(self, member: int) -> list[nn.Module]:
+        """Train a member on batches of its own, so that it does not matter when it is drawn, and return its states."""
+        network, optimizer = self.lessons.beginner(self.members[member], member, 0)
+        snapshots, first = [], member * self.ages[-1]
+        for before, age in itertools.pairwise((0, *self.ages)):
+            self.lessons.teach(network, optimizer, range(first + before, first + age))
+            snapshots.append(copy.deepcopy(network))
+        return snapshots
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "members": list(self.members),
+            "uses": list(self.uses),
+            "snapshots": {
+                member: [network.state_dict() for network in snapshots] for member, snapshots in self.snapshots.items()
+            },
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        _require_members(state, self.members)
+        self.uses, self.snapshots = list(state["uses"]), {}
+        for member, states in state["snapshots"].items():
+            self.snapshots[member] = [self.lessons.beginner(self.members[member], member, 0)[0] for _ in states]
+            for network, weights in zip(self.snapshots[member], states, strict=True):
+                network.load_state_dict(weights)
+
+
+class Exam:
+    """How many validation images the members of a pool get right, augmented as the images that they are asked about."""
+
+    MOST = 500
+
+    def __init__(self, val: Split, normalize: Normalizer, augmentations: tuple[str, ...], seed: int) -> None:
+        """Take the validation part, of which the first 500 images of a random order count; it may be empty."""
+        order = torch.randperm(len(val.labels), generator=rng.generator(seed, rng.POOL_EXAM, 0))[: self.MOST]
+        chosen = val.subset(order)
+        change = augment.draw(
+            augmentations, len(order), rng.generator(seed, rng.POOL_EXAM, 1), shared=False, pick="all"
+        )
+        device = normalize.mean.device
+        self.images_std = augment.apply(change, normalize.from_u8(chosen.images_u8.to(device)))
+        self.labels = chosen.labels.to(device)
+
+    @torch.inference_mode()
+    def accuracies(self, pool: LearningPool | SnapshotPool) -> dict[str, Tensor]:
+        """Return the share that each member gets right, by the name of its curve."""
+        if not len(self.labels):
+            return {}
+        return {
+            f"accuracy/{name}": (network.eval()(self.images_std).argmax(1) == self.labels).float().mean()
+            for name, network in pool.networks().items()
+        }
 
 
 @dataclass(eq=False, repr=False)

@@ -7,7 +7,7 @@ In place of L_SKD stands what `refine.loss` names (refine_loss.py).
 Self-knowledge distillation: Li et al., arXiv 2501.04202; docs/method.md says what the paper leaves open.
 """
 
-from dataclasses import asdict
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,16 @@ from torch import Tensor
 from gdd import rng
 from gdd.config import Config, ConfigError
 from gdd.data import augment
+from gdd.data.batches import Batches
 from gdd.data.pixels import Normalizer, u8_to_pm1
 from gdd.data.readers import Dataset
+from gdd.data.spec import DatasetSpec
 from gdd.data.strategy import parse_strategy
 from gdd.runtime import checkpoint
 from gdd.runtime.run import Run
 from gdd.sampling import generator_file
 from gdd.training.monitor import Monitor
-from gdd.training.pool import LearningPool, execution_of
+from gdd.training.pool import Exam, LearningPool, Lessons, SnapshotPool, execution_of
 from gdd.training.refine_loss import make_loss
 from gdd.training.stage import gan_trainer, observe, provenance, real_batches, save_generator
 
@@ -62,6 +64,30 @@ def _norms(run: Run, *gradients: Tensor) -> Tensor:
     return run.accelerator.reduce(squares, "sum").sqrt().clamp(min=1e-12)
 
 
+def _pool(
+    config: Config, batches: Batches, normalize: Normalizer, augmentations: tuple[str, ...], spec: DatasetSpec, run: Run
+) -> LearningPool | SnapshotPool:
+    refinement, settings = config.refine, config.refine.pool
+    steps = len(settings.members) * max(settings.ages, default=0) or refinement.steps * settings.steps_between
+    asked = 2 * refinement.steps * refinement.batch_size + steps * settings.batch_size
+    lessons = Lessons(
+        batches.images_u8,
+        batches.labels,
+        spec.num_classes,
+        normalize,
+        max_accuracy=settings.max_accuracy,
+        batch_size=settings.batch_size,
+        lr=settings.lr,
+        augmentations=augmentations if settings.augmented else (),
+        seed=config.seed,
+        execution=execution_of(settings.members, spec.shape, spec.num_classes, asked, run),
+    )
+    if settings.ages:
+        return SnapshotPool(lessons, settings.members, settings.weights, settings.ages)
+    life = settings.redraw_every, settings.steps_before, settings.steps_between
+    return LearningPool(lessons, settings.members, settings.weights, *life)
+
+
 def refine(config: Config, dataset: Dataset, run: Run, pretrained: Path) -> Path:
     """Refine the GAN of the run folder `pretrained` for `refine.steps` steps; return the generator's file."""
     settings, spec, seed = config.refine, dataset.spec, config.seed
@@ -72,28 +98,17 @@ def refine(config: Config, dataset: Dataset, run: Run, pretrained: Path) -> Path
         raise ConfigError(f"{error}; remove {pretrained} to pretrain anew") from error
     batches = real_batches(dataset, settings.batch_size, seed, STAGE, run)
     normalize = Normalizer(spec.mean, spec.std, run.device)
-    lessons = settings.pool.steps_between * settings.pool.batch_size
-    asked = settings.steps * (2 * settings.batch_size + lessons)
     augmentations = parse_strategy(settings.augment, spec.flip)
-    members = asdict(settings.pool)
-    augmented = members.pop("augmented")
-    pool = LearningPool(
-        batches.images_u8,
-        batches.labels,
-        spec.num_classes,
-        normalize,
-        seed=seed,
-        execution=execution_of(settings.pool.members, spec.shape, spec.num_classes, asked, run),
-        augmentations=augmentations if augmented else (),
-        **members,
-    )
-    match = make_loss(settings, pool.execution, run.accelerator)
+    pool = _pool(config, batches, normalize, augmentations, spec, run)
+    match = make_loss(settings, pool.lessons.execution, run.accelerator)
     balance = Balance(settings.balance) if settings.balance else None
     if settings.discriminator == "frozen":
         gan.plain_discriminator.eval()  # or its spectral norms would go on
+    exam = Exam(dataset.val, normalize, augmentations, seed)
     monitor = Monitor(batches, spec.num_classes, config.gan.noise_dim, seed)
     states = {**gan.states(), "pool": pool} | ({} if balance is None else {"balance": balance})
 
+    began = time.perf_counter()
     for step in run.loop(states, settings.steps, batches.batch_size, STAGE):
         # Draw a real batch, a network, and one augmentation for real and synthetic images alike.
         images_u8, labels = batches(step.index)  # (B, C, H, W) uint8, (B,)
@@ -120,6 +135,10 @@ def refine(config: Config, dataset: Dataset, run: Run, pretrained: Path) -> Path
         if settings.discriminator == "trained":
             step.record(gan.update_discriminator(step.index, u8_to_pm1(images_u8), labels))
         observe(step, gan, monitor)
+        if step.log_due:
+            step.record(
+                {**exam.accuracies(pool), "lessons/share": pool.lessons.seconds / (time.perf_counter() - began)}
+            )
     seconds = generator_file.load(pretrained).provenance["seconds"] + run.seconds
     origin = provenance(run, config, dataset, STAGE, config.method, seconds)
     return save_generator(run, config, dataset, gan, monitor, origin)

@@ -79,7 +79,11 @@ def gradient_loss(
     In float32: it is a derivative of a derivative. Every process takes the gradients of all images.
     """
     network.requires_grad_(True)
-    real_std, fake_std, labels = accelerator.gather(real_std), _of_all(fake_std, accelerator), accelerator.gather(labels)
+    real_std, fake_std, labels = (
+        accelerator.gather(real_std),
+        _of_all(fake_std, accelerator),
+        accelerator.gather(labels),
+    )
     return accelerator.num_processes * class_gradient_distance(network, real_std, fake_std, labels)
 
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 NOT_COMPARED = ("config.json", "rows.csv", "table.md")
 # Clocks, what a student cost, and which commit the checkout was at: no part of a result. All else must agree, hashes
 # of the configuration among it, for both runs name their sources by the same paths.
-OF_THE_MOMENT = ("images_per_second", "peak_memory_mb", "git_revision")
+OF_THE_MOMENT = ("images_per_second", "lessons/share", "peak_memory_mb", "git_revision")
 
 
 def between(reference: Path, killed: Path) -> list[str]:

@@ -6,9 +6,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
-from gdd.losses.gradients import Distance, distance, embedding_distance
+from gdd.losses.gradients import Distance, class_gradient_distance, distance, embedding_distance
 
 KINDS: tuple[Distance, ...] = get_args(Distance)
 # A convolution, its bias, a layer norm, a linear layer, its bias.
@@ -190,3 +190,39 @@ class TestEmbeddings:
     def test_its_gradient_is_that_of_differences(self):
         synthetic, real = gradient(0, [(5, 3), (8, 3)])
         assert torch.autograd.gradcheck(lambda x: embedding_distance(x, real), synthetic.requires_grad_())
+
+
+class TestClassGradients:
+    """Of a linear classifier the gradient is (softmax - one-hot) x', so it can be written down."""
+
+    LABELS = torch.tensor([0, 1, 0, 2, 1])
+
+    def classifier(self) -> nn.Linear:
+        network = nn.Linear(4, 3).double()
+        with torch.no_grad():
+            network.weight.copy_(gradient(5, [(3, 4)])[0])
+            network.bias.copy_(gradient(6, [(3,)])[0])
+        return network
+
+    def written_out(self, network: nn.Linear, images: Tensor, label: int) -> list[Tensor]:
+        rows = images[label == self.LABELS]
+        slopes = (rows @ network.weight.T + network.bias).softmax(1) - torch.eye(3, dtype=torch.float64)[label]
+        return [slopes.T @ rows / len(rows), slopes.mean(0)]
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_it_is_the_mean_of_the_classes_distances(self, kind: Distance) -> None:
+        network, (real, fake) = self.classifier(), gradient(7, [(5, 4), (5, 4)])
+        value = class_gradient_distance(network, real, fake, self.LABELS, kind)
+        pairs = [[self.written_out(network, images, label) for images in (fake, real)] for label in range(3)]
+        expected = sum(distance(*pair, kind).item() for pair in pairs) / 3
+        assert value.item() == pytest.approx(expected, rel=1e-9)
+
+    def test_equal_images_have_nothing_to_match_whatever_their_order(self) -> None:
+        network, (real,) = self.classifier(), gradient(7, [(5, 4)])
+        order = torch.tensor([2, 4, 0, 3, 1])  # within classes
+        assert class_gradient_distance(network, real, real[order], self.LABELS).item() == pytest.approx(0, abs=1e-12)
+
+    def test_its_slope_is_that_of_differences(self) -> None:
+        network, (real, fake) = self.classifier(), gradient(8, [(5, 4), (5, 4)])
+        fake.requires_grad_()
+        assert torch.autograd.gradcheck(lambda x: class_gradient_distance(network, real, x, self.LABELS, "mse"), fake)

@@ -9,10 +9,11 @@ from toy import same, state
 from gdd.config import ConfigError, PoolKind
 from gdd.data.batches import Batches
 from gdd.data.pixels import Normalizer
+from gdd.data.splits import Split
 from gdd.models import registry
 from gdd.models.registry import fresh_members
 from gdd.rng import generator, seeded
-from gdd.training.pool import FreshPool, LearningPool
+from gdd.training.pool import Exam, FreshPool, LearningPool, Lessons, SnapshotPool
 
 SHAPE, CLASSES = (1, 16, 16), 4
 MEMBERS = ("mlp-w8", "convnet3-w4-bn")
@@ -24,9 +25,18 @@ OTHERS = ("mlp-w8", "lenet-w4", "mlp-w4")
 
 
 def learning(seed: int = 0, images: Tensor = IMAGES, labels: Tensor = LABELS, **own) -> LearningPool:
-    values = {"members": MEMBERS, "weights": (), "redraw_every": 3, "steps_before": 2, "steps_between": 1}
-    values |= {"max_accuracy": 1.0, "batch_size": 6, "lr": 0.01, "augmentations": (), **own}
-    return LearningPool(images, labels, CLASSES, NORMALIZE, seed=seed, **values)
+    values = {"members": MEMBERS, "weights": (), "redraw_every": 3, "steps_before": 2, "steps_between": 1, **own}
+    max_accuracy = values.pop("max_accuracy", 1.0)
+    return LearningPool(lessons(seed, images, labels, max_accuracy=max_accuracy), **values)
+
+
+def lessons(seed: int = 0, images: Tensor = IMAGES, labels: Tensor = LABELS, **own) -> Lessons:
+    values = {"max_accuracy": 1.0, "batch_size": 6, "lr": 0.01, "augmentations": (), **own}
+    return Lessons(images, labels, CLASSES, NORMALIZE, seed=seed, **values)
+
+
+def grown(seed: int = 0, **own) -> SnapshotPool:
+    return SnapshotPool(lessons(seed), **{"members": MEMBERS, "weights": (), "ages": (1, 3, 4), **own})
 
 
 def fresh(kind: PoolKind = "main+various", iterations: int = 100, seed: int = 0, **own) -> FreshPool:
@@ -35,7 +45,7 @@ def fresh(kind: PoolKind = "main+various", iterations: int = 100, seed: int = 0,
     return FreshPool(SHAPE, CLASSES, kind=kind, iterations=iterations, seed=seed, **values)
 
 
-def draw(pool: LearningPool | FreshPool, step: int) -> tuple[int, nn.Module]:
+def draw(pool: LearningPool | SnapshotPool | FreshPool, step: int) -> tuple[int, nn.Module]:
     """Return which member was drawn, and its network."""
     before = list(pool.uses)
     network = pool.network(step)
@@ -58,15 +68,15 @@ def asked(monkeypatch) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    "make", [learning, *(lambda kind=kind, **own: fresh(kind, main_probability=0.5, **own) for kind in KINDS)]
+    "make", [learning, grown, *(lambda kind=kind, **own: fresh(kind, main_probability=0.5, **own) for kind in KINDS)]
 )
-class TestBoth:
+class TestAll:
     @pytest.mark.parametrize("k", range(1, 14, 2))
     def test_n_draws_equal_k_draws_and_the_rest(self, make, k, tmp_path):
         total = 14
         whole, first, second = make(), make(), make()
         drawn = [(member, state(network)) for member, network in (draw(whole, step) for step in range(total))]
-        assert max(whole.uses) > 3  # a learning member has been redrawn
+        assert max(whole.uses) > 3  # so a learning member has been redrawn
         for step in range(k):
             first.network(step)
         torch.save(first.state_dict(), tmp_path / "pool.pt")
@@ -164,6 +174,66 @@ class TestLearning:
         assert same(state(networks[-1]), untrained(MEMBERS[0], 0, 0)) is not learns
         # The batches count as used, so resuming does not depend on what was learnt.
         assert pool.steps_trained == 2 + 1 + 1
+
+
+class TestSnapshots:
+    def test_they_are_the_states_of_one_training_on_batches_of_the_members_own(self, asked):
+        pool = grown()
+        for step in range(30):
+            pool.network(step)
+        assert sorted(asked) == list(range(2 * 4))
+        for member, name in enumerate(MEMBERS):
+            network, optimizer = registry.build(name, SHAPE, CLASSES), None
+            network.load_state_dict(untrained(name, member, 0))
+            optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
+            batches, ages = Batches(IMAGES, LABELS, 6, 0, "pool-batches"), {}
+            for step in range(4):
+                images_u8, labels = batches(4 * member + step)
+                optimizer.zero_grad()
+                torch.nn.functional.cross_entropy(network(NORMALIZE.from_u8(images_u8)), labels).backward()
+                optimizer.step()
+                ages[step + 1] = state(network)
+            for age, snapshot in zip((1, 3, 4), pool.snapshots[member], strict=True):
+                torch.testing.assert_close(state(snapshot), ages[age])
+
+    def test_every_age_of_every_member_is_as_likely(self):
+        pool = grown(members=("mlp-w4", "mlp-w5"), weights=(1.0, 2.0))
+        drawn = Counter(id(pool.network(step)) for step in range(900))
+        for member, share in enumerate((1 / 9, 2 / 9)):
+            for snapshot in pool.snapshots[member]:
+                assert abs(drawn[id(snapshot)] - 900 * share) < 5 * (900 * share) ** 0.5
+
+    def test_it_is_frozen_and_in_eval_mode(self):
+        for step in range(6):
+            network = grown().network(step)
+            assert not any(module.training for module in network.modules())
+            assert not any(parameter.requires_grad for parameter in network.parameters())
+
+
+class TestExam:
+    VAL = Split(IMAGES, LABELS)
+
+    @pytest.mark.parametrize("make", [learning, grown])
+    def test_it_counts_what_members_answer_to_images_as_they_are_asked(self, make):
+        pool = make()
+        for step in range(6):
+            pool.network(step)
+        found = Exam(self.VAL, NORMALIZE, (), 0).accuracies(pool)
+        networks = pool.networks()
+        assert found.keys() == {f"accuracy/{name}" for name in networks}
+        for name, network in networks.items():
+            right = network.eval()(NORMALIZE.from_u8(IMAGES)).argmax(1) == LABELS
+            assert found[f"accuracy/{name}"].item() == pytest.approx(right.float().mean().item())
+
+    def test_the_images_are_augmented_as_the_questions_are(self):
+        plain, augmented = Exam(self.VAL, NORMALIZE, (), 0), Exam(self.VAL, NORMALIZE, ("cutout",), 0)
+        assert torch.equal(plain.labels, augmented.labels)
+        changed = (plain.images_std != augmented.images_std).flatten(1)
+        assert changed.any(1).all()
+        assert changed.float().mean() < 0.5
+
+    def test_without_validation_images_there_is_nothing_to_tell(self):
+        assert Exam(Split(IMAGES[:0], LABELS[:0]), NORMALIZE, ("color",), 0).accuracies(learning()) == {}
 
 
 class TestKinds:

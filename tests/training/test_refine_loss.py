@@ -1,0 +1,109 @@
+"""What refinement asks of generated images, alone and shared among processes."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from gdd import rng
+from gdd.config import RefineConfig
+from gdd.losses.moments import moment_distance, standardized_by
+from gdd.models import registry
+from gdd.runtime.execution import EAGER
+from gdd.training.refine_loss import make_loss
+
+SHAPE, CLASSES, COUNT = (1, 16, 16), 3, 12
+LABELS = torch.arange(COUNT) % CLASSES
+SETTINGS: dict[str, dict[str, Any]] = {
+    "skd": {"loss": "skd"},
+    "optimal": {"loss": "skd", "pairing": "optimal"},
+    "log_mse": {"loss": "log_mse"},
+    "features": {"loss": "features"},
+    "gradient": {"loss": "gradient"},
+}
+
+
+class Process:
+    """What the losses use of an Accelerator, with a thread for each process."""
+
+    def __init__(self, rank: int, shares: list[Any], barrier: threading.Barrier) -> None:
+        self.process_index, self.num_processes = rank, len(shares)
+        self.shares, self.barrier = shares, barrier
+
+    def gather(self, share: Tensor) -> Tensor:
+        self.shares[self.process_index] = share
+        self.barrier.wait()
+        gathered = torch.cat(self.shares)
+        self.barrier.wait()
+        return gathered
+
+
+def network() -> nn.Module:
+    with rng.seeded(0, "a network"):
+        return registry.build("convnet3-w4", SHAPE, CLASSES).double().eval().requires_grad_(False)
+
+
+def images(seed: int) -> Tensor:
+    return torch.randn(COUNT, *SHAPE, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def asked(settings: dict[str, Any], processes: int, real: Tensor, fake: Tensor) -> tuple[float, Tensor]:
+    """Return the mean over processes of the loss, and its gradient at the generated images as DDP would average it."""
+    shares, barrier = [None] * processes, threading.Barrier(processes, timeout=30)
+    asked_network = network()  # one, since threads would draw its weights from one generator
+
+    def work(rank: int) -> tuple[Tensor, Tensor]:
+        match = make_loss(RefineConfig(**settings), EAGER, Process(rank, shares, barrier))  # type: ignore[arg-type]
+        rows = slice(rank * COUNT // processes, (rank + 1) * COUNT // processes)
+        own = fake[rows].clone().requires_grad_()
+        loss = match(asked_network, real[rows], own, LABELS[rows])
+        return loss.detach(), torch.autograd.grad(loss, own)[0] / processes
+
+    with ThreadPoolExecutor(processes) as threads:
+        losses, gradients = zip(*threads.map(work, range(processes)), strict=True)
+    return torch.stack(losses).mean().item(), torch.cat(gradients)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_two_processes_ask_what_one_does(name: str) -> None:
+    real, fake = images(0), images(1)
+    (alone, slope), (shared, slopes) = (asked(SETTINGS[name], processes, real, fake) for processes in (1, 2))
+    assert slope.abs().max() > 0
+    torch.testing.assert_close(slopes, slope, rtol=1e-8, atol=1e-12)
+    # What all processes count W times is W times the loss of one in each, so that the mean of gradients is right.
+    assert shared == pytest.approx(alone * (2 if name in ("features", "gradient") else 1))
+
+
+@pytest.mark.parametrize("name", [name for name in SETTINGS if name != "features"])
+def test_real_images_have_nothing_to_match_with_themselves(name: str) -> None:
+    real = images(0)
+    loss, slope = asked(SETTINGS[name], 1, real, real)
+    assert loss == pytest.approx(0, abs=1e-9)
+    assert slope.abs().max() < 1e-6
+
+
+def test_features_are_those_of_each_block_and_of_the_head() -> None:
+    real, fake = images(0), images(1)
+    maps, distances = {"real": real, "fake": fake}, []
+    for layer in network().features.children():
+        maps = {side: layer(values) for side, values in maps.items()}
+        if isinstance(layer, nn.ReLU):
+            means = [maps[side].mean((2, 3)) for side in ("real", "fake")]
+            distances.append(moment_distance(*standardized_by(means[0], *means), LABELS, LABELS))
+    last = [maps[side].flatten(1) for side in ("real", "fake")]
+    distances.append(moment_distance(*standardized_by(last[0], *last), LABELS, LABELS))
+    assert len(distances) == 4
+    assert asked(SETTINGS["features"], 1, real, fake)[0] == pytest.approx(torch.stack(distances).mean().item())
+
+
+@pytest.mark.parametrize("arch", ["convnet3-w4", "resnet10-w4", "mlp-w8", "lenet-w4", "alexnet-w8", "vgg11-w8"])
+def test_every_architecture_has_layers_to_compare(arch: str) -> None:
+    classifier = registry.build(arch, (1, 32, 32), CLASSES).eval()
+    batch = torch.randn(2, 1, 32, 32)
+    layers = classifier.activations(batch)
+    assert len(layers) > 2
+    assert all(layer.ndim == 2 for layer in layers)
+    torch.testing.assert_close(layers[-1], classifier.embed(batch))
