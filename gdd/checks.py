@@ -38,6 +38,7 @@ def networks(config: Config) -> dict[str, tuple[str, ...]]:
             registry.parse(config.matching.pool.main)
     return {
         "matching.pool" if config.method == "matching" else "refine.pool.members": pool_members(config),
+        "gan.proxy.arch": (config.gan.proxy.arch,) if config.gan.proxy.every else (),
         "evaluate.archs": settings.archs,
         "evaluate.teacher_arch": () if settings.teacher == "none" else (settings.teacher_arch,),
     }

@@ -35,6 +35,11 @@ POOL_BATCHES = "pool-batches"
 POOL_AUGMENT = "pool-augment"
 POOL_EXAM = "pool-exam"
 
+# The choice among averaged generators.
+INIT_PROXY = "init-proxy"
+PROXY_NOISE = "proxy-noise"
+STATISTICS_NOISE = "statistics-noise"
+
 # Matching.
 MATCHING_NOISE = "match-noise"
 MATCHING_INIT = "match-init"

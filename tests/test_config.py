@@ -38,8 +38,16 @@ NUMBERS = [
     ("matching.lr_image matching.lr_network run.max_minutes", (1e-300, 1e300), (0.0, 0, -1), "a number above 0"),
     ("refine.balance", (1e-300, 1e300), (0.0, 0, -1), "a number above 0"),
     ("gan.aux_weight gan.gradient_penalty gan.r1 refine.weight", (0, 1e300), (-0.01, -1), "a number of at least 0"),
-    ("gan.beta1 gan.beta2 gan.ema_decay", (0.0, 0.999), (-0.1,), "a number of at least 0"),
-    ("gan.beta1 gan.beta2 gan.ema_decay", (), (1.0, 1), "a number below 1"),
+    ("gan.beta1 gan.beta2", (0.0, 0.999), (-0.1,), "a number of at least 0"),
+    ("gan.beta1 gan.beta2", (), (1.0, 1), "a number below 1"),
+    ("gan.ema_decays", ([0.0], [0.999]), ([-0.1],), "numbers of at least 0"),
+    ("gan.ema_decays", (), ([1.1],), "numbers of at most 1"),
+    ("gan.ema_decays", (), ([1.0],), "numbers below 1"),
+    ("gan.ema_decays", (), ([],), "no fewer than 1 values"),
+    ("gan.proxy.every", (0, MOST), (-1,), "a number of at least 0"),
+    ("gan.proxy.steps", (1, MOST), (0,), "a number of at least 1"),
+    ("gan.proxy.batch_size", (2, MOST), (1,), "a number of at least 2"),
+    ("pretrain.lr_discriminator refine.lr_discriminator", (None, 1e-300, 1e300), (0.0, -1.0), "a number above 0"),
     ("matching.pool.main_probability evaluate.alpha", (0.0, 1), (-0.1,), "a number of at least 0"),
     ("matching.pool.main_probability_end", (0.0, 1), (-0.1,), "a number of at least 0"),
     ("evaluate.temperature", (1e-300, 1e300), (-0.1,), "a number of at least 0"),
@@ -193,6 +201,8 @@ EXCLUSIVE = [
         ({}, "refine.pool.weights", weights, "3 numbers of at least 0 that are not all 0, one per member")
         for weights in ([1.0], [1.0] * 4, [0.0] * 3)
     ),
+    ({}, "gan.ema_decays", [0.9, 0.99], "one decay without gan.proxy.every"),
+    ({"gan.proxy.every": 5}, "gan.ema_decays", [0.9, 0.9], "different decays"),
     ({}, "refine.pool.ages", [40, 3], "different ascending numbers"),
     ({}, "refine.pool.ages", [3, 3], "different ascending numbers"),
     ({"refine.pool.ages": [3]}, "refine.pool.redraw_every", 9, "its default 200 with ages"),
@@ -212,6 +222,7 @@ TOGETHER = [
     {"matching.init": "generator", "matching.generator": "runs/digits/refine"},
     {"refine.pool.members": ["mlp"], "refine.pool.weights": [2.0]},
     {"run.snapshots": [5000]},
+    {"gan.ema_decays": [0.9, 0.99], "gan.proxy.every": 5},
 ]
 
 

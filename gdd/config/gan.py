@@ -1,10 +1,12 @@
 """Settings of the conditional GAN and of its pretraining."""
 
+from dataclasses import field
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
+from gdd.config.errors import require
 from gdd.config.fields import (
     STRICT,
     AtLeast0,
@@ -14,8 +16,24 @@ from gdd.config.fields import (
     NotNegative,
     NotNegativeOrNull,
     Positive,
+    PositiveOrNull,
     Schedule,
+    each,
 )
+
+
+@dataclass(frozen=True, config=STRICT)
+class ProxyConfig:
+    """A short student of generated images, whose accuracy on the validation part says which generator is kept."""
+
+    every: AtLeast0 = 0
+    """Steps from one choice to the next, and one after the last step; 0 keeps the generator of the last step."""
+    arch: str = "convnet3-w16"
+    """Architecture of the student."""
+    steps: AtLeast1 = 300
+    """Steps of the student, each on new images, at least 1."""
+    batch_size: AtLeast2 = 100
+    """Images per step, at least 2; classes take turns."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -46,10 +64,21 @@ class GanConfig:
     """First decay of both Adam optimisers, in [0, 1) (DiM: 0)."""
     beta2: Decay = 0.99
     """Second decay of both Adam optimisers, in [0, 1) (DiM: 0.9)."""
-    ema_decay: Decay = 0.99
-    """Decay per step of the averaged generator that is sampled from, in [0, 1)."""
+    ema_decays: Annotated[tuple[float, ...], Field(min_length=1), each(0, 1)] = (0.99,)
+    """Decays per step of the averaged generators, each in [0, 1); of several, the proxy chooses (gan.proxy)."""
     augment: str = "none"
     """DiffAugment of what the discriminator sees, such as color_crop_cutout; none switches it off."""
+    proxy: ProxyConfig = field(default_factory=ProxyConfig)
+
+    @model_validator(mode="after")
+    def _averages_can_be_told_apart(self) -> "GanConfig":
+        require(max(self.ema_decays) < 1, "gan.ema_decays", self.ema_decays, "numbers below 1")
+        several = len(self.ema_decays) > 1
+        require(
+            not several or self.proxy.every > 0, "gan.ema_decays", self.ema_decays, "one decay without gan.proxy.every"
+        )
+        require(len({*self.ema_decays}) == len(self.ema_decays), "gan.ema_decays", self.ema_decays, "different decays")
+        return self
 
     @property
     def r1_weight(self) -> float:
@@ -74,6 +103,8 @@ class PretrainConfig:
     """Images per step over all processes, at least 2 (DiM: 128)."""
     lr: Positive = 1e-3
     """First learning rate of both Adam optimisers, above 0 (DiM: 1e-4)."""
+    lr_discriminator: PositiveOrNull = None
+    """The same of the discriminator's alone, above 0; null is that of the generator."""
     schedule: Schedule = "constant"
     """How the rate goes on: constant (DiM), linear or by half a cosine to 0 after the last step."""
     warmup: AtLeast0 = 0

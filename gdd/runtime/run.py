@@ -250,7 +250,7 @@ class Step:
     """One step of a loop: its number, what is due, and the scalars that it recorded."""
 
     def __init__(self, index: int, total: int, settings: RunConfig) -> None:
-        self.index, self.done = index, index + 1
+        self.index, self.done, self.total = index, index + 1, total
         last = self.done == total
         self.log_due = last or self.done % settings.log_every == 0
         self.grid_due = last or self.done % settings.grid_every == 0

@@ -30,9 +30,10 @@ class GanTrainer:
     _: KW_ONLY
     # ns or hinge: the score is conditioned on the class by projection, R1 penalises; wgan-gp: the auxiliary class loss
     loss: Literal["ns", "hinge", "wgan-gp"]
-    lr: Callable[[int], float]  # learning rate of both Adam optimisers at a step
-    betas: tuple[float, float]  # their decays
-    ema_decay: float  # of the averaged generator, per step
+    lr: Callable[[int], float]  # learning rate of the generator's Adam at a step
+    lr_discriminator: Callable[[int], float]  # of the discriminator's
+    betas: tuple[float, float]  # decays of both
+    ema_decays: tuple[float, ...]  # of the averaged generators, per step
     aux_weight: float  # of the auxiliary class loss of wgan-gp
     gradient_penalty: float  # weight of the gradient penalty of wgan-gp
     r1: float  # weight gamma of the R1 penalty gamma/2 |grad D|^2 of ns and hinge
@@ -49,19 +50,23 @@ class GanTrainer:
             self.execution.place(network)
         self.plain_generator, self.plain_discriminator = networks
         self.rank, self.world_size = self.accelerator.process_index, self.accelerator.num_processes
-        decay = get_ema_multi_avg_fn(self.ema_decay)
-        self.average = AveragedModel(self.generator, multi_avg_fn=decay, use_buffers=True).to(self.accelerator.device)
+        device = self.accelerator.device
+        self.averages = {
+            decay: AveragedModel(self.generator, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True).to(device)
+            for decay in self.ema_decays
+        }
         fused = self.execution.fused
         optimizers = [
-            torch.optim.Adam(network.parameters(), self.lr(0), self.betas, fused=fused) for network in networks
+            torch.optim.Adam(network.parameters(), lr(0), self.betas, fused=fused)
+            for network, lr in zip(networks, (self.lr, self.lr_discriminator), strict=True)
         ]
         prepared = self.accelerator.prepare(*networks, *optimizers)
         self.generator, self.discriminator, self.opt_g, self.opt_d = prepared
 
     @property
-    def averaged_generator(self) -> Generator:
-        assert isinstance(self.average.module, Generator)
-        return self.average.module
+    def average(self) -> AveragedModel:
+        """The averaged generator that is watched: that of the first decay."""
+        return self.averages[self.ema_decays[0]]
 
     def states(self) -> dict[str, Stateful]:
         """Return what a checkpoint holds, by name."""
@@ -69,6 +74,7 @@ class GanTrainer:
             "generator": self.plain_generator,
             "discriminator": self.plain_discriminator,
             "average": self.average,
+            **{f"average {decay}": average for decay, average in [*self.averages.items()][1:]},
             "opt_g": self.opt_g,
             "opt_d": self.opt_d,
         }
@@ -95,15 +101,16 @@ class GanTrainer:
         return adversarial.generator_loss(self.loss, score) + self._auxiliary(class_logits, labels)
 
     def update_generator(self, step: int, fake: Tensor, gradient: Tensor) -> None:
-        """Take one step of the generator, and one of its average.
+        """Take one step of the generator, and one of its averages.
 
         Args:
             step: its number.
             fake: what `generate` returned, (B, C, H, W).
             gradient: of its whole loss at these images, (B, C, H, W).
         """
-        self._descend(self.opt_g, step, (fake * gradient).sum())
-        self.average.update_parameters(self.plain_generator)
+        self._descend(self.opt_g, self.lr(step), (fake * gradient).sum())
+        for average in self.averages.values():
+            average.update_parameters(self.plain_generator)
 
     def update_discriminator(self, step: int, real: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Take one step of the discriminator on a real batch (B, C, H, W) in [-1, 1] and as many generated images.
@@ -130,14 +137,14 @@ class GanTrainer:
         loss = loss + 2 * self._auxiliary(class_logits, both_labels)
         penalty = self._penalty(step, both, labels, random)
 
-        self._descend(self.opt_d, step, loss if penalty is None else loss + penalty)
+        self._descend(self.opt_d, self.lr_discriminator(step), loss if penalty is None else loss + penalty)
         scalars = {"loss/discriminator": loss, "score/real": real_score.mean(), "score/fake": fake_score.mean()}
         scalars |= {} if penalty is None else {"loss/penalty": penalty}
         return {name: value.detach() for name, value in scalars.items()}
 
-    def _descend(self, optimizer: torch.optim.Optimizer, step: int, loss: Tensor) -> None:
+    def _descend(self, optimizer: torch.optim.Optimizer, lr: float, loss: Tensor) -> None:
         for group in optimizer.param_groups:
-            group["lr"] = self.lr(step)
+            group["lr"] = lr
         optimizer.zero_grad()
         self.accelerator.backward(loss)
         optimizer.step()

@@ -10,7 +10,7 @@ from gdd.data.pixels import u8_to_pm1
 from gdd.data.readers import Dataset
 from gdd.runtime.run import Run
 from gdd.training.monitor import Monitor
-from gdd.training.stage import gan_trainer, observe, provenance, real_batches, save_generator
+from gdd.training.stage import choice, gan_trainer, observe, provenance, real_batches, save_generator
 
 STAGE = rng.PRETRAIN
 
@@ -20,9 +20,10 @@ def pretrain(config: Config, dataset: Dataset, run: Run) -> Path:
     settings, spec = config.pretrain, dataset.spec
     gan = gan_trainer(config.gan, settings, spec, config.seed, STAGE, run)
     batches = real_batches(dataset, settings.batch_size, config.seed, STAGE, run)
+    chosen = choice(config, gan, dataset, run)
     monitor = Monitor(batches, spec.num_classes, config.gan.noise_dim, config.seed)
 
-    for step in run.loop(gan.states(), settings.steps, batches.batch_size, STAGE):
+    for step in run.loop({**gan.states(), "choice": chosen}, settings.steps, batches.batch_size, STAGE):
         images_u8, labels = batches(step.index)  # (B, C, H, W) uint8, (B,)
 
         # The generator's turn, on classes of the real batch.
@@ -34,6 +35,6 @@ def pretrain(config: Config, dataset: Dataset, run: Run) -> Path:
         scalars = gan.update_discriminator(step.index, u8_to_pm1(images_u8), labels)
 
         step.record({"loss/generator": loss.detach(), **scalars})
-        observe(step, gan, monitor)
+        observe(step, gan, monitor, chosen)
     origin = provenance(run, config, dataset, STAGE, "gan", run.seconds)
-    return save_generator(run, config, dataset, gan, monitor, origin)
+    return save_generator(run, dataset, chosen, monitor, origin)

@@ -28,7 +28,7 @@ from gdd.sampling import generator_file
 from gdd.training.monitor import Monitor
 from gdd.training.pool import Exam, LearningPool, Lessons, SnapshotPool, execution_of
 from gdd.training.refine_loss import make_loss
-from gdd.training.stage import gan_trainer, observe, provenance, real_batches, save_generator
+from gdd.training.stage import choice, gan_trainer, observe, provenance, real_batches, save_generator
 
 STAGE = rng.REFINE
 
@@ -105,8 +105,9 @@ def refine(config: Config, dataset: Dataset, run: Run, pretrained: Path) -> Path
     if settings.discriminator == "frozen":
         gan.plain_discriminator.eval()  # or its spectral norms would go on
     exam = Exam(dataset.val, normalize, augmentations, seed)
+    chosen = choice(config, gan, dataset, run)
     monitor = Monitor(batches, spec.num_classes, config.gan.noise_dim, seed)
-    states = {**gan.states(), "pool": pool} | ({} if balance is None else {"balance": balance})
+    states = {**gan.states(), "choice": chosen, "pool": pool} | ({} if balance is None else {"balance": balance})
 
     began = time.perf_counter()
     for step in run.loop(states, settings.steps, batches.batch_size, STAGE):
@@ -134,11 +135,11 @@ def refine(config: Config, dataset: Dataset, run: Run, pretrained: Path) -> Path
         # The discriminator's turn, unless it is a fixed critic.
         if settings.discriminator == "trained":
             step.record(gan.update_discriminator(step.index, u8_to_pm1(images_u8), labels))
-        observe(step, gan, monitor)
+        observe(step, gan, monitor, chosen)
         if step.log_due:
             step.record(
                 {**exam.accuracies(pool), "lessons/share": pool.lessons.seconds / (time.perf_counter() - began)}
             )
     seconds = generator_file.load(pretrained).provenance["seconds"] + run.seconds
     origin = provenance(run, config, dataset, STAGE, config.method, seconds)
-    return save_generator(run, config, dataset, gan, monitor, origin)
+    return save_generator(run, dataset, chosen, monitor, origin)

@@ -49,7 +49,7 @@ def test_a_command_begins_with_a_line_for_each_stage_and_four_more(distilled_onc
     assert re.fullmatch(r"cpu \(.*, 1 thread\)", lines["machine"])
     assert lines["time"] == "about 1 min for all of it, estimated from the number of operations"
     assert lines["results"] == str(root / "digits")
-    assert "ema_decay" not in out
+    assert "ema_decays" not in out
 
 
 @pytest.mark.parametrize(

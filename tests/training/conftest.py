@@ -53,8 +53,9 @@ def make_gan(accelerator) -> Callable[..., GanTrainer]:
 
     def build(**own) -> GanTrainer:
         values = {
-            "loss": "ns", "lr": lambda step: 1e-3, "betas": (0.0, 0.99), "ema_decay": 0.99, "aux_weight": 1.0,
-            "gradient_penalty": 10.0, "r1": 0.2, "r1_every": 16, "augmentations": (), "seed": 0, "stage": "test", **own
+            "loss": "ns", "lr": lambda step: 1e-3, "lr_discriminator": lambda step: 1e-3, "betas": (0.0, 0.99),
+            "ema_decays": (0.99,), "aux_weight": 1.0, "gradient_penalty": 10.0,
+            "r1": 0.2, "r1_every": 16, "augmentations": (), "seed": 0, "stage": "test", **own
         }  # fmt: skip
         with rng.seeded(values["seed"], "test-gan"):
             networks = DimGenerator(SPEC.shape, CLASSES, 4, 8), DimDiscriminator(SPEC.shape, CLASSES, 4)

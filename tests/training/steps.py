@@ -55,7 +55,7 @@ def configured(
     pool: dict[str, Any] | None = None,
 ) -> Config:
     """Small networks, and no setting at a value that would hide whether it is used."""
-    gan = {"beta1": 0.2, "beta2": 0.9, "ema_decay": 0.8, "aux_weight": 0.7, "gradient_penalty": 5.0, **(gan or {})}
+    gan = {"beta1": 0.2, "beta2": 0.9, "ema_decays": (0.8,), "aux_weight": 0.7, "gradient_penalty": 5.0, **(gan or {})}
     pool = {"members": ("convnet3-bn-w4",), "steps_before": 2, "steps_between": 1, "batch_size": 8, **(pool or {})}
     refine = {"steps": 2, "batch_size": BATCH, "lr": 1e-3, "schedule": "cosine", "weight": 5.0, **(refine or {})}
     return Config(
@@ -166,7 +166,7 @@ class StageReference:
         # The average follows the generator after its step; weights that just agreed but for rounding are taken over.
         weights = {name: after["generator"][name] for name, _ in generator.named_parameters()}
         generator.load_state_dict({**generator.state_dict(), **weights})
-        decay = gan.ema_decay if before["average"]["n_averaged"] > 0 else 0.0
+        decay = gan.ema_decays[0] if before["average"]["n_averaged"] > 0 else 0.0
         for name, value in generator.state_dict().items():
             if value.is_floating_point():
                 expected = decay * before["average"][f"module.{name}"] + (1 - decay) * value
