@@ -1,5 +1,6 @@
 """Stage 2: each step is that of L = L_GAN + lambda L_SKD, from where stage 1 ended."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,8 @@ def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 SKD: dict[str, Any] = {"loss": "skd", "tau": 3.0}
 DIM: dict[str, Any] = {"loss": "log_mse", "augment": "none"}
+# What `configured` sets for members that live on is at its defaults.
+SNAPSHOTS: dict[str, Any] = {"ages": (1, 3), "steps_before": 16, "steps_between": 1}
 
 
 @pytest.mark.parametrize(
@@ -185,3 +188,28 @@ def test_a_balance_follows_the_mean_of_ratios_and_goes_on_from_its_state() -> No
 def test_a_stage_1_without_checkpoints_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="nothing holds no checkpoint, expected a finished run folder"):
         run_stage(refine, configured(), tmp_path / "refine", tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("loss", ["features", "gradient"])
+def test_other_losses_on_snapshots_go_on_where_they_stopped(loss: str, pretrained: Path, tmp_path: Path) -> None:
+    config = configured(refine={"loss": loss, "balance": 0.5, "weight": 0.01, "steps": 4}, pool={**SNAPSHOTS})
+    whole = run_stage(refine, config, tmp_path / "whole", pretrained)
+    logged = metrics(tmp_path / "whole")
+    assert all(line[f"loss/{loss}"] != 0 and line["gradient/ratio"] > 0 for line in logged)
+    assert {name for name in logged[-1] if name.startswith("accuracy/")} == {
+        f"accuracy/convnet3-bn-w4 after {age}" for age in SNAPSHOTS["ages"]
+    }
+    (tmp_path / "resumed").mkdir()
+    for name in ("config.json", "metrics.jsonl", "checkpoint-00000002.pt"):
+        shutil.copy(tmp_path / "whole" / name, tmp_path / "resumed" / name)
+    resumed = run_stage(refine, config, tmp_path / "resumed", pretrained)
+    for name in ("generator", "average", "opt_g", "discriminator", "pool", "balance"):
+        states_of = [{**run[-1][name], "members": None} for run in (resumed, whole)]  # names, which are no tensors
+        assert_same(*states_of)
+
+
+def test_lessons_have_their_share_of_the_time(pretrained: Path, tmp_path: Path) -> None:
+    run_stage(refine, configured(pool={"steps_before": 0, "steps_between": 0}), tmp_path / "none", pretrained)
+    assert {line["lessons/share"] for line in metrics(tmp_path / "none")} == {0}
+    run_stage(refine, configured(), tmp_path / "some", pretrained)
+    assert all(0 < line["lessons/share"] < 1 for line in metrics(tmp_path / "some"))
