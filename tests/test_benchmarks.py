@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from commands import TINY
 
 BENCHMARKS = sorted((Path(__file__).parents[1] / "benchmarks").glob("*.py"))
 
@@ -74,3 +75,17 @@ def test_all_parts_for_a_gpu_leave_their_figures_and_are_done_once(tmp_path):
         assert result.get("data") == ("random" if stands_in else None)
     assert found["together-convnet3"]["ratio"]["float32 eager"] > 0
     assert not any(run(part) for part in parts)
+
+
+@pytest.mark.slow
+def test_an_ablation_compares_its_arms_over_seeds_and_goes_on(tmp_path):
+    command = [sys.executable, BENCHMARKS[0].with_name("ablation.py"), "--out", tmp_path, "--seeds", "0", "1"]
+    command += ["--arms", "control", "features", *TINY, "--pretrain.steps", "2"]
+    command += ["--refine.steps", "2", "--evaluate.seeds", "[0]", "--evaluate.protocols", "[stream]"]
+    subprocess.run(command, check=True)
+    page = (tmp_path / "digits/compare/compare.md").read_text()
+    assert "refine.weight 0" in page
+    assert "refine.loss features" in page
+    assert page.count("| refined generator (SKD)") == 2
+    again = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "students were scored before" in again.stdout + again.stderr

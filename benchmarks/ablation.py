@@ -1,0 +1,70 @@
+"""Stage 2 with each of its losses and with none, from the same stage 1, over several seeds of the distillation.
+
+    python benchmarks/ablation.py --out FOLDER --seeds 0 1 2 [--arms control features] [--minutes 9] FLAGS
+
+FLAGS are those of distill.py, such as `--config configs/fashion_mnist-cpu.yaml`; students are those of its
+`evaluate.archs` and `evaluate.seeds`. What is finished is not done again, so the same command goes on; with --minutes
+each command stops after so many with a checkpoint, and with it this script.
+"""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from gdd.sampling import generator_file
+
+HERE = Path(__file__).resolve().parent
+_MATCHED = "--refine.balance 0.5 --refine.pool.augmented true"
+_GROWN = "--refine.pool.augmented true --refine.pool.ages [100,400,1200]"
+ARMS = {
+    "control": "--refine.weight 0",
+    "paper": "",
+    "balanced": _MATCHED,
+    "optimal": f"{_MATCHED} --refine.pairing optimal",
+    "features": f"{_MATCHED} --refine.loss features",
+    "gradient": f"{_MATCHED} --refine.loss gradient",
+    "features of ages": f"{_GROWN} --refine.loss features --refine.balance 1",
+}
+
+
+def run(script: str, *flags: str) -> None:
+    done = subprocess.run([sys.executable, *script.split(), *flags], cwd=HERE.parent)
+    if done.returncode:
+        raise SystemExit(done.returncode)
+
+
+def distilled(folder: Path, script: str, *flags: str) -> Path:
+    """Run one stage unless its generator is there, and return its folder; end here if it stopped before that."""
+    if not (folder / generator_file.FILE).exists():
+        run(script, *flags)
+    if not (folder / generator_file.FILE).exists():
+        raise SystemExit(f"{folder} is not finished; the same command goes on")
+    return folder
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the distillation")
+    parser.add_argument("--arms", choices=ARMS, nargs="+", default=[*ARMS], help="all, if not given")
+    parser.add_argument("--minutes", type=float, help="limit of each command")
+    options, flags = parser.parse_known_args()
+    out = options.out.resolve()
+    flags += ["--run.root", str(out)] + (["--run.max_minutes", str(options.minutes)] if options.minutes else [])
+    refined = {}
+    for seed in options.seeds:
+        own = [*flags, "--seed", str(seed)]
+        start = distilled(out / f"start-{seed}/pretrain", "train_gan.py", *own, "--name", f"start-{seed}")
+        for arm in options.arms:
+            name = f"{arm}-{seed}"
+            arm_flags = ["--name", name, "--refine.pretrained", str(start), "--score", "false", *ARMS[arm].split()]
+            refined[arm, seed] = distilled(out / name / "refine", "distill.py", *own, *arm_flags)
+    # The first arm is what the others are compared with; all seeds of one are a line.
+    sources = [str(refined[arm, seed]) for arm in options.arms for seed in options.seeds]
+    starts = [str(out / f"start-{seed}/pretrain") for seed in options.seeds]
+    run("-m gdd compare --replicates", *sources, *starts, "real:random", "real:stream", *flags)
+
+
+if __name__ == "__main__":
+    main()
