@@ -227,15 +227,17 @@ def compare(
     jobs: Sequence[Job],
     compared: "Sequence[Compared]",
     marks: Sequence[float],
+    replicates: bool = False,
 ) -> "list[Section]":
     """Score the planned students, write tables and pictures, and return a terminal's tables.
 
     Each source is compared with the first of `compared`; the picture of seconds shows `marks`, accuracies in percent.
+    Of `replicates`, which share a label, intervals are over the seeds of their distillation.
     """
     from gdd.report import compare as comparison
 
     def write(folder: Path, rows: list[Row]) -> list[Path]:
-        return comparison.write(folder, rows, compared, marks)
+        return comparison.write(folder, rows, compared, marks, replicates)
 
     rows = _score(config, dataset, accelerator, "compare", jobs, write)
-    return comparison.sections(rows, compared[0].source.label, brief=True)
+    return comparison.sections(rows, compared[0].source.label, brief=True, replicates=replicates)

@@ -29,6 +29,8 @@ def _add_compare_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--arch", type=str, nargs="+", help="students, instead of evaluate.archs")
     parser.add_argument("--ipc", type=int, nargs="+", help="images per class to draw, instead of evaluate.ipc")
     parser.add_argument("--mark", type=float, nargs="*", default=[], help="published accuracies to draw, in percent")
+    replicates = "count sources of equal settings as one method, with intervals over the seeds of their distillation"
+    parser.add_argument("--replicates", action="store_true", help=replicates)
     parser.set_defaults(name="compare")
 
 
@@ -50,10 +52,11 @@ def _compare(options: Namespace, console: Console) -> None:
 
     sources = pipeline.read_sources(config)
     config = pipeline.with_data_of_sources(config, sources)
-    compared = comparison.compared(sources)
+    compared = comparison.compared(sources, options.replicates)
     with opened(config, options.dry_run, console, ["compare"], [one.source for one in compared]) as work:
         if work is not None:
-            console.print(tables.Terminal(pipeline.compare(config, *work, compared, options.mark)))
+            found = pipeline.compare(config, *work, compared, options.mark, options.replicates)
+            console.print(tables.Terminal(found))
 
 
 COMMANDS = (

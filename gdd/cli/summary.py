@@ -98,7 +98,7 @@ def _work(stage: str, config: Config, dataset: Dataset, jobs: Sequence[Job], tea
         )
         steps += recipe.epochs * recipe.steps_per_epoch(images)
         if job.protocol == "stream" and job.source.kind == "generator":  # generated once for all students of a seed
-            streams.add((job.source.label, job.seed, recipe.epochs * images))
+            streams.add((job.source.hash, job.seed, recipe.epochs * images))
     flop = 3 * sum(estimated_cost(job, conditions, spec, count) for job in jobs)
     flop += _gan_flop(config, spec)[0] * sum(images for _, _, images in streams)
     at_once = f", {team.workers} at once" if team.workers > 1 else ""

@@ -211,6 +211,7 @@ def _with_source_of(job: Job, row: Row) -> Row:
     """Return the row with its source's name and provenance of now, which may not be those of when it was written."""
     facts = job.source.provenance
     known = {"method": facts.get("method"), "stage": facts.get("stage"), "generator_seconds": facts.get("seconds")}
+    known["distillation_seed"] = job.source.distillation_seed
     return Row.from_dict({**row.to_dict(), "source": job.source.label, **known})
 
 
@@ -300,7 +301,8 @@ def _keep(run: Run, groups: Generator[list[Row], None, None], total: int) -> Non
 def describe(row: Row) -> str:
     """Return one line about a finished student."""
     amount = "all images" if row.ipc is None else f"ipc {row.ipc}"
+    source = row.source if row.distillation_seed is None else f"{row.source} of seed {row.distillation_seed}"
     return (
-        f"{row.source}, {amount}, {row.protocol}: {row.arch} seed {row.seed} {row.accuracy:.2f} % "
+        f"{source}, {amount}, {row.protocol}: {row.arch} seed {row.seed} {row.accuracy:.2f} % "
         f"({row.optimizer_steps} steps, loss {row.train_loss:.4f}, {row.seconds:.1f} s)"
     )

@@ -55,6 +55,7 @@ class Row:
     precision: Precision = "float32"  # of the student's convolutions and products; rows of 0.1.0 do not say
     compiled: bool = False  # whether its network was
     together: int = 1  # students that were trained at once, as one stack of networks
+    distillation_seed: int | None = None  # of the source; none of real images or if nobody said
 
     @property
     def key(self) -> tuple[Any, ...]:

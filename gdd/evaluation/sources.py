@@ -39,6 +39,11 @@ class Source:
         return {"method": "real", "stage": None} if content is None else content.provenance
 
     @property
+    def distillation_seed(self) -> int | None:
+        """Seed that it was distilled with; none for real images, or if its maker did not say."""
+        return self.provenance.get("seed")
+
+    @property
     def stored_ipc(self) -> int | None:
         """Images per class of a stored set; none where any number can be drawn."""
         return None if self.synthetic is None else self.synthetic.ipc
@@ -103,7 +108,7 @@ def complete(
     """Check what was named against the dataset, and add the floor (first) and the ceilings (last).
 
     Args:
-        named: as `read` returns them; only stored sets of different IPC share a label.
+        named: as `read` returns them; only stored sets of different IPC, and replicates of other seeds, share a label.
         ipc: at which generators are scored.
         dataset: what all of them stand for.
         ceiling: whether all real images are added if they are not named; the floor always is.
@@ -147,7 +152,8 @@ def _require_different(sources: Sequence[Source]) -> None:
     for index, source in enumerate(sources):
         for other in sources[:index]:
             ipcs = {source.stored_ipc, other.stored_ipc}
-            if other.label == source.label and (None in ipcs or len(ipcs) == 1):
+            replicates = source.distillation_seed != other.distillation_seed
+            if other.label == source.label and not replicates and (None in ipcs or len(ipcs) == 1):
                 raise ConfigError(f"two sources are called {source.label!r}, expected different names")
             if (other.kind, other.hash) == (source.kind, source.hash):
                 raise ConfigError(f"sources {other.label!r} and {source.label!r} are the same {source.kind}")

@@ -297,4 +297,5 @@ class StudentTrainer:
             git_revision=git_revision(),
             versions=versions(),
             dataset=self.spec.name,
+            distillation_seed=source.distillation_seed,
         )

@@ -2,7 +2,7 @@
 
 import itertools
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from gdd.evaluation import sources
 from gdd.evaluation.row import Row
 from gdd.evaluation.sources import FIXED_REAL, FLOOR, GENERATOR_NAMES, REAL_NAMES, Protocol, Source
 from gdd.report import plots, statistics, tables
+from gdd.report.replicates import differing, groups, run_of
 from gdd.report.tables import Section
 from gdd.runtime.checkpoint import write_atomically
 
@@ -24,15 +25,18 @@ logger = logging.getLogger(__name__)
 class Compared:
     """One source of a comparison."""
 
-    source: Source  # labelled by its method; sets of one method share their label, each at its own IPC
+    # Labelled by its method; sets of one method share their label, each at its own IPC, and so do replicates.
+    source: Source
     line: str  # its name in pictures: for all snapshots of a run, that of the run's last set
 
 
-def compared(named: Sequence[Source]) -> list[Compared]:
+def compared(named: Sequence[Source], replicates: bool = False) -> list[Compared]:
     """Label what is compared by its methods, in the given order; the floor comes last unless it was named.
 
+    If wanted, `replicates` stand together under one label, which tells the settings where they differ in a method.
+
     Raises:
-        ConfigError: there is nothing but the floor.
+        ConfigError: there is nothing but the floor, or a replicate has the seed of another.
     """
     distinct: dict[tuple[str, str], Source] = {}
     for source in named:
@@ -41,16 +45,19 @@ def compared(named: Sequence[Source]) -> list[Compared]:
             logger.info("compare: %s is the same %s as %s and is scored once", source.label, source.kind, first.label)
     if all(source.kind == FLOOR for source in distinct.values()):
         raise ConfigError(f"there is nothing to compare with {FLOOR}, which is always there; name another source")
-    others = list(distinct.values())
-    ends = {source.label: _end(source, others) for source in others}
-    lines = {end.label: _line(end, list(ends.values())) for end in ends.values()}
+    found = groups([*distinct.values()]) if replicates else [[source] for source in distinct.values()]
+    firsts = [group[0] for group in found]
+    ends = {first.label: _end(first, firsts, run_of if replicates else _run) for first in firsts}
+    last = [first for first in firsts if ends[first.label] is first]
+    names = _names(last, replicates)
+    lines = {end.label: _line(end, last, names) for end in last}
     labelled = []
-    for source in others:
-        line = lines[ends[source.label].label]
-        snapshot = ends[source.label] is not source or _unfinished(source)
-        label = f"{line}, iteration {source.provenance['iterations']}" if snapshot else line
-        labelled.append(Compared(replace(source, label=label), line))
-    if FLOOR not in [source.kind for source in others]:
+    for first, group in zip(firsts, found, strict=True):
+        line = lines[ends[first.label].label]
+        snapshot = ends[first.label] is not first or _unfinished(first)
+        label = f"{line}, iteration {first.provenance['iterations']}" if snapshot else line
+        labelled += [Compared(replace(source, label=label), line) for source in group]
+    if FLOOR not in [source.kind for source in firsts]:
         labelled.append(Compared(sources.read(FLOOR, REAL_NAMES[FLOOR]), REAL_NAMES[FLOOR]))
     return labelled
 
@@ -61,30 +68,41 @@ def _unfinished(source: Source) -> bool:
     return planned > source.provenance.get("iterations", planned)
 
 
-def _end(source: Source, sources: Sequence[Source]) -> Source:
+def _run(source: Source) -> Hashable:
+    """Return what is equal for the sets of one run."""
+    run = source.stored_ipc, source.provenance.get("fingerprint")
+    return source.hash if None in run else run
+
+
+def _end(source: Source, sources: Sequence[Source], run: Callable[[Source], Hashable]) -> Source:
     """Return the latest set of the run that a source is a snapshot of, or the source itself."""
-
-    def run(one: Source) -> tuple[object, ...]:
-        return one.stored_ipc, one.provenance.get("fingerprint")
-
-    if None in run(source) or "iterations" not in source.provenance:
+    if "iterations" not in source.provenance:
         return source
     same = [other for other in sources if run(other) == run(source) and "iterations" in other.provenance]
     return max(same, key=lambda other: other.provenance["iterations"])
 
 
-def _line(source: Source, others: Sequence[Source]) -> str:
-    """Return the method's name, and where its file lies if another source of the method has the same IPC."""
-    method = _method(source)
+def _names(sources: Sequence[Source], replicates: bool) -> dict[str, str]:
+    """Return by label the method's name, of `replicates` with the settings in which its sources differ."""
+    methods = {source.label: _method(source) for source in sources}
+    if not replicates:
+        return methods
+    arms = {method: [source for source in sources if methods[source.label] == method] for method in methods.values()}
+    return {source.label: method + differing(source, arms[method]) for method in arms for source in arms[method]}
+
+
+def _line(source: Source, others: Sequence[Source], names: dict[str, str]) -> str:
+    """Return the source's name, and where its file lies if another source of the name has the same IPC."""
+    name = names[source.label]
     rivals = [
         other
         for other in others
         if other is not source
-        and _method(other) == method
+        and names[other.label] == name
         and (other.stored_ipc == source.stored_ipc or None in (other.stored_ipc, source.stored_ipc))
     ]
     place = _place(source, rivals) if rivals else ""
-    return f"{method} ({place})" if place else method
+    return f"{name} ({place})" if place else name
 
 
 def _method(source: Source) -> str:
@@ -109,31 +127,36 @@ def _alike(paths: Sequence[tuple[str, ...]]) -> int:
     return sum(1 for _ in itertools.takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False)))
 
 
-def sections(rows: Sequence[Row], reference: str, brief: bool) -> list[Section]:
+def sections(rows: Sequence[Row], reference: str, brief: bool, replicates: bool = False) -> list[Section]:
     """Return a table per protocol, each source's difference to `reference` in it.
 
-    `brief`, for a terminal, writes differences below accuracies instead of beside them.
+    `brief`, for a terminal, writes differences below accuracies instead of beside them. Of `replicates`, rows of one
+    source, intervals are over the seeds of their distillation.
     """
     table = statistics.frame(rows)
     is_reference = table["source"] == reference
-    gains = statistics.differences(table[~is_reference], table[is_reference])
+    gains = statistics.differences(table[~is_reference], table[is_reference], replicates)
     return [
         section
         for protocol in tables.TITLES
         if (table["protocol"] == protocol).any()
         for section in (
-            _section(table, protocol, reference, gains[gains["protocol"] == protocol], brief),
-            *tables.shares(table, protocol),
+            _section(table, protocol, reference, gains[gains["protocol"] == protocol], brief, replicates),
+            *tables.shares(table, protocol, replicates),
         )
     ]
 
 
-def _section(rows: DataFrame, protocol: Protocol, reference: str, gains: DataFrame, brief: bool) -> Section:
+def _section(
+    rows: DataFrame, protocol: Protocol, reference: str, gains: DataFrame, brief: bool, replicates: bool
+) -> Section:
     scored = rows["protocol"] == protocol
     ipcs = {*rows["ipc"][scored], None}
     shown = rows[scored | (rows["kind"].isin(FIXED_REAL) & rows["ipc"].isin(ipcs))]
-    summary = statistics.summarise(shown).sort_values("ipc", kind="stable")
-    archs, most = shown["arch"].unique(), tables.most_seeds(summary["accuracy"])
+    summary = statistics.summarise(shown, replicates).sort_values("ipc", kind="stable")
+    distilled = summary[~summary["kind"].isin(REAL_NAMES)]
+    counted = distilled if replicates and not distilled.empty else summary
+    archs, most = shown["arch"].unique(), tables.most_seeds(counted["accuracy"])
     compares = not gains.empty
     key = ["source", "ipc", "arch"]
     summary = summary.merge(gains[[*key, "points"]], on=key, how="left")
@@ -152,10 +175,11 @@ def _section(rows: DataFrame, protocol: Protocol, reference: str, gains: DataFra
         lines.append([*tables.name_and_ipc(first, protocol), *scores, *costs, f"{first.distinct_images_seen:,}"])
     heads = [arch + ending for arch in archs for ending in ("", ": difference")[: len(kinds)]]
     cost_heads = ["KiB", "seconds to distil", "seconds for another IPC", "images seen"]
-    notes = tables.notes(shown, protocol, "half width of the 95 % t-interval", brief)
+    notes = tables.notes(shown, protocol, "half width of the 95 % t-interval", brief, replicates)
     if compares:
         where = "Below an accuracy" if brief else "Difference"
-        notes.insert(1, f"{where}: points more than {reference} at the same IPC, paired by seed, ± half width.")
+        paired = "by the seeds of distillation and student" if replicates else "by seed"
+        notes.insert(1, f"{where}: points more than {reference} at the same IPC, paired {paired}, ± half width.")
     notes.append("Seconds for another IPC: to draw it from a generator, or (anew) to distil a stored set again.")
     title = f"{rows['dataset'].iloc[0]}, {tables.TITLES[protocol]}"
     return Section(title, notes, ["method", "IPC", *heads, *cost_heads], lines, cost_heads)
@@ -175,27 +199,30 @@ def _seconds_of_another(row: Row, rows: DataFrame) -> str:
         # Students of one seed share a set, whose drawing stands in the row of the first.
         fixed = (rows["source"] == row.source) & (rows["ipc"] == row.ipc) & (rows["protocol"] == "fixed")
         return _seconds(rows["seconds_generating"][fixed].max())
-    optimised = row.kind == "set" and row.stage not in GENERATOR_NAMES and row.generator_seconds is not None
-    return f"anew: {_seconds(row.generator_seconds)}" if optimised else ""
+    seconds, optimised = _seconds(row.generator_seconds), row.kind == "set" and row.stage not in GENERATOR_NAMES
+    return f"anew: {seconds}" if seconds and optimised else ""
 
 
-def write(folder: Path, rows: Sequence[Row], shown: Sequence[Compared], marks: Sequence[float]) -> list[Path]:
+def write(
+    folder: Path, rows: Sequence[Row], shown: Sequence[Compared], marks: Sequence[float], replicates: bool = False
+) -> list[Path]:
     """Write rows.csv, compare.md, accuracy-ipc.png and, if any source knows its seconds, accuracy-seconds.png.
 
-    The first of `shown` is what the others are compared with; `marks`, accuracies in percent, are dotted lines.
+    The first of `shown` is what the others are compared with; `marks`, accuracies in percent, are dotted lines. Of
+    `replicates` intervals are over the seeds of their distillation.
     """
-    text = tables.page("Comparison", sections(rows, shown[0].source.label, brief=False))
+    text = tables.page("Comparison", sections(rows, shown[0].source.label, brief=False, replicates=replicates))
     sheet, page, by_ipc, by_seconds = (
         folder / name for name in ("rows.csv", "compare.md", "accuracy-ipc.png", "accuracy-seconds.png")
     )
     table = statistics.frame(rows)
     tables.write_csv(sheet, table)
     write_atomically(page, lambda temporary: temporary.write_text(text))
-    points = statistics.summarise(table)
+    points = statistics.summarise(table, replicates)
     points["line"] = points["source"].map({one.source.label: one.line for one in shown})
     points["snapshot"] = points["line"] != points["source"]
     title = f"{rows[0].dataset}: student accuracy on the test part"
-    facts = f"Markers: mean; whiskers: 95 % t-interval; {tables.facts(table, rows[0].protocol)}."
+    facts = f"Markers: mean; whiskers: 95 % t-interval; {tables.facts(table, rows[0].protocol, replicates)}."
     plots.draw_ipc(by_ipc, points, title, facts)
     timed = plots.draw_seconds(by_seconds, points, marks, title, f"Numbers at markers and lines: IPC. {facts}")
     return [sheet, page, by_ipc, *([by_seconds] if timed else [])]

@@ -1,10 +1,14 @@
-"""From rows to estimates: means over seeds with their intervals, and differences paired by seed."""
+"""From rows to estimates: means over seeds with their intervals, and differences paired by seed.
+
+The seeds are those of students or, where `replicates` are asked for, those of distillations.
+"""
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from pandas import DataFrame
 from scipy.special import stdtrit
@@ -12,7 +16,7 @@ from scipy.special import stdtrit
 from gdd.config import ConfigError
 from gdd.evaluation import grid
 from gdd.evaluation.row import Row
-from gdd.evaluation.sources import CEILING, STREAM_CEILING, place
+from gdd.evaluation.sources import CEILING, REAL_NAMES, STREAM_CEILING, place
 
 # Rows that agree in these differ by their seed alone.
 _CELL = ["recipe_hash", "precision", "epochs", "source", "source_hash", "ipc", "protocol", "arch"]
@@ -53,45 +57,69 @@ def frame(rows: Sequence[Row]) -> DataFrame:
     return DataFrame([row.to_dict() for row in rows], columns=columns, dtype=object)
 
 
-def _estimates(rows: DataFrame, cell: list[str], column: str) -> DataFrame:
-    """Return the first row of each cell, in their order, with an estimate in place of the column's value."""
+def _estimates(rows: DataFrame, cell: list[str], column: str, replicates: bool) -> DataFrame:
+    """Return the first row of each cell, in their order, with an estimate in place of the column's value.
+
+    For replicates a distillation counts once, by the mean over its students. Real images are not distilled, so there
+    the students count.
+    """
+    if replicates:
+        real = rows.filter(regex="^kind").isin([*REAL_NAMES]).all(axis=1)  # of a pair both
+        rows = _combined(rows, [*cell, rows["seed"].where(real)], column, statistics.fmean)
+        cell = [name for name in cell if name not in ("source_hash", "source_hash_b")]
+    return _combined(rows, cell, column, estimate)
+
+
+def _combined(rows: DataFrame, cell: list[Any], column: str, combine: Callable[[list[float]], object]) -> DataFrame:
+    """Return the first row of each cell, in their order, with its values of the column combined."""
     cells = rows.groupby(cell, sort=False, dropna=False)
-    return cells.head(1).assign(**{column: [estimate(list(values)) for _, values in cells[column]]})
+    return cells.head(1).assign(**{column: [combine(list(values)) for _, values in cells[column]]})
 
 
-def summarise(rows: DataFrame) -> DataFrame:
+def summarise(rows: DataFrame, replicates: bool = False) -> DataFrame:
     """Return a line per source, IPC, protocol and architecture: floor first, ceiling last, else as given.
 
-    `accuracy` holds its estimate, the other columns what the first of its rows says.
+    `accuracy` holds its estimate, the other columns what the first of its rows says; but replicates, which are one
+    source, took `generator_seconds` on average.
     """
-    return _estimates(rows, _CELL, "accuracy").sort_values("kind", key=lambda kinds: kinds.map(place), kind="stable")
+    if replicates:
+        seconds = rows.assign(generator_seconds=rows["generator_seconds"].astype(float))
+        means = seconds.groupby(["source", "ipc"], dropna=False)["generator_seconds"].transform("mean")
+        rows = rows.assign(generator_seconds=means)
+    summary = _estimates(rows, _CELL, "accuracy", replicates)
+    return summary.sort_values("kind", key=lambda kinds: kinds.map(place), kind="stable")
 
 
-def differences(rows: DataFrame, others: DataFrame) -> DataFrame:
+def differences(rows: DataFrame, others: DataFrame, replicates: bool = False) -> DataFrame:
     """Return `rows` minus `others`, a line per pair of sources, IPC, protocol and architecture, over the seeds of both.
 
     `points` holds the estimate, `source` and `source_b` the pair. A seed fixes the student's initialisation, order
     and augmentation and the generators' noise, so that the paired interval is narrower than one of two independent
-    means.
+    means. Replicates are paired by the seed of their distillation too.
     """
-    pairs = _paired(rows, others)
+    pairs = _paired(rows, others, replicates)
     pairs["points"] = pairs["accuracy"] - pairs["accuracy_b"]
-    return _estimates(pairs, [*_CELL, "epochs_b", "source_b", "source_hash_b"], "points")
+    return _estimates(pairs, [*_CELL, "epochs_b", "source_b", "source_hash_b"], "points", replicates)
 
 
-def shares(rows: DataFrame) -> DataFrame:
+def shares(rows: DataFrame, replicates: bool = False) -> DataFrame:
     """Return a line per streamed source, IPC and architecture: its `share` of the accuracy of fresh real images.
 
     An estimate in percent over the seeds that both have, of the ratio of each seed.
     """
-    pairs = _paired(rows[rows["kind"] == "generator"], rows[rows["kind"] == STREAM_CEILING])
+    pairs = _paired(rows[rows["kind"] == "generator"], rows[rows["kind"] == STREAM_CEILING], replicates)
     pairs["share"] = 100 * pairs["accuracy"] / pairs["accuracy_b"]
-    return _estimates(pairs, _CELL, "share")
+    return _estimates(pairs, _CELL, "share", replicates)
 
 
-def _paired(rows: DataFrame, others: DataFrame) -> DataFrame:
+def _paired(rows: DataFrame, others: DataFrame, replicates: bool) -> DataFrame:
+    """Pair rows by the seed of their students and, for replicates that both have one, by that of their distillation."""
     alike = ["recipe_hash", "precision", "ipc", "protocol", "arch", "seed"]
-    return rows.merge(others, on=alike, suffixes=("", "_b"))
+    pairs = rows.merge(others, on=alike, suffixes=("", "_b"))
+    if not replicates:
+        return pairs
+    one, other = pairs["distillation_seed"], pairs["distillation_seed_b"]
+    return pairs[one.isna() | other.isna() | (one == other)].copy()
 
 
 def refinement(rows: DataFrame) -> DataFrame:

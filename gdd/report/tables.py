@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pandas import DataFrame
+from pandas import DataFrame, Series
 from rich import box
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, Group, RenderResult
@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gdd.evaluation.row import Row
-from gdd.evaluation.sources import CEILING, FIXED_REAL, ROLES, Protocol
+from gdd.evaluation.sources import CEILING, FIXED_REAL, REAL_NAMES, ROLES, Protocol
 from gdd.report import plots, statistics
 from gdd.report.statistics import Estimate
 from gdd.runtime.checkpoint import write_atomically
@@ -147,9 +147,10 @@ def _accuracies(rows: DataFrame, protocol: Protocol, brief: bool) -> Section:
     return Section(title, notes(shown, protocol, spread, brief), headers, lines, cost_heads)
 
 
-def shares(rows: DataFrame, protocol: Protocol) -> Iterator[Section]:
+def shares(rows: DataFrame, protocol: Protocol, replicates: bool = False) -> Iterator[Section]:
     """Yield the table of what streams are worth beside fresh real images, if there are both."""
-    found = statistics.shares(rows[rows["protocol"] == protocol])
+    streams = rows[rows["protocol"] == protocol]
+    found = statistics.shares(streams, replicates)
     if found.empty:
         return
     archs, most = found["arch"].unique(), most_seeds(found["share"])
@@ -158,12 +159,14 @@ def shares(rows: DataFrame, protocol: Protocol) -> Iterator[Section]:
         [source, str(ipc), *cells.set_index("arch")["text"].reindex(archs, fill_value="")]
         for (source, ipc), cells in found.groupby(["source", "ipc"], sort=False)
     ]
-    yield Section(f"{rows['dataset'].iloc[0]}, {_SHARE}", [], ["trained on", "IPC", *archs], lines)
+    title = f"{rows['dataset'].iloc[0]}, {_SHARE}"
+    yield Section(title, _limits(streams, replicates), ["trained on", "IPC", *archs], lines)
 
 
 def _differences(rows: DataFrame, protocol: Protocol, brief: bool) -> Iterator[Section]:
     """Yield the table of refined minus pretrained generators if both are there."""
-    differences = statistics.refinement(rows[rows["protocol"] == protocol])
+    scored = rows[rows["protocol"] == protocol]
+    differences = statistics.refinement(scored)
     if differences.empty:
         return
     archs, most = differences["arch"].unique(), most_seeds(differences["points"])
@@ -175,7 +178,7 @@ def _differences(rows: DataFrame, protocol: Protocol, brief: bool) -> Iterator[S
         for ipc, cells in pair.groupby("ipc", sort=False)
     ]
     title = f"{rows['dataset'].iloc[0]}, {protocol}: {_DIFFERENCES}"
-    yield Section(title, [], [header, "IPC", *archs], lines)
+    yield Section(title, _limits(scored), [header, "IPC", *archs], lines)
 
 
 def most_seeds(estimates: Sequence[Estimate]) -> int:
@@ -202,16 +205,16 @@ def interval(value: Estimate, most: int, sign: Literal["", "+"] = "") -> str:
     return text if value.n == most else f"{text}, n = {value.n}"
 
 
-def notes(rows: DataFrame, protocol: Protocol, spread: str, brief: bool) -> list[str]:
+def notes(rows: DataFrame, protocol: Protocol, spread: str, brief: bool, replicates: bool = False) -> list[str]:
     """Return what stands below a table: the scale, with what follows ± if there is more than one seed, and facts."""
     scale = "Test accuracy in percent after the last step"
-    if rows["seed"].nunique() > 1:
+    if rows["seed"].nunique() > 1 or (replicates and _distillations(rows) > 1):
         scale += f", mean ± {spread}"
-    lines = [f"{scale}; {facts(rows, protocol)}."]
+    lines = [f"{scale}; {facts(rows, protocol, replicates)}.", *_limits(rows, replicates)]
     if not brief:
         lines.append(
-            "A seed sets the student and draws its set from a generator or from real data; a stored set stays the "
-            "same, so its spread is that of students alone."
+            "A student seed sets the student and draws its set from a generator or from real data; a stored set stays "
+            "the same, so its spread over students is that of students alone."
         )
         row = rows.iloc[0]
         library = ", ".join(f"{name} {version}" for name, version in row.versions.items())
@@ -219,9 +222,48 @@ def notes(rows: DataFrame, protocol: Protocol, spread: str, brief: bool) -> list
     return lines
 
 
-def facts(rows: DataFrame, protocol: Protocol) -> str:
+def _distillations(rows: DataFrame) -> int:
+    """Return how many distillations the sources have at most; 0 if there are real images alone."""
+    distilled = rows[~rows["kind"].isin(REAL_NAMES)]
+    return max(distilled.groupby(["source", "ipc"])["source_hash"].nunique(), default=0)
+
+
+def _limits(rows: DataFrame, replicates: bool = False) -> list[str]:
+    """Return what the intervals below or beside say of another distillation; nothing without an interval."""
+    n = _distillations(rows)
+    if n == 0 or (not replicates and rows["seed"].nunique() == 1):
+        return []
+    if not replicates:
+        return ["Every ± is over student seeds of one distillation, so it says nothing about another distillation."]
+    if n == 1:
+        return [
+            "With n = 1 distillation seed there is no interval, so nothing can be said about another distillation; for "
+            "real images, which are not distilled, ± is over student seeds."
+        ]
+    return [
+        "Each distillation seed counts once, by the mean over its student seeds, and ± is over distillation seeds; for "
+        "real images, which are not distilled, it is over student seeds."
+    ]
+
+
+def _seeds(rows: DataFrame, replicates: bool) -> str:
+    """Return n and the seeds that it counts."""
+    students = f"student seed{'s' * (rows['seed'].nunique() > 1)} ({_listed(rows['seed'])})"
+    n = _distillations(rows) if replicates else 0
+    if n == 0:
+        return f"n = {rows['seed'].nunique()} {students}"
+    known = rows["distillation_seed"].dropna()
+    seeds = _listed(known) or "unknown"
+    among = "among " if known.nunique() > n else ""
+    return f"n = {n} distillation seed{'s' * (n > 1)} ({among}{seeds}), each with {rows['seed'].nunique()} {students}"
+
+
+def _listed(seeds: Series) -> str:
+    return ", ".join(map(str, sorted(seeds.unique())))
+
+
+def facts(rows: DataFrame, protocol: Protocol, replicates: bool = False) -> str:
     """Return n, seeds, recipe, labels and device in one line."""
-    seeds = sorted(rows["seed"].unique())
     ceiling = rows["kind"] == CEILING
     students = rows if ceiling.all() else rows[~ceiling]
     epochs = ", ".join(f"{epochs:,}" for epochs in sorted(students["epochs"].unique()))
@@ -234,7 +276,7 @@ def facts(rows: DataFrame, protocol: Protocol) -> str:
         labels = [f"{kind} for {', '.join(sources[kind])}" for kind in labels]
     row = scored.iloc[0]
     return (
-        f"n = {len(seeds)} (seeds {', '.join(map(str, seeds))}), {row.total:,} test images; recipe {row.recipe}, "
+        f"{_seeds(rows, replicates)}, {row.total:,} test images; recipe {row.recipe}, "
         f"{epochs} epochs{more}, augmentation {row.augment}; labels: {'; '.join(labels)}; "
         f"{' and '.join(rows['precision'].unique())}; device: {', '.join(rows['device'].unique())}"
     )

@@ -36,6 +36,7 @@ class _Provenance:
 
     method: str | None = None
     stage: str | None = None
+    seed: int | None = None
     config: Settings = field(default_factory=Settings)
     data: str = ""
     seconds: float | None = None

@@ -108,7 +108,7 @@ SPECS = {
     "spec.std": ([0.0], [-1.0], [], [math.nan], ...),
     "spec.flip": (1, "no", None, ...),
     "spec.name": (3, None, ...),
-    "provenance": ([], "x", None, 3, ...),
+    "provenance": ([], "x", None, 3, {"seed": "0"}, ...),
     "hash": ("0" * 16, 3, None, [], ...),
     "kind": ("video", 3, None, ["generator"], ...),
 }

@@ -5,8 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from commands import short_recipes
+from scipy import stats
 
 from gdd.evaluation.student import StudentTrainer
+from gdd.report import statistics
 from gdd.sampling import generator_file, set_file
 
 FILES = {".lock", "config.json", "rows.jsonl", "rows.csv", "compare.md", "accuracy-ipc.png", "accuracy-seconds.png"}
@@ -61,6 +64,41 @@ def test_a_copy_of_a_source_is_scored_once(trained, done, tiny, tmp_path, short_
     done("compare", stored, copy, *tiny, "--arch", "mlp-w4", "--evaluate.seeds", "[0]")
     rows = [json.loads(line) for line in (tmp_path / "runs/compare/compare/rows.jsonl").read_text().splitlines()]
     assert sorted(row["kind"] for row in rows) == ["real:random", "set"]
+
+
+def test_replicates_are_one_line_over_the_seeds_of_their_distillation(
+    done, refused, tiny, tmp_path, monkeypatch
+):
+    # Each run carves its own validation images out of the training part.
+    for seed in ("0", "1"):
+        done("train-gan", *tiny, "--name", f"digits-{seed}", "--seed", seed)
+    made = [tmp_path / f"runs/digits-{seed}/pretrain" for seed in "01"]
+    command = ["compare", *made, *tiny, "--arch", "mlp-w16", "--ipc", "10"]
+    with short_recipes(epochs=30):
+        done(*command, "--replicates")
+    folder = tmp_path / "runs/compare/compare"
+    page, rows = (folder / "compare.md").read_text(), statistics.read_rows(folder)
+    means = [
+        sum(row.accuracy for row in rows if row.protocol == "fixed" and row.distillation_seed == seed) / 2
+        for seed in (0, 1)
+    ]
+    assert means[0] != means[1]
+    low, high = stats.t.interval(0.95, 1, sum(means) / 2, stats.sem(means))
+    assert page.count("| pretrained generator | 10 | ") == 3  # fixed, stream, share
+    assert f"| pretrained generator | 10 | {sum(means) / 2:.1f} ± {(high - low) / 2:.1f} |" in page
+    assert "n = 2 distillation seeds (0, 1), each with 2 student seeds (0, 1)" in page
+
+    # Without, the same rows are two lines, over the seeds of students.
+    monkeypatch.setattr(StudentTrainer, "score", lambda *_: pytest.fail("a student was trained twice"))
+    with short_recipes(epochs=30):
+        done(*command)
+    page = (folder / "compare.md").read_text()
+    assert page.count("| pretrained generator (digits-0) | 10 | ") == 3
+    assert "n = 2 student seeds (0, 1)" in page
+
+    third = generator_file.load(made[1])
+    generator_file.save(made[1], third.generator, third.spec, {**third.provenance, "seed": 0})
+    refused(*command, "--replicates", naming="so it is no replicate of it")
 
 
 @pytest.mark.parametrize(("key", "value"), [("val_fraction", 7), ("name", 5), ("size", [16])])

@@ -1,0 +1,100 @@
+"""Which sources are replicates: the same method with the same settings, but for the seed of their distillation."""
+
+import json
+import logging
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+from gdd.config import Config, ConfigError, counted, read_as, to_plain
+from gdd.evaluation.sources import REAL_NAMES, Source
+
+logger = logging.getLogger(__name__)
+
+# Sections that play no part in what a stage makes; pretraining does in a refined generator.
+_WITHOUT = {
+    "pretrain": ("refine", "matching"),
+    "refine": ("matching",),
+    "matching": ("gan", "pretrain", "refine"),
+}
+
+
+def groups(sources: Sequence[Source]) -> list[list[Source]]:
+    """Gather replicates, in the order of the first of each group.
+
+    Real images, and whatever does not say its seed and its settings, are a group of their own.
+
+    Raises:
+        ConfigError: two sources of the same method, settings and seed have other content.
+    """
+    found: dict[Hashable, list[Source]] = {}
+    for source in sources:
+        if source.kind not in REAL_NAMES and _settings(source) is None:
+            logger.info("compare: %s has no replicates, for its file lacks its seed or its settings", source.label)
+        group = found.setdefault((run_of(source), source.provenance.get("iterations")), [])
+        for other in group:
+            if other.distillation_seed == source.distillation_seed:
+                raise ConfigError(
+                    f"{source.label} has the method, the settings and the seed {source.distillation_seed} of "
+                    f"{other.label} but other content, so it is no replicate of it; name only one of them"
+                )
+        group.append(source)
+    return list(found.values())
+
+
+def run_of(source: Source) -> Hashable:
+    """Return what is equal for sources that differ by their seed, or by how many iterations they had, alone."""
+    settings = _settings(source)
+    if settings is None:
+        return source.kind, source.hash
+    method, stage = source.provenance.get("method"), source.provenance.get("stage")
+    return source.kind, source.stored_ipc, method, stage, *settings.items()
+
+
+def differing(source: Source, others: Sequence[Source]) -> str:
+    """Return those settings of a source that others have otherwise, but for defaults: `, refine.weight 0`, or nothing.
+
+    The text is the same for two sources of a method only if their settings are, or if one does not say them.
+    """
+    own, default = _settings(source) or {}, _by_key(Config())
+    rivals = [settings for settings in map(_settings, others) if settings is not None]
+    told = [key for key in own if own[key] != default[key] and any(own[key] != rival.get(key) for rival in rivals)]
+    return "".join(f", {key} {_said(own[key])}" for key in told)
+
+
+def _settings(source: Source) -> dict[str, Any] | None:
+    """Return the settings that decide what a source is, by dotted key; none if it does not say them, or its seed.
+
+    Settings of another version, which this one has no longer, say nothing. The seed is not among them, nor is
+    `matching.ipc`: the sets of a method are told apart by their own IPC.
+    """
+    stored = source.provenance.get("config")
+    if not stored or source.distillation_seed is None:
+        return None
+    try:
+        config = read_as(Config, stored)
+    except ConfigError:
+        return None
+    if not _flat(stored).keys() <= _flat(to_plain(config)).keys():
+        return None
+    return _by_key(config, _WITHOUT.get(str(source.provenance.get("stage")), ()))
+
+
+def _by_key(config: Config, without: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return the settings that count by dotted key, in the config's order: those of the data and of a distillation."""
+    settings = _flat({"data": counted(config.data), **counted(config, ("evaluate", *without))})
+    return {key: value for key, value in settings.items() if key not in ("seed", "matching.ipc")}
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the values of nested sections by dotted key."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
+
+
+def _said(value: Any) -> str:
+    """Return a value as its user would write it: 0 for 0.0, null for none."""
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_said, value))}]"
+    return value if isinstance(value, str) else json.dumps(value).removesuffix(".0")
