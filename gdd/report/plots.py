@@ -133,12 +133,14 @@ def draw_seconds(path: Path, points: DataFrame, marks: Sequence[float], title: s
     if timed.empty:
         return False
     archs = list(timed["arch"].unique())
+    seconds = timed["generator_seconds"].astype(float)
     kinds = dict(zip(shown["line"], shown["kind"], strict=True))
     colours = palette(kinds)
     figure = _empty(7.5, 1.8 + 2.8 * len(archs))
     panels = figure.subplots(len(archs), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     for axes, arch in zip(panels, archs, strict=True):
         axes.set_xscale("log")
+        axes.set_xlim(seconds.min() / 1.6, seconds.max() * 1.6)  # which matplotlib fails to find for a single time
         for _, curve in timed[timed["arch"] == arch].groupby(["line", "ipc", "protocol"], sort=False):
             curve = curve.sort_values("generator_seconds", kind="stable")
             _curve(axes, list(curve["generator_seconds"]), curve, colours)

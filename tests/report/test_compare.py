@@ -253,6 +253,28 @@ def test_pictures(row: Row, drawn: dict[str, list[Axes]], tmp_path: Path) -> Non
         assert line in level
 
 
+def test_replicates_are_one_curve_with_whiskers_over_their_means(
+    row: Row, drawn: dict[str, list[Axes]], tmp_path: Path
+) -> None:
+    made = {"kind": "generator", "stage": "refine"}
+    rows = [
+        dataclasses.replace(one, distillation_seed=of, source_hash=str(of), generator_seconds=10.0 + 4 * of)
+        for ipc in (1, 10)
+        for of, accuracies in enumerate([(50, 51, 52), (54, 55, 59)])
+        for one in scored(row, "skd", accuracies, ipc=ipc, **made)
+    ]
+    source = Compared(Source("skd", "generator", ""), "skd")
+    compare.write(tmp_path, rows, [source, source], [], replicates=True)
+    reach = 12.706205 * 2.5  # 51 and 56 have the standard deviation 5 / sqrt(2)
+    for name, at in (("accuracy-ipc.png", [1, 10]), ("accuracy-seconds.png", [12, 12])):
+        (axes,) = drawn[name]
+        points = [point for line in curve(axes, plots.palette({"skd": "generator"})["skd"]) for point in line]
+        assert points == [(x, 53.5) for x in at]
+        whiskers = [segment[:, 1] for bars in axes.collections for segment in bars.get_segments()]
+        assert [*map(list, whiskers)] == [pytest.approx([53.5 - reach, 53.5 + reach])] * 2
+    assert "| skd | 1 | 53.5 ± 31.8 |" in (tmp_path / "compare.md").read_text()
+
+
 @pytest.mark.parametrize("seconds", [None, 0.0])  # 0 has no place on a logarithmic axis
 def test_no_picture_of_seconds_that_nobody_knows_or_that_are_none(seconds, row: Row, tmp_path: Path) -> None:
     rows = scored(row, "theirs", (1, 2, 3), generator_seconds=seconds)
