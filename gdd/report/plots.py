@@ -275,8 +275,11 @@ def _whisker(accuracy: Estimate) -> tuple[float, float]:
 
 def save(figure: Figure, path: Path, handles: Sequence[Artist], title: str, note: str) -> None:
     """Write a PNG with title and legend above the panels and the note below them."""
-    longest = max(len(str(handle.get_label())) for handle in handles)
-    fitting = int(figure.get_figwidth() * 13 / (longest + 8))  # characters of the legend's font in an inch
+    room = int(figure.get_figwidth() * 13)  # characters of the legend's font
+    for handle in handles:
+        handle.set_label(textwrap.fill(str(handle.get_label()), room - 8))
+    longest = max(len(line) for handle in handles for line in str(handle.get_label()).split("\n"))
+    fitting = room // (longest + 8)
     figure.legend(
         handles=handles,
         title=title,

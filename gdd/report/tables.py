@@ -237,12 +237,12 @@ def _limits(rows: DataFrame, replicates: bool = False) -> list[str]:
         return ["Every ± is over student seeds of one distillation, so it says nothing about another distillation."]
     if n == 1:
         return [
-            "With n = 1 distillation seed there is no interval, so nothing can be said about another distillation; for "
-            "real images, which are not distilled, ± is over student seeds."
+            "With n = 1 distillation seed there is no interval, so nothing can be said about another distillation; ± "
+            "of the accuracy of real images, which are not distilled, is over student seeds."
         ]
     return [
-        "Each distillation seed counts once, by the mean over its student seeds, and ± is over distillation seeds; for "
-        "real images, which are not distilled, it is over student seeds."
+        "Each distillation seed counts once, by the mean over its student seeds, and ± is over distillation seeds; "
+        "that of the accuracy of real images, which are not distilled, is over student seeds."
     ]
 
 

@@ -66,9 +66,7 @@ def test_a_copy_of_a_source_is_scored_once(trained, done, tiny, tmp_path, short_
     assert sorted(row["kind"] for row in rows) == ["real:random", "set"]
 
 
-def test_replicates_are_one_line_over_the_seeds_of_their_distillation(
-    done, refused, tiny, tmp_path, monkeypatch
-):
+def test_replicates_are_one_line_over_the_seeds_of_their_distillation(done, refused, tiny, tmp_path, monkeypatch):
     # Each run carves its own validation images out of the training part.
     for seed in ("0", "1"):
         done("train-gan", *tiny, "--name", f"digits-{seed}", "--seed", seed)

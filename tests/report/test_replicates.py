@@ -147,7 +147,7 @@ def test_a_table_says_which_seeds_it_counts(row: Row) -> None:
     }
     assert "mean ± half width" in notes
     assert "n = 2 distillation seeds (0, 1), each with 3 student seeds (0, 1, 2)," in notes
-    assert "± is over distillation seeds; for real images, which are not distilled, it is over student seeds" in notes
+    assert "by the mean over its student seeds, and ± is over distillation seeds; that of" in notes
     assert "paired by the seeds of distillation and student" in notes
     cells, notes = table_of(rows[-6:], replicates=False)
     assert cells == {"single": ["47.0 ± 6.6", ""], "real:random (floor)": ["20.0 ± 24.8", "-27.0 ± 18.8"]}
