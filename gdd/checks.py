@@ -39,6 +39,7 @@ def networks(config: Config) -> dict[str, tuple[str, ...]]:
     return {
         "matching.pool" if config.method == "matching" else "refine.pool.members": pool_members(config),
         "gan.proxy.arch": (config.gan.proxy.arch,) if config.gan.proxy.every else (),
+        "ensemble.archs": config.ensemble.archs,
         "evaluate.archs": settings.archs,
         "evaluate.teacher_arch": () if settings.teacher == "none" else (settings.teacher_arch,),
     }
@@ -50,7 +51,11 @@ def check_names(config: Config) -> None:
         for name in names:
             with said_of(key):
                 registry.parse(name)
-    for key, text in (("gan.augment", config.gan.augment), ("refine.augment", config.refine.augment)):
+    for key, text in (
+        ("gan.augment", config.gan.augment),
+        ("refine.augment", config.refine.augment),
+        ("ensemble.augment", config.ensemble.augment),
+    ):
         with said_of(key):
             parse_strategy(text)
 

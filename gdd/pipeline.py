@@ -24,8 +24,8 @@ from gdd.models.gan import width_of
 from gdd.models.layers import Shape
 from gdd.runtime import checkpoint
 from gdd.runtime.run import Run
-from gdd.sampling import generator_file, set_file
-from gdd.training import matching, pretrain, refine
+from gdd.sampling import ensemble_file, generator_file, set_file
+from gdd.training import ensemble, matching, pretrain, refine
 
 if TYPE_CHECKING:  # pandas and matplotlib take a second, and are needed when all is scored
     from gdd.report.compare import Compared
@@ -107,7 +107,8 @@ def _run_stage(
     start_hash = None if start is None else generator_file.load(start).hash
     parts = stage, counted(config, without), dataset.spec.to_dict(), dataset.fingerprint, start_hash
     with _open_run(config, stage, stable_hash(*parts), accelerator) as run:
-        if any((run.folder / name).exists() for name in (generator_file.FILE, set_file.FILE)):
+        files = generator_file.FILE, set_file.FILE, ensemble_file.FILE
+        if any((run.folder / name).exists() for name in files):
             logger.info("%s: finished before", run.folder)
         else:
             work(run)
@@ -116,7 +117,7 @@ def _run_stage(
 
 def train_gan(config: Config, dataset: Dataset, accelerator: Accelerator) -> Path:
     """Pretrain the GAN, or find it done, and return the run folder."""
-    without = ("refine", "matching", "evaluate")
+    without = ("refine", "matching", "ensemble", "evaluate")
     return _run_stage(
         config, dataset, accelerator, pretrain.STAGE, without, partial(pretrain.pretrain, config, dataset)
     )
@@ -126,12 +127,21 @@ def distill(config: Config, dataset: Dataset, accelerator: Accelerator) -> Path:
     """Distil by the config's method and return the run folder of the generator or the set."""
     if config.method == "matching":
         matching.check_first_images(config, dataset)  # a folder that is claimed would refuse other settings
-        work, without = partial(matching.match, config, dataset), ("gan", "pretrain", "refine", "evaluate")
+        work, without = partial(matching.match, config, dataset), ("gan", "pretrain", "refine", "ensemble", "evaluate")
         return _run_stage(config, dataset, accelerator, matching.STAGE, without, work, config.matching.generator)
     start = config.refine.pretrained or train_gan(config, dataset, accelerator)
     _check_start(config, dataset, start)
     work = partial(refine.refine, config, dataset, pretrained=start)
-    return _run_stage(config, dataset, accelerator, refine.STAGE, ("pretrain", "matching", "evaluate"), work, start)
+    return _run_stage(
+        config, dataset, accelerator, refine.STAGE, ("pretrain", "matching", "ensemble", "evaluate"), work, start
+    )
+
+
+def train_ensemble(config: Config, dataset: Dataset, accelerator: Accelerator) -> Path:
+    """Train the classifiers that judge samples, or find them done, and return the run folder."""
+    without = ("gan", "pretrain", "refine", "matching", "evaluate")
+    work = partial(ensemble.train_ensemble, config, dataset)
+    return _run_stage(config, dataset, accelerator, ensemble.STAGE, without, work)
 
 
 def _check_start(config: Config, dataset: Dataset, start: Path) -> None:

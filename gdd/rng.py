@@ -40,6 +40,11 @@ INIT_PROXY = "init-proxy"
 PROXY_NOISE = "proxy-noise"
 STATISTICS_NOISE = "statistics-noise"
 
+# The ensemble that judges samples.
+INIT_ENSEMBLE = "init-ensemble"
+ENSEMBLE_BATCHES = "ensemble-batches"
+ENSEMBLE_AUGMENT = "ensemble-augment"
+
 # Matching.
 MATCHING_NOISE = "match-noise"
 MATCHING_INIT = "match-init"

@@ -41,6 +41,9 @@ NUMBERS = [
     ("gan.beta1 gan.beta2", (0.0, 0.999), (-0.1,), "a number of at least 0"),
     ("gan.beta1 gan.beta2", (), (1.0, 1), "a number below 1"),
     ("gan.ema_decays", ([0.0], [0.999]), ([-0.1],), "numbers of at least 0"),
+    ("ensemble.steps", (1, MOST), (0,), "a number of at least 1"),
+    ("ensemble.batch_size", (2, MOST), (1,), "a number of at least 2"),
+    ("ensemble.lr", (1e-300, 1e300), (0.0, -1.0), "a number above 0"),
     ("gan.ema_decays", (), ([1.1],), "numbers of at most 1"),
     ("gan.ema_decays", (), ([1.0],), "numbers below 1"),
     ("gan.ema_decays", (), ([],), "no fewer than 1 values"),
@@ -69,7 +72,7 @@ NUMBERS = [
 ]
 OTHERS = [
     ("evaluate.ipc evaluate.seeds evaluate.archs evaluate.protocols", (), ([],), "no fewer than 1 values"),
-    ("refine.pool.members matching.pool.various", (["mlp"],), ([],), "no fewer than 1 values"),
+    ("refine.pool.members matching.pool.various ensemble.archs", (["mlp"],), ([],), "no fewer than 1 values"),
     ("data.size", (), ([16, 16, 16],), "no more than 2 values"),
     (
         "name",

@@ -73,6 +73,9 @@ ONE_STEP = {
     "matching.inner": 1,
     "matching.batch_real": 2,
     "matching.batch_train": 2,
+    "ensemble.steps": 1,
+    "ensemble.batch_size": 4,
+    "ensemble.archs": ["mlp-w4"],
     "evaluate.archs": ["mlp-w4"],
     "evaluate.seeds": [0],
     "evaluate.ipc": [1],
@@ -85,6 +88,7 @@ ONE_STEP = {
 COMMANDS = {
     "skd": (["distill", "--method", "skd"], "refine/generator.safetensors"),
     "gradient matching": (["distill", "--method", "matching"], "matching/set.safetensors"),
+    "ensemble": (["train-ensemble"], "ensemble/ensemble.safetensors"),
     "evaluate": (["evaluate", "--evaluate.sources", "[real:random]"], "evaluate/table.md"),
 }
 

@@ -54,6 +54,8 @@ def table(config: Config, spec: DatasetSpec, stages: Sequence[str]) -> Table:
     if {"refine", "matching"} & {*stages}:
         batch = config.matching.batch_real if "matching" in stages else config.refine.pool.batch_size
         names |= {f"pool {name}": (name, batch) for name in pool_members(config)}
+    if "ensemble" in stages:
+        names |= {f"ensemble {name}": (name, config.ensemble.batch_size) for name in config.ensemble.archs}
     if {"evaluate", "compare"} & {*stages}:
         batch = min(256, max(config.evaluate.ipc) * spec.num_classes)
         names |= {f"student {name}": (name, batch) for name in config.evaluate.archs}

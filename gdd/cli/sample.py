@@ -1,7 +1,7 @@
 """`gdd sample` and `gdd verify`."""
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
@@ -10,7 +10,14 @@ from gdd.cli.command import Command
 from gdd.config import ConfigError, RunConfig, read_as
 from gdd.runtime.signals import on_signals
 
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from gdd.sampling.generator_file import LoadedGenerator
+    from gdd.sampling.set_file import SyntheticSet
+
 SHARD_SIZE = 10_000
+POOL = 500
 
 
 def _add_sample_arguments(parser: ArgumentParser) -> None:
@@ -28,11 +35,22 @@ def _add_sample_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--shard-size", type=int | None, default=None, help=size)
     shards = "webdataset: A:B makes shards A to B - 1 only, as one of many"
     parser.add_argument("--shards", type=str | None, default=None, help=shards)
+    parser.add_argument(
+        "--ensemble", type=Path | None, default=None, help="of gdd train-ensemble: its run folder or file"
+    )
+    parser.add_argument(
+        "--filter", action="store_true", help="keep samples that the ensemble classifies as their label"
+    )
+    select = "order in which samples are taken, by the ensemble"
+    parser.add_argument("--select", type=Literal["herding", "kmeans", "confident"] | None, default=None, help=select)
+    pool = f"samples of each class that --select chooses from, {POOL} if not given"
+    parser.add_argument("--pool", type=int | None, default=None, help=pool)
+    parser.add_argument("--soft-labels", action="store_true", help="store the ensemble's logits with the images")
     parser.add_argument("--threads", type=int | None, default=None, help="CPU threads of a process; null: its share")
 
 
 def _check(options: Namespace) -> None:
-    for key, low in {"ipc": 1, "seed": 0, "shard_size": 1, "threads": 1}.items():
+    for key, low in {"ipc": 1, "seed": 0, "shard_size": 1, "pool": 1, "threads": 1}.items():
         if options[key] is not None and options[key] < low:
             flag = key.replace("_", "-")
             raise ConfigError(f"--{flag} is {options[key]}, expected a whole number of at least {low}")
@@ -40,12 +58,23 @@ def _check(options: Namespace) -> None:
         if options[key] is not None:
             raise ConfigError(f"--{key.replace('_', '-')} is {options[key]}, expected none with --format safetensors")
 
+    judged = [flag for flag in ("filter", "select", "soft_labels") if options[flag]]
+    for flag in judged if options.ensemble is None or options.format == "webdataset" else ():
+        needs = "--ensemble" if options.ensemble is None else "--format safetensors"
+        raise ConfigError(f"--{flag.replace('_', '-')} is given, expected {needs} with it")
+    if options.ensemble is not None and not judged:
+        raise ConfigError("--ensemble is given, expected --filter, --select or --soft-labels with it")
+    if options.pool is not None and options.select is None:
+        raise ConfigError(f"--pool is {options.pool}, expected none without --select")
+    if options.select is not None and (options.pool or POOL) < options.ipc:
+        raise ConfigError(f"--pool is {options.pool or POOL}, expected at least --ipc, {options.ipc}")
+
 
 def _sample(options: Namespace, console: Console) -> None:
     _check(options)
     from gdd.formats import webdataset
     from gdd.runtime.device import make_accelerator
-    from gdd.sampling import generator_file, sample, set_file
+    from gdd.sampling import generator_file, set_file
 
     accelerator = make_accelerator(read_as(RunConfig, {"threads": options.threads}))
     with on_signals():
@@ -58,12 +87,38 @@ def _sample(options: Namespace, console: Console) -> None:
             )
             webdataset.write_shards(options.out, plan, source, accelerator, shards)
         else:
-            synthetic = sample.sample_set_together(source, options.ipc, options.seed, accelerator)
+            synthetic = _drawn(options, source, accelerator)
             if synthetic is not None:  # the main process has gathered it
                 set_file.save(options.out, synthetic)
                 amount = f"{len(synthetic.images)} images, {options.ipc} of each of {source.spec.num_classes} classes"
                 console.print(f"wrote {options.out}: {amount}", soft_wrap=True)
+                if options.filter:
+                    console.print(
+                        f"the ensemble kept {100 * synthetic.provenance['curated']['kept']:.1f} % of the samples"
+                    )
     accelerator.end_training()
+
+
+def _drawn(options: Namespace, source: "LoadedGenerator", accelerator: "Accelerator") -> "SyntheticSet | None":
+    """Return the set on the main process, None on others."""
+    from gdd.sampling import curate, ensemble_file, sample
+
+    if options.ensemble is None:
+        return sample.sample_set_together(source, options.ipc, options.seed, accelerator)
+    if not accelerator.is_main_process:
+        return None
+    judges = ensemble_file.load(options.ensemble)
+    return curate.curated_set(
+        source,
+        judges,
+        options.ipc,
+        options.seed,
+        accelerator.device,
+        filtered=options.filter,
+        selection=options.select,
+        pool=options.pool or POOL,
+        soft_labels=options.soft_labels,
+    )
 
 
 def _add_verify_arguments(parser: ArgumentParser) -> None:

@@ -12,7 +12,7 @@ from gdd.data.readers import Dataset
 from gdd.data.spec import DatasetSpec
 from gdd.evaluation.grid import estimated_cost
 from gdd.evaluation.recipe import Conditions, Job
-from gdd.models.cost import classifier_flop, gan_flop, gan_step_flop
+from gdd.models.cost import TRAINING, classifier_flop, gan_flop, gan_step_flop
 from gdd.models.gan import width_of
 from gdd.runtime.device import device_name
 from gdd.runtime.workers import Team, team_for
@@ -81,6 +81,12 @@ def _work(stage: str, config: Config, dataset: Dataset, jobs: Sequence[Job], tea
         start = "it" if config.refine.pretrained is None else f"the generator of {config.refine.pretrained}"
         text = f"refine {start} (SKD): {steps:,} x {batch} images"
         return text, steps * _GAN_STEP, steps * step_flop(stage, config, spec)
+    if stage == "ensemble":
+        judges = config.ensemble
+        flop = sum(classifier_flop(arch, spec.shape, spec.num_classes) for arch in judges.archs)
+        text = f"train {len(judges.archs)} classifiers: {judges.steps:,} x {judges.batch_size} images each"
+        steps = judges.steps * len(judges.archs)
+        return text, steps * _STUDENT_STEP, TRAINING * judges.steps * judges.batch_size * flop
     if stage == "matching":
         outer, inner = matching.loops(settings.ipc, settings.outer, settings.inner)
         outer, inner = (outer, inner) if settings.objective == "gradient" else (1, 0)

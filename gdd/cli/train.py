@@ -1,4 +1,4 @@
-"""`gdd train-gan` and `gdd distill`."""
+"""`gdd train-gan`, `gdd train-ensemble` and `gdd distill`."""
 
 from jsonargparse import Namespace
 from rich.console import Console
@@ -14,6 +14,15 @@ def _train_gan(options: Namespace, console: Console) -> None:
     with opened(config, options.dry_run, console, ["pretrain"]) as work:
         if work is not None:
             pipeline.train_gan(config, work.dataset, work.accelerator)
+
+
+def _train_ensemble(options: Namespace, console: Console) -> None:
+    config = checked_config(options)
+    from gdd import pipeline
+
+    with opened(config, options.dry_run, console, ["ensemble"]) as work:
+        if work is not None:
+            pipeline.train_ensemble(config, work.dataset, work.accelerator)
 
 
 def _distill(options: Namespace, console: Console) -> None:
@@ -38,5 +47,6 @@ def _distill(options: Namespace, console: Console) -> None:
 
 COMMANDS = (
     Command("train-gan", "pretrain the conditional GAN", add_settings, _train_gan),
+    Command("train-ensemble", "train the classifiers that judge samples", add_settings, _train_ensemble),
     Command("distill", "distil a dataset, by SKD or by matching, and score the result", add_settings, _distill),
 )

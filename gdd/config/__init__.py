@@ -13,6 +13,7 @@ from pydantic import AfterValidator, model_validator
 from pydantic.dataclasses import dataclass
 
 from gdd.config.data import DataConfig
+from gdd.config.ensemble import EnsembleConfig
 from gdd.config.errors import ConfigError, nearest, read_as, require
 from gdd.config.evaluate import EvaluateConfig
 from gdd.config.fields import STRICT, AtLeast0, counted, stable_hash, to_plain, without_effect
@@ -46,6 +47,7 @@ class Config:
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     refine: RefineConfig = field(default_factory=RefineConfig)
     matching: MatchingConfig = field(default_factory=MatchingConfig)
+    ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     run: RunConfig = field(default_factory=RunConfig)
 

@@ -5,11 +5,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from gdd.config import ConfigError
+from gdd.config import ConfigError, stable_hash
 from gdd.data.readers import Dataset
-from gdd.evaluation.named import CEILING, FLOOR, STREAM_CEILING, path_of
+from gdd.evaluation.named import CEILING, FILTER, FLOOR, STREAM_CEILING, path_of, split_filter
 from gdd.runtime import checkpoint
-from gdd.sampling import generator_file, set_file
+from gdd.sampling import ensemble_file, generator_file, set_file
+from gdd.sampling.ensemble_file import Ensemble
 from gdd.sampling.generator_file import LoadedGenerator
 from gdd.sampling.set_file import SyntheticSet
 
@@ -32,6 +33,7 @@ class Source:
     path: Path | None = None  # the file of a set or a generator
     synthetic: SyntheticSet | None = None  # of a stored set
     generator: LoadedGenerator | None = None  # of a generator
+    ensemble: Ensemble | None = None  # that filters a generator's samples
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -83,7 +85,8 @@ def read(text: str, label: str | None = None) -> Source:
     """Read a source's file, if it has one; no dataset is needed yet.
 
     Args:
-        text: real:random, real:all, real:stream, or the path of a set, a generator or a run folder.
+        text: real:random, real:all, real:stream, or the path of a set, a generator or a run folder; also
+            PATH,filter=ENSEMBLE: those samples of a generator that an ensemble classifies as their label.
         label: its name in tables, instead of the text.
 
     Raises:
@@ -93,11 +96,18 @@ def read(text: str, label: str | None = None) -> Source:
     named = path_of(text)
     if named is None:
         return Source(label, cast(Kind, text), hash="")
+    _, judges = split_filter(text)
     path = _file_of(named)
     tensors, metadata = checkpoint.load_tensors(path)
     if metadata.get("kind") == "generator":
         generator = generator_file.from_tensors(path, tensors, metadata)
-        return Source(label, "generator", generator.hash, path, generator=generator)
+        if judges is None:
+            return Source(label, "generator", generator.hash, path, generator=generator)
+        ensemble = ensemble_file.load(judges)
+        both = stable_hash(generator.hash, ensemble.hash)
+        return Source(label, "generator", both, path, generator=generator, ensemble=ensemble)
+    if judges is not None:
+        raise ConfigError(f"{path} holds no generator, expected one before {FILTER}")
     synthetic = set_file.from_tensors(path, tensors, metadata)
     return Source(label, "set", synthetic.hash, path, synthetic=synthetic)
 
@@ -145,6 +155,8 @@ def _fitted(source: Source, dataset: Dataset) -> Source:
     if content is None:
         return replace(source, hash=dataset.fingerprint)
     set_file.check_matches(content.spec, dataset.spec, source.path)
+    if source.ensemble is not None:
+        set_file.check_matches(source.ensemble.spec, dataset.spec, "the ensemble")
     return source
 
 

@@ -21,7 +21,8 @@ from gdd.models import registry
 from gdd.runtime.device import device_name
 from gdd.runtime.environment import git_revision, peak_memory_mb, versions
 from gdd.runtime.execution import EAGER, Execution
-from gdd.sampling import sample
+from gdd.sampling import curate, sample
+from gdd.sampling.curate import Kept
 from gdd.sampling.set_file import SyntheticSet
 from gdd.training.classifier import Loss, cross_entropy, fit, sgd
 from gdd.training.together import Stacked, each
@@ -109,6 +110,8 @@ class StudentTrainer:
             return source.synthetic
         if source.generator is not None:
             assert ipc is not None
+            if source.ensemble is not None:
+                return curate.kept_set(source.generator, source.ensemble, ipc, seed, self.device)
             return sample.sample_set(source.generator, ipc, seed, self.device)
         split = self.real.train
         if ipc is not None:
@@ -119,7 +122,8 @@ class StudentTrainer:
         assert ipc is not None
         if source.generator is None:
             return RealStream(self.real.train, self.spec.num_classes, ipc, seed, self.normalize)
-        return Stream(source.generator, ipc, seed, self.normalize)
+        kept = None if source.ensemble is None else Kept(source.generator, source.ensemble, seed, self.device)
+        return Stream(source.generator, ipc, seed, self.normalize, kept)
 
     def _all_real(self) -> Fixed:
         return Fixed(self.real.train.images_u8, self.real.train.labels, self.normalize)

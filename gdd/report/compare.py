@@ -110,8 +110,18 @@ def _method(source: Source) -> str:
         return REAL_NAMES[source.kind]
     generator = GENERATOR_NAMES.get(str(source.provenance.get("stage")))
     if generator is not None:
-        return generator if source.kind == "generator" else f"samples of {generator}"
+        if source.kind == "generator":
+            return f"{generator}, filtered" if source.ensemble is not None else generator
+        return ", ".join([f"samples of {generator}", *_curation(source)])
     return str(source.provenance.get("method") or Path(source.label).stem)
+
+
+def _curation(source: Source) -> list[str]:
+    """Return how a set of samples was chosen, in words."""
+    how, synthetic = source.provenance.get("curated", {}), source.synthetic
+    soft = synthetic is not None and synthetic.soft_labels is not None
+    chosen = [str(how["select"])] if how.get("select") else []
+    return ["filtered"] * (how.get("kept") is not None) + chosen + ["soft labels"] * soft
 
 
 def _place(source: Source, others: Sequence[Source]) -> str:

@@ -114,7 +114,7 @@ def errors_naming(path: Path) -> Iterator[None]:
         yield
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:  # the last of sizes beyond 64 bits
         raise ConfigError(f"{path}: its header lacks or misstates {error}") from error
 
 

@@ -12,8 +12,10 @@ import torch
 from safetensors.torch import save_file
 
 from gdd.data.spec import DatasetSpec
+from gdd.models import registry
 from gdd.models.dim_gan import DimGenerator
-from gdd.sampling import generator_file, set_file
+from gdd.sampling import ensemble_file, generator_file, set_file
+from gdd.sampling.ensemble_file import Ensemble
 
 SPEC = DatasetSpec("pets", 1, 16, 16, ("cat", "dog"), (0.5,), (0.5,), False)
 DEEP = "[" * 100_000 + "]" * 100_000
@@ -71,9 +73,11 @@ def test_a_broken_file_is_refused(case, tmp_path):
 
 @pytest.fixture(scope="module")
 def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with a generator and a set that nobody has touched."""
+    """Return a folder with a generator, an ensemble and a set that nobody has touched."""
     folder = tmp_path_factory.mktemp("honest")
     generator_file.save(folder, DimGenerator(SPEC.shape, 2, 4, 8), SPEC, {"method": "skd"})
+    member = registry.build("convnet3-w4", SPEC.shape, 2)
+    ensemble_file.save(folder, Ensemble(["convnet3-w4"], SPEC, [member]), {"data": "d"})
     images = torch.arange(2 * 256, dtype=torch.int32).to(torch.uint8).view(2, 1, 16, 16)
     set_file.save(folder / set_file.FILE, set_file.SyntheticSet(images, torch.arange(2), SPEC, 1, {"method": "made"}))
     return folder
@@ -118,6 +122,14 @@ GENERATOR = {
     "build.noise_dim": NUMBERS,
     **SPECS,
 }
+ENSEMBLE = {
+    "archs": (
+        *([], None, "convnet3-w4", 3, [3], ["convnet3"], ["mlp-w4"], ["convnet3-w4"] * 2, ["convnet3-w4"] * 10**5, ...),
+        *([f"convnet3-w{10**30}"], [f"convnet3-w{2**63}"], [f"mlp-w{2**20}"], ["convnet3-w4x"], ["convnet-d0"]),
+        *([f"convnet-w4-d{10**7}-nopool"], [f"convnet-w4-d{'9' * 5000}"], ["resnet50-w1048576"] * 16),
+    ),
+    **SPECS,
+}
 SET = {"ipc": (2, 10**9, 0, -1, True, "1", 1.0, None, [1], ...), **SPECS}
 
 
@@ -126,6 +138,14 @@ def test_a_generator_that_lies_is_refused(key, honest, tmp_path):
     for value in GENERATOR[key]:
         path = retold(honest / generator_file.FILE, tmp_path / generator_file.FILE, key, value)
         guarded.refused("sample", tmp_path, "--ipc", "1", "--out", tmp_path / "y.safetensors", naming=path)
+
+
+@pytest.mark.parametrize("key", ENSEMBLE)
+def test_an_ensemble_that_lies_is_refused(key, honest, tmp_path):
+    command = ("sample", honest, "--ipc", "1", "--out", tmp_path / "y.safetensors", "--soft-labels", "--ensemble")
+    for value in ENSEMBLE[key]:
+        path = retold(honest / ensemble_file.FILE, tmp_path / ensemble_file.FILE, key, value)
+        guarded.refused(*command, tmp_path, naming=path)
 
 
 @pytest.mark.parametrize("key", SET)
@@ -147,6 +167,8 @@ def test_other_weights_than_the_header_describes_are_refused(name, value, honest
 
 def test_the_honest_files_are_read(honest, tmp_path):
     assert guarded.run("sample", honest, "--ipc", "1", "--out", tmp_path / "y.safetensors").code == 0
+    command = ("sample", honest, "--ipc", "1", "--out", tmp_path / "z.safetensors", "--soft-labels", "--ensemble")
+    assert guarded.run(*command, honest).code == 0
     assert guarded.run("export", honest / set_file.FILE, "--to", "npz", "--out", tmp_path / "y.npz").code == 0
 
 

@@ -1,0 +1,143 @@
+"""Samples that an ensemble approves of, and sets chosen among them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gdd.config import ConfigError
+from gdd.sampling import latents, sample, select
+from gdd.sampling.ensemble_file import Ensemble
+from gdd.sampling.generator_file import LoadedGenerator
+from gdd.sampling.select import Selection
+from gdd.sampling.set_file import SyntheticSet, check_matches
+
+# A class of which fewer than one in so many samples is kept is given up, after so many times this number.
+_LEAST, _TRIES = 1000, 5
+
+
+@dataclass(eq=False, repr=False)
+class Kept:
+    """The samples of a generator that an ensemble classifies as their label, numbered by class.
+
+    The k-th of a class depends on (seed, class) alone. They are made in order, and what lies before the latest request
+    is forgotten; asked for an earlier one again, it begins anew.
+    """
+
+    loaded: LoadedGenerator
+    ensemble: Ensemble
+    seed: int  # of the noise
+    device: torch.device | str = "cpu"
+    scanned: int = 0  # samples so far, of all classes
+    kept: int = 0  # those of them that the ensemble classifies as their label
+    _classes: dict[int, "_OfClass"] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_matches(self.ensemble.spec, self.loaded.spec, "the ensemble")
+        self.loaded.generator.to(self.device)
+        self.ensemble.to(self.device)
+
+    def images(self, label: int, start: int, stop: int) -> Tensor:
+        """Return kept samples `start..stop-1` of a class, (stop - start, C, H, W) uint8 on the CPU.
+
+        Raises:
+            ConfigError: the ensemble hardly ever sees this class in samples of it.
+        """
+        state = self._classes.setdefault(label, _OfClass())
+        if start < state.first:
+            state = self._classes[label] = _OfClass()
+        while state.first + len(state.images) < stop:
+            chunk = sample.sample_images(
+                self.loaded, label, state.scanned, state.scanned + sample.CHUNK, self.seed, self.device
+            )
+            right = self.ensemble.logits(chunk.to(self.device)).argmax(1).cpu() == label
+            state.images += chunk[right].unbind()
+            state.scanned += len(chunk)
+            self.scanned += len(chunk)
+            self.kept += int(right.sum())
+            if state.scanned >= _LEAST * max(_TRIES, state.first + len(state.images)):
+                raise ConfigError(
+                    f"of {state.scanned:,} samples of class {self.loaded.spec.class_names[label]!r} the ensemble "
+                    f"classifies {state.first + len(state.images)} as that, expected at least one in {_LEAST:,}"
+                )
+        del state.images[: start - state.first]
+        state.first = start
+        return torch.stack(state.images[: stop - start])
+
+
+@dataclass
+class _OfClass:
+    """The kept samples of a class from number `first` on."""
+
+    images: list[Tensor] = field(default_factory=list)
+    first: int = 0
+    scanned: int = 0
+
+
+def kept_set(
+    loaded: LoadedGenerator, ensemble: Ensemble, ipc: int, seed: int, device: torch.device | str
+) -> SyntheticSet:
+    """Return the first `ipc` kept samples of every class, ordered by class."""
+    return curated_set(loaded, ensemble, ipc, seed, device, filtered=True)
+
+
+def curated_set(
+    loaded: LoadedGenerator,
+    ensemble: Ensemble,
+    ipc: int,
+    seed: int,
+    device: torch.device | str = "cpu",
+    *,
+    filtered: bool = False,
+    selection: Selection | None = None,
+    pool: int = 500,
+    soft_labels: bool = False,
+) -> SyntheticSet:
+    """Return `ipc` samples of every class, ordered by class; a smaller IPC's are the first of a larger one's.
+
+    Args:
+        loaded: the generator.
+        ensemble: of the same classes and shape.
+        ipc: images per class.
+        seed: of the noise.
+        device: where networks work.
+        filtered: whether samples count only if the ensemble classifies them as their label.
+        selection: chooses among the first `pool` samples of each class; none takes the first `ipc`.
+        pool: at least `ipc`.
+        soft_labels: whether the ensemble's logits are stored, as float16.
+    """
+    if selection is not None and pool < ipc:
+        raise ConfigError(f"--pool is {pool}, expected at least --ipc, {ipc}")
+    kept = Kept(loaded, ensemble, seed, device)
+
+    def all_samples(label: int, start: int, stop: int) -> Tensor:
+        return sample.sample_images(loaded, label, start, stop, seed, device)
+
+    draw: Callable[[int, int, int], Tensor] = kept.images if filtered else all_samples
+    parts = []
+    for label in range(loaded.spec.num_classes):
+        images = draw(label, 0, ipc if selection is None else pool)
+        parts.append(images if selection is None else images[_chosen(ensemble, images, label, selection, ipc, device)])
+    images = torch.cat(parts)
+    labels, _ = latents.balanced(loaded.spec.num_classes, 0, ipc)
+    soft = _logits(ensemble, images, device).half() if soft_labels else None
+    how: dict[str, Any] = {"ensemble": ensemble.hash, "kept": round(kept.kept / kept.scanned, 4) if filtered else None}
+    how |= {"select": selection, "pool": None if selection is None else pool}
+    return SyntheticSet(images, labels, loaded.spec, ipc, {**sample.provenance(loaded, seed), "curated": how}, soft)
+
+
+def _chosen(
+    ensemble: Ensemble, images: Tensor, label: int, selection: Selection, count: int, device: torch.device | str
+) -> Tensor:
+    if selection == "confident":
+        return select.confident(_logits(ensemble, images, device), label, count)
+    features = torch.cat([ensemble.features(part.to(device)).cpu() for part in images.split(sample.CHUNK)])
+    choose = {"herding": select.herding, "kmeans": select.kmeans}[selection]
+    return choose(select.standardized(features), count)
+
+
+def _logits(ensemble: Ensemble, images: Tensor, device: torch.device | str) -> Tensor:
+    """Return the ensemble's logits on the CPU, in batches of one size, which may round differently from others."""
+    return torch.cat([ensemble.logits(part.to(device)).cpu() for part in images.split(sample.CHUNK)])

@@ -1,0 +1,100 @@
+"""Classifiers trained on real images, which judge samples: one .safetensors file that says how to build them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gdd import __version__
+from gdd.config import ConfigError, read_as
+from gdd.data.pixels import Normalizer
+from gdd.data.spec import DatasetSpec
+from gdd.models import registry
+from gdd.models.layers import Classifier
+from gdd.runtime import checkpoint
+from gdd.sampling.generator_file import errors_naming, stored_provenance, tensor_hash
+
+FILE = "ensemble.safetensors"
+_MOST = 64  # members of a file: each may be a network of any size
+
+
+class Ensemble(nn.Module):
+    """Several classifiers that answer together, in eval mode and float32.
+
+    Args:
+        archs: names of the members.
+        spec: of the images that they were trained on.
+        members: built from these names.
+    """
+
+    def __init__(self, archs: Sequence[str], spec: DatasetSpec, members: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.archs, self.spec = tuple(archs), spec
+        self.members = nn.ModuleList(members)
+        self.hash = ""  # of a file
+        self.provenance: dict[str, Any] = {}  # of a file
+        self.eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def logits(self, images_u8: Tensor) -> Tensor:
+        """Return the mean of the members' logits (B, K) for images (B, C, H, W)."""
+        images_std = self._std(images_u8)
+        return torch.stack([member(images_std) for member in self.members]).mean(0)
+
+    @torch.no_grad()
+    def features(self, images_u8: Tensor) -> Tensor:
+        """Return the members' features before their heads, joined, (B, F)."""
+        images_std, found = self._std(images_u8), []
+        for member in self.members:
+            assert isinstance(member, Classifier)
+            found.append(member.embed(images_std))
+        return torch.cat(found, dim=1)
+
+    def _std(self, images_u8: Tensor) -> Tensor:
+        return Normalizer(self.spec.mean, self.spec.std, images_u8.device).from_u8(images_u8)
+
+
+def save(folder: Path, ensemble: Ensemble, provenance: dict[str, Any]) -> Path:
+    """Write `folder/ensemble.safetensors`; `provenance` is JSON."""
+    tensors = ensemble.state_dict()
+    metadata = {
+        "kind": "ensemble",
+        "version": __version__,
+        "archs": list(ensemble.archs),
+        "spec": ensemble.spec.to_dict(),
+        "hash": tensor_hash(tensors),
+        "provenance": provenance,
+    }
+    path = folder / FILE
+    checkpoint.save_tensors(path, tensors, metadata)
+    return path
+
+
+def load(path: Path | str) -> Ensemble:
+    """Read an ensemble from its file or from a run folder; ConfigError if it is missing, damaged or none."""
+    path = Path(path)
+    if path.is_dir():
+        if not (path / FILE).exists():
+            raise ConfigError(f"{path} holds no {FILE}, expected a finished run of gdd train-ensemble")
+        path = path / FILE
+    tensors, metadata = checkpoint.load_tensors(path)
+    if metadata.get("kind") != "ensemble":
+        raise ConfigError(f"{path} holds a {metadata.get('kind')}, expected an ensemble")
+    with errors_naming(path):
+        spec, provenance = read_as(DatasetSpec, metadata["spec"], "spec"), stored_provenance(metadata)
+        archs = read_as(tuple[str, ...], metadata["archs"], "archs")
+        if not 0 < len(archs) <= _MOST:
+            raise ConfigError(f"it has {len(archs)} members, expected 1 to {_MOST}")
+        with torch.device("meta"):  # the header of a small file may describe any size
+            ensemble = Ensemble(archs, spec, [registry.build(arch, spec.shape, spec.num_classes) for arch in archs])
+    expected = {name: (tensor.dtype, tensor.shape) for name, tensor in ensemble.state_dict().items()}
+    if {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()} != expected:
+        raise ConfigError(f"{path}: the weights do not fit the networks that its header names")
+    if tensor_hash(tensors) != metadata.get("hash"):
+        raise ConfigError(f"{path}: the weights do not match the hash in its header; the file was changed")
+    ensemble.load_state_dict(tensors, assign=True)
+    ensemble.eval().requires_grad_(False)
+    ensemble.hash, ensemble.provenance = metadata["hash"], provenance
+    return ensemble

@@ -1,0 +1,89 @@
+"""Train the classifiers that judge samples."""
+
+import logging
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from gdd import rng
+from gdd.config import Config
+from gdd.data import augment
+from gdd.data.batches import Batches
+from gdd.data.pixels import Normalizer
+from gdd.data.readers import Dataset
+from gdd.data.splits import Split
+from gdd.data.strategy import parse_strategy
+from gdd.models import registry
+from gdd.runtime.checkpoint import Stateful
+from gdd.runtime.run import Run
+from gdd.sampling import ensemble_file
+from gdd.sampling.ensemble_file import Ensemble
+from gdd.training.classifier import fit, sgd
+from gdd.training.pool import execution_of
+from gdd.training.schedule import share
+from gdd.training.stage import provenance
+
+logger = logging.getLogger(__name__)
+
+STAGE = "ensemble"
+_BATCH = 500  # validation images that are answered at once
+
+
+def train_ensemble(config: Config, dataset: Dataset, run: Run) -> Path:
+    """Train one member after the other on the training part; return the ensemble's file.
+
+    Its provenance has the accuracy on the validation part of each member and of all together.
+    """
+    settings, spec, seed = config.ensemble, dataset.spec, config.seed
+    total = settings.steps * len(settings.archs)
+    execution = execution_of(settings.archs, spec.shape, spec.num_classes, total * settings.batch_size, run)
+    members, optimizers, states = list[nn.Module](), [], dict[str, Stateful]()
+    for index, arch in enumerate(settings.archs):
+        with rng.seeded(seed, rng.INIT_ENSEMBLE, index):
+            member = registry.build(arch, spec.shape, spec.num_classes)
+        members.append(execution.place(member.to(run.device)))
+        optimizers.append(sgd(member, settings.lr, execution.fused))
+        states |= {f"member {index}": member, f"optimizer {index}": optimizers[-1]}
+    train = dataset.train.to(run.device)
+    batches = Batches(train.images_u8, train.labels, settings.batch_size, seed, rng.ENSEMBLE_BATCHES)
+    normalize = Normalizer(spec.mean, spec.std, run.device)
+    augmentations = parse_strategy(settings.augment, spec.flip)
+
+    def batch(step: int) -> tuple[Tensor, Tensor]:
+        images_u8, labels = batches(step)
+        random = rng.generator(seed, rng.ENSEMBLE_AUGMENT, step)
+        change = augment.draw(augmentations, len(labels), random, shared=False, pick="all")
+        return augment.apply(change, normalize.from_u8(images_u8)), labels
+
+    def lr(step: int) -> float:
+        return settings.lr * share("cosine", step % settings.steps, settings.steps)
+
+    for step in run.loop(states, total, batches.batch_size, STAGE, fixed_world_size=False):
+        own = step.index // settings.steps
+        steps = range(step.index, step.done)
+        step.record({"loss": fit(members[own], batch, steps, optimizers[own], lr, execution=execution)})
+
+    ensemble = Ensemble(settings.archs, spec, members)
+    accuracies = {"all": _accuracy(ensemble, dataset.val, run.device)}
+    for arch, one in zip(settings.archs, ensemble.members, strict=True):
+        accuracies[arch] = _accuracy(Ensemble([arch], spec, [one]), dataset.val, run.device)
+    for name, accuracy in accuracies.items() if run.is_main else ():
+        logger.info("ensemble: %s, %.2f %% of the validation images", name, accuracy)
+    origin = provenance(run, config, dataset, STAGE, "real", run.seconds)
+    if run.is_main:
+        ensemble_file.save(run.folder, ensemble, {**origin, "validation_accuracy": accuracies})
+    run.accelerator.wait_for_everyone()
+    return run.folder / ensemble_file.FILE
+
+
+@torch.no_grad()
+def _accuracy(ensemble: Ensemble, val: Split, device: torch.device) -> float | None:
+    """Return the percent of the validation images that it gets right; None without any."""
+    if not len(val.labels):
+        return None
+    right = [
+        ensemble.logits(images.to(device)).argmax(1).cpu() == labels.cpu()
+        for images, labels in zip(val.images_u8.split(_BATCH), val.labels.split(_BATCH), strict=True)
+    ]
+    return round(100 * torch.cat(right).float().mean().item(), 2)

@@ -1,0 +1,163 @@
+"""Samples that an ensemble approves of: which are kept, in which order, and what a set of them says."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from generators import PETS, save_generator
+from torch import Tensor, nn
+
+from gdd import rng
+from gdd.config import ConfigError
+from gdd.models import registry
+from gdd.runtime import checkpoint
+from gdd.sampling import ensemble_file, generator_file, sample, set_file
+from gdd.sampling.curate import Kept, curated_set
+from gdd.sampling.ensemble_file import Ensemble
+from gdd.sampling.generator_file import LoadedGenerator
+
+CLASSES = PETS.num_classes
+ARCHS = ("convnet3-w4", "mlp-w8")
+
+
+@pytest.fixture
+def loaded(tmp_path) -> LoadedGenerator:
+    return generator_file.load(save_generator(tmp_path / "generator", gain=3.0))
+
+
+def members(archs: tuple[str, ...] = ARCHS) -> list[nn.Module]:
+    with rng.seeded(0, "members"):
+        return [registry.build(arch, PETS.shape, CLASSES) for arch in archs]
+
+
+def parity(images_u8: Tensor) -> Tensor:
+    """Tell even first pixels from odd ones."""
+    return images_u8[:, 0, 0, 0].long() % 2
+
+
+class Stub(Ensemble):
+    """An ensemble that sees class k in an image if the rule gives k, and nothing in any other."""
+
+    def __init__(self, rule: Callable[[Tensor], Tensor]) -> None:
+        super().__init__(ARCHS, PETS, members())
+        self.rule = rule
+
+    def logits(self, images_u8: Tensor) -> Tensor:
+        return 5 * torch.nn.functional.one_hot(self.rule(images_u8), CLASSES).float()
+
+
+def by_parity(label: int) -> Stub:
+    """Approve of images of one class if their first pixel is odd; never of another class's."""
+    return Stub(lambda images: torch.where(parity(images) == 1, label, (label + 1) % CLASSES))
+
+
+def test_the_kept_are_those_that_the_ensemble_calls_by_their_label(loaded):
+    kept = Kept(loaded, by_parity(1), seed=3)
+    every = sample.sample_images(loaded, 1, 0, 160, 3, "cpu")
+    right = every[parity(every) == 1]
+    assert 10 < len(right) < 150
+    count = len(right) - 16  # the last chunk may not have been needed
+    assert torch.equal(kept.images(1, 0, count), right[:count])
+    assert 0 < kept.kept / kept.scanned < 1
+
+
+def test_a_request_depends_on_none_before_it(loaded):
+    kept = Kept(loaded, by_parity(1), seed=3)
+    whole = kept.images(1, 0, 40)
+    for start, stop in ((0, 40), (7, 9), (30, 40), (5, 6)):
+        assert torch.equal(kept.images(1, start, stop), whole[start:stop])
+    assert torch.equal(Kept(loaded, by_parity(1), seed=3).images(1, 30, 40), whole[30:])
+
+
+def test_a_class_that_is_hardly_ever_seen_is_given_up(loaded):
+    with pytest.raises(ConfigError, match="of 5,008 samples of class 'dog' the ensemble classifies 0 as that"):
+        Kept(loaded, Stub(lambda images: torch.zeros(len(images), dtype=torch.int64)), seed=0).images(1, 0, 1)
+
+
+def ensemble() -> Ensemble:
+    return Ensemble(ARCHS, PETS, members())
+
+
+def test_an_ensemble_answers_with_the_mean_and_shows_all_features():
+    images = torch.randint(256, (5, *PETS.shape), generator=rng.generator(0, "x"), dtype=torch.uint8)
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (PETS.mean, PETS.std))
+    one, two = (member.eval()(((images / 255) - mean) / std) for member in members())
+    torch.testing.assert_close(ensemble().logits(images), (one + two) / 2)
+    widths = [member.embed(torch.zeros(1, *PETS.shape)).shape[1] for member in members()]
+    assert ensemble().features(images).shape == (5, sum(widths))
+
+
+@pytest.mark.parametrize("selection", [None, "herding", "kmeans", "confident"])
+@pytest.mark.parametrize("filtered", [False, True])
+def test_a_smaller_set_is_the_beginning_of_a_larger_one_of_each_class(loaded, selection, filtered):
+    judge = Stub(lambda images: images[:, 0, 0, 0].long() % CLASSES) if filtered else ensemble()
+    how = {"filtered": filtered, "selection": selection, "pool": 24, "soft_labels": True}
+    small, large = (curated_set(loaded, judge, ipc, 5, **how) for ipc in (4, 10))
+    for label in range(CLASSES):
+        rows = large.images[large.labels == label]
+        assert torch.equal(small.images[small.labels == label], rows[:4])
+        assert not filtered or (rows[:, 0, 0, 0] % CLASSES == label).all()
+        pool = (
+            Kept(loaded, judge, 5).images(label, 0, 24)
+            if filtered
+            else sample.sample_images(loaded, label, 0, 24, 5, "cpu")
+        )
+        assert all((row == pool).flatten(1).all(1).any() for row in rows)
+    torch.testing.assert_close(large.soft_labels, judge.logits(large.images).half(), rtol=1e-2, atol=1e-2)
+    assert large.bytes == large.images.nbytes + len(large.labels) * (1 + 2 * CLASSES)
+    assert (large.provenance["curated"]["kept"] is not None) is filtered
+
+
+def test_without_judgement_the_set_is_the_plain_one(loaded):
+    assert torch.equal(curated_set(loaded, ensemble(), 3, 7).images, sample.sample_set(loaded, 3, 7).images)
+
+
+def test_a_pool_below_the_set_is_refused(loaded):
+    with pytest.raises(ConfigError, match="--pool is 3, expected at least --ipc, 4"):
+        curated_set(loaded, ensemble(), 4, 0, selection="kmeans", pool=3)
+
+
+def test_an_ensemble_of_other_classes_is_refused(loaded):
+    other = PETS.__class__(**{**PETS.to_dict(), "class_names": ("a", "b", "c")})
+    with pytest.raises(ConfigError, match="the ensemble has the classes a, b, c"):
+        Kept(loaded, Ensemble(ARCHS, other, members()), seed=0)
+
+
+class TestFile:
+    def test_it_answers_the_same_after_a_round_trip(self, tmp_path):
+        images = torch.randint(256, (5, *PETS.shape), generator=rng.generator(0, "x"), dtype=torch.uint8)
+        ensemble_file.save(tmp_path, ensemble(), {"method": "real", "seconds": 2.0})
+        found = ensemble_file.load(tmp_path)
+        assert torch.equal(found.logits(images), ensemble().logits(images))
+        assert (found.archs, found.spec, found.provenance["seconds"]) == (ARCHS, PETS, 2.0)
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (lambda tensors, _: next(iter(tensors.values())).add_(1), "do not match the hash"),
+            (lambda _, header: header.update(archs=["mlp-w8", "convnet3-w4"]), "the weights do not fit"),
+            (lambda _, header: header.update(archs=[]), "it has 0 members, expected 1 to 64"),
+            (lambda _, header: header.update(archs=["mlp-w8"] * 65), "it has 65 members"),
+            (lambda _, header: header.update(archs=["nonsense"]), "nonsense"),
+            (lambda _, header: header.update(archs="mlp"), "archs"),
+            (lambda _, header: header.update(kind="generator"), "holds a generator, expected an ensemble"),
+            (lambda _, header: header.pop("spec"), "lacks or misstates 'spec'"),
+        ],
+    )
+    def test_nothing_else_passes_for_it(self, change, message, tmp_path):
+        path = ensemble_file.save(tmp_path, ensemble(), {"method": "real"})
+        tensors, header = checkpoint.load_tensors(path)
+        change(tensors, header)
+        checkpoint.save_tensors(path, tensors, header)
+        with pytest.raises(ConfigError, match=message) as error:
+            ensemble_file.load(path)
+        assert str(path) in str(error.value)
+
+    def test_a_folder_without_one_is_refused(self, tmp_path):
+        with pytest.raises(ConfigError, match=r"expected a finished run of gdd train-ensemble"):
+            ensemble_file.load(tmp_path)
+
+    def test_soft_labels_survive_the_sets_file(self, loaded, tmp_path):
+        drawn = curated_set(loaded, ensemble(), 2, 0, soft_labels=True)
+        set_file.save(tmp_path / "set.safetensors", drawn)
+        assert torch.equal(set_file.load(tmp_path / "set.safetensors").soft_labels, drawn.soft_labels)
