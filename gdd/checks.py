@@ -51,11 +51,13 @@ def check_names(config: Config) -> None:
         for name in names:
             with said_of(key):
                 registry.parse(name)
-    for key, text in (
-        ("gan.augment", config.gan.augment),
-        ("refine.augment", config.refine.augment),
-        ("ensemble.augment", config.ensemble.augment),
-    ):
+    augmentations = {
+        "gan.augment": config.gan.augment,
+        "refine.augment": config.refine.augment,
+        "ensemble.augment": config.ensemble.augment,
+        "evaluate.recipe.augment": config.evaluate.recipe.augment or "none",
+    }
+    for key, text in augmentations.items():
         with said_of(key):
             parse_strategy(text)
 

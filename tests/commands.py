@@ -1,17 +1,10 @@
-"""What the tests of whole commands share: flags for tiny networks, short recipes, and processes."""
+"""What the tests of whole commands share: flags for tiny networks and short recipes, and processes."""
 
 import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
-
-import pytest
-
-from gdd.evaluation import recipe
 
 ROOT = Path(__file__).parents[1]
 # Every stage within a second or two.
@@ -21,7 +14,8 @@ TINY = [
     *("--refine.pool.members", "[convnet3-w4, resnet10-w4]", "--refine.pool.redraw_every", "2"),
     *("--refine.pool.steps_before", "1", "--refine.pool.steps_between", "1", "--refine.pool.batch_size", "8"),
     *("--evaluate.archs", "[mlp-w4]", "--evaluate.seeds", "[0, 1]", "--evaluate.ipc", "[2]"),
-    *("--evaluate.all_epochs", "1", "--run.log_every", "2", "--run.grid_every", "3", "--run.save_every", "2"),
+    *("--evaluate.recipe.epochs", "3", "--evaluate.all_epochs", "1"),
+    *("--run.log_every", "2", "--run.grid_every", "3", "--run.save_every", "2"),
     *("--run.threads", "1", "--run.workers", "1", "--run.precision", "float32"),
 ]
 MATCHING = [
@@ -30,15 +24,6 @@ MATCHING = [
     *("--matching.batch_real", "16", "--matching.batch_train", "8"),
 ]
 ALONE = ["--score", "false"]
-
-
-@contextmanager
-def short_recipes(epochs: int = 3) -> Iterator[None]:
-    """Let students learn for a moment instead of hundreds of epochs."""
-    published = recipe.published
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recipe, "published", lambda *arguments: replace(published(*arguments), epochs=epochs))
-        yield
 
 
 def free_port() -> str:

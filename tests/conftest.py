@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import MATCHING, TINY, short_recipes
+from commands import MATCHING, TINY
 from generators import save_generator
 
 from gdd.cli import main
@@ -78,16 +78,10 @@ def tiny(tmp_path: Path) -> list[str]:
     return [*TINY, "--run.root", str(tmp_path / "runs")]
 
 
-@pytest.fixture
-def short_training():
-    with short_recipes():
-        yield
-
-
 def _run_once(root: Path, *arguments: str) -> tuple[Path, str]:
     """Run a command below a root folder; return that and the output."""
     torch.set_num_threads(1)
-    with redirect_stdout(io.StringIO()) as output, short_recipes():
+    with redirect_stdout(io.StringIO()) as output:
         assert main([*arguments, *TINY, "--run.root", str(root)]) == 0
     return root, output.getvalue()
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from gdd.checks import pool_members
 from gdd.config import Config
 from gdd.data.spec import DatasetSpec
+from gdd.evaluation.recipe import chosen
 from gdd.models import registry
 from gdd.models.cost import forward_flop
 from gdd.models.gan import make_discriminator, make_generator, width_of
@@ -57,7 +58,7 @@ def table(config: Config, spec: DatasetSpec, stages: Sequence[str]) -> Table:
     if "ensemble" in stages:
         names |= {f"ensemble {name}": (name, config.ensemble.batch_size) for name in config.ensemble.archs}
     if {"evaluate", "compare"} & {*stages}:
-        batch = min(256, max(config.evaluate.ipc) * spec.num_classes)
+        batch = min(chosen(config.evaluate.recipe, spec.flip).batch_size, max(config.evaluate.ipc) * spec.num_classes)
         names |= {f"student {name}": (name, batch) for name in config.evaluate.archs}
     for title, (name, size) in names.items():
         classifier = registry.build(name, spec.shape, spec.num_classes)

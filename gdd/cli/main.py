@@ -74,6 +74,12 @@ def _sentence(error: Exception) -> str:
         r"Does not validate against any .* Errors: - (.*) Given value type: \w+ Given value: (.*)", _either, text
     )
     text = re.sub(r'^"([\w.]+)": ', r"\1: ", text)
+    # A section on its own takes a file; before it was one, the recipe's name stood here.
+    text = re.sub(
+        r"^(evaluate\.recipe): Unable to load config ('.*?') .*",
+        r"\1 is \2, expected keys with their values, such as \1.name",
+        text,
+    )
     return text if len(text) <= _MOST_SAID else f"{text[:_MOST_SAID]} ..."
 
 

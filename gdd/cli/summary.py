@@ -98,13 +98,10 @@ def _work(stage: str, config: Config, dataset: Dataset, jobs: Sequence[Job], tea
     conditions = Conditions.of(config.evaluate, spec)
     steps, streams = 0, set()
     for job in jobs:
-        images, recipe = (
-            count if job.ipc is None else job.ipc * spec.num_classes,
-            conditions.recipe_for(job.source.kind),
-        )
-        steps += recipe.epochs * recipe.steps_per_epoch(images)
+        images, recipe = job.images(spec, count), conditions.recipe_for(job.source.kind)
+        steps += recipe.total_steps(images)
         if job.protocol == "stream" and job.source.kind == "generator":  # generated once for all students of a seed
-            streams.add((job.source.hash, job.seed, recipe.epochs * images))
+            streams.add((job.source.hash, job.seed, recipe.epochs_begun(images) * images))
     flop = 3 * sum(estimated_cost(job, conditions, spec, count) for job in jobs)
     flop += _gan_flop(config, spec)[0] * sum(images for _, _, images in streams)
     at_once = f", {team.workers} at once" if team.workers > 1 else ""

@@ -19,6 +19,7 @@ from gdd.config.evaluate import EvaluateConfig
 from gdd.config.fields import STRICT, AtLeast0, counted, stable_hash, to_plain, without_effect
 from gdd.config.gan import GanConfig, PretrainConfig
 from gdd.config.matching import MatchingConfig, MatchingPoolConfig, PoolKind
+from gdd.config.recipe import RecipeConfig
 from gdd.config.refine import RefineConfig, RefinePoolConfig
 from gdd.config.run import RunConfig
 
@@ -50,6 +51,14 @@ class Config:
     ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     run: RunConfig = field(default_factory=RunConfig)
+
+    @model_validator(mode="after")
+    def _selects_on_something(self) -> "Config":
+        settings, fraction = self.evaluate, self.data.val_fraction
+        for name in ("select_alpha", "select_temperature"):
+            fits = fraction > 0 or not getattr(settings, name)
+            require(fits, "data.val_fraction", fraction, f"a number above 0 with evaluate.{name}")
+        return self
 
     @model_validator(mode="after")
     def _snapshots_are_reached(self) -> "Config":

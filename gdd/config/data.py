@@ -21,7 +21,8 @@ class DataConfig:
     """Height and width in pixels to resize to, at least 16; null keeps the images as they are."""
     channels: Literal[1, 3] | None = None
     """1 (grey) or 3 (RGB) to convert to; null keeps what the images have."""
-    val_fraction: Annotated[float, Field(gt=0, le=0.5)] = 0.1
-    """Share of the training images carved out, by class, for every selection; above 0 and at most 0.5."""
+    val_fraction: Annotated[float, Field(ge=0, le=0.5)] = 0.1
+    """Share of the training images carved out, by class, for every selection, in [0, 0.5]; 0 carves out none, so that
+    nothing can be selected."""
     download: bool = without_effect(False)
     """Whether torchvision may fetch a missing dataset."""

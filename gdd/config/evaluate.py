@@ -1,5 +1,6 @@
 """Settings of scoring."""
 
+from dataclasses import field
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -7,6 +8,7 @@ from pydantic.dataclasses import dataclass
 
 from gdd.config.errors import require
 from gdd.config.fields import STRICT, AtLeast1OrNull, NotNegative, Share, each
+from gdd.config.recipe import RecipeConfig
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -24,10 +26,6 @@ class EvaluateConfig:
     """Student architectures."""
     seeds: Annotated[tuple[int, ...], Field(min_length=1), each(0)] = (0, 1, 2)
     """One student per seed; a seed also draws its own set from a generator or from real data."""
-    recipe: Literal["dc", "dim"] = "dc"
-    """dc: SGD .01, 300 epochs (1000 with DSA), rate / 10 at half; dim: SGD .01, 1000 epochs, colour and crop."""
-    augment: Literal["none", "dsa"] = "none"
-    """Whether recipe dc augments with DSA."""
     all_epochs: AtLeast1OrNull = 20
     """Epochs on the whole real training part, at least 1; null uses the recipe's, which may take days."""
     teacher: Literal["none", "set", "real"] = "none"
@@ -45,6 +43,7 @@ class EvaluateConfig:
     """Values of alpha among which each student's validation accuracy chooses, in [0, 1]; empty keeps alpha."""
     select_temperature: Annotated[tuple[float, ...], each(0)] = ()
     """Values of temperature among which each student's validation accuracy chooses; empty keeps temperature."""
+    recipe: RecipeConfig = field(default_factory=RecipeConfig)
 
     @model_validator(mode="after")
     def _belong_together(self) -> "EvaluateConfig":
@@ -54,6 +53,4 @@ class EvaluateConfig:
         for name in ("select_alpha", "select_temperature"):
             values = getattr(self, name)
             require(self.teacher != "none" or not values, f"evaluate.{name}", values, "empty without evaluate.teacher")
-        no_second = self.recipe != "dim" or self.augment == "none"
-        require(no_second, "evaluate.augment", self.augment, "none with recipe dim, which brings its own")
         return self

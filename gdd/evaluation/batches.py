@@ -69,8 +69,9 @@ class Fixed:
             images, labels = images[chosen], labels[chosen]
         return images if self.is_std else to_std(images, self.normalize), labels
 
-    def distinct(self, epochs: int) -> int:
-        return self.count
+    def distinct(self, seen: int) -> int:
+        """Return how many different images there are among the first so many that training sees."""
+        return min(self.count, seen)
 
 
 @dataclass(eq=False, repr=False)
@@ -125,8 +126,9 @@ class Stream:
         self.seconds_generating += time.perf_counter() - began
         return images, labels
 
-    def distinct(self, epochs: int) -> int:
-        return epochs * self.count
+    def distinct(self, seen: int) -> int:
+        """Return what `Fixed.distinct` does: all of them."""
+        return seen
 
 
 @dataclass(eq=False, repr=False)
@@ -165,8 +167,10 @@ class RealStream:
         start = first - turns.start * size
         return torch.cat(orders)[start : start + self.ipc]
 
-    def distinct(self, epochs: int) -> int:
-        return sum(min(size, epochs * self.ipc) for size in self._sizes)
+    def distinct(self, seen: int) -> int:
+        """Return what `Fixed.distinct` does; at most that if a class comes to its end in an unfinished epoch."""
+        epochs = math.ceil(seen / self.count)
+        return min(seen, sum(min(size, epochs * self.ipc) for size in self._sizes))
 
 
 Images = Fixed | Stream | RealStream
@@ -187,7 +191,7 @@ class StudentBatches:
 
     def __post_init__(self) -> None:
         self.per_epoch = self.recipe.steps_per_epoch(self.data.count)
-        self.total = self.recipe.epochs * self.per_epoch
+        self.total = self.recipe.total_steps(self.data.count)
         self._strategy = parse_strategy(self.recipe.augment)
         self._order: tuple[int, Tensor] | None = None
 
@@ -207,7 +211,7 @@ class StudentBatches:
         images_std, labels = self.data.batch(step // self.per_epoch, self.indices(step))
         if self._strategy:
             recipe, generator = self.recipe, rng.generator(self.seed, f"{self.who}-{rng.AUGMENT}", step)
-            change = augment.draw(self._strategy, len(labels), generator, shared=recipe.shared, pick=recipe.pick)
+            change = augment.draw(self._strategy, len(labels), generator, shared=False, pick=recipe.pick)
             images_std = augment.apply(change, images_std)
         return images_std, labels
 

@@ -119,7 +119,7 @@ def evaluate(jobs: Sequence[Job], conditions: Conditions, dataset: Dataset, run:
     team = team_for(run.settings, run.device, run.world_size, len(jobs))
     # Refuses networks that cannot be.
     executions = _executions(jobs, conditions, dataset, run, max(team.workers, run.world_size))
-    keys = [job.key(conditions) for job in jobs]
+    keys = [job.key(conditions, job.images(spec, len(dataset.train.labels))) for job in jobs]
     rows = _gather(run, keys)
     pending = [job for job, key in zip(jobs, keys, strict=True) if key not in rows]
     if run.is_main and len(pending) < len(jobs):
@@ -178,8 +178,8 @@ def _executions(
 
 def estimated_cost(job: Job, conditions: Conditions, spec: DatasetSpec, all_images: int) -> float:
     """Return the forward FLOP of training a job's candidates; what comes on top is about in proportion."""
-    images = all_images if job.ipc is None else job.ipc * spec.num_classes
-    seen = conditions.recipe_for(job.source.kind).epochs * images * max(1, len(conditions.candidates))
+    images = job.images(spec, all_images)
+    seen = conditions.recipe_for(job.source.kind).images_seen(images) * max(1, len(conditions.candidates))
     return seen * classifier_flop(job.arch, spec.shape, spec.num_classes)
 
 
@@ -198,7 +198,9 @@ def assign_jobs(costs: Sequence[float], world_size: int) -> list[list[int]]:
 
 
 def _require_held_out(jobs: Sequence[Job], dataset: Dataset) -> None:
-    """Refuse to select on validation images that a source may have been distilled from."""
+    """Refuse to select on validation images that a source may have been distilled from, or where there are none."""
+    if len(dataset.val.labels) == 0:
+        raise ConfigError("data.val_fraction is 0, so there are no images that anything can be selected on")
     for job in jobs:
         if job.source.provenance.get("data", dataset.fingerprint) != dataset.fingerprint:
             raise ConfigError(

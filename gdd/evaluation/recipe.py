@@ -5,49 +5,85 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from gdd.config import ConfigError, EvaluateConfig, stable_hash
+from gdd.config import ConfigError, EvaluateConfig, RecipeConfig, stable_hash, to_plain
 from gdd.data.spec import DatasetSpec
-from gdd.data.strategy import dsa
+from gdd.data.strategy import OPERATIONS, parse_strategy
 from gdd.evaluation.sources import CEILING, Kind, Protocol, Source
 from gdd.runtime.execution import Precision
+from gdd.training import schedule
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a student is trained, whatever the set."""
+    """How a student is trained, whatever the set; either its epochs or its steps are counted."""
 
-    name: str  # dc or dim
-    lr: float  # first learning rate of SGD with momentum 0.9 and weight decay 5e-4
-    epochs: int  # passes over all images, at least 1
+    name: str  # of the recipe that it is, and what differs from that
+    lr: float  # first learning rate of SGD with momentum 0.9
     batch_size: int  # images per step; a smaller set is one batch, and an epoch's last batch may be smaller
-    augment: str = "none"  # DSA operations joined by underscores, or none
+    epochs: int | None = None  # passes over all images, at least 1
+    steps: int | None = None  # optimiser steps, at least 1
+    schedule: Literal["constant", "step", "cosine"] = "constant"  # how the rate goes on
+    weight_decay: float = 5e-4  # of SGD
+    augment: str = "none"  # DSA operations joined by underscores, or none; each image draws its own parameters
     pick: Literal["one", "all"] = "one"  # one operation for each batch, or all of them
-    shared: bool = False  # whether the images of a batch share their augmentation's parameters
-    drop_at: float = 1.0  # share of the steps after which the rate is a tenth; 1 keeps it
+    average: float = 0.0  # decay per step of the average of the weights that is scored; 0 scores the last ones
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 1:
+        lengths = [length for length in (self.epochs, self.steps) if length is not None]
+        if len(lengths) != 1 or lengths[0] < 1 or self.batch_size < 1:
             raise ConfigError(
-                f"recipe {self.name} has {self.epochs} epochs of batches of {self.batch_size}, expected at "
-                "least 1 of either: an untrained student has no score"
+                f"recipe {self.name} has {self.epochs} epochs or {self.steps} steps of batches of {self.batch_size}, "
+                "expected at least 1 of one of them: an untrained student has no score"
             )
 
     def lr_at(self, step: int, total: int) -> float:
         """Return the learning rate of step `step` of `total`."""
-        return self.lr * (0.1 if step >= self.drop_at * total else 1.0)
+        return self.lr * schedule.share(self.schedule, step, total)
 
     def steps_per_epoch(self, count: int) -> int:
         """Return the batches that hold each of `count` images once."""
         return math.ceil(count / self.batch_size)
 
+    def total_steps(self, count: int) -> int:
+        """Return the optimiser steps on `count` images."""
+        return self.steps or (self.epochs or 0) * self.steps_per_epoch(count)
 
-def published(name: Literal["dc", "dim"], augmentation: Literal["none", "dsa"], flip: bool) -> Recipe:
-    """Return DatasetCondensation's or DiM's recipe; DSA mirrors only if `flip` allows it."""
-    if name == "dim":
-        return Recipe("dim", lr=0.01, epochs=1000, batch_size=128, augment="color_crop", pick="all")
-    if augmentation == "none":
-        return Recipe("dc", lr=0.01, epochs=300, batch_size=256, drop_at=0.5)
-    return Recipe("dc", lr=0.01, epochs=1000, batch_size=256, augment="_".join(dsa(flip)), drop_at=0.5)
+    def epochs_begun(self, count: int) -> int:
+        """Return the passes over `count` images, of which the last may be left unfinished where steps are counted."""
+        return math.ceil(self.total_steps(count) / self.steps_per_epoch(count))
+
+    def images_seen(self, count: int) -> int:
+        """Return the images of all steps together, those of a set of `count` once for each time that they come."""
+        epochs, rest = divmod(self.total_steps(count), self.steps_per_epoch(count))
+        return epochs * count + rest * self.batch_size
+
+
+NAMED = {
+    # DatasetCondensation (utils.py, evaluate_synset): it also starts a new optimiser at half, so without momentum.
+    "dc": Recipe("dc", lr=0.01, batch_size=256, epochs=300, schedule="step"),
+    "dsa": Recipe("dsa", lr=0.01, batch_size=256, epochs=1000, schedule="step", augment="_".join(OPERATIONS)),
+    # DiM (gen_condense.py, pool_match.py): 10 IPC // 64 + 1 steps of 64 new images in an epoch. Here an epoch is 10 IPC
+    # images, its last batch the rest: as many steps, but for one less where 64 divides 10 IPC. Classes are balanced,
+    # theirs random; they report the best of five tests, in which batch norm used the test batch's statistics.
+    "dim": Recipe("dim", lr=0.01, batch_size=64, epochs=1000, augment="color_crop", pick="all"),
+    "long": Recipe("long", lr=0.01, batch_size=10, steps=10_000, schedule="cosine"),
+}
+
+
+def chosen(settings: RecipeConfig, flip: bool) -> Recipe:
+    """Return the recipe that the settings name, with what they change, which its name tells.
+
+    Args:
+        settings: those of `evaluate.recipe`.
+        flip: whether mirroring keeps the class; if not, no image is mirrored.
+    """
+    named = NAMED[settings.name]
+    given = {key: value for key, value in to_plain(settings).items() if key != "name" and value is not None}
+    changed = {key: value for key, value in given.items() if value != getattr(named, key)}
+    length = {"epochs": None, "steps": None} if {"epochs", "steps"} & {*changed} else {}
+    name = ", ".join([named.name, *(f"{key} {value}" for key, value in changed.items())])
+    recipe = replace(named, **{**length, **changed, "name": name})
+    return replace(recipe, augment="_".join(parse_strategy(recipe.augment, flip)) or "none")
 
 
 @dataclass(frozen=True)
@@ -60,9 +96,13 @@ class Job:
     arch: str
     seed: int
 
-    def key(self, conditions: "Conditions") -> tuple[Any, ...]:
-        """Return what makes two rows the same measurement."""
-        kind, epochs = self.source.kind, conditions.recipe_for(self.source.kind).epochs
+    def images(self, spec: DatasetSpec, all_images: int) -> int:
+        """Return how many images it is trained on, or in an epoch of a stream; all real ones are `all_images`."""
+        return all_images if self.ipc is None else self.ipc * spec.num_classes
+
+    def key(self, conditions: "Conditions", images: int) -> tuple[Any, ...]:
+        """Return what makes two rows the same measurement; its set, or an epoch of its stream, has so many images."""
+        kind, epochs = self.source.kind, conditions.recipe_for(self.source.kind).epochs_begun(images)
         student = self.ipc, self.protocol, self.arch, self.seed
         return kind, self.source.hash, *student, epochs, conditions.hash, conditions.precision
 
@@ -72,7 +112,7 @@ class Conditions:
     """What holds for all students of one evaluation; rows compare if their hash is equal."""
 
     recipe: Recipe  # of every student but the ceiling's
-    all_epochs: int  # the ceiling's epochs, and those of a teacher on all real images
+    all_epochs: int | None  # the ceiling's epochs, and those of a teacher on all real images; none: the recipe's length
     teacher: Literal["none", "set", "real"] = "none"  # what it is trained on
     teacher_arch: str = ""  # its architecture
     # how its outputs are imitated: by equation 1, or as the released code did
@@ -84,7 +124,7 @@ class Conditions:
     @classmethod
     def of(cls, settings: EvaluateConfig, spec: DatasetSpec, recipe: Recipe | None = None) -> "Conditions":
         """Return the conditions that a config describes; `recipe` replaces the one it names."""
-        recipe = recipe or published(settings.recipe, settings.augment, spec.flip)
+        recipe = recipe or chosen(settings.recipe, spec.flip)
         all_epochs = settings.all_epochs or recipe.epochs
         if settings.teacher == "none":
             # Without a teacher its settings decide nothing, so they must not tell rows apart.
@@ -102,7 +142,9 @@ class Conditions:
         return stable_hash(replace(self, all_epochs=epochs, precision="float32"))
 
     def recipe_for(self, kind: Kind) -> Recipe:
-        return replace(self.recipe, epochs=self.all_epochs) if kind == CEILING else self.recipe
+        if kind != CEILING or self.all_epochs is None:
+            return self.recipe
+        return replace(self.recipe, epochs=self.all_epochs, steps=None)
 
     def label_kind(self, protocol: Protocol, labels: Literal["hard", "stored soft"]) -> str:
         """Say what students learn from; the same for all seeds, so a choice is told by its candidates."""

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache, partial
 
@@ -25,6 +26,7 @@ from gdd.sampling import curate, sample
 from gdd.sampling.curate import Kept
 from gdd.sampling.set_file import SyntheticSet
 from gdd.training.classifier import Loss, cross_entropy, fit, sgd
+from gdd.training.average import averaged
 from gdd.training.together import Stacked, each
 
 TEST_BATCH = 500
@@ -64,8 +66,9 @@ def train(
 ) -> Tensor:
     """Train by the batches' recipe and return the last step's loss, or losses (S,) of a `Stacked`."""
     recipe, steps = batches.recipe, batches.total
-    lr, optimizer = partial(recipe.lr_at, total=steps), sgd(network, recipe.lr, execution.fused)
-    return fit(network, batches, range(steps), optimizer, lr, loss, execution=execution)
+    lr, optimizer = partial(recipe.lr_at, total=steps), sgd(network, recipe.lr, execution.fused, recipe.weight_decay)
+    with averaged(network, optimizer, recipe.average) if recipe.average else nullcontext():
+        return fit(network, batches, range(steps), optimizer, lr, loss, execution=execution)
 
 
 Pair = tuple[float, float]
@@ -277,9 +280,9 @@ class StudentTrainer:
             label_kind=conditions.label_kind(job.protocol, "stored soft" if soft else "hard"),
             alpha=alpha,
             temperature=temperature,
-            epochs=recipe.epochs,
+            epochs=recipe.epochs_begun(data.count),
             images=data.count,
-            distinct_images_seen=data.distinct(recipe.epochs),
+            distinct_images_seen=data.distinct(recipe.images_seen(data.count)),
             bytes=content.bytes,
             optimizer_steps=best.optimizer_steps,
             images_per_step=min(recipe.batch_size, data.count),

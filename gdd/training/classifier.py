@@ -16,9 +16,9 @@ def cross_entropy(logits: Tensor, labels: Tensor, images_std: Tensor) -> Tensor:
     return F.cross_entropy(logits, labels)
 
 
-def sgd(network: nn.Module, lr: float, fused: bool | None = None) -> torch.optim.SGD:
-    """Return the field's optimiser: momentum 0.9, weight decay 5e-4 (DC, utils.py)."""
-    return torch.optim.SGD(network.parameters(), lr=lr, momentum=0.9, weight_decay=5e-4, fused=fused)
+def sgd(network: nn.Module, lr: float, fused: bool | None = None, weight_decay: float = 5e-4) -> torch.optim.SGD:
+    """Return the field's optimiser: momentum 0.9, weight decay 5e-4 unless told (DC, utils.py)."""
+    return torch.optim.SGD(network.parameters(), lr=lr, momentum=0.9, weight_decay=weight_decay, fused=fused)
 
 
 def fit(

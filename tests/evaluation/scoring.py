@@ -6,7 +6,7 @@ from collections.abc import Callable
 from gdd.evaluation.recipe import Recipe
 from gdd.evaluation.row import Row
 
-SHORT = Recipe("dc", lr=0.01, epochs=3, batch_size=256, drop_at=0.5)
+SHORT = Recipe("dc", lr=0.01, epochs=3, batch_size=256, schedule="step")
 Evaluate = Callable[..., list[Row]]
 TIMINGS = ("seconds", "seconds_generating", "seconds_teacher", "seconds_selecting", "peak_memory_mb")
 

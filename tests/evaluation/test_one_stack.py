@@ -20,7 +20,7 @@ from gdd.sampling import generator_file, sample, set_file
 
 SEEDS = (0, 1, 2)
 # Several batches in an epoch of IPC 3 and of the ceiling, the last one smaller.
-AUGMENTED = Recipe("dc", lr=0.01, epochs=2, batch_size=20, augment="color_crop_flip", drop_at=0.5)
+AUGMENTED = Recipe("dc", lr=0.01, epochs=2, batch_size=20, augment="color_crop_flip", schedule="step")
 
 
 @pytest.fixture
@@ -35,6 +35,7 @@ def stacked(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     [
         {"archs": ("mlp-w16", "convnet3-bn-w4")},
         {"recipe": AUGMENTED, "archs": ("convnet3-w4",)},
+        {"recipe": dataclasses.replace(AUGMENTED, epochs=None, steps=3, average=0.5), "archs": ("convnet3-bn-w4",)},
         {"teacher": "set", "teacher_arch": "mlp-w8"},
         {
             "teacher": "real",
@@ -44,7 +45,7 @@ def stacked(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
             "recipe": dataclasses.replace(SHORT, epochs=10),
         },
     ],
-    ids=["plain", "augmented", "taught", "chosen"],
+    ids=["plain", "augmented", "averaged", "taught", "chosen"],
 )
 def test_rows_are_those_of_one_after_another(
     settings: dict[str, object], evaluate: Evaluate, generator: Path, tmp_path: Path, stacked: pytest.MonkeyPatch

@@ -59,9 +59,10 @@ def test_epochs_may_come_in_any_order(train):
 def test_it_counts_what_is_distinct(train):
     stream = RealStream(train, CLASSES, 4, 0, NORMALIZE)
     assert stream.count == 12
-    assert stream.distinct(1) == 12
-    assert stream.distinct(2) == 5 + 7 + 8
-    assert stream.distinct(300) == sum(SIZES)
+    assert stream.distinct(5) == 5
+    assert stream.distinct(12) == 12
+    assert stream.distinct(24) == 5 + 7 + 8
+    assert stream.distinct(3600) == sum(SIZES)
 
 
 def test_a_batch_is_chosen_within_its_epoch(train):

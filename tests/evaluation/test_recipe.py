@@ -1,36 +1,132 @@
-"""Recipes as published, and which settings tell rows apart."""
+"""Recipes as published, what settings change of them, and which settings tell rows apart."""
+
+import dataclasses
+from typing import Any
 
 import pytest
+from scoring import Evaluate
 
-from gdd.config import ConfigError, EvaluateConfig
+from gdd.config import ConfigError, EvaluateConfig, RecipeConfig
 from gdd.data.readers import Dataset
-from gdd.evaluation.recipe import Conditions, Recipe, published
+from gdd.data.spec import DatasetSpec
+from gdd.evaluation.recipe import Conditions, Job, Recipe, chosen
+from gdd.evaluation.sources import CEILING, Source
+
+SPEC = DatasetSpec("toy", 3, 32, 32, tuple("abcdefghij"), (0.5,) * 3, (0.5,) * 3, True)
+
+
+def named(name: str, flip: bool = True, **changes: Any) -> Recipe:
+    return chosen(RecipeConfig(name=name, **changes), flip)  # type: ignore[arg-type]
 
 
 def test_dc_divides_the_rate_by_ten_at_half() -> None:
-    plain = published("dc", "none", flip=True)
-    assert (plain.epochs, plain.batch_size, plain.augment) == (300, 256, "none")
+    plain = named("dc")
+    assert (plain.epochs, plain.batch_size, plain.augment, plain.weight_decay) == (300, 256, "none", 5e-4)
     assert plain.lr_at(149, 300) == 0.01
     assert plain.lr_at(150, 300) == pytest.approx(0.001)
 
 
-def test_dc_with_dsa_trains_longer_and_mirrors_only_where_allowed() -> None:
-    mirrored, straight = published("dc", "dsa", flip=True), published("dc", "dsa", flip=False)
-    assert (mirrored.epochs, mirrored.pick, mirrored.shared) == (1000, "one", False)
+def test_dsa_trains_longer_and_mirrors_only_where_allowed() -> None:
+    mirrored, straight = named("dsa", flip=True), named("dsa", flip=False)
+    assert (mirrored.epochs, mirrored.batch_size, mirrored.pick, mirrored.schedule) == (1000, 256, "one", "step")
     assert mirrored.augment == "color_crop_cutout_flip_scale_rotate"
     assert straight.augment == "color_crop_cutout_scale_rotate"
 
 
-def test_dim_keeps_its_rate() -> None:
-    dim = published("dim", "none", flip=True)
-    assert (dim.epochs, dim.batch_size, dim.augment, dim.pick) == (1000, 128, "color_crop", "all")
+def test_dim_keeps_its_rate_and_takes_dims_steps() -> None:
+    dim = named("dim")
+    assert (dim.epochs, dim.batch_size, dim.augment, dim.pick) == (1000, 64, "color_crop", "all")
     assert {dim.lr_at(step, 1000) for step in range(1000)} == {0.01}
+    for ipc in (1, 10, 50):
+        assert dim.total_steps(10 * ipc) == 1000 * (10 * ipc // 64 + 1)
 
 
-@pytest.mark.parametrize("values", [{"epochs": 0, "batch_size": 1}, {"epochs": 1, "batch_size": 0}])
-def test_untrained_student_is_refused(values: dict[str, int]) -> None:
+def test_long_takes_10_000_steps_of_10_images_and_ends_at_no_rate() -> None:
+    long = named("long")
+    assert (long.total_steps(100), long.batch_size, long.epochs_begun(100)) == (10_000, 10, 1_000)
+    assert long.total_steps(500) == 10_000
+    assert long.lr_at(5_000, 10_000) == pytest.approx(0.005)
+    assert long.lr_at(9_999, 10_000) < 1e-8
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"name": "dc"}, "dc"),
+        ({"name": "dc", "lr": 0.01, "epochs": 300, "augment": "none"}, "dc"),
+        ({"name": "dc", "lr": 0.02, "steps": 500}, "dc, steps 500, lr 0.02"),
+        ({"name": "long", "epochs": 3, "average": 0.99}, "long, epochs 3, average 0.99"),
+        ({"name": "dim", "pick": "one", "augment": "flip_crop"}, "dim, augment flip_crop, pick one"),
+        (
+            {"name": "dsa", "schedule": "cosine", "weight_decay": 0.0, "batch_size": 9},
+            "dsa, batch_size 9, schedule cosine, weight_decay 0.0",
+        ),
+    ],
+)
+def test_a_recipe_is_the_named_one_with_what_is_changed_which_its_name_tells(
+    changes: dict[str, Any], name: str
+) -> None:
+    recipe = named(**changes)
+    assert recipe.name == name
+    assert {key: getattr(recipe, key) for key in changes if key != "name"} == {
+        key: value for key, value in changes.items() if key != "name"
+    }
+    untouched = {field.name for field in dataclasses.fields(Recipe)} - {*changes, "name", "epochs", "steps"}
+    original = named(changes["name"])
+    assert all(getattr(recipe, key) == getattr(original, key) for key in untouched)
+    assert (recipe.epochs is None) != (recipe.steps is None)
+
+
+def test_every_change_of_a_recipe_tells_rows_apart() -> None:
+    changes = [
+        {},
+        *({"name": name} for name in ("dsa", "dim", "long")),
+        *({"epochs": 301}, {"steps": 300}, {"batch_size": 255}, {"lr": 0.02}, {"schedule": "cosine"}),
+        *({"weight_decay": 0.0}, {"augment": "crop"}, {"pick": "all"}, {"average": 0.9}),
+    ]
+    assert {name for change in changes for name in change} == {*RecipeConfig.__dataclass_fields__}
+    recipes = [RecipeConfig(**change) for change in changes]  # type: ignore[arg-type]
+    hashes = {Conditions.of(EvaluateConfig(recipe=recipe), SPEC).hash for recipe in recipes}
+    assert len(hashes) == len(changes)
+
+
+@pytest.mark.parametrize("values", [(0, None, 1), (1, None, 0), (None, 0, 1), (None, None, 1), (1, 1, 1)])
+def test_untrained_student_is_refused(values: tuple[int | None, int | None, int]) -> None:
+    epochs, steps, batch_size = values
     with pytest.raises(ConfigError, match="untrained"):
-        Recipe("test", 0.1, **values)
+        Recipe("test", 0.1, epochs=epochs, steps=steps, batch_size=batch_size)
+
+
+@pytest.mark.parametrize("steps", [1, 3, 4, 5, 8, 23])
+def test_steps_count_batches_of_epochs_begun(steps: int) -> None:
+    """Of 10 images in batches of 3 an epoch is 3, 3, 3, 1."""
+    recipe = Recipe("test", 0.1, batch_size=3, steps=steps)
+    sizes = ([3, 3, 3, 1] * 6)[:steps]
+    assert recipe.total_steps(10) == steps
+    assert recipe.images_seen(10) == sum(sizes)
+    assert recipe.epochs_begun(10) == -(-steps // 4)
+
+
+def test_all_real_images_have_epochs_of_their_own_even_where_steps_count() -> None:
+    own, recipes = (
+        Conditions.of(EvaluateConfig(recipe=RecipeConfig(name="long"), all_epochs=epochs), SPEC)
+        for epochs in (20, None)
+    )
+    assert own.recipe_for(CEILING).total_steps(1000) == 20 * 100
+    assert recipes.recipe_for(CEILING) == recipes.recipe == own.recipe
+    assert own.hash == recipes.hash
+    job = Job(Source("all", CEILING, "h"), None, "fixed", "mlp", 0)
+    assert job.images(SPEC, 1000) == 1000
+    assert job.key(own, 1000) != job.key(recipes, 1000)
+
+
+def test_rows_of_a_recipe_of_steps_are_found_again(evaluate: Evaluate) -> None:
+    recipe = Recipe("test", 0.01, batch_size=4, steps=7)  # of 10 images an epoch is 4, 4, 2
+    rows = evaluate(recipe=recipe, all_epochs=1)
+    floor, ceiling = rows
+    assert (floor.epochs, floor.optimizer_steps, floor.distinct_images_seen) == (3, 7, 10)
+    assert (ceiling.epochs, ceiling.optimizer_steps) == (1, -(-ceiling.images // 4))
+    assert evaluate(recipe=recipe, all_epochs=1) == rows
 
 
 TEACHING = [

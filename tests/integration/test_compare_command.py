@@ -30,7 +30,7 @@ def trained(done, tiny, tmp_path) -> tuple[Path, Path]:
 
 
 def test_compare_reads_the_data_settings_and_writes_tables_and_pictures(
-    trained, done, refused, tiny, tmp_path, monkeypatch, short_training
+    trained, done, refused, tiny, tmp_path, monkeypatch
 ):
     generator, matched = trained
     flags = ["--arch", "mlp-w4", "mlp-w8", "--ipc", "1", "2", "--mark", "30", "--evaluate.seeds", "[0]"]
@@ -57,7 +57,7 @@ def test_compare_reads_the_data_settings_and_writes_tables_and_pictures(
     refused(*command, "--data.size", "[16, 16]", naming="expected (1, 16, 16)")
 
 
-def test_a_copy_of_a_source_is_scored_once(trained, done, tiny, tmp_path, short_training):
+def test_a_copy_of_a_source_is_scored_once(trained, done, tiny, tmp_path):
     stored = trained[1] / set_file.FILE
     copy = tmp_path / "copy.safetensors"
     copy.write_bytes(stored.read_bytes())

@@ -13,7 +13,6 @@ from PIL import Image
 from gdd.data.readers import open_dataset
 from gdd.sampling import generator_file, set_file
 
-pytestmark = pytest.mark.usefixtures("short_training")
 SCORES = {"evaluate/" + name for name in (".lock", "config.json", "rows.jsonl", "rows.csv", "table.md", "accuracy.png")}
 
 
@@ -175,7 +174,7 @@ def test_every_switch_of_matching_runs(flags, done, tiny):
 
 
 def test_students_learn_from_a_teacher_by_another_recipe(distilled, done, tiny):
-    teaching = ("--evaluate.teacher", "set", "--evaluate.recipe", "dim", "--evaluate.teacher_arch", "mlp-w4")
+    teaching = ("--evaluate.teacher", "set", "--evaluate.recipe.name", "dim", "--evaluate.teacher_arch", "mlp-w4")
     assert "recipe dim" in " ".join(done("evaluate", *tiny, *teaching, "--run.overwrite", "true").split())
 
 
@@ -217,7 +216,7 @@ def test_a_folder_of_ones_own_images_goes_through_all_three_scripts(tmp_path, mo
     assert generator_file.load(tmp_path / "runs/shapes/refine").spec.class_names == ("circle", "square", "star")
 
 
-def test_a_source_that_the_run_distils_anew_is_scored_as_it_is_then(distilled, done, tiny, short_training):
+def test_a_source_that_the_run_distils_anew_is_scored_as_it_is_then(distilled, done, tiny):
     folder, _ = distilled
     before = generator_file.load(folder / "refine").hash
     flags = ["--refine.steps", "2", "--run.overwrite", "true", "--evaluate.sources", f"[{folder / 'refine'}]"]

@@ -59,6 +59,23 @@ STAGE = {
     "unknown network": (lambda _: ["--refine.pool.members", "[resnet19, mlp]"], "resnet19"),
     "unknown student": (lambda _: ["--evaluate.archs", "[convnet3-w4x]"], "convnet3-w4x"),
     "unknown augmentation": (lambda _: ["--refine.augment", "colour"], "colour"),
+    "unknown augmentation of students": (
+        lambda _: ["--evaluate.recipe.augment", "crop_colour"],
+        "evaluate.recipe.augment: unknown augmentation 'colour'",
+    ),
+    "a recipe's name alone": (
+        lambda _: ["--evaluate.recipe", "dim"],
+        "evaluate.recipe is 'dim', expected keys with their values, such as evaluate.recipe.name",
+    ),
+    "a recipe's name alone in YAML": (
+        lambda d: ["--config", _yaml(d, "evaluate:\n  recipe: dc\n")],
+        "evaluate.recipe is 'dc', expected keys with their values, such as evaluate.recipe.name",
+    ),
+    "epochs and steps": (lambda _: ["--evaluate.recipe.steps", "4"], "evaluate.recipe.steps is 4"),
+    "selection on nothing": (
+        lambda _: ["--data.val_fraction", "0", "--evaluate.teacher", "set", "--evaluate.select_alpha", "[0.5]"],
+        "data.val_fraction is 0.0, expected a number above 0 with evaluate.select_alpha",
+    ),
     "missing data": (lambda d: ["--data.name", "mnist", "--data.root", str(d)], "data.download"),
     "one class": (lambda d: ["--data.name", _one_class(d)], "expected at least 2"),
     "no generator": (lambda d: ["--refine.pretrained", str(d / "nowhere")], "nowhere"),

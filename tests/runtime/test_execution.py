@@ -197,9 +197,7 @@ class TestRuns:
         monkeypatch.setattr(execution, "has_bfloat16", lambda device: True)
         refused("train-gan", *tiny, *auto, naming="execution was float32 and is now bfloat16; go on as it began")
 
-    def test_rows_say_it_and_those_of_another_precision_are_not_taken_for_them(
-        self, done, tiny, tmp_path, short_training
-    ):
+    def test_rows_say_it_and_those_of_another_precision_are_not_taken_for_them(self, done, tiny, tmp_path):
         done("train-gan", *tiny)
         for flags in (["float32", "off"], ["bfloat16", "on"]):
             more = ["--evaluate.archs", "[convnet3-w4]", "--run.precision", flags[0], "--run.compile", flags[1]]
@@ -210,7 +208,7 @@ class TestRuns:
         assert kinds.count(("float32", False)) == kinds.count(("bfloat16", True)) == len(kinds) // 2
         assert len({row.recipe_hash for row in rows}) == 1
 
-    def test_a_row_of_an_earlier_version_is_float32(self, done, tiny, tmp_path, short_training):
+    def test_a_row_of_an_earlier_version_is_float32(self, done, tiny, tmp_path):
         done("train-gan", *tiny)
         done("evaluate", *tiny)
         path = tmp_path / "runs/digits/evaluate" / grid.ROWS

@@ -23,6 +23,13 @@ def test_linear_falls_evenly():
     assert [share("linear", step, 4) for step in range(4)] == pytest.approx([1, 0.75, 0.5, 0.25])
 
 
+@pytest.mark.parametrize("steps", [1, 4, 5])
+def test_step_is_a_tenth_from_half_of_the_steps_on(steps):
+    assert [share("step", step, steps) for step in range(steps)] == [
+        0.1 if 2 * step >= steps else 1 for step in range(steps)
+    ]
+
+
 def test_constant_stays():
     assert {share("constant", step, 5) for step in range(5)} == {1.0}
 
