@@ -127,4 +127,5 @@ def dataset() -> Dataset:
 @pytest.fixture
 def generator(dataset: Dataset, tmp_path: Path) -> Path:
     """The folder of an untrained generator whose samples differ."""
-    return save_generator(tmp_path / "generator", dataset.spec, gain=3.0, stage="pretrain", seconds=2.5).parent
+    provenance = {"stage": "pretrain", "seconds": 2.5, "data": dataset.fingerprint}
+    return save_generator(tmp_path / "generator", dataset.spec, gain=3.0, **provenance).parent

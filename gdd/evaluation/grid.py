@@ -16,7 +16,7 @@ from gdd.data.spec import DatasetSpec
 from gdd.data.splits import Split
 from gdd.evaluation.recipe import Conditions, Job
 from gdd.evaluation.row import Row
-from gdd.evaluation.sources import FLOOR, Protocol, Source
+from gdd.evaluation.sources import FLOOR, REAL_NAMES, Protocol, Source
 from gdd.evaluation.student import RealImages, StudentTrainer
 from gdd.models import registry
 from gdd.models.cost import TRAINING, classifier_flop
@@ -202,9 +202,17 @@ def _require_held_out(jobs: Sequence[Job], dataset: Dataset) -> None:
     if len(dataset.val.labels) == 0:
         raise ConfigError("data.val_fraction is 0, so there are no images that anything can be selected on")
     for job in jobs:
-        if job.source.provenance.get("data", dataset.fingerprint) != dataset.fingerprint:
+        source = job.source
+        if source.kind in REAL_NAMES:
+            continue
+        if "data" not in source.provenance:
             raise ConfigError(
-                f"{job.source.label} was distilled with another validation part, so nothing can be selected on this "
+                f"the origin of {source.label} is unknown, so nothing can be selected on this validation part, which "
+                "it may have been distilled from; select nothing for it"
+            )
+        if source.provenance["data"] != dataset.fingerprint:
+            raise ConfigError(
+                f"{source.label} was distilled with another validation part, so nothing can be selected on this "
                 "one; use its seed and its data settings"
             )
 

@@ -10,7 +10,7 @@ import torch
 from scoring import Evaluate
 
 from gdd.config import ConfigError
-from gdd.data.readers import Dataset
+from gdd.data.readers import Dataset, open_dataset
 from gdd.evaluation.sources import CEILING, FLOOR, complete, read
 from gdd.runtime import checkpoint
 from gdd.sampling import generator_file, sample, set_file
@@ -52,6 +52,42 @@ def test_mistakes_are_named(
     for sentence, texts, settings in mistakes:
         with pytest.raises(ConfigError, match=re.escape(sentence)):
             evaluate(*texts, **settings)
+
+
+SELECTING = {"teacher": "set", "teacher_arch": "mlp-w8", "select_alpha": (0.2, 0.8)}
+
+
+@pytest.mark.parametrize(
+    ("provenance", "sentence"),
+    [
+        ({}, "the origin of {path} is unknown, so nothing can be selected on this validation part"),
+        ({"method": "theirs"}, "the origin of {path} is unknown"),
+        ({"data": "0123456789abcdef"}, "{path} was distilled with another validation part"),
+    ],
+    ids=["nothing known", "only the method", "other data"],
+)
+def test_nothing_is_selected_for_what_may_have_seen_the_validation_part(
+    provenance: dict[str, str], sentence: str, evaluate: Evaluate, store: Store
+) -> None:
+    path = store("theirs", provenance=provenance)
+    with pytest.raises(ConfigError, match=re.escape(sentence.format(path=path))):
+        evaluate(path, **SELECTING)
+    assert len(evaluate(path)) == 3
+
+
+def test_real_images_and_sets_of_this_training_part_are_selected_for(
+    evaluate: Evaluate, dataset: Dataset, store: Store
+) -> None:
+    rows = evaluate(store("ours", provenance={"data": dataset.fingerprint}), "real:random", "real:all", **SELECTING)
+    assert all(row.validation_accuracy is not None for row in rows)
+
+
+def test_without_validation_images_all_are_trained_on_and_nothing_is_selected(evaluate: Evaluate) -> None:
+    digits = open_dataset("digits", Path("data"), val_fraction=0)
+    everything = evaluate(data=digits)[-1]
+    assert everything.images == 1438 == len(digits.train.labels)
+    with pytest.raises(ConfigError, match=r"^data\.val_fraction is 0, so there are no images"):
+        evaluate(data=digits, folder="selected", **SELECTING)
 
 
 def test_run_folder_is_its_final_set_or_its_generator_and_read_once(
