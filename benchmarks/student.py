@@ -91,7 +91,7 @@ def measure(side: str, options: argparse.Namespace) -> dict[str, float]:
             return fit(network, batches, range(batches.total), optimizer, execution=chosen)
 
         def testing() -> int:
-            return count_correct(network, part, normalize, chosen)
+            return count_correct(network, part, normalize, chosen).correct
 
     train_seconds, test_seconds = seconds(training, device, 1), seconds(testing, device, 1)
     memory = peak_memory_mb(device)  # before the large matrices

@@ -312,7 +312,8 @@ def describe(row: Row) -> str:
     """Return one line about a finished student."""
     amount = "all images" if row.ipc is None else f"ipc {row.ipc}"
     source = row.source if row.distillation_seed is None else f"{row.source} of seed {row.distillation_seed}"
+    score = f"failed: {row.failure}" if row.accuracy is None else f"{row.accuracy:.2f} %"
     return (
-        f"{source}, {amount}, {row.protocol}: {row.arch} seed {row.seed} {row.accuracy:.2f} % "
+        f"{source}, {amount}, {row.protocol}: {row.arch} seed {row.seed} {score} "
         f"({row.optimizer_steps} steps, loss {row.train_loss:.4f}, {row.seconds:.1f} s)"
     )

@@ -20,10 +20,10 @@ class Row:
     seed: int  # of the student, and of a set drawn for it
     ipc: int | None  # images per class; none for all real images
     protocol: Protocol  # fixed: the same stored images every epoch; stream: new samples every epoch
-    accuracy: float  # percent of the test images, after the last step
+    accuracy: float | None  # percent of the test images, after the last step; none of a student that failed
     # percent of the validation images by which the student was chosen; none if it was not
     validation_accuracy: float | None
-    correct: int  # test images classified correctly
+    correct: int  # test images classified correctly, none of them by logits that are not finite
     total: int  # test images, all of them
     recipe: str  # name of the recipe, and what differs from it
     augment: str  # operations on the student's training images
@@ -56,6 +56,7 @@ class Row:
     compiled: bool = False  # whether its network was
     together: int = 1  # students that were trained at once, as one stack of networks
     distillation_seed: int | None = None  # of the source; none of real images or if nobody said
+    failure: str | None = None  # why the student has no accuracy; none if it has one
 
     @property
     def key(self) -> tuple[Any, ...]:
@@ -70,5 +71,9 @@ class Row:
     def from_dict(cls, values: dict[str, Any]) -> "Row":
         """Rebuild a row; ConfigError if a field is missing, as in a row of another version, or is odd."""
         row = read_as(cls, values)
-        require(0 <= row.accuracy <= 100, "accuracy", row.accuracy, "a number in [0, 100]")
+        if row.failure is None:
+            valid = row.accuracy is not None and 0 <= row.accuracy <= 100
+            require(valid, "accuracy", row.accuracy, "a number in [0, 100]")
+        else:
+            require(row.accuracy is None, "accuracy", row.accuracy, "null of a student that failed")
         return row

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache, partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,8 +26,8 @@ from gdd.runtime.execution import EAGER, Execution
 from gdd.sampling import curate, sample
 from gdd.sampling.curate import Kept
 from gdd.sampling.set_file import SyntheticSet
-from gdd.training.classifier import Loss, cross_entropy, fit, sgd
 from gdd.training.average import averaged
+from gdd.training.classifier import Loss, cross_entropy, fit, sgd
 from gdd.training.together import Stacked, each
 
 TEST_BATCH = 500
@@ -41,15 +42,24 @@ class RealImages:
     test: Callable[[], Split]  # reads the test part once and keeps it
 
 
+class Answers(NamedTuple):
+    """What a network makes of some images."""
+
+    correct: int  # classified correctly
+    broken: int  # whose logits are not all finite, so they have no class
+
+
 @torch.inference_mode()
-def count_correct(network: nn.Module, split: Split, normalize: Normalizer, execution: Execution = EAGER) -> int:
-    """Return how many of the images the network classifies correctly in eval mode."""
+def count_correct(network: nn.Module, split: Split, normalize: Normalizer, execution: Execution = EAGER) -> Answers:
+    """Return how many of the images the network classifies correctly in eval mode, and how many not at all."""
     network.eval()
-    correct = torch.zeros((), dtype=torch.int64, device=split.labels.device)
+    correct, broken = torch.zeros(2, dtype=torch.int64, device=split.labels.device)
     for images_u8, labels in zip(split.images_u8.split(TEST_BATCH), split.labels.split(TEST_BATCH), strict=True):
         logits = execution(network, normalize.from_u8(images_u8), compiled=len(labels) == TEST_BATCH)
-        correct += (logits.argmax(1) == labels).sum()
-    return int(correct)
+        finite = logits.isfinite().all(1)
+        correct += ((logits.argmax(1) == labels) & finite).sum()  # argmax of nan is a class like any other
+        broken += (~finite).sum()
+    return Answers(int(correct), int(broken))
 
 
 def _data_job(job: Job) -> Job:
@@ -80,13 +90,18 @@ class Trained:
 
     network: nn.Module  # its weights
     pair: Pair | None  # alpha and temperature; none without a teacher
-    validated: int | None  # validation images classified correctly; none unless validation data choose
+    validated: Answers | None  # of validation images; none unless validation data choose
     train_loss: float  # of the last step
     optimizer_steps: int  # all of them
     seconds: float  # its share of training, generation included
     seconds_generating: float  # of which streams were generated; 0 if earlier students' were kept
     peak_memory_mb: float  # of training
     together: int  # students trained at once
+
+    @property
+    def merit(self) -> tuple[bool, int]:
+        """What validation data choose the highest of: first that all logits are finite, then correct images."""
+        return (True, 0) if self.validated is None else (self.validated.broken == 0, self.validated.correct)
 
 
 @dataclass(eq=False, repr=False)
@@ -201,12 +216,12 @@ class StudentTrainer:
         seconds = (time.perf_counter() - began) / len(jobs)
         generating = (sum(images.seconds_generating for images in data) - generated_before) / len(jobs)
         memory = peak_memory_mb(self.device)
-        validated: list[int | None] = [None] * len(jobs)
+        validated: list[Answers | None] = [None] * len(jobs)
         if self.conditions.selects:
             validated = [count_correct(network, self.real.val, self.normalize, execution) for network in networks]
         return [
-            Trained(network, pair, right, train_loss, batches[0].total, seconds, generating, memory, len(jobs))
-            for network, right, train_loss in zip(networks, validated, last, strict=True)
+            Trained(network, pair, answers, train_loss, batches[0].total, seconds, generating, memory, len(jobs))
+            for network, answers, train_loss in zip(networks, validated, last, strict=True)
         ]
 
     def score(self, jobs: Sequence[Job]) -> list[Row]:
@@ -214,7 +229,8 @@ class StudentTrainer:
 
         A student's initialisation, its order of images and its augmentation depend on the seed alone, so rows of one
         seed and architecture differ by their images only. Among candidates, the first of those that classify most
-        validation images correctly is the student; no other is scored on the test part.
+        validation images correctly, and all of them with finite logits if any does, is the student; no other is scored
+        on the test part.
 
         Args:
             jobs: at least one. Several, which must differ by their seeds only, are trained at once.
@@ -228,9 +244,7 @@ class StudentTrainer:
         best: list[Trained] = []
         for pair in taught[0][0]:
             trained = self._train_students(jobs, data, pair, [losses[pair] for losses, _ in taught])
-            best = [
-                max(both, key=lambda one: one.validated or 0) for both in zip(best or trained, trained, strict=True)
-            ]
+            best = [max(both, key=lambda one: one.merit) for both in zip(best or trained, trained, strict=True)]
         seconds = time.perf_counter() - began
         return [
             self._row(job, student, *own, seconds_drawing / len(jobs), seconds_teacher, seconds / len(jobs))
@@ -257,10 +271,16 @@ class StudentTrainer:
         test = self.real.test()
         total = len(test.labels)
         execution = self.executions[job.arch]
-        correct = count_correct(best.network, test, self.normalize, execution)
+        correct, broken = count_correct(best.network, test, self.normalize, execution)
+        failure = None
+        if broken:
+            failure = (
+                f"logits of {broken:,} of {total:,} test images are not finite after {best.optimizer_steps:,} steps, "
+                f"last loss {best.train_loss:.4g}"
+            )
         soft = stored is not None and stored.soft_labels is not None
         alpha, temperature = best.pair or (None, None)
-        source = job.source
+        source, validated = job.source, best.validated
         content = stored or source.generator or self._draw_set(source, None, 0)  # fresh real images: all of them
         return Row(
             source=source.label,
@@ -271,8 +291,8 @@ class StudentTrainer:
             seed=job.seed,
             ipc=job.ipc,
             protocol=job.protocol,
-            accuracy=100 * correct / total,
-            validation_accuracy=None if best.validated is None else 100 * best.validated / len(self.real.val.labels),
+            accuracy=None if failure else 100 * correct / total,
+            validation_accuracy=None if validated is None else 100 * validated.correct / len(self.real.val.labels),
             correct=correct,
             total=total,
             recipe=recipe.name,
@@ -305,4 +325,5 @@ class StudentTrainer:
             versions=versions(),
             dataset=self.spec.name,
             distillation_seed=source.distillation_seed,
+            failure=failure,
         )

@@ -219,7 +219,8 @@ def write(
     """Write rows.csv, compare.md, accuracy-ipc.png and, if any source knows its seconds, accuracy-seconds.png.
 
     The first of `shown` is what the others are compared with; `marks`, accuracies in percent, are dotted lines. Of
-    `replicates` intervals are over the seeds of their distillation.
+    `replicates` intervals are over the seeds of their distillation. What has no student but failed ones is in no
+    picture, and a picture of nothing is not drawn.
     """
     text = tables.page("Comparison", sections(rows, shown[0].source.label, brief=False, replicates=replicates))
     sheet, page, by_ipc, by_seconds = (
@@ -231,8 +232,9 @@ def write(
     points = statistics.summarise(table, replicates)
     points["line"] = points["source"].map({one.source.label: one.line for one in shown})
     points["snapshot"] = points["line"] != points["source"]
+    points = points[[accuracy.n > 0 for accuracy in points["accuracy"]]]
     title = f"{rows[0].dataset}: student accuracy on the test part"
     facts = f"Markers: mean; whiskers: 95 % t-interval; {tables.facts(table, rows[0].protocol, replicates)}."
-    plots.draw_ipc(by_ipc, points, title, facts)
+    drawn = plots.draw_ipc(by_ipc, points, title, facts)
     timed = plots.draw_seconds(by_seconds, points, marks, title, f"Numbers at markers and lines: IPC. {facts}")
-    return [sheet, page, by_ipc, *([by_seconds] if timed else [])]
+    return [sheet, page, *([by_ipc] if drawn else []), *([by_seconds] if timed else [])]

@@ -69,6 +69,9 @@ def _bar_panel(axes: Axes, bars: DataFrame, archs: list[str], sources: list[str]
     for bar in bars.itertuples():
         mean, half_width = bar.accuracy.mean, bar.accuracy.half_width
         x = archs.index(bar.arch) + (sources.index(bar.source) - (len(sources) - 1) / 2) * thickness
+        if bar.accuracy.n == 0:
+            axes.annotate("failed", (x, 0), (0, 2), textcoords="offset points", ha="center", fontsize=7, rotation=90)
+            continue
         known = not math.isnan(half_width)
         axes.bar(x, mean, 0.92 * thickness, color=colours[bar.source])
         if known:
@@ -83,17 +86,19 @@ def _bar_panel(axes: Axes, bars: DataFrame, archs: list[str], sources: list[str]
     _plain(axes)
 
 
-def draw_ipc(path: Path, points: DataFrame, title: str, note: str) -> None:
-    """Write the picture of accuracy against images per class: a panel per architecture, a line per method.
+def draw_ipc(path: Path, points: DataFrame, title: str, note: str) -> bool:
+    """Write the picture of accuracy against images per class, a panel per architecture; false if no point has any.
 
-    The points have two more columns. `line`: the method, or one of several runs of a method, that a point belongs to.
-    `snapshot`: whether a later set of the same run is there too.
+    A line is a method. The points have two more columns. `line`: the method, or one of several runs of a method, that a
+    point belongs to. `snapshot`: whether a later set of the same run is there too.
     """
     points = points[~points["snapshot"]]
+    ipcs = sorted(points["ipc"].dropna().unique())
+    if not ipcs:
+        return False
     archs = list(points["arch"].unique())
     kinds = dict(zip(points["line"], points["kind"], strict=True))
     colours = palette(kinds)
-    ipcs = sorted(points["ipc"].dropna().unique())
     curves = list(points.groupby(["line", "protocol"], sort=False).groups)
     columns = min(len(archs), _COLUMNS)
     rows = math.ceil(len(archs) / columns)
@@ -120,6 +125,7 @@ def draw_ipc(path: Path, points: DataFrame, title: str, note: str) -> None:
     for axes in panels[::columns]:
         axes.set_ylabel("test accuracy (%)")
     save(figure, path, _handles(points, colours, kinds), title, note)
+    return True
 
 
 def draw_seconds(path: Path, points: DataFrame, marks: Sequence[float], title: str, note: str) -> bool:

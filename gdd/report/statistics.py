@@ -26,20 +26,22 @@ _CELL = ["recipe_hash", "precision", "epochs", "source", "source_hash", "ipc", "
 class Estimate:
     """A mean over seeds, in percent (points for a difference)."""
 
-    mean: float  # of the values
+    mean: float  # of the values; nan if all students failed
     std: float  # of the sample (n - 1); nan for one value
     half_width: float  # of the 95 % confidence interval by Student's t; nan for one value
     n: int  # values
+    failed: int = 0  # students that have no value
 
 
-def estimate(values: Sequence[float]) -> Estimate:
-    """Return mean, sample standard deviation and the half width of the 95 % t-interval."""
-    n = len(values)
-    mean = statistics.fmean(values)
+def estimate(scores: Sequence[float | None]) -> Estimate:
+    """Return mean, sample standard deviation and the half width of the 95 % t-interval; none is a failed student."""
+    values = [score for score in scores if score is not None]
+    n, failed = len(values), len(scores) - len(values)
+    mean = statistics.fmean(values) if values else math.nan
     if n < 2:
-        return Estimate(mean, math.nan, math.nan, n)
+        return Estimate(mean, math.nan, math.nan, n, failed)
     std = statistics.stdev(values)
-    return Estimate(mean, std, float(stdtrit(n - 1, 0.975)) * std / math.sqrt(n), n)
+    return Estimate(mean, std, float(stdtrit(n - 1, 0.975)) * std / math.sqrt(n), n, failed)
 
 
 def read_rows(folder: Path) -> list[Row]:
@@ -113,9 +115,12 @@ def shares(rows: DataFrame, replicates: bool = False) -> DataFrame:
 
 
 def _paired(rows: DataFrame, others: DataFrame, replicates: bool) -> DataFrame:
-    """Pair rows by the seed of their students and, for replicates that both have one, by that of their distillation."""
+    """Pair rows by the seed of their students and, for replicates that both have one, by that of their distillation.
+
+    What failed has no pair.
+    """
     alike = ["recipe_hash", "precision", "ipc", "protocol", "arch", "seed"]
-    pairs = rows.merge(others, on=alike, suffixes=("", "_b"))
+    pairs = rows[rows["failure"].isna()].merge(others[others["failure"].isna()], on=alike, suffixes=("", "_b"))
     if not replicates:
         return pairs
     one, other = pairs["distillation_seed"], pairs["distillation_seed_b"]

@@ -182,7 +182,8 @@ def _differences(rows: DataFrame, protocol: Protocol, brief: bool) -> Iterator[S
 
 
 def most_seeds(estimates: Sequence[Estimate]) -> int:
-    return max(estimate.n for estimate in estimates)
+    """Return how many students most of the cells have."""
+    return max(estimate.n + estimate.failed for estimate in estimates)
 
 
 def name_and_ipc(row: Row, protocol: Protocol) -> tuple[str, str]:
@@ -196,12 +197,21 @@ def _score(accuracy: Estimate, most: int, brief: bool) -> str:
     text = f"{accuracy.mean:.1f}"
     if accuracy.n > 1:
         text += f" ± {accuracy.std:.1f}" + ("" if brief else f" (± {accuracy.half_width:.1f})")
-    return text if accuracy.n == most else f"{text}, n = {accuracy.n}"
+    return _counted(text, accuracy, most)
 
 
 def interval(value: Estimate, most: int, sign: Literal["", "+"] = "") -> str:
     """Return mean ± half width; n is shown where it is not `most`, and a plus with `sign` +."""
     text = f"{value.mean:{sign}.1f}" + (f" ± {value.half_width:.1f}" if value.n > 1 else "")
+    return _counted(text, value, most)
+
+
+def _counted(text: str, value: Estimate, most: int) -> str:
+    """Return a mean's text with the students that failed, or with n where that is not `most`."""
+    if value.n == 0:
+        return "failed"
+    if value.failed:
+        return f"{text}, {value.failed} of {value.n + value.failed} failed"
     return text if value.n == most else f"{text}, n = {value.n}"
 
 
@@ -211,6 +221,12 @@ def notes(rows: DataFrame, protocol: Protocol, spread: str, brief: bool, replica
     if rows["seed"].nunique() > 1 or (replicates and _distillations(rows) > 1):
         scale += f", mean ± {spread}"
     lines = [f"{scale}; {facts(rows, protocol, replicates)}.", *_limits(rows, replicates)]
+    reasons = rows["failure"].dropna()
+    if len(reasons):
+        lines.append(
+            f"{len(reasons)} of {len(rows)} students failed and are part of no mean; rows.csv says why, of the first: "
+            f"{reasons.iloc[0]}."
+        )
     if not brief:
         lines.append(
             "A student seed sets the student and draws its set from a generator or from real data; a stored set stays "

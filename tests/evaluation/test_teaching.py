@@ -14,6 +14,7 @@ from gdd.data.splits import Split
 from gdd.evaluation import student
 from gdd.evaluation.recipe import Recipe
 from gdd.evaluation.row import Row
+from gdd.evaluation.student import Answers
 from gdd.report import statistics, tables
 from gdd.sampling import generator_file, sample, set_file
 from gdd.sampling.set_file import SyntheticSet
@@ -71,10 +72,10 @@ def met(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     scripted: Iterator[int] = itertools.cycle([3, 7, 7, 5])
     count = student.count_correct
 
-    def spy(network: torch.nn.Module, split: Split, *rest: object) -> int:
+    def spy(network: torch.nn.Module, split: Split, *rest: object) -> Answers:
         if torch.equal(split.images_u8, dataset.val.images_u8) and torch.equal(split.labels, dataset.val.labels):
             events.append("val")
-            return next(scripted)
+            return Answers(next(scripted), broken=0)
         events.append("test")
         return count(network, split, *rest)  # type: ignore[arg-type]
 
@@ -129,6 +130,22 @@ class TestSelection:
         assert [row.alpha for row in rows] == [0.0, 0.0]
         assert rows[-1].validation_accuracy > 60
         assert rows[-1].accuracy > 60
+
+    def test_a_candidate_whose_logits_are_not_finite_is_never_chosen(
+        self, evaluate: Evaluate, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Were nan a class, the first candidate would win."""
+        scripted = itertools.cycle([Answers(9, broken=1), Answers(2, broken=0), Answers(3, broken=0), Answers(8, 8)])
+        count = student.count_correct
+
+        def spy(network: torch.nn.Module, split: Split, *rest: object) -> Answers:
+            is_val = len(split.labels) == len(dataset.val.labels)
+            return next(scripted) if is_val else count(network, split, *rest)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(student, "count_correct", spy)
+        for row in evaluate(**TEACHER, **CANDIDATES):
+            assert (row.alpha, row.temperature) == (0.8, 1.0)
+            assert row.validation_accuracy == 100 * 3 / len(dataset.val.labels)
 
     def test_without_a_teacher_nothing_is_chosen(self, evaluate: Evaluate, met: list[str]) -> None:
         row = evaluate()[0]

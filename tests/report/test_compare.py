@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -280,3 +281,25 @@ def test_no_picture_of_seconds_that_nobody_knows_or_that_are_none(seconds, row: 
     rows = scored(row, "theirs", (1, 2, 3), generator_seconds=seconds)
     compare.write(tmp_path, rows, [Compared(Source("theirs", "set", ""), "theirs")], [])
     assert {path.name for path in tmp_path.iterdir()} == {"rows.csv", "compare.md", "accuracy-ipc.png"}
+
+
+def test_what_failed_is_in_the_table_and_in_no_picture(row: Row, drawn: dict[str, list[Axes]], tmp_path: Path) -> None:
+    floor = scored(row, "floor", (10, 11, 12), kind="real:random", stage=None, generator_seconds=None)
+    good, bad = scored(row, "good", (50, 51, 52)), scored(row, "bad", (0, 0, 0))
+    bad = [dataclasses.replace(row, accuracy=None, failure="why") for row in bad]
+    some = [*floor, *good[:2], dataclasses.replace(good[2], accuracy=None, failure="why"), *bad]
+    found = cells(some, "good")
+    assert found["bad", "1"][:2] == ["failed", ""]
+    assert found["good", "1"][0] == "50.5 ± 6.4, 1 of 3 failed"
+    assert found["floor (floor)", "1"][1] == "-40.0 ± 0.0, n = 2"
+    sources = [Compared(Source(label, "set", ""), label) for label in ("good", "floor", "bad")]
+    compare.write(tmp_path, some, sources, [])
+    heights = [y for axes in drawn["accuracy-ipc.png"] for line in axes.lines for y in line.get_ydata()]
+    assert 50.5 in heights
+    assert not any(math.isnan(height) for height in heights)
+
+
+def test_nothing_but_failures_has_a_table_and_no_picture(row: Row, tmp_path: Path) -> None:
+    bad = [dataclasses.replace(row, accuracy=None, failure="why") for row in scored(row, "bad", (0, 0, 0))]
+    compare.write(tmp_path, bad, [Compared(Source("bad", "set", ""), "bad")], [])
+    assert {path.name for path in tmp_path.iterdir()} == {"rows.csv", "compare.md"}

@@ -27,6 +27,28 @@ def test_one_seed_has_no_spread() -> None:
     assert math.isnan(found.half_width)
 
 
+def test_what_failed_is_counted_and_is_no_value() -> None:
+    found = statistics.estimate([61.0, None, 64.5])
+    assert replace(found, failed=0) == statistics.estimate([61.0, 64.5])
+    assert found.failed == 1
+    nothing = statistics.estimate([None, None])
+    assert (nothing.n, nothing.failed) == (0, 2)
+    assert math.isnan(nothing.mean)
+
+
+def test_a_failed_student_leaves_all_other_numbers_as_they_are_without_it(rows: list[Row]) -> None:
+    def is_failed(row: Row) -> bool:
+        return (row.source, row.seed) == ("refined", 1)
+
+    failed = statistics.frame([replace(row, accuracy=None, failure="why") if is_failed(row) else row for row in rows])
+    without = statistics.frame([row for row in rows if not is_failed(row)])
+    for one, other in zip(*(statistics.summarise(table)["accuracy"] for table in (failed, without)), strict=True):
+        assert replace(one, failed=0) == other
+        assert one.failed == 3 - other.n
+    assert list(statistics.refinement(failed)["points"]) == list(statistics.refinement(without)["points"])
+    assert [points.n for points in statistics.refinement(failed)["points"]] == [2, 2]
+
+
 def test_difference_is_paired(rows: list[Row]) -> None:
     differences = statistics.refinement(statistics.frame(rows))
     assert list(differences["protocol"]) == ["fixed", "stream"]

@@ -137,6 +137,36 @@ def test_another_recipe_has_its_own_tables_and_picture(rows: list[Row], tmp_path
     assert len(tables.sections([*rows, *others], brief=False)) == 2 * len(tables.sections(rows, brief=False))
 
 
+def test_failed_students_are_named_beside_the_mean_over_the_others(rows: list[Row], tmp_path: Path) -> None:
+    def failing(row: Row) -> bool:
+        return row.source == "pretrained" or (row.source, row.seed) == ("refined", 1)
+
+    some = [replace(row, accuracy=None, failure=f"why {row.seed}") if failing(row) else row for row in rows]
+    text = markdown(some)
+    fixed = lines_of(text, "fixed: exactly")
+    assert fixed[3].endswith("| failed |")
+    # 59 and 71 are left of 59, 65, 71.
+    assert "| 65.0 ± 8.5 (± 76.2), 1 of 3 failed |" in fixed[4]
+    assert "31.0 ± 1.0" in fixed[2]
+    assert "4 of 12 students failed and are part of no mean; rows.csv says why, of the first: why 0." in text
+    assert "refined − pretrained" not in text
+    assert "students failed" not in markdown(rows)
+    brief = "\n".join(printed(tables.sections(some, brief=True)))
+    assert "65.0 ± 8.5, 1 of 3 failed" in brief
+    assert tables.write(tmp_path, some)[2].exists()
+    with (tmp_path / "rows.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [(line["accuracy"], line["failure"]) for line in lines if line["source"] == "pretrained"] == [
+        ("", f"why {seed}") for seed in (0, 1, 2)
+    ] * 2
+
+
+def test_an_evaluation_of_failed_students_alone_has_its_tables_and_picture(rows: list[Row], tmp_path: Path) -> None:
+    none = [replace(row, accuracy=None, failure="why") for row in rows]
+    assert markdown(none).count("| failed |") == 8
+    assert all(path.exists() for path in tables.write(tmp_path, none))
+
+
 def test_precisions_share_a_table_only_if_told_to_and_are_then_named(rows: list[Row], tmp_path: Path) -> None:
     both = [*rows, *(replace(row, precision="bfloat16") for row in rows)]
     apart, mixed = (tables.sections(both, brief=False, mixed=mixed) for mixed in (False, True))
