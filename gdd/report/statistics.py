@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from pandas import DataFrame
+from pandas import DataFrame, Series
 from scipy.special import stdtrit
 
 from gdd.config import ConfigError
@@ -67,15 +67,25 @@ def _estimates(rows: DataFrame, cell: list[str], column: str, replicates: bool) 
     """
     if replicates:
         real = rows.filter(regex="^kind").isin([*REAL_NAMES]).all(axis=1)  # of a pair both
-        rows = _combined(rows, [*cell, rows["seed"].where(real)], column, statistics.fmean)
+        rows = _combined(rows, [*cell, rows["seed"].where(real)], column, _mean)
         cell = [name for name in cell if name not in ("source_hash", "source_hash_b")]
     return _combined(rows, cell, column, estimate)
 
 
-def _combined(rows: DataFrame, cell: list[Any], column: str, combine: Callable[[list[float]], object]) -> DataFrame:
+def _mean(scores: Sequence[float | None]) -> float | None:
+    """Return the mean of what did not fail; none if all did."""
+    values = [score for score in scores if score is not None]
+    return statistics.fmean(values) if values else None
+
+
+def _combined(
+    rows: DataFrame, cell: list[Any], column: str, combine: Callable[[list[float | None]], object]
+) -> DataFrame:
     """Return the first row of each cell, in their order, with its values of the column combined."""
     cells = rows.groupby(cell, sort=False, dropna=False)
-    return cells.head(1).assign(**{column: [combine(list(values)) for _, values in cells[column]]})
+    first = cells.head(1)
+    combined = [combine(list(values)) for _, values in cells[column]]
+    return first.assign(**{column: Series(combined, index=first.index, dtype=object)})  # or None would become NaN
 
 
 def summarise(rows: DataFrame, replicates: bool = False) -> DataFrame:

@@ -291,3 +291,16 @@ def test_what_does_not_say_its_settings_is_alone(facts, stored, caplog: pytest.L
     with caplog.at_level("INFO"):
         assert labels([one, other]) == [f"dc ({source.hash})" for source in (one, other)]
     assert f"{one.label} has no replicates" in caplog.text
+
+
+def test_a_failed_student_leaves_its_distillation_to_the_others(row: Row) -> None:
+    rows = scored(row, "skd", {0: (50, 51, 52), 1: (54, 55, 59)})
+    failed = {4: replace(rows[4], accuracy=None, failure="not finite")}
+    rows = [failed.get(index, made) for index, made in enumerate(rows)]
+    table = statistics.summarise(statistics.frame(rows), replicates=True)
+    assert estimates(table, "accuracy") == [(pytest.approx((51 + 56.5) / 2), pytest.approx(T1 * 5.5 / 2), 2)]
+    every = [
+        replace(made, accuracy=None, failure="not finite") if made.distillation_seed == 1 else made for made in rows
+    ]
+    (found,) = statistics.summarise(statistics.frame(every), replicates=True)["accuracy"]
+    assert (found.mean, found.n, found.failed) == (51, 1, 1)
