@@ -39,7 +39,6 @@ def networks(config: Config) -> dict[str, tuple[str, ...]]:
     return {
         "matching.pool" if config.method == "matching" else "refine.pool.members": pool_members(config),
         "gan.proxy.arch": (config.gan.proxy.arch,) if config.gan.proxy.every else (),
-        "ensemble.archs": config.ensemble.archs,
         "evaluate.archs": settings.archs,
         "evaluate.teacher_arch": () if settings.teacher == "none" else (settings.teacher_arch,),
     }
@@ -47,7 +46,7 @@ def networks(config: Config) -> dict[str, tuple[str, ...]]:
 
 def check_names(config: Config) -> None:
     """Refuse a name of a network or an augmentation that nobody knows."""
-    for key, names in networks(config).items():
+    for key, names in (networks(config) | {"ensemble.archs": config.ensemble.archs}).items():
         for name in names:
             with said_of(key):
                 registry.parse(name)

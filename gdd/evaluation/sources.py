@@ -9,7 +9,7 @@ from gdd.config import ConfigError, stable_hash
 from gdd.data.readers import Dataset
 from gdd.evaluation.named import CEILING, FILTER, FLOOR, STREAM_CEILING, path_of, split_filter
 from gdd.runtime import checkpoint
-from gdd.sampling import ensemble_file, generator_file, set_file
+from gdd.sampling import curate, ensemble_file, generator_file, set_file
 from gdd.sampling.ensemble_file import Ensemble
 from gdd.sampling.generator_file import LoadedGenerator
 from gdd.sampling.set_file import SyntheticSet
@@ -38,7 +38,11 @@ class Source:
     @property
     def provenance(self) -> dict[str, Any]:
         content = self.synthetic or self.generator
-        return {"method": "real", "stage": None} if content is None else content.provenance
+        if content is None:
+            return {"method": "real", "stage": None}
+        if self.generator is None or self.ensemble is None:
+            return content.provenance
+        return {**content.provenance, "seconds": curate.seconds_of(self.generator, self.ensemble)}
 
     @property
     def distillation_seed(self) -> int | None:

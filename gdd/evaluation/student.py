@@ -303,7 +303,7 @@ class StudentTrainer:
             epochs=recipe.epochs_begun(data.count),
             images=data.count,
             distinct_images_seen=data.distinct(recipe.images_seen(data.count)),
-            bytes=content.bytes,
+            bytes=content.bytes + (source.ensemble.bytes if source.ensemble and stored is None else 0),
             optimizer_steps=best.optimizer_steps,
             images_per_step=min(recipe.batch_size, data.count),
             train_loss=best.train_loss,

@@ -125,7 +125,14 @@ def curated_set(
     soft = _logits(ensemble, images, device).half() if soft_labels else None
     how: dict[str, Any] = {"ensemble": ensemble.hash, "kept": round(kept.kept / kept.scanned, 4) if filtered else None}
     how |= {"select": selection, "pool": None if selection is None else pool}
-    return SyntheticSet(images, labels, loaded.spec, ipc, {**sample.provenance(loaded, seed), "curated": how}, soft)
+    origin = {**sample.provenance(loaded, seed), "curated": how, "seconds": seconds_of(loaded, ensemble)}
+    return SyntheticSet(images, labels, loaded.spec, ipc, origin, soft)
+
+
+def seconds_of(loaded: LoadedGenerator, ensemble: Ensemble) -> float | None:
+    """Return what distilling the generator and training the ensemble took; none if either is unknown."""
+    own, judging = loaded.provenance.get("seconds"), ensemble.provenance.get("seconds")
+    return None if own is None or judging is None else round(own + judging, 1)
 
 
 def _chosen(

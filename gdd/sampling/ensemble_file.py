@@ -33,8 +33,8 @@ class Ensemble(nn.Module):
         super().__init__()
         self.archs, self.spec = tuple(archs), spec
         self.members = nn.ModuleList(members)
-        self.hash = ""  # of a file
-        self.provenance: dict[str, Any] = {}  # of a file
+        # Of its file.
+        self.hash, self.bytes, self.provenance = "", 0, dict[str, Any]()
         self.eval().requires_grad_(False)
 
     @torch.no_grad()
@@ -96,5 +96,5 @@ def load(path: Path | str) -> Ensemble:
         raise ConfigError(f"{path}: the weights do not match the hash in its header; the file was changed")
     ensemble.load_state_dict(tensors, assign=True)
     ensemble.eval().requires_grad_(False)
-    ensemble.hash, ensemble.provenance = metadata["hash"], provenance
+    ensemble.hash, ensemble.bytes, ensemble.provenance = metadata["hash"], path.stat().st_size, provenance
     return ensemble

@@ -14,7 +14,7 @@ from gdd.evaluation.batches import Stream
 from gdd.evaluation.sources import read
 from gdd.models import registry
 from gdd.sampling import ensemble_file, generator_file, sample
-from gdd.sampling.curate import Kept, kept_set
+from gdd.sampling.curate import Kept, curated_set, kept_set
 from gdd.sampling.ensemble_file import Ensemble
 
 
@@ -102,3 +102,17 @@ def test_students_of_kept_samples_are_those_of_their_set(evaluate: Evaluate, gen
         [row for row in rows if row.source == text and row.protocol == "fixed"] for text in (str(generator), source)
     )
     assert filtered[0].set_hash == expected.hash != plain[0].set_hash
+
+
+def test_what_the_ensemble_cost_counts(evaluate: Evaluate, generator: Path, judges: Path) -> None:
+    ensemble, loaded = ensemble_file.load(judges), generator_file.load(generator)
+    ensemble_file.save(judges, ensemble, {"seconds": 5.0})
+    generator_file.save(generator, loaded.generator, loaded.spec, {**loaded.provenance, "seconds": 2.0})
+    source = read(f"{generator},filter={judges}")
+    assert source.provenance["seconds"] == 7
+    rows = evaluate(f"{generator},filter={judges}", ipc=(2,), seeds=(0,))
+    (streamed,) = {row.bytes for row in rows if row.protocol == "stream" and row.kind == "generator"}
+    files = [generator / generator_file.FILE, judges / ensemble_file.FILE]
+    assert streamed == sum(path.stat().st_size for path in files)
+    assert curated_set(source.generator, source.ensemble, 1, 0).provenance["seconds"] == 7
+    assert curated_set(source.generator, ensemble, 1, 0).provenance["seconds"] is None  # this one does not say
