@@ -18,8 +18,8 @@ HERE = Path(__file__).resolve().parent
 _MATCHED = "--refine.balance 0.5 --refine.pool.augmented true"
 _GROWN = "--refine.pool.augmented true --refine.pool.ages [100,400,1200]"
 ARMS = {
-    "control": "--refine.weight 0",
-    "paper": "",
+    "control": "",
+    "paper": "--refine.weight 0.01",
     "balanced": _MATCHED,
     "optimal": f"{_MATCHED} --refine.pairing optimal",
     "features": f"{_MATCHED} --refine.loss features",

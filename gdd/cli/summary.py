@@ -21,6 +21,7 @@ from gdd.training import matching
 # The share of a large matrix product's speed that training reaches, and the seconds of a step's many small calls, both
 # fitted once to runs on two CPU cores. Estimates are meant to tell minutes from hours.
 _EFFICIENCY, _GAN_STEP, _STUDENT_STEP = 0.4, 0.03, 0.001
+_LOSSES = {"skd": "SKD", "log_mse": "DiM's loss", "features": "features' moments", "gradient": "class gradients"}
 
 
 def block(
@@ -54,6 +55,8 @@ def step_flop(stage: str, config: Config, spec: DatasetSpec) -> float:
     both = gan_step_flop(*_gan_flop(config, spec), config.gan.penalties)
     if stage == "pretrain":
         return config.pretrain.batch_size * both
+    if not config.refine.matches:
+        return config.refine.batch_size * both
     pool, member = config.refine.pool, _member_flop(config, spec)
     return config.refine.batch_size * (both + 4 * member) + 3 * pool.steps_between * pool.batch_size * member
 
@@ -79,7 +82,8 @@ def _work(stage: str, config: Config, dataset: Dataset, jobs: Sequence[Job], tea
     if stage == "refine":
         steps, batch = config.refine.steps, config.refine.batch_size
         start = "it" if config.refine.pretrained is None else f"the generator of {config.refine.pretrained}"
-        text = f"refine {start} (SKD): {steps:,} x {batch} images"
+        how = _LOSSES[config.refine.loss] if config.refine.matches else "adversarial loss alone"
+        text = f"refine {start} ({how}): {steps:,} x {batch} images"
         return text, steps * _GAN_STEP, steps * step_flop(stage, config, spec)
     if stage == "ensemble":
         judges = config.ensemble

@@ -96,8 +96,9 @@ class RefineConfig:
     """Temperature of skd, above 0 (SKD: 2)."""
     tau_mode: Literal["divide", "multiply"] = "divide"
     """divide softens as the text of SKD means it; multiply is its printed formula."""
-    weight: NotNegative = 0.01
-    """Lambda, weight of the matching loss, at least 0 (SKD: .001 MNIST, .01 Fashion-MNIST and CIFAR-10)."""
+    weight: NotNegative = 0.0
+    """Lambda, weight of the matching loss, at least 0 (SKD: .001 MNIST, .01 Fashion-MNIST and CIFAR-10); 0, without
+    refine.balance, goes on with the adversarial loss alone and needs no pool."""
     balance: PositiveOrNull = None
     """Instead of a fixed weight the one that makes the matching loss ask this much of the images beside the
     adversarial loss: the ratio of the norms of their gradients, above 0; null keeps refine.weight."""
@@ -110,11 +111,14 @@ class RefineConfig:
     """Differentiable augmentation shared by the real and the synthetic batch; none switches it off."""
     pool: RefinePoolConfig = field(default_factory=RefinePoolConfig)
 
+    @property
+    def matches(self) -> bool:
+        """Whether there is a matching loss at all."""
+        return self.weight > 0 or self.balance is not None
+
     @model_validator(mode="after")
     def _one_weight(self) -> "RefineConfig":
-        require(
-            self.balance is None or self.weight == 0.01, "refine.weight", self.weight, "its default 0.01 with balance"
-        )
+        require(self.balance is None or self.weight == 0, "refine.weight", self.weight, "its default 0 with balance")
         return self
 
     @model_validator(mode="after")

@@ -20,7 +20,7 @@ Kind = Literal["real:random", "real:all", "real:stream", "set", "generator"]
 REAL_NAMES = {FLOOR: "random real", CEILING: "all real", STREAM_CEILING: "fresh real"}
 ROLES: dict[Kind, str] = {FLOOR: "floor", CEILING: "ceiling", STREAM_CEILING: "ceiling"}
 FIXED_REAL: tuple[Kind, ...] = (FLOOR, CEILING)
-GENERATOR_NAMES = {"pretrain": "pretrained generator", "refine": "refined generator (SKD)"}
+GENERATOR_NAMES = {"pretrain": "pretrained generator", "refine": "refined generator"}
 
 
 @dataclass(frozen=True, eq=False)

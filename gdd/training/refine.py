@@ -8,10 +8,12 @@ Self-knowledge distillation: Li et al., arXiv 2501.04202; docs/method.md says wh
 """
 
 import time
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor
 
 from gdd import rng
@@ -20,14 +22,14 @@ from gdd.data import augment
 from gdd.data.batches import Batches
 from gdd.data.pixels import Normalizer, u8_to_pm1
 from gdd.data.readers import Dataset
-from gdd.data.spec import DatasetSpec
 from gdd.data.strategy import parse_strategy
 from gdd.runtime import checkpoint
-from gdd.runtime.run import Run
+from gdd.runtime.checkpoint import Stateful
+from gdd.runtime.run import Run, Step
 from gdd.sampling import generator_file
 from gdd.training.monitor import Monitor
 from gdd.training.pool import Exam, LearningPool, Lessons, SnapshotPool, execution_of
-from gdd.training.refine_loss import make_loss
+from gdd.training.refine_loss import RefineLoss, make_loss
 from gdd.training.stage import choice, gan_trainer, observe, provenance, real_batches, save_generator
 
 STAGE = rng.REFINE
@@ -58,16 +60,73 @@ class Balance:
         self.norms = state["norms"]
 
 
-def _norms(run: Run, *gradients: Tensor) -> Tensor:
-    """Return the norms, above 0, of gradients of whose rows each process has its own."""
-    squares = torch.stack([gradient.square().sum() for gradient in gradients])
-    return run.accelerator.reduce(squares, "sum").sqrt().clamp(min=1e-12)
+@dataclass(eq=False, repr=False)
+class Matching:
+    """The refinement's own term: what a network of the pool asks of generated images beside real ones."""
+
+    pool: LearningPool | SnapshotPool
+    match: RefineLoss
+    _: KW_ONLY
+    name: str  # of the loss, for the metrics
+    weight: float  # of the loss, if there is no balance
+    balance: Balance | None  # finds the weight
+    normalize: Normalizer  # to classifier space
+    augmentations: tuple[str, ...]  # of what the network is shown
+    exam: Exam  # tells how much members know
+    seed: int  # root seed
+    accelerator: Accelerator  # adds up norms over processes
+
+    def __post_init__(self) -> None:
+        self.began = time.perf_counter()
+
+    def states(self) -> dict[str, Stateful]:
+        """Return what a checkpoint holds, by name."""
+        return {"pool": self.pool} | ({} if self.balance is None else {"balance": self.balance})
+
+    def gradient(self, step: Step, images_u8: Tensor, fake: Tensor, labels: Tensor, adversarial: Tensor) -> Tensor:
+        """Return the weighted gradient at the generated images, and record what it is made of.
+
+        Args:
+            step: the stage's.
+            images_u8: real images (B, C, H, W).
+            fake: generated ones in [-1, 1], of the same classes.
+            labels: (B,).
+            adversarial: the other loss's gradient at the generated images.
+        """
+        # Draw a network, and one augmentation for real and synthetic images alike.
+        network = self.pool.network(step.index)
+        random = rng.generator(self.seed, rng.REFINE_AUGMENT, step.index, 0)
+        augmentation = augment.draw(self.augmentations, len(labels), random, shared=True, pick="all")
+
+        # Show it both batches.
+        real_std = augment.apply(augmentation, self.normalize.from_u8(images_u8))  # (B, C, H, W) in classifier space
+        fake_std = augment.apply(augmentation, self.normalize.from_pm1(fake))
+        loss = self.match(network, real_std, fake_std, labels)
+
+        # Weigh what it asks.
+        (gradient,) = torch.autograd.grad(loss, fake)
+        norms = self._norms(gradient, adversarial)
+        weight = self.weight if self.balance is None else self.balance.weight(norms)
+        step.record({f"loss/{self.name}": loss.detach(), "gradient/ratio": weight * norms[0] / norms[1]})
+        return weight * gradient
+
+    def observe(self, step: Step) -> None:
+        """Record what members know and what their lessons cost when a line is due."""
+        if step.log_due:
+            seconds = time.perf_counter() - self.began
+            step.record({**self.exam.accuracies(self.pool), "lessons/share": self.pool.lessons.seconds / seconds})
+
+    def _norms(self, *gradients: Tensor) -> Tensor:
+        """Return the norms, above 0, of gradients of whose rows each process has its own."""
+        squares = torch.stack([gradient.square().sum() for gradient in gradients])
+        return self.accelerator.reduce(squares, "sum").sqrt().clamp(min=1e-12)
 
 
-def _pool(
-    config: Config, batches: Batches, normalize: Normalizer, augmentations: tuple[str, ...], spec: DatasetSpec, run: Run
-) -> LearningPool | SnapshotPool:
-    refinement, settings = config.refine, config.refine.pool
+def _matching(config: Config, dataset: Dataset, batches: Batches, run: Run) -> Matching:
+    """Build the term that the settings describe."""
+    refinement, settings, spec = config.refine, config.refine.pool, dataset.spec
+    normalize = Normalizer(spec.mean, spec.std, run.device)
+    augmentations = parse_strategy(refinement.augment, spec.flip)
     steps = len(settings.members) * max(settings.ages, default=0) or refinement.steps * settings.steps_between
     asked = 2 * refinement.steps * refinement.batch_size + steps * settings.batch_size
     lessons = Lessons(
@@ -82,10 +141,24 @@ def _pool(
         seed=config.seed,
         execution=execution_of(settings.members, spec.shape, spec.num_classes, asked, run),
     )
-    if settings.ages:
-        return SnapshotPool(lessons, settings.members, settings.weights, settings.ages)
     life = settings.redraw_every, settings.steps_before, settings.steps_between
-    return LearningPool(lessons, settings.members, settings.weights, *life)
+    pool = (
+        SnapshotPool(lessons, settings.members, settings.weights, settings.ages)
+        if settings.ages
+        else LearningPool(lessons, settings.members, settings.weights, *life)
+    )
+    return Matching(
+        pool,
+        make_loss(refinement, lessons.execution, run.accelerator),
+        name=refinement.loss,
+        weight=refinement.weight,
+        balance=Balance(refinement.balance) if refinement.balance else None,
+        normalize=normalize,
+        augmentations=augmentations,
+        exam=Exam(dataset.val, normalize, augmentations, config.seed),
+        seed=config.seed,
+        accelerator=run.accelerator,
+    )
 
 
 def refine(config: Config, dataset: Dataset, run: Run, pretrained: Path) -> Path:
@@ -97,49 +170,31 @@ def refine(config: Config, dataset: Dataset, run: Run, pretrained: Path) -> Path
     except checkpoint.Damaged as error:  # an earlier one would be another GAN
         raise ConfigError(f"{error}; remove {pretrained} to pretrain anew") from error
     batches = real_batches(dataset, settings.batch_size, seed, STAGE, run)
-    normalize = Normalizer(spec.mean, spec.std, run.device)
-    augmentations = parse_strategy(settings.augment, spec.flip)
-    pool = _pool(config, batches, normalize, augmentations, spec, run)
-    match = make_loss(settings, pool.lessons.execution, run.accelerator)
-    balance = Balance(settings.balance) if settings.balance else None
+    matching = _matching(config, dataset, batches, run) if settings.matches else None
     if settings.discriminator == "frozen":
         gan.plain_discriminator.eval()  # or its spectral norms would go on
-    exam = Exam(dataset.val, normalize, augmentations, seed)
     chosen = choice(config, gan, dataset, run)
     monitor = Monitor(batches, spec.num_classes, config.gan.noise_dim, seed)
-    states = {**gan.states(), "choice": chosen, "pool": pool} | ({} if balance is None else {"balance": balance})
+    states = {**gan.states(), "choice": chosen, **(matching.states() if matching else {})}
 
-    began = time.perf_counter()
     for step in run.loop(states, settings.steps, batches.batch_size, STAGE):
-        # Draw a real batch, a network, and one augmentation for real and synthetic images alike.
+        # Draw a real batch, and generate images of the same classes.
         images_u8, labels = batches(step.index)  # (B, C, H, W) uint8, (B,)
-        network = pool.network(step.index)
-        random = rng.generator(seed, rng.REFINE_AUGMENT, step.index, 0)
-        augmentation = augment.draw(augmentations, len(labels), random, shared=True, pick="all")
-
-        # Generate images of the same classes, and show the network both batches.
         fake = gan.generate(step.index, labels)  # (B, C, H, W) in [-1, 1]
-        real_std = augment.apply(augmentation, normalize.from_u8(images_u8))  # (B, C, H, W) in classifier space
-        fake_std = augment.apply(augmentation, normalize.from_pm1(fake))
-        matching_loss = match(network, real_std, fake_std, labels)
 
-        # What either loss asks of the images, and the generator's turn on both.
-        adversarial_loss = gan.adversarial_loss(step.index, fake, labels)
-        (adversarial,), (matching,) = (torch.autograd.grad(loss, fake) for loss in (adversarial_loss, matching_loss))
-        norms = _norms(run, matching, adversarial)
-        weight = settings.weight if balance is None else balance.weight(norms)
-        gan.update_generator(step.index, fake, adversarial + weight * matching)
-        step.record({"loss/generator": adversarial_loss.detach(), f"loss/{settings.loss}": matching_loss.detach()})
-        step.record({"gradient/ratio": weight * norms[0] / norms[1]})
+        # What either loss asks of them, and the generator's turn on both.
+        loss = gan.adversarial_loss(step.index, fake, labels)
+        (gradient,) = torch.autograd.grad(loss, fake)
+        step.record({"loss/generator": loss.detach()})
+        if matching is not None:
+            gradient = gradient + matching.gradient(step, images_u8, fake, labels, gradient)
+            matching.observe(step)
+        gan.update_generator(step.index, fake, gradient)
 
         # The discriminator's turn, unless it is a fixed critic.
         if settings.discriminator == "trained":
             step.record(gan.update_discriminator(step.index, u8_to_pm1(images_u8), labels))
         observe(step, gan, monitor, chosen)
-        if step.log_due:
-            step.record(
-                {**exam.accuracies(pool), "lessons/share": pool.lessons.seconds / (time.perf_counter() - began)}
-            )
     seconds = generator_file.load(pretrained).provenance["seconds"] + run.seconds
     origin = provenance(run, config, dataset, STAGE, config.method, seconds)
     return save_generator(run, dataset, chosen, monitor, origin)

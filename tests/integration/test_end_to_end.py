@@ -31,7 +31,7 @@ def test_distill_writes_exactly_this_tree_and_a_table(distilled):
     expected = {f"pretrain/{name}" for name in stage | {"checkpoint-00000004.pt", "checkpoint-00000006.pt"}}
     expected |= {f"refine/{name}" for name in stage | {"checkpoint-00000002.pt", "checkpoint-00000004.pt"}}
     assert tree(folder) == expected | SCORES
-    for word in ("random real", "pretrained generator", "refined generator (SKD)", "all real", "fixed", "stream"):
+    for word in ("random real", "pretrained generator", "refined generator", "all real", "fixed", "stream"):
         assert word in out
     assert {path.parts[-3] for path in folder.rglob("*tfevents*")} == {"pretrain", "refine"}
     logged = lines(folder / "refine/metrics.jsonl")

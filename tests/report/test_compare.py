@@ -80,16 +80,14 @@ def test_costs(row: Row) -> None:
     zeros = (0.0, 0.0, 0.0)
     drawn = [
         dataclasses.replace(row, seconds_generating=seconds)
-        for row, seconds in zip(
-            scored(row, "refined generator (SKD)", zeros, kind="generator"), (0.25, 0, 0), strict=True
-        )
+        for row, seconds in zip(scored(row, "refined generator", zeros, kind="generator"), (0.25, 0, 0), strict=True)
     ]
     drawn = [dataclasses.replace(row, stage="refine", generator_seconds=1500.0, bytes=2048) for row in drawn]
     streamed = [dataclasses.replace(row, protocol="stream", seconds_generating=77.0) for row in drawn]
     rows = [
         *scored(row, "random real", zeros, kind="real:random", stage=None, generator_seconds=None),
         *scored(row, "pixels", zeros, generator_seconds=123.4, distinct_images_seen=1000),
-        *scored(row, "samples of refined generator (SKD)", zeros, stage="refine", generator_seconds=1500.0),
+        *scored(row, "samples of refined generator", zeros, stage="refine", generator_seconds=1500.0),
         *scored(row, "found", zeros, stage=None, generator_seconds=None),
         *scored(row, "all real", zeros, kind="real:all", stage=None, generator_seconds=None, ipc=None),
         *drawn,
@@ -97,12 +95,12 @@ def test_costs(row: Row) -> None:
     ]
     found = cells(rows, "random real")
     assert found["pixels", "1"][3:] == ["123", "anew: 123", "1,000"]
-    assert found["refined generator (SKD)", "1"][2:5] == ["2.0", "1,500", "0.25"]
+    assert found["refined generator", "1"][2:5] == ["2.0", "1,500", "0.25"]
     assert found["random real (floor)", "1"][3:5] == ["", "0"]
-    assert found["samples of refined generator (SKD)", "1"][3:5] == ["1,500", ""]
+    assert found["samples of refined generator", "1"][3:5] == ["1,500", ""]
     assert found["found", "1"][3:5] == found["all real (ceiling)", "all"][3:5] == ["", ""]
     # The stream's own generating is another matter: a set of another IPC is drawn, not streamed.
-    assert cells(rows, "refined generator (SKD)", table=1)["refined generator (SKD)", "1"][-2] == "0.25"
+    assert cells(rows, "refined generator", table=1)["refined generator", "1"][-2] == "0.25"
 
 
 @pytest.fixture
@@ -134,7 +132,7 @@ def test_sources_are_called_by_their_methods(generator: Path, stored) -> None:
     expected = [
         "gradient matching",
         "pretrained generator",
-        "samples of refined generator (SKD)",
+        "samples of refined generator",
         "theirs",
         "all real",
         "gradient matching",

@@ -206,7 +206,7 @@ def labels(sources: Sequence[Source]) -> list[str]:
     return [one.source.label for one in compared(sources, replicates=True)][:-1]
 
 
-SKD, GAN = "refined generator (SKD)", "pretrained generator"
+SKD, GAN = "refined generator", "pretrained generator"
 
 
 def test_replicates_share_a_name_and_stand_together() -> None:
@@ -228,9 +228,9 @@ def test_what_has_no_effect_tells_nobody_apart() -> None:
 
 def test_arms_are_called_by_the_settings_in_which_they_differ() -> None:
     nearest = RefineConfig(balance=0.5, pairing="optimal", steps=900)
-    off = RefineConfig(weight=0.0, steps=900)
+    off = RefineConfig(weight=0.01, steps=900)
     sources = [generator(seed, refine=refine) for seed in (0, 1) for refine in (off, nearest)]
-    expected = [f"{SKD}, refine.weight 0", f"{SKD}, refine.balance 0.5, refine.pairing optimal"]
+    expected = [f"{SKD}, refine.weight 0.01", f"{SKD}, refine.balance 0.5, refine.pairing optimal"]
     # What both have, refine.steps, tells nothing; defaults do not stand there.
     assert labels(sources) == [name for name in expected for _ in (0, 1)]
     plain = generator(0, refine=RefineConfig(steps=900))
