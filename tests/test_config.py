@@ -23,7 +23,7 @@ MOST = 2**63 - 1
 NUMBERS = [
     ("seed matching.pool.main_only", (0, MOST), (-1,), "a number of at least 0"),
     ("refine.pool.steps_before refine.pool.steps_between", (0, MOST), (-1,), "a number of at least 0"),
-    ("pretrain.warmup refine.warmup", (0, MOST), (-1,), "a number of at least 0"),
+    ("pretrain.warmup refine.warmup", (0, 499), (-1,), "a number of at least 0"),
     ("pretrain.steps refine.steps refine.pool.redraw_every", (1, MOST), (0, -1), "a number of at least 1"),
     ("matching.ipc matching.iterations matching.outer", (1, MOST), (0, -1), "a number of at least 1"),
     ("matching.inner matching.batch_real matching.batch_train", (1, MOST), (0, -1), "a number of at least 1"),
@@ -225,6 +225,8 @@ EXCLUSIVE = [
         ({}, "refine.pool.weights", weights, "3 numbers of at least 0 that are not all 0, one per member")
         for weights in ([1.0], [1.0] * 4, [0.0] * 3)
     ),
+    ({"pretrain.steps": 9}, "pretrain.warmup", 9, "fewer than pretrain.steps, 9"),
+    ({"refine.steps": 9}, "refine.warmup", 10, "fewer than refine.steps, 9"),
     ({}, "gan.ema_decays", [0.9, 0.99], "one decay without gan.proxy.every"),
     ({"gan.proxy.every": 5}, "gan.ema_decays", [0.9, 0.9], "different decays"),
     ({}, "refine.pool.ages", [40, 3], "different ascending numbers"),

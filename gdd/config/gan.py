@@ -108,4 +108,9 @@ class PretrainConfig:
     schedule: Schedule = "constant"
     """How the rate goes on: constant (DiM), linear or by half a cosine to 0 after the last step."""
     warmup: AtLeast0 = 0
-    """Steps in which the rate rises to its first value, at least 0."""
+    """Steps in which the rate rises to its first value, at least 0 and fewer than all."""
+
+    @model_validator(mode="after")
+    def _warmup_ends(self) -> "PretrainConfig":
+        require(self.warmup < self.steps, "pretrain.warmup", self.warmup, f"fewer than pretrain.steps, {self.steps}")
+        return self

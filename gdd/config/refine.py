@@ -85,7 +85,7 @@ class RefineConfig:
     schedule: Schedule = "constant"
     """How the rate goes on: constant (DiM), linear or by half a cosine to 0 after the last step."""
     warmup: AtLeast0 = 0
-    """Steps in which the rate rises to its first value, at least 0."""
+    """Steps in which the rate rises to its first value, at least 0 and fewer than all."""
     loss: Literal["skd", "log_mse", "features", "gradient"] = "skd"
     """skd: KL divergence between (standardized) logits; log_mse: between log-probabilities (DiM, without tau);
     features: means and covariances of each class's features, layer by layer; gradient: the gradients that each class's
@@ -115,6 +115,11 @@ class RefineConfig:
     def matches(self) -> bool:
         """Whether there is a matching loss at all."""
         return self.weight > 0 or self.balance is not None
+
+    @model_validator(mode="after")
+    def _warmup_ends(self) -> "RefineConfig":
+        require(self.warmup < self.steps, "refine.warmup", self.warmup, f"fewer than refine.steps, {self.steps}")
+        return self
 
     @model_validator(mode="after")
     def _one_weight(self) -> "RefineConfig":
