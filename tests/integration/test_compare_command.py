@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import short_recipes
 from scipy import stats
 
 from gdd.evaluation.student import StudentTrainer
@@ -72,8 +71,8 @@ def test_replicates_are_one_line_over_the_seeds_of_their_distillation(done, refu
         done("train-gan", *tiny, "--name", f"digits-{seed}", "--seed", seed)
     made = [tmp_path / f"runs/digits-{seed}/pretrain" for seed in "01"]
     command = ["compare", *made, *tiny, "--arch", "mlp-w16", "--ipc", "10"]
-    with short_recipes(epochs=30):
-        done(*command, "--replicates")
+    command += ["--evaluate.recipe.epochs", "30"]
+    done(*command, "--replicates")
     folder = tmp_path / "runs/compare/compare"
     page, rows = (folder / "compare.md").read_text(), statistics.read_rows(folder)
     means = [
@@ -88,8 +87,7 @@ def test_replicates_are_one_line_over_the_seeds_of_their_distillation(done, refu
 
     # Without, the same rows are two lines, over the seeds of students.
     monkeypatch.setattr(StudentTrainer, "score", lambda *_: pytest.fail("a student was trained twice"))
-    with short_recipes(epochs=30):
-        done(*command)
+    done(*command)
     page = (folder / "compare.md").read_text()
     assert page.count("| pretrained generator (digits-0) | 10 | ") == 3
     assert "n = 2 student seeds (0, 1)" in page
