@@ -71,7 +71,7 @@ def test_replicates_are_one_line_over_the_seeds_of_their_distillation(done, refu
         done("train-gan", *tiny, "--name", f"digits-{seed}", "--seed", seed)
     made = [tmp_path / f"runs/digits-{seed}/pretrain" for seed in "01"]
     command = ["compare", *made, *tiny, "--arch", "mlp-w16", "--ipc", "10"]
-    command += ["--evaluate.recipe.epochs", "30"]
+    command += ["--evaluate.recipe.epochs", "30", "--evaluate.recipe.lr", "0.1"]
     done(*command, "--replicates")
     folder = tmp_path / "runs/compare/compare"
     page, rows = (folder / "compare.md").read_text(), statistics.read_rows(folder)
