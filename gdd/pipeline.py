@@ -137,11 +137,15 @@ def distill(config: Config, dataset: Dataset, accelerator: Accelerator) -> Path:
     )
 
 
-def train_ensemble(config: Config, dataset: Dataset, accelerator: Accelerator) -> Path:
-    """Train the classifiers that judge samples, or find them done, and return the run folder."""
-    with said_of("ensemble.archs"), torch.device("meta"):  # a folder that is claimed would refuse other settings
+def check_ensemble(config: Config, dataset: Dataset) -> None:
+    """Refuse members that the images do not allow: a folder that is claimed would refuse others."""
+    with said_of("ensemble.archs"), torch.device("meta"):
         for name in config.ensemble.archs:
             registry.build(name, dataset.spec.shape, dataset.spec.num_classes)
+
+
+def train_ensemble(config: Config, dataset: Dataset, accelerator: Accelerator) -> Path:
+    """Train the classifiers that judge samples, or find them done, and return the run folder."""
     without = ("gan", "pretrain", "refine", "matching", "evaluate")
     work = partial(ensemble.train_ensemble, config, dataset)
     return _run_stage(config, dataset, accelerator, ensemble.STAGE, without, work)

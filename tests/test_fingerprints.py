@@ -19,8 +19,8 @@ from gdd.runtime.device import make_accelerator
 
 # Sections whose fields count in each stage; "" is the Config itself.
 SECTIONS = {
-    "pretrain": {"", "gan", "pretrain", "run"},
-    "refine": {"", "gan", "refine", "refine.pool", "run"},
+    "pretrain": {"", "gan", "gan.proxy", "pretrain", "run"},
+    "refine": {"", "gan", "gan.proxy", "refine", "refine.pool", "run"},
     "matching": {"", "matching", "matching.pool", "run"},
     "ensemble": {"", "ensemble", "run"},
 }

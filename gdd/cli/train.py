@@ -22,6 +22,7 @@ def _train_ensemble(options: Namespace, console: Console) -> None:
 
     with opened(config, options.dry_run, console, ["ensemble"]) as work:
         if work is not None:
+            pipeline.check_ensemble(config, work.dataset)
             pipeline.train_ensemble(config, work.dataset, work.accelerator)
 
 

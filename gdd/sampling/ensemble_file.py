@@ -17,7 +17,7 @@ from gdd.runtime import checkpoint
 from gdd.sampling.generator_file import errors_naming, stored_provenance, tensor_hash
 
 FILE = "ensemble.safetensors"
-_MOST = 64  # members of a file: each may be a network of any size
+_MOST, _MOST_WIDTH = 64, 2**20  # members of a file, and channels of a layer
 
 
 class Ensemble(nn.Module):
@@ -85,10 +85,7 @@ def load(path: Path | str) -> Ensemble:
     with errors_naming(path):
         spec, provenance = read_as(DatasetSpec, metadata["spec"], "spec"), stored_provenance(metadata)
         archs = read_as(tuple[str, ...], metadata["archs"], "archs")
-        if not 0 < len(archs) <= _MOST:
-            raise ConfigError(f"it has {len(archs)} members, expected 1 to {_MOST}")
-        with torch.device("meta"):  # the header of a small file may describe any size
-            ensemble = Ensemble(archs, spec, [registry.build(arch, spec.shape, spec.num_classes) for arch in archs])
+        ensemble = _build_on_meta(archs, spec, len(tensors))
     expected = {name: (tensor.dtype, tensor.shape) for name, tensor in ensemble.state_dict().items()}
     if {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()} != expected:
         raise ConfigError(f"{path}: the weights do not fit the networks that its header names")
@@ -98,3 +95,14 @@ def load(path: Path | str) -> Ensemble:
     ensemble.eval().requires_grad_(False)
     ensemble.hash, ensemble.bytes, ensemble.provenance = metadata["hash"], path.stat().st_size, provenance
     return ensemble
+
+
+def _build_on_meta(archs: tuple[str, ...], spec: DatasetSpec, tensors: int) -> Ensemble:
+    """Return the ensemble of a header, which may describe any size, without memory or more layers than the file has."""
+    if not 0 < len(archs) <= _MOST:
+        raise ConfigError(f"it has {len(archs)} members, expected 1 to {_MOST}")
+    for arch in map(registry.parse, archs):
+        if arch.width > _MOST_WIDTH or (arch.depth or 0) > tensors:
+            raise ConfigError(f"its member {arch.name} is larger than the file")
+    with torch.device("meta"):
+        return Ensemble(archs, spec, [registry.build(arch, spec.shape, spec.num_classes) for arch in archs])
