@@ -164,9 +164,17 @@ def _check_start(config: Config, dataset: Dataset, start: Path) -> None:
     if not isinstance(pretrained.provenance.get("seconds"), int | float) or not settings:
         raise ConfigError(f"{what} does not say how it was made, expected one of train_gan.py")
     gan, made = config.gan, pretrained.generator
-    used = {"arch": made.arch, "width": made.width, "noise_dim": made.noise_dim, "loss": settings.get("loss")}
+    used: dict[str, object] = {
+        "arch": made.arch,
+        "width": made.width,
+        "noise_dim": made.noise_dim,
+        "loss": settings.get("loss"),
+    }
     width = width_of(gan, dataset.spec.shape)
-    wanted = {"arch": gan.arch, "width": width, "noise_dim": gan.noise_dim, "loss": gan.loss}
+    wanted: dict[str, object] = {"arch": gan.arch, "width": width, "noise_dim": gan.noise_dim, "loss": gan.loss}
+    decays = settings.get("ema_decays", gan.ema_decays)  # 0.1.0 had one, which may go on with another
+    if len(decays) > 1 or len(gan.ema_decays) > 1:
+        used["ema_decays"], wanted["ema_decays"] = list(decays), list(gan.ema_decays)
     for key, value in wanted.items():
         if used[key] != value:
             raise ConfigError(f"gan.{key} is {value!r}, but {what} was made with {used[key]!r}")

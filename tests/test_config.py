@@ -182,7 +182,7 @@ def test_a_section_built_directly_checks_its_values_alike(key):
     assert part() == part()
 
 
-LOG_MSE, EMBEDDING = {"refine.loss": "log_mse"}, {"matching.objective": "embedding"}
+LOG_MSE, EMBEDDING = {"refine.loss": "log_mse", "refine.weight": 0.01}, {"matching.objective": "embedding"}
 # Settings that hold together; one more that does not fit them; what is expected of it.
 EXCLUSIVE = [
     (LOG_MSE, "refine.tau", 3.0, "its default 2.0 with loss log_mse"),
@@ -229,13 +229,21 @@ EXCLUSIVE = [
     ({"refine.steps": 9}, "refine.warmup", 10, "fewer than refine.steps, 9"),
     ({}, "gan.ema_decays", [0.9, 0.99], "one decay without gan.proxy.every"),
     ({"gan.proxy.every": 5}, "gan.ema_decays", [0.9, 0.9], "different decays"),
+    ({}, "refine.loss", "features", "its default skd without refine.weight or refine.balance"),
+    ({}, "refine.pairing", "optimal", "its default class without refine.weight or refine.balance"),
+    ({"gan.proxy.every": 5}, "data.val_fraction", 0.0, "a number above 0 with gan.proxy.every"),
     ({}, "refine.pool.ages", [40, 3], "different ascending numbers"),
     ({}, "refine.pool.ages", [3, 3], "different ascending numbers"),
     ({"refine.pool.ages": [3]}, "refine.pool.redraw_every", 9, "its default 200 with ages"),
     ({"refine.pool.ages": [3]}, "refine.pool.steps_before", 0, "its default 16 with ages"),
     ({"refine.pool.ages": [3]}, "refine.pool.steps_between", 0, "its default 1 with ages"),
-    ({"refine.loss": "features"}, "refine.pairing", "optimal", "its default class with loss features"),
-    ({"refine.loss": "gradient"}, "refine.tau", 3.0, "its default 2.0 with loss gradient"),
+    (
+        {"refine.loss": "features", "refine.balance": 1.0},
+        "refine.pairing",
+        "optimal",
+        "its default class with loss features",
+    ),
+    ({"refine.loss": "gradient", "refine.weight": 0.01}, "refine.tau", 3.0, "its default 2.0 with loss gradient"),
     ({"method": "matching", "run.snapshots": [1000]}, "run.snapshots", [0, 1001], "at most matching.iterations, 1000"),
 ]
 TOGETHER = [

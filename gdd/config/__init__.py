@@ -58,6 +58,8 @@ class Config:
         for name in ("select_alpha", "select_temperature"):
             fits = fraction > 0 or not getattr(settings, name)
             require(fits, "data.val_fraction", fraction, f"a number above 0 with evaluate.{name}")
+        fits = fraction > 0 or self.gan.proxy.every == 0
+        require(fits, "data.val_fraction", fraction, "a number above 0 with gan.proxy.every")
         return self
 
     @model_validator(mode="after")

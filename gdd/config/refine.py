@@ -127,6 +127,14 @@ class RefineConfig:
         return self
 
     @model_validator(mode="after")
+    def _a_loss_has_a_weight(self) -> "RefineConfig":
+        for name, default in (("loss", "skd"), ("pairing", "class")):
+            value = getattr(self, name)
+            fits = self.matches or value == default
+            require(fits, f"refine.{name}", value, f"its default {default} without refine.weight or refine.balance")
+        return self
+
+    @model_validator(mode="after")
     def _loss_uses_its_settings(self) -> "RefineConfig":
         defaults = {"skd": (), "log_mse": _OF_SKD}.get(self.loss, (*_OF_SKD, ("pairing", "class")))
         for name, default in defaults:

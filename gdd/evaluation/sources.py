@@ -42,7 +42,7 @@ class Source:
             return {"method": "real", "stage": None}
         if self.generator is None or self.ensemble is None:
             return content.provenance
-        return {**content.provenance, "seconds": curate.seconds_of(self.generator, self.ensemble)}
+        return {**content.provenance, **curate.joint_origin(self.generator, self.ensemble)}
 
     @property
     def distillation_seed(self) -> int | None:

@@ -41,11 +41,13 @@ class BatchNorm(_BatchNorm):
     Every process must have as many images.
     """
 
+    shared = True  # whether processes share their statistics
+
     def _check_input_dim(self, input: Tensor) -> None:
         """Take vectors (B, F) and maps (B, C, H, W) alike."""
 
     def forward(self, input: Tensor) -> Tensor:
-        processes = distributed.get_world_size() if distributed.is_initialized() else 1
+        processes = distributed.get_world_size() if self.shared and distributed.is_initialized() else 1
         if not self.training or processes == 1:
             return super().forward(input)
         # Statistics need more digits than bfloat16 has.

@@ -12,9 +12,9 @@ logger = logging.getLogger(__name__)
 
 # Sections that play no part in what a stage makes; pretraining does in a refined generator.
 _WITHOUT = {
-    "pretrain": ("refine", "matching"),
-    "refine": ("matching",),
-    "matching": ("gan", "pretrain", "refine"),
+    "pretrain": ("ensemble", "refine", "matching"),
+    "refine": ("ensemble", "matching"),
+    "matching": ("ensemble", "gan", "pretrain", "refine"),
 }
 
 
@@ -47,7 +47,8 @@ def run_of(source: Source) -> Hashable:
     if settings is None:
         return source.kind, source.hash
     method, stage = source.provenance.get("method"), source.provenance.get("stage")
-    return source.kind, source.stored_ipc, method, stage, *settings.items()
+    filtered = source.ensemble is not None
+    return source.kind, source.stored_ipc, method, stage, filtered, *settings.items()
 
 
 def differing(source: Source, others: Sequence[Source]) -> str:

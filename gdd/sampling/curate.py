@@ -125,14 +125,20 @@ def curated_set(
     soft = _logits(ensemble, images, device).half() if soft_labels else None
     how: dict[str, Any] = {"ensemble": ensemble.hash, "kept": round(kept.kept / kept.scanned, 4) if filtered else None}
     how |= {"select": selection, "pool": None if selection is None else pool}
-    origin = {**sample.provenance(loaded, seed), "curated": how, "seconds": seconds_of(loaded, ensemble)}
+    origin = {**sample.provenance(loaded, seed), **joint_origin(loaded, ensemble), "curated": how}
     return SyntheticSet(images, labels, loaded.spec, ipc, origin, soft)
 
 
-def seconds_of(loaded: LoadedGenerator, ensemble: Ensemble) -> float | None:
-    """Return what distilling the generator and training the ensemble took; none if either is unknown."""
+def joint_origin(loaded: LoadedGenerator, ensemble: Ensemble) -> dict[str, Any]:
+    """Return the parts of a provenance in which the ensemble has its share.
+
+    The seconds of both, none if either is unknown; and the data of both, empty if they are not the same, for then
+    either may have been made from what the other held out.
+    """
     own, judging = loaded.provenance.get("seconds"), ensemble.provenance.get("seconds")
-    return None if own is None or judging is None else round(own + judging, 1)
+    data, seen = loaded.provenance.get("data", ""), ensemble.provenance.get("data", "")
+    seconds = None if own is None or judging is None else round(own + judging, 1)
+    return {"seconds": seconds, "data": data if data == seen else ""}
 
 
 def _chosen(

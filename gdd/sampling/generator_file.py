@@ -41,6 +41,7 @@ class _Provenance:
     data: str = ""
     seconds: float | None = None
     iterations: int = 0
+    curated: dict[str, Any] = field(default_factory=dict)
 
 
 def tensor_hash(tensors: dict[str, Tensor]) -> str:

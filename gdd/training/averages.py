@@ -35,10 +35,11 @@ def with_own_statistics(generator: Generator, seed: int) -> Generator:
         noise = torch.randn(_IMAGES, generator.noise_dim, generator=random)
         labels = torch.randint(generator.num_classes, (_IMAGES,), generator=random)
         for norm in norms:
+            norm.shared = False  # the images are the same on all processes
             norm.momentum = 1 / (index + 1)  # so that all batches weigh alike, the first one instead of what was there
         generator(noise.to(device), labels.to(device))
     for norm, momentum in zip(norms, kept, strict=True):
-        norm.momentum = momentum
+        norm.momentum, norm.shared = momentum, True
     return generator.eval()
 
 

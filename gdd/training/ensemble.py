@@ -20,7 +20,7 @@ from gdd.runtime.run import Run
 from gdd.sampling import ensemble_file
 from gdd.sampling.ensemble_file import Ensemble
 from gdd.training.classifier import fit, sgd
-from gdd.training.pool import execution_of
+from gdd.training.pool import execution_of, told_apart
 from gdd.training.schedule import share
 from gdd.training.stage import provenance
 
@@ -66,9 +66,9 @@ def train_ensemble(config: Config, dataset: Dataset, run: Run) -> Path:
 
     ensemble = Ensemble(settings.archs, spec, members)
     accuracies = {"all": _accuracy(ensemble, dataset.val, run.device)}
-    for arch, one in zip(settings.archs, ensemble.members, strict=True):
-        accuracies[arch] = _accuracy(Ensemble([arch], spec, [one]), dataset.val, run.device)
-    for name, accuracy in accuracies.items() if run.is_main else ():
+    for name, one in zip(told_apart(settings.archs), ensemble.members, strict=True):
+        accuracies[name] = _accuracy(Ensemble([name], spec, [one]), dataset.val, run.device)
+    for name, accuracy in accuracies.items() if run.is_main and len(dataset.val.labels) else ():
         logger.info("ensemble: %s, %.2f %% of the validation images", name, accuracy)
     origin = provenance(run, config, dataset, STAGE, "real", run.seconds)
     if run.is_main:

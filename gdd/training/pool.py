@@ -8,6 +8,7 @@ built from the same seeds.
 import copy
 import itertools
 import time
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
@@ -30,6 +31,11 @@ from gdd.training.classifier import fit, sgd
 
 def _drawn(weights: Tensor, seed: int, step: int) -> int:
     return int(torch.multinomial(weights, 1, generator=rng.generator(seed, rng.POOL_MEMBER, step)))
+
+
+def told_apart(names: Sequence[str]) -> list[str]:
+    """Return the names, with their place where one is there more than once."""
+    return [name if names.count(name) == 1 else f"{name} {place}" for place, name in enumerate(names)]
 
 
 def _require_members(state: dict[str, Any], members: tuple[str, ...]) -> None:
@@ -128,7 +134,8 @@ class LearningPool:
 
     def networks(self) -> dict[str, nn.Module]:
         """Return the members that are alive, by name."""
-        return {self.members[member]: network for member, (network, _) in self.alive.items()}
+        names = told_apart(self.members)
+        return {names[member]: network for member, (network, _) in self.alive.items()}
 
     def _new(self, member: int) -> tuple[nn.Module, torch.optim.SGD]:
         return self.lessons.beginner(self.members[member], member, self.uses[member] // self.redraw_every)
@@ -178,7 +185,7 @@ class SnapshotPool:
     def networks(self) -> dict[str, nn.Module]:
         """Return the snapshots that there are, by name and age."""
         return {
-            f"{self.members[member]} after {age}": network
+            f"{told_apart(self.members)[member]} after {age}": network
             for member, snapshots in self.snapshots.items()
             for age, network in zip(self.ages, snapshots, strict=True)
         }

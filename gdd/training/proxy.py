@@ -38,10 +38,11 @@ class Proxy:
             network = registry.build(self.arch, (channels, height, width), generator.num_classes)
         device = self.val.labels.device
         self.execution.place(network.to(device))
-        labels = (torch.arange(self.batch_size) % generator.num_classes).to(device)
 
         @torch.no_grad()
         def batch(step: int) -> tuple[Tensor, Tensor]:
+            place = step * self.batch_size
+            labels = (torch.arange(place, place + self.batch_size) % generator.num_classes).to(device)
             random = rng.generator(self.seed, rng.PROXY_NOISE, step)
             noise = torch.randn(self.batch_size, generator.noise_dim, generator=random).to(device)
             return self.normalize.from_pm1(generator(noise, labels)), labels

@@ -29,7 +29,7 @@ from gdd.runtime.run import Run, Step
 from gdd.sampling import generator_file
 from gdd.training.monitor import Monitor
 from gdd.training.pool import Exam, LearningPool, Lessons, SnapshotPool, execution_of
-from gdd.training.refine_loss import RefineLoss, make_loss
+from gdd.training.refine_loss import OF_ALL, RefineLoss, make_loss
 from gdd.training.stage import choice, gan_trainer, observe, provenance, real_batches, save_generator
 
 STAGE = rng.REFINE
@@ -105,6 +105,7 @@ class Matching:
 
         # Weigh what it asks.
         (gradient,) = torch.autograd.grad(loss, fake)
+        gradient = gradient * (self.accelerator.num_processes if self.name in OF_ALL else 1)
         norms = self._norms(gradient, adversarial)
         weight = self.weight if self.balance is None else self.balance.weight(norms)
         step.record({f"loss/{self.name}": loss.detach(), "gradient/ratio": weight * norms[0] / norms[1]})

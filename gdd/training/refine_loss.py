@@ -1,7 +1,8 @@
 """What refinement asks of generated images: that a network of the pool finds them as it finds the real ones.
 
 Each loss maps a network and two batches in classifier space, whose rows have the same classes, to a scalar with a
-gradient at the generated images. One that compares rows with each other sees those of all processes.
+gradient at the generated images. One that compares rows with each other (`OF_ALL`) sees those of all W processes: its
+gradient has to be counted W times, since gradients are then averaged over the processes.
 """
 
 from collections.abc import Callable
@@ -17,6 +18,8 @@ from gdd.losses.logits import log_probability_mse, paired, skd
 from gdd.losses.moments import moment_distance, standardized_by
 from gdd.models.layers import Classifier
 from gdd.runtime.execution import Execution
+
+OF_ALL = ("features", "gradient")
 
 # Network, real images (B, C, H, W), generated images (B, C, H, W), labels (B,).
 RefineLoss = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
@@ -68,7 +71,7 @@ def feature_loss(
     fake_layers = [_of_all(layer, accelerator) for layer in network.activations(fake_std)]
     layers = [standardized_by(real, real, fake) for real, fake in zip(real_layers, fake_layers, strict=True)]
     distances = [moment_distance(real, fake, labels, labels) for real, fake in layers]
-    return accelerator.num_processes * torch.stack(distances).mean()
+    return torch.stack(distances).mean()
 
 
 def gradient_loss(
@@ -84,14 +87,11 @@ def gradient_loss(
         _of_all(fake_std, accelerator),
         accelerator.gather(labels),
     )
-    return accelerator.num_processes * class_gradient_distance(network, real_std, fake_std, labels)
+    return class_gradient_distance(network, real_std, fake_std, labels)
 
 
 def _of_all(rows: Tensor, accelerator: Accelerator) -> Tensor:
-    """Return the rows of all processes (W * B, ...), of which this one's own are in their graph.
-
-    A loss of them has to be counted W times, since gradients are then averaged over the W processes.
-    """
+    """Return the rows of all processes (W * B, ...), of which this one's own are in their graph."""
     gathered = accelerator.gather(rows.detach()).clone()
     gathered[accelerator.process_index * len(rows) :][: len(rows)] = rows
     return gathered

@@ -69,10 +69,6 @@ def choice(config: Config, gan: GanTrainer, dataset: Dataset, run: Run) -> Choic
     settings, spec = config.gan.proxy, dataset.spec
     if not settings.every:
         return Choice(gan, config.seed)
-    if not len(dataset.val.labels):
-        raise ConfigError(
-            f"gan.proxy.every is {settings.every}, but with data.val_fraction 0 there is nothing to choose by"
-        )
     proxy = Proxy(
         dataset.val.to(run.device),
         Normalizer(spec.mean, spec.std, run.device),

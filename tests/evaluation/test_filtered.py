@@ -115,4 +115,5 @@ def test_what_the_ensemble_cost_counts(evaluate: Evaluate, generator: Path, judg
     files = [generator / generator_file.FILE, judges / ensemble_file.FILE]
     assert streamed == sum(path.stat().st_size for path in files)
     assert curated_set(source.generator, source.ensemble, 1, 0).provenance["seconds"] == 7
+    assert source.provenance["data"] == ""  # the ensemble does not say what it has seen
     assert curated_set(source.generator, ensemble, 1, 0).provenance["seconds"] is None  # this one does not say

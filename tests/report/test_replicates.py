@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from gdd.evaluation.row import Row
 from gdd.evaluation.sources import Source, read
 from gdd.report import compare, statistics, tables
 from gdd.report.compare import compared
+from gdd.report.replicates import groups
 from gdd.sampling.generator_file import LoadedGenerator
 from gdd.sampling.set_file import SyntheticSet
 
@@ -304,3 +306,8 @@ def test_a_failed_student_leaves_its_distillation_to_the_others(row: Row) -> Non
     ]
     (found,) = statistics.summarise(statistics.frame(every), replicates=True)["accuracy"]
     assert (found.mean, found.n, found.failed) == (51, 1, 1)
+
+
+def test_a_filtered_generator_is_no_replicate_of_a_plain_one() -> None:
+    plain, filtered = generator(0), replace(generator(1), ensemble=SimpleNamespace(provenance={}))
+    assert [len(group) for group in groups([plain, filtered])] == [1, 1]

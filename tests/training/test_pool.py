@@ -343,3 +343,10 @@ class TestFresh:
         assert pool.state_dict() == {"members": list(pool.members), "uses": pool.uses}
         assert len(pool.uses) == 33
         assert sum(pool.uses) == 5
+
+
+def test_a_member_that_is_there_twice_has_two_curves():
+    pool = learning(members=("mlp-w8", "mlp-w8", "mlp-w4"), redraw_every=99)
+    for step in range(12):
+        pool.network(step)
+    assert pool.networks().keys() == {"mlp-w8 0", "mlp-w8 1", "mlp-w4"}

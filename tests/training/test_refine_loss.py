@@ -13,7 +13,7 @@ from gdd.config import RefineConfig
 from gdd.losses.moments import moment_distance, standardized_by
 from gdd.models import registry
 from gdd.runtime.execution import EAGER
-from gdd.training.refine_loss import make_loss
+from gdd.training.refine_loss import OF_ALL, make_loss
 
 SHAPE, CLASSES, COUNT = (1, 16, 16), 3, 12
 LABELS = torch.arange(COUNT) % CLASSES
@@ -56,11 +56,12 @@ def asked(settings: dict[str, Any], processes: int, real: Tensor, fake: Tensor) 
     asked_network = network()  # one, since threads would draw its weights from one generator
 
     def work(rank: int) -> tuple[Tensor, Tensor]:
-        match = make_loss(RefineConfig(**settings), EAGER, Process(rank, shares, barrier))  # type: ignore[arg-type]
+        match = make_loss(RefineConfig(**settings, weight=1.0), EAGER, Process(rank, shares, barrier))  # type: ignore[arg-type]
         rows = slice(rank * COUNT // processes, (rank + 1) * COUNT // processes)
         own = fake[rows].clone().requires_grad_()
         loss = match(asked_network, real[rows], own, LABELS[rows])
-        return loss.detach(), torch.autograd.grad(loss, own)[0] / processes
+        times = processes if settings["loss"] in OF_ALL else 1
+        return loss.detach(), times * torch.autograd.grad(loss, own)[0] / processes
 
     with ThreadPoolExecutor(processes) as threads:
         losses, gradients = zip(*threads.map(work, range(processes)), strict=True)
@@ -73,8 +74,7 @@ def test_two_processes_ask_what_one_does(name: str) -> None:
     (alone, slope), (shared, slopes) = (asked(SETTINGS[name], processes, real, fake) for processes in (1, 2))
     assert slope.abs().max() > 0
     torch.testing.assert_close(slopes, slope, rtol=1e-8, atol=1e-12)
-    # What all processes count W times is W times the loss of one in each, so that the mean of gradients is right.
-    assert shared == pytest.approx(alone * (2 if name in ("features", "gradient") else 1))
+    assert shared == pytest.approx(alone)
 
 
 @pytest.mark.parametrize("name", [name for name in SETTINGS if name != "features"])
