@@ -14,7 +14,7 @@ from gdd.data.spec import DatasetSpec
 from gdd.models import registry
 from gdd.models.layers import Classifier
 from gdd.runtime import checkpoint
-from gdd.sampling.generator_file import errors_naming, stored_provenance, tensor_hash
+from gdd.sampling.generator_file import errors_naming, fill, stored_provenance, tensor_hash
 
 FILE = "ensemble.safetensors"
 _MOST, _MOST_WIDTH = 64, 2**20  # members of a file, and channels of a layer
@@ -86,13 +86,7 @@ def load(path: Path | str) -> Ensemble:
         spec, provenance = read_as(DatasetSpec, metadata["spec"], "spec"), stored_provenance(metadata)
         archs = read_as(tuple[str, ...], metadata["archs"], "archs")
         ensemble = _build_on_meta(archs, spec, len(tensors))
-    expected = {name: (tensor.dtype, tensor.shape) for name, tensor in ensemble.state_dict().items()}
-    if {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()} != expected:
-        raise ConfigError(f"{path}: the weights do not fit the networks that its header names")
-    if tensor_hash(tensors) != metadata.get("hash"):
-        raise ConfigError(f"{path}: the weights do not match the hash in its header; the file was changed")
-    ensemble.load_state_dict(tensors, assign=True)
-    ensemble.eval().requires_grad_(False)
+    fill(path, ensemble, tensors, metadata)
     ensemble.hash, ensemble.bytes, ensemble.provenance = metadata["hash"], path.stat().st_size, provenance
     return ensemble
 

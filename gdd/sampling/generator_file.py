@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gdd import __version__
 from gdd.config import ConfigError, GanConfig, read_as
@@ -98,14 +98,18 @@ def from_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any
     with errors_naming(path):
         spec, provenance = read_as(DatasetSpec, metadata["spec"], "spec"), stored_provenance(metadata)
         generator = _build_on_meta(spec, read_as(GanConfig, {"arch": "dim", **metadata["build"]}, "build"))
-    expected = generator.state_dict()
-    if _types_and_shapes(tensors) != _types_and_shapes(expected):
-        raise ConfigError(f"{path}: the weights do not fit the generator that its header describes")
+    fill(path, generator, tensors, metadata)
+    return LoadedGenerator(generator, spec, metadata["hash"], path.stat().st_size, provenance)
+
+
+def fill(path: Path, network: nn.Module, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
+    """Give a network on the meta device the weights of its file, in eval mode; ConfigError if they are not its own."""
+    if _types_and_shapes(tensors) != _types_and_shapes(network.state_dict()):
+        raise ConfigError(f"{path}: the weights do not fit the {metadata['kind']} that its header describes")
     if tensor_hash(tensors) != metadata.get("hash"):
         raise ConfigError(f"{path}: the weights do not match the hash in its header; the file was changed")
-    generator.load_state_dict(tensors, assign=True)
-    generator.eval().requires_grad_(False)
-    return LoadedGenerator(generator, spec, metadata["hash"], path.stat().st_size, provenance)
+    network.load_state_dict(tensors, assign=True)
+    network.eval().requires_grad_(False)
 
 
 @contextmanager
