@@ -83,7 +83,7 @@ def test_an_ablation_compares_its_arms_over_seeds_and_goes_on(tmp_path):
     command += ["--arms", "control", "features", *TINY, "--pretrain.steps", "2"]
     command += ["--refine.steps", "2", "--evaluate.seeds", "[0]", "--evaluate.protocols", "[stream]"]
     subprocess.run(command, check=True)
-    page = (tmp_path / "digits/compare/compare.md").read_text()
+    page = (tmp_path / "compare/compare/compare.md").read_text()
     assert "refine.loss features" in page
     assert page.count("| refined generator") == 2
     again = subprocess.run(command, capture_output=True, text=True, check=True)
