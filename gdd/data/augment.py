@@ -14,7 +14,9 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from gdd.data.batches import local_rows
+from gdd import rng
+from gdd.data.batches import Batches, local_rows
+from gdd.data.pixels import Normalizer
 
 # Ranges at strength 1.
 BRIGHTNESS = 1.0
@@ -180,3 +182,20 @@ _APPLY: dict[str, tuple[int, Callable[[Tensor, Tensor, float], Tensor]]] = {
     "rotate": (1, _rotate),
     "cutout": (2, _cutout),
 }
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class AugmentedBatches:
+    """Map a step to a classifier's batch, each image augmented by itself."""
+
+    batches: Batches  # of one process
+    normalize: Normalizer  # to classifier space, on the images' device
+    augmentations: tuple[str, ...]  # all of them
+    stream: str  # name of the random stream of the augmentations
+
+    def __call__(self, step: int) -> tuple[Tensor, Tensor]:
+        """Return images (B, C, H, W) in classifier space and labels (B,)."""
+        images_u8, labels = self.batches(step)
+        random = rng.generator(self.batches.seed, self.stream, step)
+        change = draw(self.augmentations, len(labels), random, shared=False, pick="all")
+        return apply(change, self.normalize.from_u8(images_u8)), labels

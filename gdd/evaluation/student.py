@@ -129,7 +129,7 @@ class StudentTrainer:
         if source.generator is not None:
             assert ipc is not None
             if source.ensemble is not None:
-                return curate.kept_set(source.generator, source.ensemble, ipc, seed, self.device)
+                return curate.curated_set(source.generator, source.ensemble, ipc, seed, self.device, filtered=True)
             return sample.sample_set(source.generator, ipc, seed, self.device)
         split = self.real.train
         if ipc is not None:

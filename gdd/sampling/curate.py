@@ -76,13 +76,6 @@ class _OfClass:
     scanned: int = 0
 
 
-def kept_set(
-    loaded: LoadedGenerator, ensemble: Ensemble, ipc: int, seed: int, device: torch.device | str
-) -> SyntheticSet:
-    """Return the first `ipc` kept samples of every class, ordered by class."""
-    return curated_set(loaded, ensemble, ipc, seed, device, filtered=True)
-
-
 def curated_set(
     loaded: LoadedGenerator,
     ensemble: Ensemble,

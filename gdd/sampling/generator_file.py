@@ -83,12 +83,17 @@ def save(folder: Path, generator: Generator, spec: DatasetSpec, provenance: dict
 
 def load(path: Path | str) -> LoadedGenerator:
     """Read a generator from its file or from a run folder; ConfigError if it is missing, damaged or no generator."""
-    path = Path(path)
-    if path.is_dir():
-        if not (path / FILE).exists():
-            raise ConfigError(f"{path} holds no {FILE}; a finished run of train_gan.py or distill.py was expected")
-        path = path / FILE
+    path = file_of(Path(path), FILE, "train_gan.py or distill.py")
     return from_tensors(path, *checkpoint.load_tensors(path))
+
+
+def file_of(path: Path, name: str, maker: str) -> Path:
+    """Return a file, or that of a run folder; ConfigError if the folder of its `maker` holds none."""
+    if not path.is_dir():
+        return path
+    if not (path / name).exists():
+        raise ConfigError(f"{path} holds no {name}; a finished run of {maker} was expected")
+    return path / name
 
 
 def from_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> LoadedGenerator:

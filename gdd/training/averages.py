@@ -68,9 +68,10 @@ class Choice:
 
     def generator(self) -> tuple[Generator, dict[str, Any]]:
         """Return the generator in eval mode and, if a proxy chose it, how."""
-        generator = with_own_statistics(_generator(self.gan.average.module), self.seed)
+        last = _generator(self.gan.average.module)
         if not self.best:
-            return generator, {}
+            return with_own_statistics(last, self.seed), {}
+        generator = copy.deepcopy(last).eval()
         generator.load_state_dict(self.best["weights"])
         chosen = {name: self.best[name] for name in ("step", "ema_decay", "accuracy")}
         logger.info(

@@ -4,11 +4,11 @@ import logging
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from gdd import rng
 from gdd.config import Config
-from gdd.data import augment
+from gdd.data.augment import AugmentedBatches
 from gdd.data.batches import Batches
 from gdd.data.pixels import Normalizer
 from gdd.data.readers import Dataset
@@ -46,23 +46,17 @@ def train_ensemble(config: Config, dataset: Dataset, run: Run) -> Path:
         optimizers.append(sgd(member, settings.lr, execution.fused))
         states |= {f"member {index}": member, f"optimizer {index}": optimizers[-1]}
     train = dataset.train.to(run.device)
-    batches = Batches(train.images_u8, train.labels, settings.batch_size, seed, rng.ENSEMBLE_BATCHES)
-    normalize = Normalizer(spec.mean, spec.std, run.device)
-    augmentations = parse_strategy(settings.augment, spec.flip)
-
-    def batch(step: int) -> tuple[Tensor, Tensor]:
-        images_u8, labels = batches(step)
-        random = rng.generator(seed, rng.ENSEMBLE_AUGMENT, step)
-        change = augment.draw(augmentations, len(labels), random, shared=False, pick="all")
-        return augment.apply(change, normalize.from_u8(images_u8)), labels
+    plain = Batches(train.images_u8, train.labels, settings.batch_size, seed, rng.ENSEMBLE_BATCHES)
+    normalize, augmentations = Normalizer(spec.mean, spec.std, run.device), parse_strategy(settings.augment, spec.flip)
+    batches = AugmentedBatches(plain, normalize, augmentations, rng.ENSEMBLE_AUGMENT)
 
     def lr(step: int) -> float:
         return settings.lr * share("cosine", step % settings.steps, settings.steps)
 
-    for step in run.loop(states, total, batches.batch_size, STAGE, fixed_world_size=False):
+    for step in run.loop(states, total, plain.batch_size, STAGE, fixed_world_size=False):
         own = step.index // settings.steps
         steps = range(step.index, step.done)
-        step.record({"loss": fit(members[own], batch, steps, optimizers[own], lr, execution=execution)})
+        step.record({"loss": fit(members[own], batches, steps, optimizers[own], lr, execution=execution)})
 
     ensemble = Ensemble(settings.archs, spec, members)
     accuracies = {"all": _accuracy(ensemble, dataset.val, run.device)}

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from gdd import rng
 from gdd.config import PoolKind
 from gdd.data import augment
+from gdd.data.augment import AugmentedBatches
 from gdd.data.batches import Batches
 from gdd.data.pixels import Normalizer
 from gdd.data.splits import Split
@@ -68,7 +69,8 @@ class Lessons:
     execution: Execution = EAGER  # of the members
 
     def __post_init__(self) -> None:
-        self.batches = Batches(self.images_u8, self.labels, self.batch_size, self.seed, rng.POOL_BATCHES)
+        batches = Batches(self.images_u8, self.labels, self.batch_size, self.seed, rng.POOL_BATCHES)
+        self.batches = AugmentedBatches(batches, self.normalize, self.augmentations, rng.POOL_AUGMENT)
         self.seconds = 0.0  # spent on them by this process
 
     def beginner(self, arch: str, *counters: int) -> tuple[nn.Module, torch.optim.SGD]:
@@ -85,14 +87,8 @@ class Lessons:
             return
         began = self._now()
         network.requires_grad_(True)
-        fit(network, self._batch, steps, optimizer, max_accuracy=self.max_accuracy, execution=self.execution)
+        fit(network, self.batches, steps, optimizer, max_accuracy=self.max_accuracy, execution=self.execution)
         self.seconds += self._now() - began
-
-    def _batch(self, step: int) -> tuple[Tensor, Tensor]:
-        images_u8, labels = self.batches(step)
-        random = rng.generator(self.seed, rng.POOL_AUGMENT, step)
-        change = augment.draw(self.augmentations, len(labels), random, shared=False, pick="all")
-        return augment.apply(change, self.normalize.from_u8(images_u8)), labels
 
     def _now(self) -> float:
         """Return the time at which the device has done all that it was given."""

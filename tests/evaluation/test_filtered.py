@@ -14,7 +14,7 @@ from gdd.evaluation.batches import Stream
 from gdd.evaluation.sources import read
 from gdd.models import registry
 from gdd.sampling import ensemble_file, generator_file, sample
-from gdd.sampling.curate import Kept, curated_set, kept_set
+from gdd.sampling.curate import Kept, curated_set
 from gdd.sampling.ensemble_file import Ensemble
 
 
@@ -96,7 +96,7 @@ class _OneClass:
 
 def test_students_of_kept_samples_are_those_of_their_set(evaluate: Evaluate, generator: Path, judges: Path) -> None:
     source = f"{generator},filter={judges}"
-    expected = kept_set(generator_file.load(generator), ensemble_file.load(judges), 2, 0, "cpu")
+    expected = curated_set(generator_file.load(generator), ensemble_file.load(judges), 2, 0, filtered=True)
     rows = evaluate(str(generator), source, ipc=(2,), seeds=(0,))
     plain, filtered = (
         [row for row in rows if row.source == text and row.protocol == "fixed"] for text in (str(generator), source)

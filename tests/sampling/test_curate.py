@@ -154,7 +154,7 @@ class TestFile:
         assert str(path) in str(error.value)
 
     def test_a_folder_without_one_is_refused(self, tmp_path):
-        with pytest.raises(ConfigError, match=r"expected a finished run of gdd train-ensemble"):
+        with pytest.raises(ConfigError, match=r"a finished run of gdd train-ensemble was expected"):
             ensemble_file.load(tmp_path)
 
     def test_soft_labels_survive_the_sets_file(self, loaded, tmp_path):
