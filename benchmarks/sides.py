@@ -6,9 +6,11 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import torch
 from peak import clock, here, matrix_product
@@ -17,10 +19,12 @@ from gdd import pipeline
 from gdd.cli.main import parse_config
 from gdd.cli.summary import step_flop
 from gdd.config import Config
+from gdd.config.gan import ProxyConfig
 from gdd.runtime import execution
 from gdd.runtime.device import device_name, make_accelerator
 from gdd.runtime.environment import peak_memory_mb
 from gdd.runtime.execution import Execution
+from gdd.runtime.run import Run, Step
 
 # Flags of each way; the first is what the others are compared with.
 WAYS = {
@@ -107,28 +111,39 @@ def in_turn(file: str, sides: Sequence[str], rounds: int, arguments: Sequence[st
 
 
 def stage_seconds(config: Config, stage: str, warm_up: int, steps: int) -> float:
-    """Return seconds per step of pretrain or refine: of a longer run less those of a shorter one."""
+    """Return seconds per step of pretrain or refine after some to warm up, in a second run in this process.
+
+    Timed from the start of one step to that of another, between which nothing is chosen, logged or saved.
+    """
     dataset = pipeline.open_data(config.data, config.seed)
     accelerator = make_accelerator(config.run)
-    seconds = []
+    gan = replace(config.gan, ema_decays=config.gan.ema_decays[:1], proxy=ProxyConfig())
+    marks = {warm_up: 0.0, warm_up + steps: 0.0}
+    loop = Run.loop
+
+    def timed_loop(*arguments: Any) -> Iterator[Step]:
+        for step in loop(*arguments):
+            if step.index in marks:
+                marks[step.index] = clock(accelerator.device)
+            yield step
+
     with tempfile.TemporaryDirectory() as folder:
         quiet = replace(config.run, root=Path(folder), log_every=10**9, grid_every=10**9, save_every=10**9)
+        config = replace(config, gan=gan, run=quiet)
         start = pipeline.train_gan(
-            replace(config, name="start", run=quiet, pretrain=replace(config.pretrain, steps=1)), dataset, accelerator
+            replace(config, name="start", pretrain=replace(config.pretrain, steps=1)), dataset, accelerator
         )
-        # Twice the shorter run: what is compiled or allocated once comes in the first.
-        for count in (warm_up, warm_up, warm_up + steps):
-            short = replace(
+        for name in ("first", "second"):  # what is compiled or allocated once comes in the first
+            run = replace(
                 config,
-                name=f"run-{len(seconds)}",
-                run=quiet,
-                pretrain=replace(config.pretrain, steps=count),
-                refine=replace(config.refine, steps=count, pretrained=start),
+                name=name,
+                pretrain=replace(config.pretrain, steps=warm_up + steps + 1),
+                refine=replace(config.refine, steps=warm_up + steps + 1, pretrained=start),
             )
-            began = clock(accelerator.device)
-            (pipeline.train_gan if stage == "pretrain" else pipeline.distill)(short, dataset, accelerator)
-            seconds.append(clock(accelerator.device) - began)
-    return (seconds[2] - seconds[1]) / steps
+            with patch.object(Run, "loop", timed_loop):
+                (pipeline.train_gan if stage == "pretrain" else pipeline.distill)(run, dataset, accelerator)
+    began, ended = marks.values()
+    return (ended - began) / steps
 
 
 def benchmark_stage(file: str, stage: str, description: str | None) -> None:
