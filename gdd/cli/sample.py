@@ -7,13 +7,15 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
 from gdd.cli.command import Command
-from gdd.config import ConfigError, RunConfig, read_as
+from gdd.config import ConfigError, DataConfig, RunConfig, read_as
+from gdd.evaluation.named import FLOOR
 from gdd.runtime.signals import on_signals
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from gdd.sampling.generator_file import LoadedGenerator
+    from gdd.sampling.curate import Samples
+    from gdd.sampling.ensemble_file import Ensemble
     from gdd.sampling.set_file import SyntheticSet
 
 SHARD_SIZE = 10_000
@@ -21,7 +23,8 @@ POOL = 500
 
 
 def _add_sample_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("source", type=Path, help="run folder or generator.safetensors")
+    source = f"run folder or generator.safetensors; {FLOOR}: the real images that the ensemble has learned"
+    parser.add_argument("source", type=str, help=source)
     parser.add_argument("--ipc", type=int, required=True, help="images per class, at least 1")
     parser.add_argument("--out", type=Path, required=True, help="the .safetensors file to write, or the shards' folder")
     parser.add_argument("--seed", type=int, default=0, help="root of the noise, at least 0")
@@ -64,6 +67,8 @@ def _check(options: Namespace) -> None:
         raise ConfigError(f"--{flag.replace('_', '-')} is given, expected {needs} with it")
     if options.ensemble is not None and not judged:
         raise ConfigError("--ensemble is given, expected --filter, --select or --soft-labels with it")
+    if options.source == FLOOR and options.ensemble is None:
+        raise ConfigError(f"the source is {FLOOR}, expected --ensemble with it, which says what it has learned from")
     if options.pool is not None and options.select is None:
         raise ConfigError(f"--pool is {options.pool}, expected none without --select")
     if options.select is not None and (options.pool or POOL) < options.ipc:
@@ -78,8 +83,8 @@ def _sample(options: Namespace, console: Console) -> None:
 
     accelerator = make_accelerator(read_as(RunConfig, {"threads": options.threads}))
     with on_signals():
-        source = generator_file.load(options.source)
         if options.format == "webdataset":
+            source = generator_file.load(options.source)
             size = options.shard_size or SHARD_SIZE
             plan = webdataset.Plan(source.hash, options.seed, options.ipc, size, source.spec)
             shards = (
@@ -87,38 +92,60 @@ def _sample(options: Namespace, console: Console) -> None:
             )
             webdataset.write_shards(options.out, plan, source, accelerator, shards)
         else:
-            synthetic = _drawn(options, source, accelerator)
+            synthetic = _drawn(options, accelerator)
             if synthetic is not None:  # the main process has gathered it
                 set_file.save(options.out, synthetic)
-                amount = f"{len(synthetic.images)} images, {options.ipc} of each of {source.spec.num_classes} classes"
+                amount = (
+                    f"{len(synthetic.images)} images, {options.ipc} of each of {synthetic.spec.num_classes} classes"
+                )
                 console.print(f"wrote {options.out}: {amount}", soft_wrap=True)
                 if options.filter:
                     console.print(
-                        f"the ensemble kept {100 * synthetic.provenance['curated']['kept']:.1f} % of the samples"
+                        f"the ensemble kept {100 * synthetic.provenance['curated']['kept']:.1f} % of the images"
                     )
     accelerator.end_training()
 
 
-def _drawn(options: Namespace, source: "LoadedGenerator", accelerator: "Accelerator") -> "SyntheticSet | None":
+def _drawn(options: Namespace, accelerator: "Accelerator") -> "SyntheticSet | None":
     """Return the set on the main process, None on others."""
-    from gdd.sampling import curate, ensemble_file, sample
+    from gdd.sampling import curate, ensemble_file, generator_file, sample
 
     if options.ensemble is None:
+        source = generator_file.load(options.source)
         return sample.sample_set_together(source, options.ipc, options.seed, accelerator)
     if not accelerator.is_main_process:
         return None
-    judges = ensemble_file.load(options.ensemble)
+    judges, device = ensemble_file.load(options.ensemble), accelerator.device
+    samples: Samples
+    if options.source == FLOOR:
+        samples = _learned_by(judges, options.seed)
+    else:
+        samples = curate.Generated(generator_file.load(options.source), options.seed, device)
     return curate.curated_set(
-        source,
+        samples,
         judges,
         options.ipc,
-        options.seed,
-        accelerator.device,
+        device,
         filtered=options.filter,
         selection=options.select,
         pool=options.pool or POOL,
         soft_labels=options.soft_labels,
     )
+
+
+def _learned_by(ensemble: "Ensemble", seed: int) -> "Samples":
+    """Return the real training images of an ensemble; ConfigError if they are no longer the same or unknown."""
+    from gdd import pipeline
+    from gdd.sampling import curate
+
+    config, data = ensemble.provenance.get("config", {}), ensemble.provenance.get("data")
+    if "data" not in config:
+        raise ConfigError("the ensemble does not say what it has learned from, expected one of gdd train-ensemble")
+    settings = read_as(DataConfig, config["data"], "the ensemble's data")
+    dataset = pipeline.open_data(settings, ensemble.provenance["seed"])
+    if dataset.fingerprint != data:
+        raise ConfigError(f"{settings.name} holds other images than the ensemble has learned from")
+    return curate.Real(dataset.train, dataset.spec, dataset.fingerprint, seed)
 
 
 def _add_verify_arguments(parser: ArgumentParser) -> None:

@@ -80,6 +80,19 @@ def holdout(labels: Tensor, class_names: tuple[str, ...], where: object) -> tupl
     return stratified_split(labels, HOLDOUT_FRACTION, HOLDOUT_SEED, rng.SPLIT_TEST)
 
 
+def random_real(train: Split, num_classes: int, ipc: int, seed: int) -> Split:
+    """Return `ipc` random images of every class, ordered by class; IPC 10 holds the first 10 of IPC 50's."""
+    return train.subset(torch.cat([shuffled(train, label, seed)[:ipc] for label in range(num_classes)]))
+
+
+def shuffled(train: Split, label: int, seed: int, turn: int = 0) -> Tensor:
+    """Return the indices of a class's images in the order of one of many turns."""
+    members = (train.labels == label).nonzero().flatten()
+    counters = (label, turn) if turn else (label,)
+    order = torch.randperm(len(members), generator=rng.generator(seed, rng.RANDOM_REAL, *counters))
+    return members[order.to(members.device)]
+
+
 def require_memory(shape: tuple[int, ...], what: object) -> None:
     """Refuse uint8 images that this machine cannot hold, before the system ends the process for them."""
     needed, memory = math.prod(shape), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -13,7 +13,7 @@ from torch import Tensor
 from gdd import rng
 from gdd.data import augment
 from gdd.data.pixels import Normalizer
-from gdd.data.splits import Split
+from gdd.data.splits import Split, shuffled
 from gdd.data.strategy import parse_strategy
 from gdd.evaluation.recipe import Recipe
 from gdd.sampling import sample
@@ -26,19 +26,6 @@ FLOAT_BYTES = 2**30
 STREAM_BYTES = 2**28
 # Images per forward pass of a generator, which bounds its memory.
 PASS = 1024
-
-
-def random_real(train: Split, num_classes: int, ipc: int, seed: int) -> Split:
-    """Return `ipc` random images of every class, ordered by class; IPC 10 holds the first 10 of IPC 50's."""
-    return train.subset(torch.cat([_shuffled(train, label, seed, 0)[:ipc] for label in range(num_classes)]))
-
-
-def _shuffled(train: Split, label: int, seed: int, turn: int) -> Tensor:
-    """Return the indices of a class's images in the order of one of many turns."""
-    members = (train.labels == label).nonzero().flatten()
-    counters = (label, turn) if turn else (label,)
-    order = torch.randperm(len(members), generator=rng.generator(seed, rng.RANDOM_REAL, *counters))
-    return members[order.to(members.device)]
 
 
 def to_std(images: Tensor, normalize: Normalizer) -> Tensor:
@@ -147,7 +134,7 @@ class RealStream:
 
     def __post_init__(self) -> None:
         self.count = self.ipc * self.num_classes
-        self._order = lru_cache(maxsize=2 * self.num_classes)(partial(_shuffled, self.train))
+        self._order = lru_cache(maxsize=2 * self.num_classes)(partial(shuffled, self.train))
         self._sizes = self.train.labels.bincount(minlength=self.num_classes).tolist()
         self._images, self._labels, self._epoch = torch.empty(0), torch.empty(0), -1
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from gdd import rng
 from gdd.data.pixels import Normalizer
 from gdd.data.spec import DatasetSpec
-from gdd.data.splits import Split
-from gdd.evaluation.batches import Fixed, Images, RealStream, StackedBatches, Stream, StudentBatches, random_real
+from gdd.data.splits import Split, random_real
+from gdd.evaluation.batches import Fixed, Images, RealStream, StackedBatches, Stream, StudentBatches
 from gdd.evaluation.recipe import Conditions, Job
 from gdd.evaluation.row import Row
 from gdd.evaluation.sources import CEILING, FLOOR, STREAM_CEILING, Source
@@ -24,7 +24,7 @@ from gdd.runtime.device import device_name
 from gdd.runtime.environment import git_revision, peak_memory_mb, versions
 from gdd.runtime.execution import EAGER, Execution
 from gdd.sampling import curate, sample
-from gdd.sampling.curate import Kept
+from gdd.sampling.curate import Generated, Kept
 from gdd.sampling.set_file import SyntheticSet
 from gdd.training.average import averaged
 from gdd.training.classifier import Loss, cross_entropy, fit, sgd
@@ -129,7 +129,8 @@ class StudentTrainer:
         if source.generator is not None:
             assert ipc is not None
             if source.ensemble is not None:
-                return curate.curated_set(source.generator, source.ensemble, ipc, seed, self.device, filtered=True)
+                samples = Generated(source.generator, seed, self.device)
+                return curate.curated_set(samples, source.ensemble, ipc, self.device, filtered=True)
             return sample.sample_set(source.generator, ipc, seed, self.device)
         split = self.real.train
         if ipc is not None:
@@ -140,7 +141,9 @@ class StudentTrainer:
         assert ipc is not None
         if source.generator is None:
             return RealStream(self.real.train, self.spec.num_classes, ipc, seed, self.normalize)
-        kept = None if source.ensemble is None else Kept(source.generator, source.ensemble, seed, self.device)
+        kept = None
+        if source.ensemble is not None:
+            kept = Kept(Generated(source.generator, seed, self.device), source.ensemble, self.device)
         return Stream(source.generator, ipc, seed, self.normalize, kept)
 
     def _all_real(self) -> Fixed:

@@ -113,7 +113,7 @@ def _method(source: Source) -> str:
         if source.kind == "generator":
             return f"{generator}, filtered" if source.ensemble is not None else generator
         return ", ".join([f"samples of {generator}", *_curation(source)])
-    return str(source.provenance.get("method") or Path(source.label).stem)
+    return ", ".join([str(source.provenance.get("method") or Path(source.label).stem), *_curation(source)])
 
 
 def _curation(source: Source) -> list[str]:

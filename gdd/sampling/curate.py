@@ -1,13 +1,14 @@
-"""Samples that an ensemble approves of, and sets chosen among them."""
+"""Images that an ensemble approves of, and sets chosen among them: of a generator, or real ones to compare with."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from gdd.config import ConfigError
+from gdd.data.spec import DatasetSpec
+from gdd.data.splits import Split, shuffled
 from gdd.sampling import latents, sample, select
 from gdd.sampling.ensemble_file import Ensemble
 from gdd.sampling.generator_file import LoadedGenerator
@@ -18,50 +19,96 @@ from gdd.sampling.set_file import SyntheticSet, check_matches
 _LEAST, _TRIES = 1000, 5
 
 
-@dataclass(eq=False, repr=False)
-class Kept:
-    """The samples of a generator that an ensemble classifies as their label, numbered by class.
+class Samples(Protocol):
+    """Images that are numbered by class; the k-th of a class depends on a seed alone."""
 
-    The k-th of a class depends on (seed, class) alone. They are made in order, and what lies before the latest request
-    is forgotten; asked for an earlier one again, it begins anew.
-    """
+    @property
+    def spec(self) -> DatasetSpec: ...
+
+    def images(self, label: int, start: int, stop: int) -> Tensor:
+        """Return images `start..stop-1` of a class, (N, C, H, W) uint8 on the CPU, or fewer where they end."""
+
+    def origin(self, ensemble: Ensemble) -> dict[str, Any]:
+        """Return where a set of them comes from that the ensemble has judged, as JSON."""
+
+
+@dataclass(eq=False, repr=False)
+class Generated:
+    """What a generator makes of a seed; there is no end of it."""
 
     loaded: LoadedGenerator
-    ensemble: Ensemble
     seed: int  # of the noise
     device: torch.device | str = "cpu"
+
+    def __post_init__(self) -> None:
+        self.spec = self.loaded.spec
+        self.loaded.generator.to(self.device)
+
+    def images(self, label: int, start: int, stop: int) -> Tensor:
+        return sample.sample_images(self.loaded, label, start, stop, self.seed, self.device)
+
+    def origin(self, ensemble: Ensemble) -> dict[str, Any]:
+        return {**sample.provenance(self.loaded, self.seed), **joint_origin(self.loaded, ensemble)}
+
+
+@dataclass(eq=False, repr=False)
+class Real:
+    """Real training images in the order in which `real:random` of a seed takes them."""
+
+    train: Split
+    spec: DatasetSpec
+    data: str  # fingerprint of the dataset
+    seed: int  # of the order
+
+    def images(self, label: int, start: int, stop: int) -> Tensor:
+        return self.train.subset(shuffled(self.train, label, self.seed)[start:stop]).images_u8.cpu()
+
+    def origin(self, ensemble: Ensemble) -> dict[str, Any]:
+        seconds = ensemble.provenance.get("seconds")
+        return {"method": "real images", "data": self.data, "seconds": seconds, "sample_seed": self.seed}
+
+
+@dataclass(eq=False, repr=False)
+class Kept:
+    """The samples that an ensemble classifies as their label, numbered by class.
+
+    They are made in order, and what lies before the latest request is forgotten; asked for an earlier one again, it
+    begins anew.
+    """
+
+    samples: Samples
+    ensemble: Ensemble
+    device: torch.device | str = "cpu"  # of the ensemble
     scanned: int = 0  # samples so far, of all classes
     kept: int = 0  # those of them that the ensemble classifies as their label
     _classes: dict[int, "_OfClass"] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        check_matches(self.ensemble.spec, self.loaded.spec, "the ensemble")
-        self.loaded.generator.to(self.device)
+        check_matches(self.ensemble.spec, self.samples.spec, "the ensemble")
         self.ensemble.to(self.device)
 
     def images(self, label: int, start: int, stop: int) -> Tensor:
         """Return kept samples `start..stop-1` of a class, (stop - start, C, H, W) uint8 on the CPU.
 
         Raises:
-            ConfigError: the ensemble hardly ever sees this class in samples of it.
+            ConfigError: the samples end, or the ensemble hardly ever sees this class in samples of it.
         """
         state = self._classes.setdefault(label, _OfClass())
         if start < state.first:
             state = self._classes[label] = _OfClass()
         while state.first + len(state.images) < stop:
-            chunk = sample.sample_images(
-                self.loaded, label, state.scanned, state.scanned + sample.CHUNK, self.seed, self.device
-            )
+            chunk = self.samples.images(label, state.scanned, state.scanned + sample.CHUNK)
             right = self.ensemble.logits(chunk.to(self.device)).argmax(1).cpu() == label
             state.images += chunk[right].unbind()
             state.scanned += len(chunk)
             self.scanned += len(chunk)
             self.kept += int(right.sum())
-            if state.scanned >= _LEAST * max(_TRIES, state.first + len(state.images)):
-                raise ConfigError(
-                    f"of {state.scanned:,} samples of class {self.loaded.spec.class_names[label]!r} the ensemble "
-                    f"classifies {state.first + len(state.images)} as that, expected at least one in {_LEAST:,}"
-                )
+            found, name = state.first + len(state.images), self.samples.spec.class_names[label]
+            known = f"of {state.scanned:,} samples of class {name!r} the ensemble classifies {found:,} as that"
+            if state.scanned >= _LEAST * max(_TRIES, found):
+                raise ConfigError(f"{known}, expected at least one in {_LEAST:,}")
+            if len(chunk) < sample.CHUNK and found < stop:
+                raise ConfigError(f"{known} and there are no more, {stop:,} are asked for")
         del state.images[: start - state.first]
         state.first = start
         return torch.stack(state.images[: stop - start])
@@ -77,10 +124,9 @@ class _OfClass:
 
 
 def curated_set(
-    loaded: LoadedGenerator,
+    samples: Samples,
     ensemble: Ensemble,
     ipc: int,
-    seed: int,
     device: torch.device | str = "cpu",
     *,
     filtered: bool = False,
@@ -91,11 +137,10 @@ def curated_set(
     """Return `ipc` samples of every class, ordered by class; a smaller IPC's are the first of a larger one's.
 
     Args:
-        loaded: the generator.
+        samples: of a generator, or real images.
         ensemble: of the same classes and shape.
         ipc: images per class.
-        seed: of the noise.
-        device: where networks work.
+        device: where the ensemble works.
         filtered: whether samples count only if the ensemble classifies them as their label.
         selection: chooses among the first `pool` samples of each class; none takes the first `ipc`.
         pool: at least `ipc`.
@@ -103,23 +148,21 @@ def curated_set(
     """
     if selection is not None and pool < ipc:
         raise ConfigError(f"--pool is {pool}, expected at least --ipc, {ipc}")
-    kept = Kept(loaded, ensemble, seed, device)
-
-    def all_samples(label: int, start: int, stop: int) -> Tensor:
-        return sample.sample_images(loaded, label, start, stop, seed, device)
-
-    draw: Callable[[int, int, int], Tensor] = kept.images if filtered else all_samples
+    kept, spec, count = Kept(samples, ensemble, device), samples.spec, ipc if selection is None else pool
+    draw = kept.images if filtered else samples.images
     parts = []
-    for label in range(loaded.spec.num_classes):
-        images = draw(label, 0, ipc if selection is None else pool)
+    for label in range(spec.num_classes):
+        images = draw(label, 0, count)
+        if len(images) < count:
+            name = spec.class_names[label]
+            raise ConfigError(f"class {name!r} has {len(images):,} images, {count:,} are asked for")
         parts.append(images if selection is None else images[_chosen(ensemble, images, label, selection, ipc, device)])
     images = torch.cat(parts)
-    labels, _ = latents.balanced(loaded.spec.num_classes, 0, ipc)
+    labels, _ = latents.balanced(spec.num_classes, 0, ipc)
     soft = _logits(ensemble, images, device).half() if soft_labels else None
     how: dict[str, Any] = {"ensemble": ensemble.hash, "kept": round(kept.kept / kept.scanned, 4) if filtered else None}
     how |= {"select": selection, "pool": None if selection is None else pool}
-    origin = {**sample.provenance(loaded, seed), **joint_origin(loaded, ensemble), "curated": how}
-    return SyntheticSet(images, labels, loaded.spec, ipc, origin, soft)
+    return SyntheticSet(images, labels, spec, ipc, {**samples.origin(ensemble), "curated": how}, soft)
 
 
 def joint_origin(loaded: LoadedGenerator, ensemble: Ensemble) -> dict[str, Any]:

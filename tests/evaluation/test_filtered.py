@@ -14,7 +14,7 @@ from gdd.evaluation.batches import Stream
 from gdd.evaluation.sources import read
 from gdd.models import registry
 from gdd.sampling import ensemble_file, generator_file, sample
-from gdd.sampling.curate import Kept, curated_set
+from gdd.sampling.curate import Generated, Kept, curated_set
 from gdd.sampling.ensemble_file import Ensemble
 
 
@@ -75,7 +75,7 @@ def test_a_folder_of_that_name_is_itself(generator: Path, judges: Path, monkeypa
 def test_epochs_are_the_kept_samples_in_turn_and_the_first_is_the_fixed_set(generator: Path, dataset: Dataset) -> None:
     loaded = generator_file.load(generator)
     ensemble = approving(dataset)
-    kept = Kept(loaded, ensemble, 4)
+    kept = Kept(Generated(loaded, 4), ensemble)
     first_class = kept.images(0, 0, 6)
     stream = Stream(loaded._replace(spec=dataset.spec), 2, 4, Normalizer((0.0,), (1.0,)), _OneClass(kept))
     for epoch in (0, 2, 1):
@@ -96,7 +96,7 @@ class _OneClass:
 
 def test_students_of_kept_samples_are_those_of_their_set(evaluate: Evaluate, generator: Path, judges: Path) -> None:
     source = f"{generator},filter={judges}"
-    expected = curated_set(generator_file.load(generator), ensemble_file.load(judges), 2, 0, filtered=True)
+    expected = curated_set(Generated(generator_file.load(generator), 0), ensemble_file.load(judges), 2, filtered=True)
     rows = evaluate(str(generator), source, ipc=(2,), seeds=(0,))
     plain, filtered = (
         [row for row in rows if row.source == text and row.protocol == "fixed"] for text in (str(generator), source)
@@ -114,6 +114,6 @@ def test_what_the_ensemble_cost_counts(evaluate: Evaluate, generator: Path, judg
     (streamed,) = {row.bytes for row in rows if row.protocol == "stream" and row.kind == "generator"}
     files = [generator / generator_file.FILE, judges / ensemble_file.FILE]
     assert streamed == sum(path.stat().st_size for path in files)
-    assert curated_set(source.generator, source.ensemble, 1, 0).provenance["seconds"] == 7
+    assert curated_set(Generated(source.generator, 0), source.ensemble, 1).provenance["seconds"] == 7
     assert source.provenance["data"] == ""  # the ensemble does not say what it has seen
-    assert curated_set(source.generator, ensemble, 1, 0).provenance["seconds"] is None  # this one does not say
+    assert curated_set(Generated(source.generator, 0), ensemble, 1).provenance["seconds"] is None

@@ -10,9 +10,8 @@ from scoring import SHORT, Evaluate, timeless
 
 from gdd.config import RunConfig
 from gdd.data.readers import Dataset
-from gdd.data.splits import Split
+from gdd.data.splits import Split, random_real
 from gdd.evaluation import grid, student
-from gdd.evaluation.batches import random_real
 from gdd.evaluation.recipe import Recipe
 from gdd.runtime.signals import Stopped
 from gdd.sampling import generator_file, sample, set_file

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from gdd.data.pixels import Normalizer
-from gdd.data.splits import Split
+from gdd.data.splits import Split, random_real
 from gdd.evaluation import sources
-from gdd.evaluation.batches import RealStream, random_real
+from gdd.evaluation.batches import RealStream
 from gdd.evaluation.recipe import Job
 from gdd.evaluation.student import _data_job
 

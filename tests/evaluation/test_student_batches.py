@@ -8,7 +8,8 @@ from scoring import SHORT
 
 from gdd.data.pixels import Normalizer
 from gdd.data.readers import Dataset
-from gdd.evaluation.batches import Fixed, Stream, StudentBatches, random_real, to_std
+from gdd.data.splits import random_real
+from gdd.evaluation.batches import Fixed, Stream, StudentBatches, to_std
 from gdd.evaluation.recipe import Recipe
 from gdd.sampling import generator_file, sample
 

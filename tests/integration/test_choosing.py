@@ -31,6 +31,19 @@ def test_samples_are_chosen_labelled_stored_and_scored(done, ensemble, pretraine
     assert {row["label_kind"] for row in rows} == {"hard", "stored soft"}
 
 
+def test_real_images_are_chosen_in_the_same_way(done, refused, ensemble, tmp_path):
+    out, chosen = tmp_path / "real.safetensors", ["--ensemble", ensemble, "--soft-labels"]
+    assert "20 images, 2 of each" in done("sample", "real:random", "--ipc", 2, "--out", out, *chosen)
+    done("compare", out, *TINY, "--run.root", tmp_path / "out")
+    assert "real images, soft labels" in (tmp_path / "out/compare/compare/compare.md").read_text()
+    for flags, sentence in (
+        (["--pool", 2000], "images, 2,000 are asked for"),
+        (["--pool", 100, "--filter"], "as that and there are no more, 100 are asked for"),
+    ):
+        said = refused("sample", "real:random", "--ipc", 2, "--out", out, *chosen, "--select", "herding", *flags)
+        assert sentence in said
+
+
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
@@ -46,3 +59,15 @@ def test_samples_are_chosen_labelled_stored_and_scored(done, ensemble, pretraine
 )
 def test_what_does_not_go_together_is_refused(refused, pretrained, tmp_path, flags, sentence):
     assert sentence in refused("sample", pretrained, "--ipc", 2, "--out", tmp_path / "set.safetensors", *flags)
+
+
+def test_real_images_need_an_ensemble_that_says_which(refused, ensemble, tmp_path):
+    to = ["--ipc", 2, "--out", tmp_path / "set.safetensors"]
+    assert "the source is real:random, expected --ensemble with it" in refused("sample", "real:random", *to)
+    loaded = ensemble_file.load(ensemble)
+    for provenance, sentence in (
+        ({"method": "real"}, "the ensemble does not say what it has learned from"),
+        ({**loaded.provenance, "data": "x"}, "digits holds other images than the ensemble has learned from"),
+    ):
+        ensemble_file.save(ensemble, loaded, provenance)
+        assert sentence in refused("sample", "real:random", *to, "--ensemble", ensemble, "--soft-labels")

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from gdd import rng
 from gdd.config import ConfigError
+from gdd.data.splits import Split, random_real
 from gdd.models import registry
 from gdd.runtime import checkpoint
 from gdd.sampling import ensemble_file, generator_file, sample, set_file
-from gdd.sampling.curate import Kept, curated_set
+from gdd.sampling.curate import Generated, Kept, Real, curated_set
 from gdd.sampling.ensemble_file import Ensemble
 from gdd.sampling.generator_file import LoadedGenerator
 
@@ -52,7 +53,7 @@ def by_parity(label: int) -> Stub:
 
 
 def test_the_kept_are_those_that_the_ensemble_calls_by_their_label(loaded):
-    kept = Kept(loaded, by_parity(1), seed=3)
+    kept = Kept(Generated(loaded, 3), by_parity(1))
     every = sample.sample_images(loaded, 1, 0, 160, 3, "cpu")
     right = every[parity(every) == 1]
     assert 10 < len(right) < 150
@@ -62,16 +63,32 @@ def test_the_kept_are_those_that_the_ensemble_calls_by_their_label(loaded):
 
 
 def test_a_request_depends_on_none_before_it(loaded):
-    kept = Kept(loaded, by_parity(1), seed=3)
+    kept = Kept(Generated(loaded, 3), by_parity(1))
     whole = kept.images(1, 0, 40)
     for start, stop in ((0, 40), (7, 9), (30, 40), (5, 6)):
         assert torch.equal(kept.images(1, start, stop), whole[start:stop])
-    assert torch.equal(Kept(loaded, by_parity(1), seed=3).images(1, 30, 40), whole[30:])
+    assert torch.equal(Kept(Generated(loaded, 3), by_parity(1)).images(1, 30, 40), whole[30:])
 
 
 def test_a_class_that_is_hardly_ever_seen_is_given_up(loaded):
     with pytest.raises(ConfigError, match="of 5,008 samples of class 'dog' the ensemble classifies 0 as that"):
-        Kept(loaded, Stub(lambda images: torch.zeros(len(images), dtype=torch.int64)), seed=0).images(1, 0, 1)
+        Kept(Generated(loaded, 0), Stub(lambda images: torch.zeros(len(images), dtype=torch.int64))).images(1, 0, 1)
+
+
+def test_real_images_come_in_the_order_of_the_floor_and_end():
+    images = torch.arange(24, dtype=torch.uint8)[:, None, None, None].expand(24, *PETS.shape).contiguous()
+    train = Split(images, torch.arange(24) % CLASSES)
+    real, count = Real(train, PETS, "some data", seed=2), 24 // CLASSES
+    drawn = curated_set(real, ensemble(), count)
+    assert torch.equal(drawn.images, random_real(train, CLASSES, count, 2).images_u8)
+    assert drawn.provenance["data"] == "some data"
+    with pytest.raises(ConfigError, match=f"has {count} images, {count + 1} are asked for"):
+        curated_set(real, ensemble(), count + 1)
+    odd = by_parity(1)
+    right = [int(row[0, 0, 0]) for row in real.images(1, 0, count) if row[0, 0, 0] % 2]
+    assert Kept(real, odd).images(1, 0, len(right))[:, 0, 0, 0].tolist() == right
+    with pytest.raises(ConfigError, match=f"classifies {len(right)} as that and there are no more, 20 are asked for"):
+        Kept(real, odd).images(1, 0, 20)
 
 
 def ensemble() -> Ensemble:
@@ -92,13 +109,13 @@ def test_an_ensemble_answers_with_the_mean_and_shows_all_features():
 def test_a_smaller_set_is_the_beginning_of_a_larger_one_of_each_class(loaded, selection, filtered):
     judge = Stub(lambda images: images[:, 0, 0, 0].long() % CLASSES) if filtered else ensemble()
     how = {"filtered": filtered, "selection": selection, "pool": 24, "soft_labels": True}
-    small, large = (curated_set(loaded, judge, ipc, 5, **how) for ipc in (4, 10))
+    small, large = (curated_set(Generated(loaded, 5), judge, ipc, **how) for ipc in (4, 10))
     for label in range(CLASSES):
         rows = large.images[large.labels == label]
         assert torch.equal(small.images[small.labels == label], rows[:4])
         assert not filtered or (rows[:, 0, 0, 0] % CLASSES == label).all()
         pool = (
-            Kept(loaded, judge, 5).images(label, 0, 24)
+            Kept(Generated(loaded, 5), judge).images(label, 0, 24)
             if filtered
             else sample.sample_images(loaded, label, 0, 24, 5, "cpu")
         )
@@ -109,18 +126,18 @@ def test_a_smaller_set_is_the_beginning_of_a_larger_one_of_each_class(loaded, se
 
 
 def test_without_judgement_the_set_is_the_plain_one(loaded):
-    assert torch.equal(curated_set(loaded, ensemble(), 3, 7).images, sample.sample_set(loaded, 3, 7).images)
+    assert torch.equal(curated_set(Generated(loaded, 7), ensemble(), 3).images, sample.sample_set(loaded, 3, 7).images)
 
 
 def test_a_pool_below_the_set_is_refused(loaded):
     with pytest.raises(ConfigError, match="--pool is 3, expected at least --ipc, 4"):
-        curated_set(loaded, ensemble(), 4, 0, selection="kmeans", pool=3)
+        curated_set(Generated(loaded, 0), ensemble(), 4, selection="kmeans", pool=3)
 
 
 def test_an_ensemble_of_other_classes_is_refused(loaded):
     other = PETS.__class__(**{**PETS.to_dict(), "class_names": ("a", "b", "c")})
     with pytest.raises(ConfigError, match="the ensemble has the classes a, b, c"):
-        Kept(loaded, Ensemble(ARCHS, other, members()), seed=0)
+        Kept(Generated(loaded, 0), Ensemble(ARCHS, other, members()))
 
 
 class TestFile:
@@ -158,6 +175,6 @@ class TestFile:
             ensemble_file.load(tmp_path)
 
     def test_soft_labels_survive_the_sets_file(self, loaded, tmp_path):
-        drawn = curated_set(loaded, ensemble(), 2, 0, soft_labels=True)
+        drawn = curated_set(Generated(loaded, 0), ensemble(), 2, soft_labels=True)
         set_file.save(tmp_path / "set.safetensors", drawn)
         assert torch.equal(set_file.load(tmp_path / "set.safetensors").soft_labels, drawn.soft_labels)

@@ -1,0 +1,122 @@
+"""What pretraining is worth by minutes: averaged generators of a run's checkpoints, scored as streams.
+
+    python benchmarks/minutes.py RUN/pretrain [RUN/pretrain ...] --every 1000 --out FOLDER FLAGS
+
+FLAGS are those of `gdd compare`, such as `--data.name cifar10 --arch convnet3-w24`. FOLDER gets the generators, each
+with batch statistics of its own images, the rows of `gdd compare`, and minutes.png: the share of the accuracy of as
+many fresh real images, a line per run. Runs need `--run.keep` for their checkpoints.
+"""
+
+import argparse
+import json
+from collections import defaultdict
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import torch
+from ablation import run
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from gdd.config import GanConfig, read_as
+from gdd.data.readers import open_dataset
+from gdd.data.spec import DatasetSpec
+from gdd.models.gan import make_generator, width_of
+from gdd.runtime import checkpoint
+from gdd.sampling import generator_file
+from gdd.training.averages import with_own_statistics
+
+
+def spec_of(config: dict[str, Any]) -> tuple[DatasetSpec, str]:
+    """Return what a run's images are, and their fingerprint."""
+    data = config["data"]
+    size = data["size"] and tuple(data["size"])
+    dataset = open_dataset(
+        data["name"],
+        Path(data["root"]),
+        size=size,
+        channels=data["channels"],
+        val_fraction=data["val_fraction"],
+        seed=config["seed"],
+        download=False,
+    )
+    return dataset.spec, dataset.fingerprint
+
+
+def write_generator(folder: Path, step: int, config: dict[str, Any], spec: DatasetSpec, data: str, out: Path) -> float:
+    """Write the averaged generator of a checkpoint with its own statistics; return the minutes that it took."""
+    gan = read_as(GanConfig, config["gan"])
+    states = torch.load(checkpoint.path_of(folder, step), weights_only=True)["states"]
+    generator = make_generator(gan.arch, spec.shape, spec.num_classes, width_of(gan, spec.shape), gan.noise_dim)
+    average = torch.optim.swa_utils.AveragedModel(generator)
+    average.load_state_dict(states["average"])
+    seconds = states["clock"]["seconds"]
+    origin = {"method": "gan", "stage": "pretrain", "seed": config["seed"], "data": data, "seconds": seconds}
+    out.mkdir(parents=True, exist_ok=True)
+    generator_file.save(out, with_own_statistics(average.module, config["seed"]), spec, {**origin, "config": config})
+    return seconds / 60
+
+
+def shares(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Return, by architecture and generator's hash, the mean share in percent, paired by the student's seed."""
+    ceiling = {(row["arch"], row["seed"]): row["accuracy"] for row in rows if row["kind"] == "real:stream"}
+    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        if row["kind"] == "generator" and row["protocol"] == "stream":
+            share = 100 * row["accuracy"] / ceiling[row["arch"], row["seed"]]
+            found[row["arch"]][row["source_hash"]].append(share)
+    return {arch: {source: mean(values) for source, values in of.items()} for arch, of in found.items()}
+
+
+def draw(path: Path, found: dict[str, dict[str, float]], runs: dict[str, dict[str, float]]) -> None:
+    """Draw a panel per architecture and a line per run, whose generators' minutes are given by their hashes."""
+    figure = Figure(figsize=(4.2 * len(found), 3.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, len(found), sharey=True, squeeze=False)[0]
+    for axes, (arch, of) in zip(panels, found.items(), strict=True):
+        for (name, minutes), marker in zip(runs.items(), "osD^vPX", strict=False):
+            axes.plot(
+                [minutes[source] for source in minutes], [of[source] for source in minutes], marker, ls="-", label=name
+            )
+        axes.set_title(arch, fontsize=10, loc="left")
+        axes.set_xlabel("minutes of pretraining")
+        axes.grid(alpha=0.3)
+        axes.set_ylim(0, 104)
+    panels[0].set_ylabel("share of fresh real images (%)")
+    panels[-1].legend(fontsize=8, loc="lower right")
+    figure.savefig(path, dpi=130)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, nargs="+", help="folders of pretraining")
+    parser.add_argument("--every", type=int, required=True, help="steps from one scored checkpoint to the next")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the generators and the results")
+    options, flags = parser.parse_known_args()
+    out = options.out.resolve()
+    files, runs = [], {}
+    for folder in options.runs:
+        config = json.loads((folder / "config.json").read_text())["config"]
+        spec, data = spec_of(config)
+        minutes = {}
+        for step in checkpoint.steps(folder):
+            if step % options.every == 0 and step <= config["pretrain"]["steps"]:
+                file = out / f"{config['name']}-{step}"
+                taken = write_generator(folder, step, config, spec, data, file)
+                minutes[generator_file.load(file).hash] = taken
+                files.append(str(file))
+        runs[config["name"]] = minutes
+    own = ["--name", "scores", "--run.root", str(out), "--evaluate.protocols", "[stream]"]
+    run("-m gdd compare", *files, "real:random", "real:stream", *own, *flags)
+    rows = [json.loads(line) for line in (out / "scores/compare/rows.jsonl").read_text().splitlines()]
+    found = shares(rows)
+    draw(out / "minutes.png", found, runs)
+    for name, minutes in runs.items():
+        for source, taken in minutes.items():
+            figures = {"run": name, "minutes": round(taken, 1)} | {a: round(of[source], 1) for a, of in found.items()}
+            print(json.dumps(figures), flush=True)
+
+
+if __name__ == "__main__":
+    main()
