@@ -7,7 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from commands import TINY
+import torch
+from commands import ROOT, TINY
+
+from gdd.sampling import generator_file
 
 BENCHMARKS = sorted((Path(__file__).parents[1] / "benchmarks").glob("*.py"))
 
@@ -89,3 +92,27 @@ def test_an_ablation_compares_its_arms_over_seeds_and_goes_on(tmp_path):
     rows = (tmp_path / "compare/compare/rows.jsonl").read_text()
     subprocess.run(command, check=True)
     assert (tmp_path / "compare/compare/rows.jsonl").read_text() == rows  # nothing was trained again
+
+
+@pytest.mark.slow
+def test_pretraining_by_minutes_scores_the_checkpoints_that_it_is_asked_for(tmp_path):
+    root = ["--run.root", str(tmp_path), "--name", "short", *TINY]
+    flags = ["--pretrain.steps", "6", "--run.save_every", "1", "--run.keep", "9"]
+    subprocess.run([sys.executable, "train_gan.py", *root, *flags], check=True, cwd=ROOT)
+    command = [sys.executable, BENCHMARKS[0].with_name("minutes.py"), tmp_path / "short/pretrain", "--every", "3"]
+    scored = ["--out", tmp_path / "out", *TINY, "--evaluate.seeds", "[0]"]
+    done = subprocess.run([*command, *scored], check=True, capture_output=True, text=True)
+    found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert [one["run"] for one in found] == ["short", "short"]
+    assert 0 < found[0]["minutes"] <= found[1]["minutes"]
+    rows = [json.loads(line) for line in (tmp_path / "out/scores/compare/rows.jsonl").read_text().splitlines()]
+    (ceiling,) = (row["accuracy"] for row in rows if row["kind"] == "real:stream")
+    generators = [row for row in rows if row["kind"] == "generator"]
+    files = [generator_file.load(tmp_path / f"out/short-{step}") for step in (3, 6)]
+    assert {row["source_hash"] for row in generators} == {file.hash for file in files}
+    kept = generator_file.load(tmp_path / "short/pretrain").generator.state_dict()
+    torch.testing.assert_close(files[-1].generator.state_dict(), kept, rtol=1e-3, atol=1e-4)  # of the last step
+    (arch,) = {row["arch"] for row in rows}
+    shares = {round(100 * row["accuracy"] / ceiling, 1) for row in generators}
+    assert {one[arch] for one in found} == shares
+    assert (tmp_path / "out/minutes.png").stat().st_size > 10_000
