@@ -198,7 +198,9 @@ class TestStoredSet:
         assert facts["data"] == noisy.fingerprint
         assert facts["fingerprint"] == stable_hash(3, settings(iterations=2).matching)
         assert 0 < facts["seconds"] < 600
-        assert facts["config"] == to_plain(settings(iterations=2, seed=3))
+        whole = to_plain(settings(iterations=2, seed=3))
+        assert {**whole, **facts["config"]} == whole
+        assert whole.keys() - facts["config"].keys() == {"run", "evaluate"}  # which would tell folders
 
     @pytest.mark.parametrize(
         ("own", "name"),
