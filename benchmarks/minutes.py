@@ -114,7 +114,7 @@ def main() -> None:
     draw(out / "minutes.png", found, runs)
     for name, minutes in runs.items():
         for source, taken in minutes.items():
-            figures = {"run": name, "minutes": round(taken, 1)} | {a: round(of[source], 1) for a, of in found.items()}
+            figures = {"run": name, "minutes": round(taken, 3)} | {a: round(of[source], 1) for a, of in found.items()}
             print(json.dumps(figures), flush=True)
 
 
