@@ -2,9 +2,10 @@
 
     python benchmarks/minutes.py RUN/pretrain [RUN/pretrain ...] --every 1000 --out FOLDER FLAGS
 
-FLAGS are those of `gdd compare`, such as `--data.name cifar10 --arch convnet3-w24`. FOLDER gets the generators, each
-with batch statistics of its own images, the rows of `gdd compare`, and minutes.png: the share of the accuracy of as
-many fresh real images, a line per run. Runs need `--run.keep` for their checkpoints.
+A run's last checkpoint is scored too. FLAGS are those of `gdd compare`, such as `--data.name cifar10 --arch
+convnet3-w24`. FOLDER gets the generators, each with batch statistics of its own images, the rows of `gdd compare`, and
+minutes.png: the share of the accuracy of as many fresh real images, a line per run. Runs need `--run.keep` for their
+checkpoints.
 """
 
 import argparse
@@ -19,42 +20,27 @@ from ablation import run
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from gdd.config import GanConfig, read_as
-from gdd.data.readers import open_dataset
-from gdd.data.spec import DatasetSpec
+from gdd import pipeline
+from gdd.config import DataConfig, GanConfig, read_as
+from gdd.data.readers import Dataset
 from gdd.models.gan import make_generator, width_of
 from gdd.runtime import checkpoint
 from gdd.sampling import generator_file
 from gdd.training.averages import with_own_statistics
 
 
-def spec_of(config: dict[str, Any]) -> tuple[DatasetSpec, str]:
-    """Return what a run's images are, and their fingerprint."""
-    data = config["data"]
-    size = data["size"] and tuple(data["size"])
-    dataset = open_dataset(
-        data["name"],
-        Path(data["root"]),
-        size=size,
-        channels=data["channels"],
-        val_fraction=data["val_fraction"],
-        seed=config["seed"],
-        download=False,
-    )
-    return dataset.spec, dataset.fingerprint
-
-
-def write_generator(folder: Path, step: int, config: dict[str, Any], spec: DatasetSpec, data: str, out: Path) -> float:
+def write_generator(folder: Path, step: int, config: dict[str, Any], dataset: Dataset, out: Path) -> float:
     """Write the averaged generator of a checkpoint with its own statistics; return the minutes that it took."""
-    gan = read_as(GanConfig, config["gan"])
+    gan, spec = read_as(GanConfig, config["gan"]), dataset.spec
     states = torch.load(checkpoint.path_of(folder, step), weights_only=True)["states"]
     generator = make_generator(gan.arch, spec.shape, spec.num_classes, width_of(gan, spec.shape), gan.noise_dim)
     average = torch.optim.swa_utils.AveragedModel(generator)
     average.load_state_dict(states["average"])
     seconds = states["clock"]["seconds"]
-    origin = {"method": "gan", "stage": "pretrain", "seed": config["seed"], "data": data, "seconds": seconds}
+    origin = {"method": "gan", "stage": "pretrain", "seed": config["seed"], "seconds": seconds, "config": config}
     out.mkdir(parents=True, exist_ok=True)
-    generator_file.save(out, with_own_statistics(average.module, config["seed"]), spec, {**origin, "config": config})
+    kept = with_own_statistics(average.module, config["seed"])
+    generator_file.save(out, kept, spec, {**origin, "data": dataset.fingerprint})
     return seconds / 60
 
 
@@ -75,10 +61,8 @@ def draw(path: Path, found: dict[str, dict[str, float]], runs: dict[str, dict[st
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, len(found), sharey=True, squeeze=False)[0]
     for axes, (arch, of) in zip(panels, found.items(), strict=True):
-        for (name, minutes), marker in zip(runs.items(), "osD^vPX", strict=False):
-            axes.plot(
-                [minutes[source] for source in minutes], [of[source] for source in minutes], marker, ls="-", label=name
-            )
+        for name, minutes in runs.items():
+            axes.plot([*minutes.values()], [of[source] for source in minutes], "o-", label=name)
         axes.set_title(arch, fontsize=10, loc="left")
         axes.set_xlabel("minutes of pretraining")
         axes.grid(alpha=0.3)
@@ -95,18 +79,22 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the generators and the results")
     options, flags = parser.parse_known_args()
     out = options.out.resolve()
-    files, runs = [], {}
+    files: list[str] = []
+    runs: dict[str, dict[str, float]] = {}
     for folder in options.runs:
         config = json.loads((folder / "config.json").read_text())["config"]
-        spec, data = spec_of(config)
-        minutes = {}
-        for step in checkpoint.steps(folder):
-            if step % options.every == 0 and step <= config["pretrain"]["steps"]:
-                file = out / f"{config['name']}-{step}"
-                taken = write_generator(folder, step, config, spec, data, file)
+        name, minutes = config["name"], dict[str, float]()
+        if name in runs:
+            parser.error(f"two runs are called {name}, expected different names")
+        dataset = pipeline.open_data(read_as(DataConfig, config["data"]), config["seed"])
+        steps = checkpoint.steps(folder)
+        for step in steps:
+            if step % options.every == 0 or step == steps[-1]:
+                file = out / f"{name}-{step}"
+                taken = write_generator(folder, step, config, dataset, file)
                 minutes[generator_file.load(file).hash] = taken
                 files.append(str(file))
-        runs[config["name"]] = minutes
+        runs[name] = minutes
     own = ["--name", "scores", "--run.root", str(out), "--evaluate.protocols", "[stream]"]
     run("-m gdd compare", *files, "real:random", "real:stream", *own, *flags)
     rows = [json.loads(line) for line in (out / "scores/compare/rows.jsonl").read_text().splitlines()]

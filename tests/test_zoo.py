@@ -31,7 +31,7 @@ def test_a_file_is_small_and_says_where_it_is_from(path):
     assert loaded.spec.name == path.stem
     settings = loaded.provenance["config"]
     assert read_as(Config, settings).data.name == path.stem
-    assert "run" not in settings  # it would tell its maker's folders
+    assert "run" not in settings  # whose root would tell its maker's folders
     assert loaded.provenance["seconds"] > 0
 
 

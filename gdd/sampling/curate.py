@@ -1,6 +1,7 @@
 """Images that an ensemble approves of, and sets chosen among them: of a generator, or real ones to compare with."""
 
 from dataclasses import dataclass, field
+from functools import cache, partial
 from typing import Any, Protocol
 
 import torch
@@ -60,8 +61,11 @@ class Real:
     data: str  # fingerprint of the dataset
     seed: int  # of the order
 
+    def __post_init__(self) -> None:
+        self._order = cache(partial(shuffled, self.train, seed=self.seed))
+
     def images(self, label: int, start: int, stop: int) -> Tensor:
-        return self.train.subset(shuffled(self.train, label, self.seed)[start:stop]).images_u8.cpu()
+        return self.train.images_u8[self._order(label)[start:stop]].cpu()
 
     def origin(self, ensemble: Ensemble) -> dict[str, Any]:
         seconds = ensemble.provenance.get("seconds")

@@ -98,7 +98,7 @@ def observe(step: Step, gan: GanTrainer, monitor: Monitor, chosen: Choice) -> No
 def provenance(run: Run, config: Config, dataset: Dataset, stage: str, method: str, seconds: float) -> dict[str, Any]:
     """Return what a generator's or a set's file says of its origin; `seconds` includes the stages before.
 
-    How the machine was used and what was scored are no part of it: a file that travels need not tell folders.
+    Where results went, how the machine was used and what was scored are no part of it.
     """
     settings = {key: value for key, value in to_plain(config).items() if key not in ("run", "evaluate")}
     return {

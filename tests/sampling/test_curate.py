@@ -91,6 +91,15 @@ def test_real_images_come_in_the_order_of_the_floor_and_end():
         Kept(real, odd).images(1, 0, 20)
 
 
+def test_real_images_that_fill_their_last_chunk_end_too():
+    many = Split(torch.zeros(2 * sample.CHUNK, *PETS.shape, dtype=torch.uint8), torch.zeros(2 * sample.CHUNK).long())
+    answered = int(ensemble().logits(many.images_u8[:1]).argmax())
+    real = Real(many._replace(labels=torch.full_like(many.labels, answered)), PETS, "some data", seed=0)
+    assert len(Kept(real, ensemble()).images(answered, 0, 2 * sample.CHUNK)) == 2 * sample.CHUNK
+    with pytest.raises(ConfigError, match=r"of 32 samples .* classifies 32 as that and there are no more, 33"):
+        Kept(real, ensemble()).images(answered, 0, 2 * sample.CHUNK + 1)
+
+
 def ensemble() -> Ensemble:
     return Ensemble(ARCHS, PETS, members())
 

@@ -200,7 +200,7 @@ class TestStoredSet:
         assert 0 < facts["seconds"] < 600
         whole = to_plain(settings(iterations=2, seed=3))
         assert {**whole, **facts["config"]} == whole
-        assert whole.keys() - facts["config"].keys() == {"run", "evaluate"}  # which would tell folders
+        assert whole.keys() - facts["config"].keys() == {"run", "evaluate"}
 
     @pytest.mark.parametrize(
         ("own", "name"),
