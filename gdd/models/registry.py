@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 NORM_TOKENS = {"bn": "batch", "in": "instance", "gn": "group", "ln": "layer", "nonorm": "none"}
 ACTIVATION_TOKENS = {name: name for name in ("relu", "sigmoid", "leakyrelu", "swish")}
 POOLING_TOKENS = {"max": "max", "avg": "avg", "nopool": "none"}
-WORDS = {"norm": NORM_TOKENS, "activation": ACTIVATION_TOKENS, "pooling": POOLING_TOKENS}
+SHORTCUT_TOKENS = {name: name for name in ("strided", "pooled")}
+WORDS = {
+    "norm": NORM_TOKENS,
+    "activation": ACTIVATION_TOKENS,
+    "pooling": POOLING_TOKENS,
+    "shortcut": SHORTCUT_TOKENS,
+}
 NUMBERS = {"width": "w", "depth": "d"}
 SMALLEST_WIDTH = 4
 # Of the random ConvNets of Zhou et al. 2024, table 3.
@@ -42,7 +48,7 @@ def _call(home: str, *arguments: Any, **options: Any) -> "Classifier":
 
 
 def _resnet(blocks: tuple[int, int, int, int], bottleneck: bool = False) -> Family:
-    defaults = {"norm": "instance", "width": 64, "activation": "relu"}
+    defaults = {"norm": "instance", "width": 64, "activation": "relu", "shortcut": "strided"}
     return Family(partial(_call, "resnet:resnet", blocks=blocks, bottleneck=bottleneck), defaults)
 
 
@@ -73,6 +79,7 @@ class Arch:
     depth: int | None  # number of convolutions; None where the base fixes it
     activation: str  # relu, sigmoid, leakyrelu or swish
     pooling: str | None  # max, avg or none; None where the base fixes it
+    shortcut: str | None = None  # strided or pooled, of a ResNet
 
     @property
     def name(self) -> str:
@@ -114,7 +121,8 @@ def parse(text: str) -> Arch:
     """Read a network's name, such as `convnet3`, `resnet18-bn-w16` or `convnet3-w32-gn-swish-max`.
 
     After the base, in any order: a norm (bn, in, gn, ln, nonorm), wN for the width, an activation (relu,
-    sigmoid, leakyrelu, swish) and, for the convnet, dN for the depth and a pooling (max, avg, nopool).
+    sigmoid, leakyrelu, swish), for the convnet dN for the depth and a pooling (max, avg, nopool), and for a ResNet
+    where its shortcuts halve a map (strided, pooled).
 
     Raises:
         ConfigError: an unknown name or token, or one that this network cannot take.
@@ -137,7 +145,7 @@ def parse(text: str) -> Arch:
         if field in chosen:
             raise ConfigError(f"network {text!r} sets its {field} twice")
         chosen[field] = value
-    values = {"norm": "none", "activation": "relu", "depth": None, "pooling": None, **family.defaults, **chosen}
+    values = {"norm": "none", "depth": None, "pooling": None, "shortcut": None, **family.defaults, **chosen}
     if values["width"] < SMALLEST_WIDTH:
         raise ConfigError(f"network {text!r} has width {values['width']}, the smallest is {SMALLEST_WIDTH}")
     if values["depth"] == 0:

@@ -34,6 +34,7 @@ def resnet(
     width: int,
     norm: str,
     activation: str,
+    shortcut: str,
 ) -> Classifier:
     """Build a ResNet with a global average pool, which on 28 and 32 pixels is the published pool of 4.
 
@@ -45,6 +46,8 @@ def resnet(
         width: channels of the first stage; each further stage doubles them.
         norm: one of NORMS.
         activation: one of ACTIVATIONS.
+        shortcut: how a shortcut halves a map: `strided`, a 1x1 convolution of stride 2, which drops three positions of
+            four, or `pooled`, a max pool and a 1x1 convolution of stride 1 (Zhong and Liu, arXiv 2309.04195, figure 2).
     """
 
     def convolution(inputs: int, outputs: int, kernel: int, stride: int, size: Size) -> list[nn.Module]:
@@ -75,9 +78,14 @@ def resnet(
                     act(),
                     *convolution(planes, planes, 3, 1, small),
                 ]
-            same = stride == 1 and channels == outputs
-            shortcut = [] if same else convolution(channels, outputs, 1, stride, size)
-            layers.append(Residual(nn.Sequential(*branch), nn.Sequential(*shortcut), act()))
+            if stride == 1 and channels == outputs:
+                path = list[nn.Module]()
+            elif stride == 2 and shortcut == "pooled":
+                # Odd maps keep their last row and column, as they do under the branch's padded stride.
+                path = [nn.MaxPool2d(2, ceil_mode=True), *convolution(channels, outputs, 1, 1, small)]
+            else:
+                path = convolution(channels, outputs, 1, stride, size)
+            layers.append(Residual(nn.Sequential(*branch), nn.Sequential(*path), act()))
             channels, size = outputs, small
     layers.append(nn.AdaptiveAvgPool2d(1))
     return Classifier(nn.Sequential(*layers), nn.Linear(channels, num_classes))

@@ -44,6 +44,8 @@ PUBLISHED = [
     ("resnet18", MNIST, 11_172_810),
     ("resnet34", CIFAR, RESNET34),
     ("resnet50", CIFAR, 23_520_842),
+    ("resnet18-pooled", CIFAR, 11_173_962),
+    ("resnet50-pooled", CIFAR, 23_520_842),
 ]
 
 NARROW = [
@@ -61,6 +63,8 @@ NARROW = [
     "resnet18-w4-ln",
     "resnet34-w4-nonorm-leakyrelu",
     "resnet50-w4-gn-sigmoid",
+    "resnet18-w4-bn-pooled",
+    "resnet50-w4-ln-pooled",
 ]
 SHAPES = [(1, 16, 16), (3, 16, 16), (1, 28, 28), (3, 28, 28), (3, 32, 32), (3, 24, 40), (1, 64, 64)]
 
@@ -120,6 +124,8 @@ def test_28_pixels_are_padded_to_32_in_the_first_convolution(base):
         ("resnet10-w4", CIFAR),
         ("resnet18-w4-nonorm", CIFAR),
         ("resnet50-w4", CIFAR),
+        ("resnet18-w4-pooled", (1, 28, 28)),
+        ("resnet50-w4-pooled", CIFAR),
     ],
     ids=lambda value: value if isinstance(value, str) else "x".join(map(str, value)),
 )
@@ -203,6 +209,8 @@ def test_only_batch_norm_mixes_images(base):
         ("convnet3-relu-avg", "convnet3-in-w128"),
         ("resnet18-bn", "resnet18-bn-w64"),
         ("resnet18-bn-w16", "resnet18-bn-w16"),
+        ("resnet18-pooled-bn", "resnet18-bn-w64-pooled"),
+        ("resnet18-strided", "resnet18-in-w64"),
         ("mlp", "mlp-w128"),
         ("lenet-w12-sigmoid", "lenet-w12-sigmoid"),
         ("alexnet", "alexnet-nonorm-w128"),
@@ -243,6 +251,8 @@ def test_parse_fills_every_field():
         ("lenet-nonorm", "lenet takes no norm"),
         ("resnet18-d4", "resnet18 takes no depth"),
         ("vgg11-max", "vgg11 takes no pooling"),
+        ("vgg11-pooled", "vgg11 takes no shortcut"),
+        ("resnet18-strided-pooled", "sets its shortcut twice"),
         ("convnet3-bn-in", "sets its norm twice"),
         ("convnet3-w8-w8", "sets its width twice"),
         ("convnet3-w2", "width 2, the smallest is 4"),

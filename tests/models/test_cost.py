@@ -11,6 +11,7 @@ from gdd.models.registry import FAMILIES, build
 SHAPE, CLASSES = (3, 32, 32), 10
 NAMES = [f"{base}-w8" for base in FAMILIES]
 NAMES += [f"convnet3-w8-{part}" for part in ("bn", "gn", "ln", "nonorm", "swish", "max", "nopool")]
+NAMES += ["resnet18-w8-pooled"]
 
 
 def counted(call) -> float:

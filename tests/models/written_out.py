@@ -113,7 +113,13 @@ def resnet(layers: Layers, x: Tensor, arch: Arch) -> Tensor:
                 branch = convolved(branch, padding=0)
             else:
                 branch = convolved(layers.activation(convolved(x, stride)))
-            shortcut = x if branch.shape == x.shape else convolved(x, stride, padding=0)
+            if branch.shape == x.shape:
+                shortcut = x
+            elif arch.shortcut == "pooled" and stride == 2:
+                odd = (0, x.shape[3] % 2, 0, x.shape[2] % 2)
+                shortcut = convolved(F.max_pool2d(F.pad(x, odd, value=-torch.inf), 2), padding=0)
+            else:
+                shortcut = convolved(x, stride, padding=0)
             x = layers.activation(branch + shortcut)
     return layers.linear(x.mean((2, 3)))
 
