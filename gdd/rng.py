@@ -57,13 +57,14 @@ INNER_AUGMENT = "inner-augment"
 # Sampling.
 LATENT = "latent"
 
-# Evaluation. STUDENT or TEACHER and a hyphen stand before ORDER and AUGMENT, and after INIT.
+# Evaluation. STUDENT or TEACHER and a hyphen stand before ORDER, AUGMENT and DROP_PATH, and after INIT.
 RANDOM_REAL = "real-random"
 STUDENT = "student"
 TEACHER = "teacher"
 INIT = "init"
 ORDER = "order"
 AUGMENT = "augment"
+DROP_PATH = "drop-path"
 
 
 def derive(seed: int, purpose: str, *counters: int) -> int:

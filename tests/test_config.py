@@ -55,6 +55,13 @@ NUMBERS = [
     ("evaluate.recipe.weight_decay", (0, 1e300), (-0.01, -1), "a number of at least 0"),
     ("evaluate.recipe.average", (), (1.0, 1), "a number below 1"),
     ("evaluate.recipe.average", (0.0, 0.999), (-0.1,), "a number of at least 0"),
+    *(
+        (f"evaluate.recipe.keep_{name}", (None,), *beyond)
+        for name in ("decrement", "minimum", "final")
+        for beyond in (((-0.1,), "a number of at least 0"), ((1.1, 2), "a number of at most 1"))
+    ),
+    ("evaluate.recipe.keep_period", (None,), (0.0, -1), "a number above 0"),
+    ("evaluate.recipe.keep_period", (), (1.1,), "a number of at most 1"),
     ("matching.pool.main_probability evaluate.alpha", (0.0, 1), (-0.1,), "a number of at least 0"),
     ("matching.pool.main_probability_end", (0.0, 1), (-0.1,), "a number of at least 0"),
     ("evaluate.temperature", (1e-300, 1e300), (-0.1,), "a number of at least 0"),
@@ -244,9 +251,21 @@ EXCLUSIVE = [
         "its default class with loss features",
     ),
     ({"refine.loss": "gradient", "refine.weight": 0.01}, "refine.tau", 3.0, "its default 2.0 with loss gradient"),
+    *(
+        ({}, f"evaluate.recipe.keep_{name}", 0.5, "null without evaluate.recipe.drop_path phases")
+        for name in ("period", "decrement", "minimum", "final")
+    ),
     ({"method": "matching", "run.snapshots": [1000]}, "run.snapshots", [0, 1001], "at most matching.iterations, 1000"),
 ]
+ENDS = [{"decrement": 0, "minimum": 0.0, "final": 0.0}, {"period": 1, "decrement": 1.0, "minimum": 1, "final": 1}]
 TOGETHER = [
+    *(
+        {
+            "evaluate.recipe.drop_path": "phases",
+            **{f"evaluate.recipe.keep_{name}": value for name, value in ends.items()},
+        }
+        for ends in ENDS
+    ),
     {"refine.tau": 3.0, "refine.tau_mode": "multiply", "refine.standardize": False},
     {"matching.distance": "mse", "matching.outer": 2, "matching.inner": 3, "matching.inner_first": True},
     {"evaluate.recipe.augment": "crop", "evaluate.recipe.name": "dim", "evaluate.recipe.steps": 9},

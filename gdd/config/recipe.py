@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from gdd.config.errors import require
-from gdd.config.fields import STRICT, AtLeast1OrNull, NotNegativeOrNull, PositiveOrNull
+from gdd.config.fields import STRICT, AtLeast1OrNull, NotNegativeOrNull, PositiveOrNull, ShareOrNull
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -37,6 +37,27 @@ class RecipeConfig:
     average: Annotated[float | None, Field(ge=0, lt=1)] = None
     """Decay per step of an average of the student's weights that is scored instead of the last ones, in [0, 1); 0 is
     none (all: 0)."""
+
+    drop_path: Literal["off", "phases"] | None = None
+    """Whether residual blocks, and pairs of convolutions of alexnet and vgg11, are skipped at random in training, at
+    rates in three phases (all: off); a convnet, lenet or mlp has no such paths (Zhong and Liu, arXiv 2309.04195)."""
+    keep_period: Annotated[float | None, Field(gt=0, le=1)] = None
+    """Share of all steps in which all paths are kept at first, and after which the rate falls again, in (0, 1] (phases:
+    1/8)."""
+    keep_decrement: ShareOrNull = None
+    """By how much the rate of paths that are kept falls, in [0, 1] (phases: .1; resnet50: .13)."""
+    keep_minimum: ShareOrNull = None
+    """What it falls to, in [0, 1] (phases: .5; resnet50: .35)."""
+    keep_final: ShareOrNull = None
+    """The rate in the last quarter of the steps, in [0, 1] (phases: .8)."""
+
+    @model_validator(mode="after")
+    def _rates_of_phases(self) -> "RecipeConfig":
+        for name in ("period", "decrement", "minimum", "final"):
+            value = getattr(self, f"keep_{name}")
+            idle = value is not None and self.drop_path != "phases"
+            require(not idle, f"evaluate.recipe.keep_{name}", value, "null without evaluate.recipe.drop_path phases")
+        return self
 
     @model_validator(mode="after")
     def _one_length(self) -> "RecipeConfig":

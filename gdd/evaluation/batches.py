@@ -16,9 +16,11 @@ from gdd.data.pixels import Normalizer
 from gdd.data.splits import Split, shuffled
 from gdd.data.strategy import parse_strategy
 from gdd.evaluation.recipe import Recipe
+from gdd.models import drop_path
 from gdd.sampling import sample
 from gdd.sampling.curate import Kept
 from gdd.sampling.generator_file import LoadedGenerator
+from gdd.training.schedule import KeepRate
 
 # A set whose float copy would take more is normalised batch by batch.
 FLOAT_BYTES = 2**30
@@ -220,3 +222,27 @@ class StackedBatches:
         if not self._parts or any(map(operator.is_not, parts, self._parts)):
             self._parts, self._stacked = parts, (torch.stack(images_std), torch.stack(labels))
         return self._stacked
+
+
+@dataclass(eq=False, repr=False)
+class KeptPaths:
+    """Map a step to the paths that each of its images keeps: what DropPath drops, drawn by (seed, step) alone."""
+
+    rate: KeepRate  # at which they are kept
+    paths: int  # of the network
+    total: int  # optimiser steps
+    seeds: Sequence[int]  # of the students that are trained at once
+    device: torch.device  # to train on
+
+    def __post_init__(self) -> None:
+        self.in_force: list[float] = []  # the rates so far, each once for as long as it holds
+
+    def __call__(self, step: int, count: int) -> Tensor | None:
+        """Return (count, paths), or (S, count, paths) of S seeds; none where all paths are kept."""
+        rate, purpose = self.rate.at(step, self.total), f"{rng.STUDENT}-{rng.DROP_PATH}"
+        if [rate] != self.in_force[-1:]:
+            self.in_force.append(rate)
+        if rate == 1:
+            return None
+        drawn = [drop_path.draw(count, self.paths, rate, rng.generator(seed, purpose, step)) for seed in self.seeds]
+        return (drawn[0] if len(drawn) == 1 else torch.stack(drawn)).to(self.device)

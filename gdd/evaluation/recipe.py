@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from gdd.config import ConfigError, EvaluateConfig, RecipeConfig, stable_hash, to_plain
@@ -11,6 +11,10 @@ from gdd.data.strategy import OPERATIONS, parse_strategy
 from gdd.evaluation.sources import CEILING, Kind, Protocol, Source
 from gdd.runtime.execution import Precision
 from gdd.training import schedule
+from gdd.training.schedule import KeepRate
+
+# Zhong and Liu (train.py): a network of 50 layers keeps fewer of its paths than others do.
+_KEEP_RATES = {"resnet50": KeepRate(decrement=0.13, minimum=0.35)}
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,12 @@ class Recipe:
     augment: str = "none"  # DSA operations joined by underscores, or none; each image draws its own parameters
     pick: Literal["one", "all"] = "one"  # one operation for each batch, or all of them
     average: float = 0.0  # decay per step of the average of the weights that is scored; 0 scores the last ones
+    drop_path: Literal["off", "phases"] = "off"  # whether students drop paths, at rates in three phases
+    # of `KeepRate`; none takes its architecture's
+    keep_period: float | None = None
+    keep_decrement: float | None = None
+    keep_minimum: float | None = None
+    keep_final: float | None = None
 
     def __post_init__(self) -> None:
         lengths = [length for length in (self.epochs, self.steps) if length is not None]
@@ -39,6 +49,14 @@ class Recipe:
     def lr_at(self, step: int, total: int) -> float:
         """Return the learning rate of step `step` of `total`."""
         return self.lr * schedule.share(self.schedule, step, total)
+
+    def keep_rate(self, arch: str) -> KeepRate | None:
+        """Return the rates at which students of an architecture keep paths; none if they keep all."""
+        if self.drop_path == "off":
+            return None
+        own = {one.name: getattr(self, f"keep_{one.name}") for one in fields(KeepRate)}
+        published = _KEEP_RATES.get(arch.partition("-")[0], KeepRate())
+        return replace(published, **{name: value for name, value in own.items() if value is not None})
 
     def steps_per_epoch(self, count: int) -> int:
         """Return the batches that hold each of `count` images once."""

@@ -56,6 +56,8 @@ class Row:
     compiled: bool = False  # whether its network was
     together: int = 1  # students that were trained at once, as one stack of networks
     distillation_seed: int | None = None  # of the source; none of real images or if nobody said
+    # at which its paths were kept, one after the other; none if it dropped none
+    keep_rates: tuple[float, ...] | None = None
     failure: str | None = None  # why the student has no accuracy; none if it has one
 
     @property

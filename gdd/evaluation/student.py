@@ -14,12 +14,13 @@ from gdd import rng
 from gdd.data.pixels import Normalizer
 from gdd.data.spec import DatasetSpec
 from gdd.data.splits import Split, random_real
-from gdd.evaluation.batches import Fixed, Images, RealStream, StackedBatches, Stream, StudentBatches
+from gdd.evaluation.batches import Fixed, Images, KeptPaths, RealStream, StackedBatches, Stream, StudentBatches
 from gdd.evaluation.recipe import Conditions, Job
 from gdd.evaluation.row import Row
 from gdd.evaluation.sources import CEILING, FLOOR, STREAM_CEILING, Source
 from gdd.losses.logits import distillation, released_distillation
 from gdd.models import registry
+from gdd.models.layers import Classifier
 from gdd.runtime.device import device_name
 from gdd.runtime.environment import git_revision, peak_memory_mb, versions
 from gdd.runtime.execution import EAGER, Execution
@@ -73,12 +74,16 @@ def train(
     batches: StudentBatches | StackedBatches,
     loss: Loss = cross_entropy,
     execution: Execution = EAGER,
+    kept: Callable[[int, int], Tensor | None] | None = None,
 ) -> Tensor:
-    """Train by the batches' recipe and return the last step's loss, or losses (S,) of a `Stacked`."""
+    """Train by the batches' recipe and return the last step's loss, or losses (S,) of a `Stacked`.
+
+    `kept` maps a step and its images to the paths that they keep, as `fit` takes it.
+    """
     recipe, steps = batches.recipe, batches.total
     lr, optimizer = partial(recipe.lr_at, total=steps), sgd(network, recipe.lr, execution.fused, recipe.weight_decay)
     with averaged(network, optimizer, recipe.average) if recipe.average else nullcontext():
-        return fit(network, batches, range(steps), optimizer, lr, loss, execution=execution)
+        return fit(network, batches, range(steps), optimizer, lr, loss, execution=execution, kept=kept)
 
 
 Pair = tuple[float, float]
@@ -93,6 +98,7 @@ class Trained:
     validated: Answers | None  # of validation images; none unless validation data choose
     train_loss: float  # of the last step
     optimizer_steps: int  # all of them
+    keep_rates: tuple[float, ...] | None  # at which paths were kept, one after the other; none without DropPath
     seconds: float  # its share of training, generation included
     seconds_generating: float  # of which streams were generated; 0 if earlier students' were kept
     peak_memory_mb: float  # of training
@@ -170,10 +176,11 @@ class StudentTrainer:
         network.eval().requires_grad_(False)
         return network, time.perf_counter() - began
 
-    def _build(self, arch: str, seed: int, who: str) -> nn.Module:
+    def _build(self, arch: str, seed: int, who: str, drop_path: bool = False) -> Classifier:
         with rng.seeded(seed, f"{rng.INIT}-{who}"):
-            network = registry.build(arch, self.spec.shape, self.spec.num_classes)
-        return self.executions[arch].place(network.to(self.device))
+            network = registry.build(arch, self.spec.shape, self.spec.num_classes, drop_path)
+        self.executions[arch].place(network.to(self.device))
+        return network
 
     def _losses(self, job: Job) -> tuple[dict[Pair | None, Loss], float]:
         """Return the loss of each candidate, and what training their teacher took."""
@@ -202,28 +209,33 @@ class StudentTrainer:
     ) -> list[Trained]:
         """Train one candidate of each job; all of a job have the same first weights and see the same batches."""
         recipe, execution = self.conditions.recipe_for(jobs[0].source.kind), self.executions[jobs[0].arch]
-        networks = [self._build(job.arch, job.seed, rng.STUDENT) for job in jobs]
+        rate = recipe.keep_rate(jobs[0].arch)
+        networks = [self._build(job.arch, job.seed, rng.STUDENT, drop_path=rate is not None) for job in jobs]
         batches = [
             StudentBatches(images, recipe, job.seed, rng.STUDENT) for images, job in zip(data, jobs, strict=True)
         ]
+        kept = None
+        if rate is not None and networks[0].paths:
+            seeds = [job.seed for job in jobs]
+            kept = KeptPaths(rate, networks[0].paths, batches[0].total, seeds, self.device)
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         began, generated_before = time.perf_counter(), sum(images.seconds_generating for images in data)
         if len(jobs) == 1:
-            train_losses = train(networks[0], batches[0], losses[0], execution)[None]
+            train_losses = train(networks[0], batches[0], losses[0], execution, kept)[None]
         else:
             stacked = Stacked(networks)
-            train_losses = train(stacked, StackedBatches(batches), each(losses), execution)
+            train_losses = train(stacked, StackedBatches(batches), each(losses), execution, kept)
             stacked.give_back()
         last = train_losses.tolist()  # waits for the device
         seconds = (time.perf_counter() - began) / len(jobs)
         generating = (sum(images.seconds_generating for images in data) - generated_before) / len(jobs)
-        memory = peak_memory_mb(self.device)
+        memory, rates = peak_memory_mb(self.device), tuple(kept.in_force) if kept is not None else None
         validated: list[Answers | None] = [None] * len(jobs)
         if self.conditions.selects:
             validated = [count_correct(network, self.real.val, self.normalize, execution) for network in networks]
         return [
-            Trained(network, pair, answers, train_loss, batches[0].total, seconds, generating, memory, len(jobs))
+            Trained(network, pair, answers, train_loss, batches[0].total, rates, seconds, generating, memory, len(jobs))
             for network, answers, train_loss in zip(networks, validated, last, strict=True)
         ]
 
@@ -329,4 +341,5 @@ class StudentTrainer:
             dataset=self.spec.name,
             distillation_seed=source.distillation_seed,
             failure=failure,
+            keep_rates=best.keep_rates,
         )

@@ -9,6 +9,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from gdd.config import ConfigError
+from gdd.models.drop_path import Droppable
 
 NORMS = ("batch", "instance", "group", "layer", "none")
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
@@ -33,18 +34,33 @@ class Classifier(nn.Module):
     """A feature extractor and a linear head.
 
     Args:
-        features: (B, C, H, W) to anything that flattens to (B, F).
+        features: layers that map (B, C, H, W) to anything that flattens to (B, F).
         head: F to the number of classes.
     """
 
-    def __init__(self, features: nn.Module, head: nn.Linear) -> None:
+    def __init__(self, features: nn.Sequential, head: nn.Linear) -> None:
         super().__init__()
         self.features = features
         self.head = head
 
-    def embed(self, images: Tensor) -> Tensor:
-        """Return the flattened features before the head, (B, F): the embedding of distribution matching."""
-        return self.features(images).flatten(1)
+    @property
+    def paths(self) -> int:
+        """How many paths can be dropped in training."""
+        return sum(isinstance(layer, Droppable) for layer in self.features)
+
+    def embed(self, images: Tensor, kept: Tensor | None = None) -> Tensor:
+        """Return the flattened features before the head, (B, F): the embedding of distribution matching.
+
+        Args:
+            images: (B, C, H, W) in classifier space.
+            kept: (B, paths) of `drop_path.draw`; none keeps all.
+        """
+        if kept is None:
+            return self.features(images).flatten(1)
+        maps, columns = images, iter(kept.unbind(1))
+        for layer in self.features:
+            maps = layer(maps, next(columns)) if isinstance(layer, Droppable) else layer(maps)
+        return maps.flatten(1)
 
     def activations(self, images: Tensor) -> list[Tensor]:
         """Return the answer of each layer, or residual block, that ends in an activation, and the features at last.
@@ -58,8 +74,8 @@ class Classifier(nn.Module):
                 found.append(maps.flatten(2).mean(2) if maps.ndim > 2 else maps)
         return [*found, maps.flatten(1)]
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.embed(images))
+    def forward(self, images: Tensor, kept: Tensor | None = None) -> Tensor:
+        return self.head(self.embed(images, kept))
 
 
 class _Affine(torch.autograd.Function):

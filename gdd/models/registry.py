@@ -40,6 +40,7 @@ class Family:
 
     build: "Callable[..., Classifier]"
     defaults: dict[str, Any]
+    virtual: bool = False  # whether DropPath gives it virtual shortcuts; residual networks have their own
 
 
 def _call(home: str, *arguments: Any, **options: Any) -> "Classifier":
@@ -58,8 +59,12 @@ _CONVNET = Family(partial(_call, "convnet:convnet"), _CONVNET_DEFAULTS)
 FAMILIES = {
     "mlp": Family(partial(_call, "classic:mlp"), {"width": 128, "activation": "relu"}),
     "lenet": Family(partial(_call, "classic:lenet"), {"width": 6, "activation": "relu"}),
-    "alexnet": Family(partial(_call, "classic:alexnet"), {"norm": "none", "width": 128, "activation": "relu"}),
-    "vgg11": Family(partial(_call, "classic:vgg11"), {"norm": "instance", "width": 64, "activation": "relu"}),
+    "alexnet": Family(
+        partial(_call, "classic:alexnet"), {"norm": "none", "width": 128, "activation": "relu"}, virtual=True
+    ),
+    "vgg11": Family(
+        partial(_call, "classic:vgg11"), {"norm": "instance", "width": 64, "activation": "relu"}, virtual=True
+    ),
     "convnet": _CONVNET,
     "convnet3": _CONVNET,
     "resnet10": _resnet((1, 1, 1, 1)),
@@ -145,7 +150,8 @@ def parse(text: str) -> Arch:
         if field in chosen:
             raise ConfigError(f"network {text!r} sets its {field} twice")
         chosen[field] = value
-    values = {"norm": "none", "depth": None, "pooling": None, "shortcut": None, **family.defaults, **chosen}
+    absent = {"norm": "none", "activation": "relu", "depth": None, "pooling": None, "shortcut": None}
+    values = {**absent, **family.defaults, **chosen}
     if values["width"] < SMALLEST_WIDTH:
         raise ConfigError(f"network {text!r} has width {values['width']}, the smallest is {SMALLEST_WIDTH}")
     if values["depth"] == 0:
@@ -179,13 +185,14 @@ def _similar(main: str, depth: int) -> tuple[str, ...]:
     )
 
 
-def build(arch: str | Arch, shape: "Shape", num_classes: int) -> "Classifier":
+def build(arch: str | Arch, shape: "Shape", num_classes: int, drop_path: bool = False) -> "Classifier":
     """Build a freshly initialised classifier; wrap the call in `gdd.rng.seeded` to fix the initialisation.
 
     Args:
         arch: a name for `parse`, or its result.
         shape: (C, H, W) of the images.
         num_classes: outputs.
+        drop_path: whether a single-branch network gets virtual shortcuts for its training; all else stays the same.
 
     Raises:
         ConfigError: the name is wrong, or this network cannot work on such images or at such a width.
@@ -193,4 +200,7 @@ def build(arch: str | Arch, shape: "Shape", num_classes: int) -> "Classifier":
     if isinstance(arch, str):
         arch = parse(arch)
     family = FAMILIES[arch.base]
-    return family.build(shape, num_classes, **{field: getattr(arch, field) for field in family.defaults})
+    network = family.build(shape, num_classes, **{field: getattr(arch, field) for field in family.defaults})
+    if drop_path and family.virtual:
+        network.features = import_module("gdd.models.drop_path").with_alternatives(network.features)
+    return network

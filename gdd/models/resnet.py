@@ -1,23 +1,11 @@
 """ResNets with a 3x3 stride-1 stem for small images (DatasetCondensation, networks.py)."""
 
-from torch import Tensor, nn
+from torch import nn
 
+from gdd.models.drop_path import Residual
 from gdd.models.layers import ACTIVATIONS, Classifier, Shape, Size, make_norm
 
 BOTTLENECK_EXPANSION = 4
-
-
-class Residual(nn.Module):
-    """activation(branch(x) + shortcut(x))."""
-
-    def __init__(self, branch: nn.Module, shortcut: nn.Module, activation: nn.Module) -> None:
-        super().__init__()
-        self.branch = branch
-        self.shortcut = shortcut
-        self.activation = activation
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.activation(self.branch(x) + self.shortcut(x))
 
 
 def strided(size: Size, stride: int) -> Size:

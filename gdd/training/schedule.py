@@ -1,6 +1,7 @@
-"""How a learning rate goes on after its first value."""
+"""How a learning rate, and the share of paths that are kept, go on."""
 
 import math
+from dataclasses import dataclass
 from typing import Literal
 
 
@@ -22,3 +23,24 @@ def share(kind: Literal["constant", "linear", "cosine", "step"], step: int, step
     if kind == "step":
         return 0.1 if gone >= 0.5 else 1.0
     return 1 - gone if kind == "linear" else (1 + math.cos(math.pi * gone)) / 2
+
+
+@dataclass(frozen=True)
+class KeepRate:
+    """Probability that a path is kept, in three phases (Zhong and Liu, arXiv 2309.04195; train.py).
+
+    First all are, for one period; then the rate falls by `decrement` in every period, down to `minimum`; in the last
+    quarter of the steps it is `final`.
+    """
+
+    period: float = 1 / 8  # share of all steps
+    decrement: float = 0.1  # in [0, 1]
+    minimum: float = 0.5  # in [0, 1]
+    final: float = 0.8  # in [0, 1]
+
+    def at(self, step: int, steps: int) -> float:
+        """Return the rate of step `step` of `steps`."""
+        if 4 * step >= 3 * steps:
+            return self.final
+        periods = step // max(1, round(self.period * steps))
+        return max(self.minimum, 1 - self.decrement * periods)

@@ -34,14 +34,14 @@ class Stacked(nn.Module):
         own = zip(*(_tensors(network) for network in self._networks), strict=True)
         return zip(_tensors(self.network), own, strict=True)
 
-    def forward(self, images_std: Tensor) -> Tensor:
-        """Return the logits (S, B, K) of images (S, B, C, H, W) in classifier space."""
+    def forward(self, images_std: Tensor, *kept: Tensor) -> Tensor:
+        """Return the logits (S, B, K) of images (S, B, C, H, W) in classifier space; `kept` paths are (S, B, paths)."""
 
-        def answer(tensors: dict[str, Tensor], images_std: Tensor) -> Tensor:
-            return functional_call(self.network, tensors, (images_std,))
+        def answer(tensors: dict[str, Tensor], *inputs: Tensor) -> Tensor:
+            return functional_call(self.network, tensors, inputs)
 
         tensors = dict(itertools.chain(self.network.named_parameters(), self.network.named_buffers()))
-        return torch.vmap(answer)(tensors, images_std)
+        return torch.vmap(answer)(tensors, images_std, *kept)
 
     @torch.no_grad()
     def give_back(self) -> None:

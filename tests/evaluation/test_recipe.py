@@ -11,12 +11,16 @@ from gdd.data.readers import Dataset
 from gdd.data.spec import DatasetSpec
 from gdd.evaluation.recipe import Conditions, Job, Recipe, chosen
 from gdd.evaluation.sources import CEILING, Source
+from gdd.training.schedule import KeepRate
 
 SPEC = DatasetSpec("toy", 3, 32, 32, tuple("abcdefghij"), (0.5,) * 3, (0.5,) * 3, True)
 
 
 def named(name: str, flip: bool = True, **changes: Any) -> Recipe:
     return chosen(RecipeConfig(name=name, **changes), flip)  # type: ignore[arg-type]
+
+
+RATES = ("period", "decrement", "minimum", "final")
 
 
 def test_dc_divides_the_rate_by_ten_at_half() -> None:
@@ -83,11 +87,43 @@ def test_every_change_of_a_recipe_tells_rows_apart() -> None:
         *({"name": name} for name in ("dsa", "dim", "long")),
         *({"epochs": 301}, {"steps": 300}, {"batch_size": 255}, {"lr": 0.02}, {"schedule": "cosine"}),
         *({"weight_decay": 0.0}, {"augment": "crop"}, {"pick": "all"}, {"average": 0.9}),
+        *({"drop_path": "phases", **rate} for rate in ({}, *({f"keep_{name}": 0.2} for name in RATES))),
     ]
     assert {name for change in changes for name in change} == {*RecipeConfig.__dataclass_fields__}
     recipes = [RecipeConfig(**change) for change in changes]  # type: ignore[arg-type]
     hashes = {Conditions.of(EvaluateConfig(recipe=recipe), SPEC).hash for recipe in recipes}
     assert len(hashes) == len(changes)
+
+
+def test_paths_are_kept_at_the_papers_rates_or_those_that_are_given() -> None:
+    assert named("dc").keep_rate("resnet18-bn-w8") is None
+    phases = named("dc", drop_path="phases")
+    assert phases.keep_rate("resnet18-bn-w8") == KeepRate()
+    assert phases.keep_rate("resnet50-w4") == KeepRate(decrement=0.13, minimum=0.35)
+    given = named("dc", drop_path="phases", keep_minimum=0.2, keep_final=1.0)
+    assert given.keep_rate("resnet50") == KeepRate(decrement=0.13, minimum=0.2, final=1.0)
+
+
+def test_rows_tell_the_rates_at_which_paths_were_kept(evaluate: Evaluate) -> None:
+    archs = {"archs": ("resnet10-bn-w4", "alexnet-w4", "mlp-w16")}
+    plain = Recipe("test", 0.01, batch_size=4, steps=16)
+    dropped = dataclasses.replace(plain, drop_path="phases")
+    level = dataclasses.replace(dropped, keep_minimum=1.0, keep_final=1.0)
+    rows = {
+        name: {row.arch.partition("-")[0]: row for row in evaluate(recipe=recipe, folder=name, **archs) if row.ipc}
+        for name, recipe in {"plain": plain, "dropped": dropped, "level": level}.items()
+    }
+    fallen = pytest.approx((1, 0.9, 0.8, 0.7, 0.6, 0.5, 0.8))
+    for arch in ("resnet10", "alexnet"):
+        assert rows["dropped"][arch].keep_rates == fallen
+        assert rows["dropped"][arch].train_loss != rows["plain"][arch].train_loss
+        assert rows["level"][arch].keep_rates == (1.0,)
+        assert rows["plain"][arch].keep_rates is None
+        assert rows["level"][arch].train_loss == rows["plain"][arch].train_loss
+        assert rows["level"][arch].correct == rows["plain"][arch].correct
+    assert {rows[name]["mlp"].keep_rates for name in rows} == {None}
+    assert len({rows[name]["mlp"].train_loss for name in rows}) == 1
+    assert evaluate(recipe=dropped, folder="dropped", **archs)[0] == rows["dropped"]["resnet10"]
 
 
 @pytest.mark.parametrize("values", [(0, None, 1), (1, None, 0), (None, 0, 1), (None, None, 1), (1, 1, 1)])

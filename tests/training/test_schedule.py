@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from gdd.training.schedule import share
+from gdd.training.schedule import KeepRate, share
 
 
 @pytest.mark.parametrize("kind", ["linear", "cosine"])
@@ -44,3 +44,26 @@ def test_warmup_rises_evenly_and_the_rest_follows(kind):
 def test_a_warmup_longer_than_the_stage_only_rises():
     assert [share("cosine", step, 2, warmup=4) for step in range(2)] == pytest.approx([0.2, 0.4])
     assert math.isfinite(share("cosine", 4, 4, warmup=4))
+
+
+@pytest.mark.parametrize(
+    ("rate", "falls"),
+    [
+        (KeepRate(), (1, 0.9, 0.8, 0.7, 0.6, 0.5)),
+        (KeepRate(decrement=0.13, minimum=0.35), (1, 0.87, 0.74, 0.61, 0.48, 0.35)),
+        (KeepRate(decrement=0.2, minimum=0.55), (1, 0.8, 0.6, 0.55, 0.55, 0.55)),
+    ],
+)
+def test_paths_are_kept_in_three_phases_as_released(rate: KeepRate, falls: tuple[float, ...]):
+    """4,000 epochs, of which the last 1,000 have a rate of their own; it falls every 500."""
+    for number, value in enumerate(falls):
+        assert rate.at(500 * number, 4000) == pytest.approx(value)
+        assert rate.at(500 * number + 499, 4000) == pytest.approx(value)
+    assert {rate.at(step, 4000) for step in (3000, 3500, 3999)} == {0.8}
+
+
+def test_phases_can_be_shortened_and_levelled():
+    rate = KeepRate(period=0.1, decrement=0.5, minimum=0.0, final=1.0)
+    assert [rate.at(step, 300) for step in (0, 29, 30, 59, 60, 224, 225, 299)] == [1, 1, 0.5, 0.5, 0, 0, 1, 1]
+    assert [KeepRate().at(step, 1) for step in range(1)] == [1]
+    assert [KeepRate().at(step, 3) for step in range(3)] == pytest.approx([1, 0.9, 0.8])

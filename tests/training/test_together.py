@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from toy import CLASSES, SPEC, network_of, state
 
+from gdd import rng
+from gdd.models import drop_path, registry
 from gdd.runtime.execution import EAGER, Execution
 from gdd.training.classifier import cross_entropy, fit, sgd
 from gdd.training.together import Stacked, each
@@ -66,6 +68,31 @@ def test_each_has_the_weights_and_statistics_of_one_trained_alone(arch: str, own
         for name, value in one.state_dict().items():
             torch.testing.assert_close(value, other.state_dict()[name], rtol=1e-9, atol=1e-11)
             assert not torch.equal(value, first[name]), name
+
+
+@pytest.mark.parametrize("arch", ["resnet10-bn-w4", "vgg11-bn-w4"])
+def test_each_drops_its_own_paths(arch: str, batches: Batches):
+    def build(seed: int) -> nn.Module:
+        with rng.seeded(seed, "test"):
+            return registry.build(arch, SPEC.shape, CLASSES, drop_path=True).double()
+
+    together, alone = ([build(seed) for seed in range(SEEDS)] for _ in range(2))
+
+    def kept(step: int, count: int) -> Tensor | None:
+        drawn = [
+            drop_path.draw(count, together[0].paths, 0.5, rng.generator(seed, "kept", step)) for seed in range(SEEDS)
+        ]
+        return torch.stack(drawn).double() if step else None
+
+    stacked = Stacked(together)
+    last = fit(stacked, batches, range(STEPS), sgd(stacked, 0.1), loss=each([cross_entropy] * SEEDS), kept=kept)
+    stacked.give_back()
+    for i, network in enumerate(alone):
+        own = lambda step: tuple(part[i] for part in batches(step))  # noqa: B023, E731
+        paths = lambda step, count: kept(step, count)[i] if step else None  # noqa: B023, E731
+        assert fit(network, own, range(STEPS), sgd(network, 0.1), kept=paths).item() == pytest.approx(last[i].item())
+        for one, other in zip(together[i].state_dict().values(), network.state_dict().values(), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-11)
 
 
 def test_a_step_is_the_one_by_hand():
