@@ -37,7 +37,12 @@ NUMBERS = [
     ("gan.width gan.noise_dim", (), (2**20 + 1,), "a number of at most 1048576"),
     ("pretrain.lr refine.lr refine.pool.lr refine.tau", (1e-300, 1e300), (0.0, 0, -1e-4), "a number above 0"),
     ("matching.lr_image matching.lr_network run.max_minutes", (1e-300, 1e300), (0.0, 0, -1), "a number above 0"),
-    ("refine.balance evaluate.recipe.lr", (1e-300, 1e300), (0.0, 0, -1), "a number above 0"),
+    (
+        "refine.balance evaluate.recipe.lr evaluate.recipe.label_temperature",
+        (1e-300, 1e300),
+        (0.0, 0, -1),
+        "a number above 0",
+    ),
     ("gan.aux_weight gan.gradient_penalty gan.r1 refine.weight", (0, 1e300), (-0.01, -1), "a number of at least 0"),
     ("gan.beta1 gan.beta2", (0.0, 0.999), (-0.1,), "a number of at least 0"),
     ("gan.beta1 gan.beta2", (), (1.0, 1), "a number below 1"),

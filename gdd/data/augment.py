@@ -50,7 +50,7 @@ def draw(
     generator: torch.Generator,
     *,
     shared: bool,
-    pick: Literal["one", "all"],
+    pick: Literal["one", "two", "all"],
     strength: float = 1.0,
 ) -> Augmentation:
     """Draw what to do to a batch.
@@ -60,7 +60,8 @@ def draw(
         count: images in the batch; without effect if `shared`.
         generator: on the CPU.
         shared: one parameter set for all images, which then fits any batch size.
-        pick: `one` operation, uniformly (DSA), or `all` of them in the order color, flip, crop, scale,
+        pick: `one` operation, uniformly (DSA), `two` different ones in random order (Zhong and Liu, arXiv 2309.04195),
+            of a single one that alone, or `all` of them in the order color, flip, crop, scale,
             rotate, cutout (as DiffAugment does).
         strength: factor on every range (on flip's probability); 0 is the exact identity.
     """
@@ -71,6 +72,8 @@ def draw(
         return Augmentation((), strength)
     if pick == "one":
         chosen = [strategy[int(torch.randint(len(strategy), (), generator=generator))]]
+    elif pick == "two":
+        chosen = [strategy[index] for index in torch.randperm(len(strategy), generator=generator)[:2]]
     else:
         chosen = [name for name in _APPLY if name in strategy]
     rows = 1 if shared else count

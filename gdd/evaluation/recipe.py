@@ -22,14 +22,16 @@ class Recipe:
     """How a student is trained, whatever the set; either its epochs or its steps are counted."""
 
     name: str  # of the recipe that it is, and what differs from that
-    lr: float  # first learning rate of SGD with momentum 0.9
+    lr: float  # first, or highest, learning rate
     batch_size: int  # images per step; a smaller set is one batch, and an epoch's last batch may be smaller
     epochs: int | None = None  # passes over all images, at least 1
     steps: int | None = None  # optimiser steps, at least 1
-    schedule: Literal["constant", "step", "cosine"] = "constant"  # how the rate goes on
-    weight_decay: float = 5e-4  # of SGD
+    optimizer: Literal["sgd", "lion"] = "sgd"  # sgd with momentum .9, lion with betas .95 and .98
+    schedule: Literal["constant", "step", "cosine", "cyclic"] = "constant"  # how the rate goes on
+    weight_decay: float = 5e-4  # of the optimiser
     augment: str = "none"  # DSA operations joined by underscores, or none; each image draws its own parameters
-    pick: Literal["one", "all"] = "one"  # one operation for each batch, or all of them
+    pick: Literal["one", "two", "all"] = "one"  # so many operations for each batch
+    label_temperature: float = 1.0  # that soft labels' logits are divided by, above 0
     average: float = 0.0  # decay per step of the average of the weights that is scored; 0 scores the last ones
     drop_path: Literal["off", "phases"] = "off"  # whether students drop paths, at rates in three phases
     # of `KeepRate`; none takes its architecture's
@@ -85,6 +87,20 @@ NAMED = {
     # theirs random; they report the best of five tests, in which batch norm used the test batch's statistics.
     "dim": Recipe("dim", lr=0.01, batch_size=64, epochs=1000, augment="color_crop", pick="all"),
     "long": Recipe("long", lr=0.01, batch_size=10, steps=10_000, schedule="cosine"),
+    # Zhong and Liu (arXiv 2309.04195; README.md, train.py). Their pooled shortcuts are an architecture's, and their
+    # teacher, at alpha .5 and temperature 1.5, is of `evaluate.teacher`.
+    "robust": Recipe(
+        "robust",
+        lr=5e-5,
+        batch_size=100,
+        epochs=4000,
+        optimizer="lion",
+        schedule="cyclic",
+        weight_decay=5e-3,
+        augment="_".join(OPERATIONS),
+        pick="two",
+        drop_path="phases",
+    ),
 }
 
 

@@ -15,7 +15,7 @@ from gdd.data.pixels import Normalizer
 from gdd.data.spec import DatasetSpec
 from gdd.data.splits import Split, random_real
 from gdd.evaluation.batches import Fixed, Images, KeptPaths, RealStream, StackedBatches, Stream, StudentBatches
-from gdd.evaluation.recipe import Conditions, Job
+from gdd.evaluation.recipe import Conditions, Job, Recipe
 from gdd.evaluation.row import Row
 from gdd.evaluation.sources import CEILING, FLOOR, STREAM_CEILING, Source
 from gdd.losses.logits import distillation, released_distillation
@@ -28,7 +28,7 @@ from gdd.sampling import curate, sample
 from gdd.sampling.curate import Generated, Kept
 from gdd.sampling.set_file import SyntheticSet
 from gdd.training.average import averaged
-from gdd.training.classifier import Loss, cross_entropy, fit, sgd
+from gdd.training.classifier import Loss, cross_entropy, fit, lion, sgd
 from gdd.training.together import Stacked, each
 
 TEST_BATCH = 500
@@ -81,9 +81,15 @@ def train(
     `kept` maps a step and its images to the paths that they keep, as `fit` takes it.
     """
     recipe, steps = batches.recipe, batches.total
-    lr, optimizer = partial(recipe.lr_at, total=steps), sgd(network, recipe.lr, execution.fused, recipe.weight_decay)
+    lr, optimizer = partial(recipe.lr_at, total=steps), _optimizer(network, recipe, execution)
     with averaged(network, optimizer, recipe.average) if recipe.average else nullcontext():
         return fit(network, batches, range(steps), optimizer, lr, loss, execution=execution, kept=kept)
+
+
+def _optimizer(network: nn.Module, recipe: Recipe, execution: Execution) -> torch.optim.Optimizer:
+    if recipe.optimizer == "lion":
+        return lion(network, recipe.lr, recipe.weight_decay)
+    return sgd(network, recipe.lr, execution.fused, recipe.weight_decay)
 
 
 Pair = tuple[float, float]
@@ -162,7 +168,9 @@ class StudentTrainer:
         stored = self._set(job.source, job.ipc, job.seed)
         if job.source.kind == CEILING:
             return self._all_real(), stored
-        labels = stored.labels if stored.soft_labels is None else stored.soft_labels.float().softmax(1)
+        labels = stored.labels
+        if stored.soft_labels is not None:
+            labels = (stored.soft_labels.float() / self.conditions.recipe.label_temperature).softmax(1)
         return Fixed(stored.images.to(self.device), labels.to(self.device), self.normalize), stored
 
     def _train_teacher(self, job: Job | None, seed: int) -> tuple[nn.Module, float]:

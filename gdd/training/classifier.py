@@ -21,6 +21,13 @@ def sgd(network: nn.Module, lr: float, fused: bool | None = None, weight_decay: 
     return torch.optim.SGD(network.parameters(), lr=lr, momentum=0.9, weight_decay=weight_decay, fused=fused)
 
 
+def lion(network: nn.Module, lr: float, weight_decay: float) -> torch.optim.Optimizer:
+    """Return Lion as Zhong and Liu set it (arXiv 2309.04195, optim.py)."""
+    from timm.optim import Lion  # takes seconds
+
+    return Lion(network.parameters(), lr=lr, betas=(0.95, 0.98), weight_decay=weight_decay)
+
+
 def fit(
     network: nn.Module,
     batches: Callable[[int], tuple[Tensor, Tensor]],

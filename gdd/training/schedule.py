@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 
-def share(kind: Literal["constant", "linear", "cosine", "step"], step: int, steps: int, warmup: int = 0) -> float:
+def share(
+    kind: Literal["constant", "linear", "cosine", "step", "cyclic"], step: int, steps: int, warmup: int = 0
+) -> float:
     """Return a step's learning rate as a share of the first one, in [0, 1].
 
     Args:
         kind: constant; linear or cosine reach 0 just after the last step (cosine: Loshchilov and Hutter 2017, eq. 5);
-            step is a tenth from half of the steps on (DC, utils.py).
+            step is a tenth from half of the steps on (DC, utils.py); cyclic restarts (`_cyclic`).
         step: its number, from 0.
         steps: all of them.
         warmup: the first steps, in which the share rises evenly to 1; the rest follows on it.
@@ -19,10 +21,31 @@ def share(kind: Literal["constant", "linear", "cosine", "step"], step: int, step
         return (step + 1) / (warmup + 1)
     if kind == "constant":
         return 1.0
+    if kind == "cyclic":
+        return _cyclic(step - warmup, steps - warmup)
     gone = (step - warmup) / max(1, steps - warmup)
     if kind == "step":
         return 0.1 if gone >= 0.5 else 1.0
     return 1 - gone if kind == "linear" else (1 + math.cos(math.pi * gone)) / 2
+
+
+_EIGHTHS = 6  # of the steps before the last quarter
+
+
+def _cyclic(step: int, steps: int) -> float:
+    """Return the share in cycles of a quarter of the steps, with a warm-up of a tenth of the cycle and a cosine to 0.
+
+    At every eighth of the steps a cycle is broken off and the next one begins, whose peak is .8 of the last; the last
+    quarter is a whole cycle with a tenth of that. Zhong and Liu meant this (arXiv 2309.04195); in their released code
+    no peak decays.
+    """
+    eighth = max(1, round(steps / 8))
+    last = min(_EIGHTHS * eighth, steps - 1)
+    if step >= last:
+        cycle, begun, peak = steps - last, last, 0.8 ** (_EIGHTHS - 1) / 10
+    else:
+        cycle, begun, peak = 2 * eighth, step // eighth * eighth, 0.8 ** (step // eighth)
+    return peak * share("cosine", step - begun, cycle, warmup=cycle // 10)
 
 
 @dataclass(frozen=True)

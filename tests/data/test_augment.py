@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import pytest
@@ -63,6 +64,16 @@ def test_pick_all_takes_every_operation_in_order():
     drawn = draw(OPERATIONS, 4, generator(), shared=False, pick="all")
     assert [name for name, _ in drawn.steps] == ["color", "flip", "crop", "scale", "rotate", "cutout"]
     assert all(len(draws) == 4 for _, draws in drawn.steps)
+
+
+def test_pick_two_takes_any_two_different_ones_in_any_order():
+    source, counts = generator(), dict.fromkeys(itertools.permutations(OPERATIONS, 2), 0)
+    for _ in range(3000):
+        (first, _), (second, _) = draw(OPERATIONS, 1, source, shared=True, pick="two").steps
+        counts[first, second] += 1
+    assert len(counts) == 30
+    assert all(50 < count < 160 for count in counts.values())  # of 100 each, five deviations of 10
+    assert [name for name, _ in draw(("crop",), 4, source, shared=False, pick="two").steps] == ["crop"]
 
 
 def test_pick_one_is_uniform():

@@ -1,16 +1,20 @@
 """Recipes as published, what settings change of them, and which settings tell rows apart."""
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from scoring import Evaluate
 
 from gdd.config import ConfigError, EvaluateConfig, RecipeConfig
 from gdd.data.readers import Dataset
 from gdd.data.spec import DatasetSpec
 from gdd.evaluation.recipe import Conditions, Job, Recipe, chosen
+from gdd.evaluation.row import Row
 from gdd.evaluation.sources import CEILING, Source
+from gdd.sampling import generator_file, sample, set_file
 from gdd.training.schedule import KeepRate
 
 SPEC = DatasetSpec("toy", 3, 32, 32, tuple("abcdefghij"), (0.5,) * 3, (0.5,) * 3, True)
@@ -53,6 +57,18 @@ def test_long_takes_10_000_steps_of_10_images_and_ends_at_no_rate() -> None:
     assert long.lr_at(9_999, 10_000) < 1e-8
 
 
+def test_robust_has_every_part_of_its_paper_and_each_can_be_switched_off_alone() -> None:
+    robust = named("robust")
+    assert (robust.lr, robust.batch_size, robust.epochs, robust.weight_decay) == (5e-5, 100, 4000, 5e-3)
+    parts = {"optimizer": "lion", "schedule": "cyclic", "pick": "two", "drop_path": "phases"}
+    assert {part: getattr(robust, part) for part in parts} == parts
+    assert named("robust", keep_final=1.0).keep_rate("resnet18") == KeepRate(final=1.0)
+    for part, value in {"optimizer": "sgd", "schedule": "cosine", "pick": "one", "drop_path": "off"}.items():
+        assert named("robust", **{part: value}) == dataclasses.replace(
+            robust, name=f"robust, {part} {value}", **{part: value}
+        )
+
+
 @pytest.mark.parametrize(
     ("changes", "name"),
     [
@@ -84,9 +100,10 @@ def test_a_recipe_is_the_named_one_with_what_is_changed_which_its_name_tells(
 def test_every_change_of_a_recipe_tells_rows_apart() -> None:
     changes = [
         {},
-        *({"name": name} for name in ("dsa", "dim", "long")),
+        *({"name": name} for name in ("dsa", "dim", "long", "robust")),
         *({"epochs": 301}, {"steps": 300}, {"batch_size": 255}, {"lr": 0.02}, {"schedule": "cosine"}),
         *({"weight_decay": 0.0}, {"augment": "crop"}, {"pick": "all"}, {"average": 0.9}),
+        *({"optimizer": "lion"}, {"label_temperature": 0.3}),
         *({"drop_path": "phases", **rate} for rate in ({}, *({f"keep_{name}": 0.2} for name in RATES))),
     ]
     assert {name for change in changes for name in change} == {*RecipeConfig.__dataclass_fields__}
@@ -124,6 +141,27 @@ def test_rows_tell_the_rates_at_which_paths_were_kept(evaluate: Evaluate) -> Non
     assert {rows[name]["mlp"].keep_rates for name in rows} == {None}
     assert len({rows[name]["mlp"].train_loss for name in rows}) == 1
     assert evaluate(recipe=dropped, folder="dropped", **archs)[0] == rows["dropped"]["resnet10"]
+
+
+def test_a_robust_student_learns_from_a_teacher_and_soft_labels(evaluate: Evaluate, generator: Path, tmp_path: Path):
+    drawn = sample.sample_set(generator_file.load(generator), 2, 0)
+    soft = torch.randn(len(drawn.labels), 10, generator=torch.Generator().manual_seed(0)).half()
+    set_file.save(tmp_path / "set.safetensors", dataclasses.replace(drawn, soft_labels=soft))
+
+    def rows(recipe: Recipe) -> list[Row]:
+        taught = {"teacher": "set", "teacher_arch": "convnet3-w4", "alpha": 0.5, "temperature": 1.5}
+        folder = recipe.name.replace(" ", "-")
+        return evaluate(str(tmp_path / "set.safetensors"), archs=("vgg11-w4",), recipe=recipe, folder=folder, **taught)
+
+    robust = named("robust", epochs=16, flip=False)
+    (student,) = (row for row in rows(robust) if row.kind == "set")
+    assert student.recipe == "robust, epochs 16"
+    assert student.keep_rates == pytest.approx((1, 0.9, 0.8, 0.7, 0.6, 0.5, 0.8))
+    assert student.failure is None
+    (sharper,) = (
+        row for row in rows(named("robust", epochs=16, label_temperature=0.3, flip=False)) if row.kind == "set"
+    )
+    assert sharper.train_loss != student.train_loss
 
 
 @pytest.mark.parametrize("values", [(0, None, 1), (1, None, 0), (None, 0, 1), (None, None, 1), (1, 1, 1)])

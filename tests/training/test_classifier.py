@@ -4,7 +4,7 @@ from torch import nn
 from toy import same, state
 
 from gdd.rng import generator, seeded
-from gdd.training.classifier import fit, sgd
+from gdd.training.classifier import fit, lion, sgd
 
 CLASSES = 4
 
@@ -113,3 +113,17 @@ def test_a_batch_that_is_right_often_enough_is_not_learnt_from(limit, learns):
     before = state(net)
     fit(net, every_label_once, range(5), sgd(net, 0.1), max_accuracy=limit)
     assert same(state(net), before) is not learns
+
+
+def test_lion_takes_its_papers_steps():
+    """w goes to w (1 - lr decay) - lr sign(.95 m + .05 g), m to .98 m + .02 g."""
+    network = nn.Linear(3, 1, bias=False).double()
+    optimizer, random = lion(network, 0.1, 0.5), torch.Generator().manual_seed(0)
+    weight, momentum = network.weight.detach().clone(), torch.zeros(1, 3, dtype=torch.float64)
+    for _ in range(5):
+        gradient = torch.randn(1, 3, generator=random, dtype=torch.float64)
+        network.weight.grad = gradient.clone()
+        optimizer.step()
+        weight = weight * (1 - 0.1 * 0.5) - 0.1 * (0.95 * momentum + 0.05 * gradient).sign()
+        momentum = 0.98 * momentum + 0.02 * gradient
+        torch.testing.assert_close(network.weight.detach(), weight)

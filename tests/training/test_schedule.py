@@ -67,3 +67,27 @@ def test_phases_can_be_shortened_and_levelled():
     assert [rate.at(step, 300) for step in (0, 29, 30, 59, 60, 224, 225, 299)] == [1, 1, 0.5, 0.5, 0, 0, 1, 1]
     assert [KeepRate().at(step, 1) for step in range(1)] == [1]
     assert [KeepRate().at(step, 3) for step in range(3)] == pytest.approx([1, 0.9, 0.8])
+
+
+def test_a_cyclic_rate_restarts_at_every_eighth_with_a_peak_that_decays():
+    """4,000 epochs of one step: a cycle is 1,000 long, warmed up for 100, and broken off at 500."""
+    shares = [share("cyclic", step, 4000) for step in range(4000)]
+    parts = [shares[500 * number : 500 * (number + 1)] for number in range(6)] + [shares[3000:]]
+    peaks = [1, 0.8, 0.8**2, 0.8**3, 0.8**4, 0.8**5, 0.8**5 / 10]
+    assert [max(part) for part in parts] == pytest.approx(peaks)
+    for part, peak in zip(parts, peaks, strict=True):
+        assert part.index(max(part)) == 100
+        assert part[:101] == sorted(part[:101])
+        assert part[100:] == sorted(part[100:], reverse=True)
+        assert part[0] == pytest.approx(peak / 101)
+    released = (1 + math.cos(math.pi * 400 / 900)) / 2  # where a cycle is broken off, of its peak
+    assert [part[-1] / peak for part, peak in zip(parts[:6], peaks[:6], strict=True)] == pytest.approx(
+        [released] * 6, abs=0.01
+    )
+    assert shares[-1] < 1e-5
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 7, 8, 9, 13, 300])
+def test_a_cyclic_rate_is_positive_at_any_length(steps):
+    shares = [share("cyclic", step, steps) for step in range(steps)]
+    assert all(0 < value <= 1 for value in shares)
