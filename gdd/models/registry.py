@@ -65,6 +65,7 @@ FAMILIES = {
     "vgg11": Family(
         partial(_call, "classic:vgg11"), {"norm": "instance", "width": 64, "activation": "relu"}, virtual=True
     ),
+    "vit": Family(partial(_call, "vit:vit"), {"width": 192, "depth": 12}),
     "convnet": _CONVNET,
     "convnet3": _CONVNET,
     "resnet10": _resnet((1, 1, 1, 1)),
@@ -81,7 +82,7 @@ class Arch:
     base: str  # a name of FAMILIES; `convnet3` when the depth is 3, `convnet` for any other depth
     norm: str  # batch, instance, group, layer or none
     width: int  # channels (or units) of the first layer; the others keep their proportion to it
-    depth: int | None  # number of convolutions; None where the base fixes it
+    depth: int | None  # number of convolutions, of a vit its blocks; None where the base fixes it
     activation: str  # relu, sigmoid, leakyrelu or swish
     pooling: str | None  # max, avg or none; None where the base fixes it
     shortcut: str | None = None  # strided or pooled, of a ResNet
@@ -126,7 +127,8 @@ def parse(text: str) -> Arch:
     """Read a network's name, such as `convnet3`, `resnet18-bn-w16` or `convnet3-w32-gn-swish-max`.
 
     After the base, in any order: a norm (bn, in, gn, ln, nonorm), wN for the width, an activation (relu,
-    sigmoid, leakyrelu, swish), for the convnet dN for the depth and a pooling (max, avg, nopool), and for a ResNet
+    sigmoid, leakyrelu, swish), for the convnet and the vit dN for the depth, for the convnet a pooling (max, avg,
+    nopool), and for a ResNet
     where its shortcuts halve a map (strided, pooled).
 
     Raises:

@@ -1,7 +1,7 @@
 import pytest
 import torch
 from torch import nn
-from written_out import ACTIVATIONS, REFERENCES, Layers, perturb
+from written_out import ACTIVATIONS, REFERENCES, Layers, perturb, vit
 
 from gdd.config import ConfigError
 from gdd.models.layers import NORMS, make_norm, stem
@@ -17,6 +17,9 @@ RESNET10 = 11_173_962 - sum(SECOND_BLOCKS)
 RESNET34 = 11_173_962 + sum(more * block for more, block in zip((1, 2, 4, 1), SECOND_BLOCKS, strict=True))
 
 # Counted by running DatasetCondensation's networks.py (algorithms.md 2.1).
+# Of width 192: 12 blocks (4 products of a token by itself as wide, two of it and one 4 times as wide, their biases, two
+# norms), 64 patches of 48 numbers, the class token, places, the last norm and the head.
+VIT_TINY = 12 * (12 * 192**2 + 13 * 192) + (48 + 1) * 192 + 192 + 65 * 192 + 2 * 192 + (192 + 1) * 10
 PUBLISHED = [
     ("mlp", CIFAR, 411_146),
     ("mlp", MNIST, 118_282),
@@ -44,6 +47,7 @@ PUBLISHED = [
     ("resnet18", MNIST, 11_172_810),
     ("resnet34", CIFAR, RESNET34),
     ("resnet50", CIFAR, 23_520_842),
+    ("vit", CIFAR, VIT_TINY),
     ("resnet18-pooled", CIFAR, 11_173_962),
     ("resnet50-pooled", CIFAR, 23_520_842),
 ]
@@ -63,6 +67,8 @@ NARROW = [
     "resnet18-w4-ln",
     "resnet34-w4-nonorm-leakyrelu",
     "resnet50-w4-gn-sigmoid",
+    "vit-w8-d1",
+    "vit-w128-d2",
     "resnet18-w4-bn-pooled",
     "resnet50-w4-ln-pooled",
 ]
@@ -138,6 +144,21 @@ def test_the_layers_are_wired_as_published(name, shape, activation):
     expected = REFERENCES[arch.base](layers, images, arch)
     assert layers.all_used()
     torch.testing.assert_close(network(images), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_the_vit_is_wired_as_published():
+    arch = parse("vit-w128-d2")
+    network = perturb(build(arch, CIFAR, 7))
+    images = torch.randn(3, *CIFAR)
+    layers = Layers(network, nn.functional.gelu)
+    expected = vit(layers, images, arch)
+    assert layers.all_used()
+    torch.testing.assert_close(network(images), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_the_vit_has_a_second_derivative():
+    network, images = build("vit-w4-d1", (1, 8, 8), 3).double(), torch.randn(2, 1, 8, 8, dtype=torch.float64)
+    assert torch.autograd.gradgradcheck(lambda images: network(images).square().sum(), images.requires_grad_())
 
 
 def test_other_sizes_keep_the_usual_padding():
@@ -216,6 +237,8 @@ def test_only_batch_norm_mixes_images(base):
         ("alexnet", "alexnet-nonorm-w128"),
         ("alexnet-bn", "alexnet-bn-w128"),
         ("vgg11-ln-w8", "vgg11-ln-w8"),
+        ("vit", "vit-w192"),
+        ("vit-d6-w64", "vit-w64-d6"),
     ],
 )
 def test_canonical_name(text, name):
@@ -226,7 +249,8 @@ def test_canonical_name(text, name):
 
 @pytest.mark.parametrize("base", FAMILIES)
 def test_every_name_parses_back(base):
-    for tokens in ("", "-w8", "-swish", "-leakyrelu-w16"):
+    activations = ("-swish", "-leakyrelu-w16") if "activation" in FAMILIES[base].defaults else ()
+    for tokens in ("", "-w8", *activations):
         arch = parse(base + tokens)
         assert parse(arch.name) == arch
 
@@ -270,6 +294,8 @@ def test_bad_names_are_refused(text, message):
         ("convnet-w8-d5", (3, 16, 16), "depth 5 .*16x16"),
         ("convnet-w8-d6-bn", CIFAR, "depth 6 .*32x32"),
         ("convnet-w8-d6", CIFAR, "depth 6 .*32x32"),
+        ("vit", (1, 30, 32), "patches of 4 pixels, which do not divide images of 30x32"),
+        ("vit-w200", (3, 32, 32), "width 200 has 3 heads"),
         ("resnet18-w8", (1, 8, 8), "instance norm over a 1x1 map"),
         ("lenet", (1, 15, 16), "lenet .*15x16"),
         ("alexnet-w8", (1, 7, 8), "alexnet .*7x8"),

@@ -48,6 +48,9 @@ class Layers:
         weight = next(self.parameters)
         return F.conv2d(x, weight, next(self.parameters) if bias else None, stride, padding)
 
+    def patches(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, next(self.parameters), next(self.parameters), stride=4)
+
     def norm(self, x: Tensor) -> Tensor:
         return self.norm_over((2, 3), x) if self.has_norm else x
 
@@ -122,6 +125,19 @@ def resnet(layers: Layers, x: Tensor, arch: Arch) -> Tensor:
                 shortcut = convolved(x, stride, padding=0)
             x = layers.activation(branch + shortcut)
     return layers.linear(x.mean((2, 3)))
+
+
+def vit(layers: Layers, x: Tensor, arch: Arch) -> Tensor:
+    """Attention has two heads."""
+    token, places = next(layers.parameters), next(layers.parameters)
+    patches = layers.patches(x).flatten(2).transpose(1, 2)
+    x = torch.cat([token.expand(len(x), -1, -1), patches], 1) + places
+    for _ in range(arch.depth or 0):
+        query, key, value = layers.linear(layers.norm_over((2,), x)).unflatten(2, (3, 2, -1)).permute(2, 0, 3, 1, 4)
+        attention = (query @ key.transpose(2, 3) / query.shape[3] ** 0.5).softmax(3)
+        x = x + layers.linear((attention @ value).transpose(1, 2).flatten(2))
+        x = x + layers.linear(layers.activation(layers.linear(layers.norm_over((2,), x))))
+    return layers.linear(layers.norm_over((2,), x)[:, 0])
 
 
 REFERENCES: dict[str, Callable[[Layers, Tensor, Arch], Tensor]] = {
