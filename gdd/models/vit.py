@@ -41,5 +41,5 @@ def vit(shape: Shape, num_classes: int, *, width: int, depth: int) -> Classifier
     )
     for module in features.modules():
         if isinstance(module, Attention):
-            module.fused_attn = False  # the fused kernel has no second derivative
+            module.fused_attn = False  # type: ignore[misc]  # the fused kernel has no second derivative
     return Classifier(nn.Sequential(features), nn.Linear(width, num_classes))
