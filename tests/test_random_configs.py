@@ -41,6 +41,7 @@ TEXTS = {
     "name": ("digits", "other", "a b"),
 }
 ALL_TEXTS = tuple(sorted({text for texts in TEXTS.values() for text in texts}))
+KEEP = [f"evaluate.recipe.keep_{name}" for name in ("period", "decrement", "minimum", "final")]
 # The whole range of these would cost more than a moment, or lead out of the test's folder.
 NARROW: dict[str, st.SearchStrategy[Any]] = {
     "data.name": st.sampled_from(["digits", "digit", "", "mnist"]),
@@ -53,6 +54,8 @@ NARROW: dict[str, st.SearchStrategy[Any]] = {
     "matching.inner": st.integers(0, 2),
     "evaluate.recipe.epochs": st.integers(0, 2),
     "evaluate.recipe.steps": st.integers(0, 2),
+    # Most numbers are out of the range of these, so that hardly a trial with one would run.
+    **dict.fromkeys(KEEP, st.sampled_from([None, 0, 0.2, 0.5, 1, 1.5])),
     "run.max_minutes": st.sampled_from([None, 0, -1, "x", 10**6]),
     "run.threads": st.sampled_from([None, 0, 1]),
     "run.workers": st.sampled_from([0, 1]),
@@ -80,6 +83,7 @@ ONE_STEP = {
     "evaluate.seeds": [0],
     "evaluate.ipc": [1],
     "evaluate.recipe.epochs": 1,
+    "evaluate.recipe.drop_path": "phases",  # which rates are refused without
     "evaluate.all_epochs": 1,
     "run.threads": 1,
     "run.workers": 1,

@@ -1,7 +1,9 @@
 """The row that one trained student yields."""
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from gdd.config import read_as, require
 from gdd.evaluation.sources import Kind, Protocol
@@ -57,7 +59,7 @@ class Row:
     together: int = 1  # students that were trained at once, as one stack of networks
     distillation_seed: int | None = None  # of the source; none of real images or if nobody said
     # at which its paths were kept, one after the other; none if it dropped none
-    keep_rates: tuple[float, ...] | None = None
+    keep_rates: Annotated[tuple[float, ...], Field(min_length=1)] | None = None
     failure: str | None = None  # why the student has no accuracy; none if it has one
 
     @property
