@@ -8,6 +8,8 @@ from pydantic.dataclasses import dataclass
 from gdd.config.errors import require
 from gdd.config.fields import STRICT, AtLeast1OrNull, NotNegativeOrNull, PositiveOrNull, ShareOrNull
 
+DROPPING = ("robust",)  # named recipes that drop paths
+
 
 @dataclass(frozen=True, config=STRICT)
 class RecipeConfig:
@@ -30,7 +32,8 @@ class RecipeConfig:
     """sgd with momentum 0.9, or lion with betas .95 and .98 (robust)."""
     schedule: Literal["constant", "step", "cosine", "cyclic"] | None = None
     """How the rate goes on: constant (dim), step, a tenth from half of the steps on (dc, dsa), cosine to 0 (long),
-    cyclic, warmed up anew at each eighth of the steps to .8 of the peak before (robust)."""
+    cyclic (robust): warmed up anew at each eighth of the steps, to .8 of the peak before, and in the last quarter to a
+    tenth of it."""
     weight_decay: NotNegativeOrNull = None
     """Weight decay of the optimiser, at least 0 (robust: 5e-3; others: 5e-4)."""
     augment: str | None = None
@@ -60,15 +63,11 @@ class RecipeConfig:
 
     @model_validator(mode="after")
     def _rates_of_phases(self) -> "RecipeConfig":
-        for name in ("period", "decrement", "minimum", "final"):
-            value = getattr(self, f"keep_{name}")
-            drops = (self.drop_path or ("phases" if self.name == "robust" else "off")) == "phases"
-            require(
-                value is None or drops,
-                f"evaluate.recipe.keep_{name}",
-                value,
-                "null without evaluate.recipe.drop_path phases",
-            )
+        drops = self.drop_path == "phases" or (self.drop_path is None and self.name in DROPPING)
+        for key in ("keep_period", "keep_decrement", "keep_minimum", "keep_final"):
+            value = getattr(self, key)
+            expected = "null without evaluate.recipe.drop_path phases"
+            require(drops or value is None, f"evaluate.recipe.{key}", value, expected)
         return self
 
     @model_validator(mode="after")

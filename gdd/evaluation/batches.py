@@ -245,4 +245,4 @@ class KeptPaths:
         if rate == 1:
             return None
         drawn = [drop_path.draw(count, self.paths, rate, rng.generator(seed, purpose, step)) for seed in self.seeds]
-        return (drawn[0] if len(drawn) == 1 else torch.stack(drawn)).to(self.device)
+        return (drawn[0] if len(drawn) == 1 else torch.stack(drawn)).to(self.device, non_blocking=True)

@@ -29,7 +29,9 @@ class Residual(Droppable):
         self.activation = activation
 
     def forward(self, x: Tensor, kept: Tensor | None = None) -> Tensor:
-        branch = self.branch(x) if kept is None else self.branch(x) * kept[:, None, None, None]
+        branch = self.branch(x)
+        if kept is not None:
+            branch = (branch * kept[:, None, None, None]).to(branch.dtype)
         return self.activation(branch + self.shortcut(x))
 
 
@@ -51,19 +53,20 @@ class Alternative(Droppable):
 _LAYERS = 3
 
 
-def with_alternatives(features: nn.Sequential) -> nn.Sequential:
+def with_alternatives(features: nn.Sequential, stem: int) -> nn.Sequential:
     """Return a single-branch network's layers, of which those of every two convolutions can be dropped together.
 
-    The first convolution, and a last one without a partner, cannot. Weights and answers stay the same; the virtual
-    shortcut is the pool between the two, a 1x1 convolution where the channels change, and a norm of it.
+    Weights and answers stay the same; the virtual shortcut is the pool between the two, if there is one, and, where the
+    channels change, a 1x1 convolution and a norm.
 
     Args:
         features: convolutions, each with its norm and its activation behind it, and pools.
+        stem: the first convolutions, which cannot be dropped; the rest have a partner each.
     """
     layers = list(features)
     convolutions = [index for index, layer in enumerate(layers) if isinstance(layer, nn.Conv2d)]
     found, done = list[nn.Module](), 0
-    for first, second in zip(convolutions[1::2], convolutions[2::2], strict=False):
+    for first, second in zip(convolutions[stem::2], convolutions[stem + 1 :: 2], strict=True):
         main = layers[first : second + _LAYERS]
         found += [*layers[done:first], Alternative(nn.Sequential(*main), _virtual(main))]
         done = second + _LAYERS

@@ -40,7 +40,8 @@ class Family:
 
     build: "Callable[..., Classifier]"
     defaults: dict[str, Any]
-    virtual: bool = False  # whether DropPath gives it virtual shortcuts; residual networks have their own
+    # convolutions before those that DropPath gives virtual shortcuts; none for networks that have no use for them
+    stem: int | None = None
 
 
 def _call(home: str, *arguments: Any, **options: Any) -> "Classifier":
@@ -59,12 +60,8 @@ _CONVNET = Family(partial(_call, "convnet:convnet"), _CONVNET_DEFAULTS)
 FAMILIES = {
     "mlp": Family(partial(_call, "classic:mlp"), {"width": 128, "activation": "relu"}),
     "lenet": Family(partial(_call, "classic:lenet"), {"width": 6, "activation": "relu"}),
-    "alexnet": Family(
-        partial(_call, "classic:alexnet"), {"norm": "none", "width": 128, "activation": "relu"}, virtual=True
-    ),
-    "vgg11": Family(
-        partial(_call, "classic:vgg11"), {"norm": "instance", "width": 64, "activation": "relu"}, virtual=True
-    ),
+    "alexnet": Family(partial(_call, "classic:alexnet"), {"norm": "none", "width": 128, "activation": "relu"}, stem=1),
+    "vgg11": Family(partial(_call, "classic:vgg11"), {"norm": "instance", "width": 64, "activation": "relu"}, stem=2),
     "vit": Family(partial(_call, "vit:vit"), {"width": 192, "depth": 12}),
     "convnet": _CONVNET,
     "convnet3": _CONVNET,
@@ -203,6 +200,7 @@ def build(arch: str | Arch, shape: "Shape", num_classes: int, drop_path: bool = 
         arch = parse(arch)
     family = FAMILIES[arch.base]
     network = family.build(shape, num_classes, **{field: getattr(arch, field) for field in family.defaults})
-    if drop_path and family.virtual:
-        network.features = import_module("gdd.models.drop_path").with_alternatives(network.features)
+    if drop_path and family.stem is not None:
+        alternatives = import_module("gdd.models.drop_path").with_alternatives
+        network.features = alternatives(network.features, family.stem)
     return network

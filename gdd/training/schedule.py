@@ -29,22 +29,16 @@ def share(
     return 1 - gone if kind == "linear" else (1 + math.cos(math.pi * gone)) / 2
 
 
-_EIGHTHS = 6  # of the steps before the last quarter
-
-
 def _cyclic(step: int, steps: int) -> float:
     """Return the share in cycles of a quarter of the steps, with a warm-up of a tenth of the cycle and a cosine to 0.
 
     At every eighth of the steps a cycle is broken off and the next one begins, whose peak is .8 of the last; the last
-    quarter is a whole cycle with a tenth of that. Zhong and Liu meant this (arXiv 2309.04195); in their released code
-    no peak decays.
+    quarter is a whole cycle, with a tenth of the peak before it. Zhong and Liu meant this (arXiv 2309.04195); in their
+    released code no peak decays.
     """
-    eighth = max(1, round(steps / 8))
-    last = min(_EIGHTHS * eighth, steps - 1)
-    if step >= last:
-        cycle, begun, peak = steps - last, last, 0.8 ** (_EIGHTHS - 1) / 10
-    else:
-        cycle, begun, peak = 2 * eighth, step // eighth * eighth, 0.8 ** (step // eighth)
+    eighth = 8 * step // steps
+    number, peak = (eighth, 0.8**eighth) if eighth < 6 else (6, 0.8**5 / 10)
+    begun, cycle = math.ceil(number * steps / 8), max(1, steps // 4)
     return peak * share("cosine", step - begun, cycle, warmup=cycle // 10)
 
 

@@ -87,7 +87,9 @@ def test_a_cyclic_rate_restarts_at_every_eighth_with_a_peak_that_decays():
     assert shares[-1] < 1e-5
 
 
-@pytest.mark.parametrize("steps", [1, 2, 3, 7, 8, 9, 13, 300])
-def test_a_cyclic_rate_is_positive_at_any_length(steps):
+@pytest.mark.parametrize("steps", [1, 2, 3, 7, 8, 9, 12, 13, 20, 100, 300])
+def test_a_cyclic_rate_is_never_negative_and_its_last_phase_begins_with_that_of_dropping(steps):
     shares = [share("cyclic", step, steps) for step in range(steps)]
-    assert all(0 < value <= 1 for value in shares)
+    assert all(0 <= value <= 1 for value in shares)
+    last = [KeepRate(final=0.123).at(step, steps) == 0.123 for step in range(steps)]
+    assert [value <= 0.8**5 / 10 for value in shares] == last
