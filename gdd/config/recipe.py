@@ -46,7 +46,6 @@ class RecipeConfig:
     average: Annotated[float | None, Field(ge=0, lt=1)] = None
     """Decay per step of an average of the student's weights that is scored instead of the last ones, in [0, 1); 0 is
     none (all: 0)."""
-
     drop_path: Literal["off", "phases"] | None = None
     """Whether residual blocks, and pairs of convolutions of alexnet and vgg11, are skipped at random in training, at
     rates in three phases (robust: phases; others: off); a convnet, lenet or mlp has no such paths (Zhong and Liu, arXiv

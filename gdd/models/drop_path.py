@@ -1,14 +1,16 @@
 """DropPath: in training, paths of a network are skipped at random (Zhong and Liu, arXiv 2309.04195, figure 2)."""
 
 import copy
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
 
 
-class Droppable(nn.Module):
+class Droppable(nn.Module, ABC):
     """A layer with a main path and a shortcut that stands in for it, image by image."""
 
+    @abstractmethod
     def forward(self, x: Tensor, kept: Tensor | None = None) -> Tensor:
         """Return the layer's answer.
 
@@ -16,7 +18,6 @@ class Droppable(nn.Module):
             x: (B, C, H, W).
             kept: (B,) of `draw`: 0 drops an image's main path, 1/p keeps it; none keeps all, as in inference.
         """
-        raise NotImplementedError
 
 
 class Residual(Droppable):
