@@ -237,12 +237,13 @@ class KeptPaths:
     def __post_init__(self) -> None:
         self.in_force: list[float] = []  # the rates so far, each once for as long as it holds
 
-    def __call__(self, step: int, count: int) -> Tensor | None:
-        """Return (count, paths), or (S, count, paths) of S seeds; none where all paths are kept."""
+    def __call__(self, step: int, count: int) -> Tensor:
+        """Return (count, paths), or (S, count, paths) of S seeds, also while all paths are kept.
+
+        So virtual shortcuts have a gradient, 0 at first, in every step: torch's fused optimisers need that.
+        """
         rate, purpose = self.rate.at(step, self.total), f"{rng.STUDENT}-{rng.DROP_PATH}"
         if [rate] != self.in_force[-1:]:
             self.in_force.append(rate)
-        if rate == 1:
-            return None
         drawn = [drop_path.draw(count, self.paths, rate, rng.generator(seed, purpose, step)) for seed in self.seeds]
         return (drawn[0] if len(drawn) == 1 else torch.stack(drawn)).to(self.device, non_blocking=True)

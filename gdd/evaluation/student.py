@@ -74,7 +74,7 @@ def train(
     batches: StudentBatches | StackedBatches,
     loss: Loss = cross_entropy,
     execution: Execution = EAGER,
-    kept: Callable[[int, int], Tensor | None] | None = None,
+    kept: Callable[[int, int], Tensor] | None = None,
 ) -> Tensor:
     """Train by the batches' recipe and return the last step's loss, or losses (S,) of a `Stacked`.
 

@@ -38,7 +38,7 @@ def fit(
     max_accuracy: float = 1.0,
     frozen_statistics: bool = False,
     execution: Execution = EAGER,
-    kept: Callable[[int, int], Tensor | None] | None = None,
+    kept: Callable[[int, int], Tensor] | None = None,
 ) -> Tensor:
     """Take one optimiser step for each number in `steps` and return the last loss.
 
@@ -53,8 +53,7 @@ def fit(
         max_accuracy: a batch already classified this well changes no weight; 1 switches this off. One network only.
         frozen_statistics: whether batch norm uses and keeps the statistics that it has, as in eval mode.
         execution: of the network. Batches of another size than the first one are not compiled.
-        kept: maps a step and its images to the paths that they keep, (B, paths), or to none if they keep all; without
-            it they always do.
+        kept: maps a step and its images to the paths that they keep, (B, paths); without it they keep all.
     """
     if not steps:
         raise ValueError(f"a network would be trained for no step at all ({steps})")
@@ -63,8 +62,7 @@ def fit(
     for step in steps:
         images_std, labels = batches(step)
         shape = shape or images_std.shape
-        paths = kept(step, images_std.shape[-4]) if kept is not None else None
-        inputs = (images_std,) if paths is None else (images_std, paths)
+        inputs = (images_std,) if kept is None else (images_std, kept(step, images_std.shape[-4]))
         logits = execution(network, *inputs, compiled=images_std.shape == shape)
         if max_accuracy < 1 and (logits.argmax(1) == labels).float().mean() >= max_accuracy:
             continue

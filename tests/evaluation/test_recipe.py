@@ -18,6 +18,7 @@ from gdd.evaluation.recipe import NAMED, Conditions, Job, Recipe, chosen
 from gdd.evaluation.row import Row
 from gdd.evaluation.sources import CEILING, Source
 from gdd.models import registry
+from gdd.runtime.execution import Execution
 from gdd.sampling import generator_file, sample, set_file
 from gdd.training.schedule import KeepRate
 
@@ -149,6 +150,15 @@ def test_rows_tell_the_rates_at_which_paths_were_kept(evaluate: Evaluate) -> Non
     assert {rows[name]["mlp"].keep_rates for name in rows} == {None}
     assert len({rows[name]["mlp"].train_loss for name in rows}) == 1
     assert evaluate(recipe=dropped, folder="dropped", **archs)[0] == rows["dropped"]["resnet10"]
+
+
+def test_fused_optimisers_take_the_same_steps_of_virtual_shortcuts(evaluate: Evaluate, monkeypatch) -> None:
+    recipe = Recipe("test", 0.01, batch_size=4, steps=16, drop_path="phases")
+    plain = evaluate(recipe=recipe, folder="plain", archs=("alexnet-w4",))[0]
+    monkeypatch.setattr(Execution, "fused", True)
+    fused = evaluate(recipe=recipe, folder="fused", archs=("alexnet-w4",))[0]
+    assert fused.keep_rates == plain.keep_rates
+    assert fused.train_loss == pytest.approx(plain.train_loss, rel=1e-4)
 
 
 def test_a_robust_student_learns_from_a_teacher_and_soft_labels(evaluate: Evaluate, generator: Path, tmp_path: Path):
