@@ -16,6 +16,7 @@ from gdd.data import folder
 from gdd.data.places import locate
 from gdd.data.readers import Dataset, open_dataset
 from gdd.evaluation import grid, sources
+from gdd.evaluation.landscape import RESULT, STAGE, Landscape, measure
 from gdd.evaluation.recipe import Conditions, Job
 from gdd.evaluation.row import Row
 from gdd.evaluation.sources import CEILING, FLOOR, GENERATOR_NAMES, REAL_NAMES, Source
@@ -240,7 +241,7 @@ def with_data_of_sources(config: Config, named: Sequence[Source]) -> Config:
         values = {**to_plain(config), "data": {**stored, "root": root, "download": config.data.download}}
         # The seed decides which images validate.
         taken = read_as(Config, {**values, "seed": made_with.get("seed")}, source.label)
-        logger.info("compare: data settings of %s: data.name %s", source.label, taken.data.name)
+        logger.info("data settings of %s: data.name %s", source.label, taken.data.name)
         return taken
     return config
 
@@ -266,3 +267,26 @@ def compare(
 
     rows = _score(config, dataset, accelerator, "compare", jobs, write)
     return comparison.sections(rows, compared[0].source.label, brief=True, replicates=replicates)
+
+
+def landscape(
+    config: Config, dataset: Dataset, accelerator: Accelerator, jobs: Sequence[Job], count: int, reach: float
+) -> Landscape:
+    """Train one student, or find it trained, measure its loss, write numbers and picture, and return what was found.
+
+    The job is one, of stored images; the rest is as `evaluation.landscape.measure` takes it.
+    """
+    from gdd.report import landscape as pictures
+
+    (job,) = jobs
+    conditions, spec = Conditions.of(config.evaluate, dataset.spec), dataset.spec
+    student = job.key(conditions, job.images(spec, len(dataset.train.labels)))
+    fingerprint = stable_hash(STAGE, student, spec.to_dict(), dataset.fingerprint)
+    with _open_run(config, STAGE, fingerprint, accelerator) as run:
+        if run.world_size > 1:
+            raise ConfigError(f"gdd landscape was started in {run.world_size} processes, expected one")
+        found = measure(job, replace(conditions, precision=run.precision), dataset, run, count, reach)
+        pictures.draw(run.folder / pictures.PICTURE, found)
+        for name in (RESULT, pictures.PICTURE):
+            logger.info("wrote %s", run.folder / name)
+    return found

@@ -65,6 +65,7 @@ INIT = "init"
 ORDER = "order"
 AUGMENT = "augment"
 DROP_PATH = "drop-path"
+EIGENVECTORS = "eigenvectors"
 
 
 def derive(seed: int, purpose: str, *counters: int) -> int:

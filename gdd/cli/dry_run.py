@@ -57,7 +57,7 @@ def table(config: Config, spec: DatasetSpec, stages: Sequence[str]) -> Table:
         names |= {f"pool {name}": (name, batch) for name in pool_members(config)}
     if "ensemble" in stages:
         names |= {f"ensemble {name}": (name, config.ensemble.batch_size) for name in config.ensemble.archs}
-    if {"evaluate", "compare"} & {*stages}:
+    if {"evaluate", "compare", "landscape"} & {*stages}:
         batch = min(chosen(config.evaluate.recipe, spec.flip).batch_size, max(config.evaluate.ipc) * spec.num_classes)
         names |= {f"student {name}": (name, batch) for name in config.evaluate.archs}
     for title, (name, size) in names.items():

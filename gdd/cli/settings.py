@@ -61,7 +61,8 @@ def opened(
     """Open the data, refuse networks and sources that do not fit them, say what will be done, and give the work.
 
     A dry run gets None, once the networks' costs are printed. Signals end the work in order. The stages are those of
-    pretrain, refine, matching, evaluate and compare that will be run; without `sources`, a run scores its own.
+    pretrain, refine, matching, evaluate, compare and landscape that will be run; without `sources`, a run scores its
+    own. A landscape has one student, that of its source.
     """
     from gdd import pipeline
     from gdd.cli import dry_run as costs
@@ -75,8 +76,10 @@ def opened(
                 pipeline.check_networks_early(config)
                 dataset = pipeline.open_data(config.data, config.seed)
             pipeline.check_networks(config, dataset.spec.shape, dataset.spec.num_classes)
-            scored = {"evaluate", "compare"} & {*stages}
-            jobs = pipeline.plan(config, dataset, sources, ceiling="compare" not in stages) if scored else []
+            trained = {"evaluate", "compare", "landscape"} & {*stages}
+            jobs = pipeline.plan(config, dataset, sources, ceiling="evaluate" in stages) if trained else []
+            if "landscape" in stages:
+                jobs = jobs[-1:]  # the floor stands before it
             console.print(summary.block(config, dataset, accelerator, stages, jobs), soft_wrap=True)
             if dry_run:
                 console.print(costs.table(config, dataset.spec, stages))

@@ -110,6 +110,9 @@ def _work(stage: str, config: Config, dataset: Dataset, jobs: Sequence[Job], tea
     flop += _gan_flop(config, spec)[0] * sum(images for _, _, images in streams)
     at_once = f", {team.workers} at once" if team.workers > 1 else ""
     flop *= torch.get_num_threads() / (team.workers * team.threads)
+    if stage == "landscape":
+        text = f"train {jobs[0].arch} and find the largest eigenvalues of its loss's Hessian, which takes longer"
+        return text, steps * _STUDENT_STEP, flop
     return f"train and score {len(jobs)} students{at_once}", steps * _STUDENT_STEP / team.workers, flop
 
 

@@ -118,7 +118,7 @@ def evaluate(jobs: Sequence[Job], conditions: Conditions, dataset: Dataset, run:
         _require_held_out(jobs, dataset)
     team = team_for(run.settings, run.device, run.world_size, len(jobs))
     # Refuses networks that cannot be.
-    executions = _executions(jobs, conditions, dataset, run, max(team.workers, run.world_size))
+    executions = executions_of(jobs, conditions, dataset, run, max(team.workers, run.world_size))
     keys = [job.key(conditions, job.images(spec, len(dataset.train.labels))) for job in jobs]
     rows = _gather(run, keys)
     pending = [job for job, key in zip(jobs, keys, strict=True) if key not in rows]
@@ -161,7 +161,7 @@ def _scorer(
     return StudentTrainer(real, spec, conditions, executions, device, config_hash, keep).score
 
 
-def _executions(
+def executions_of(
     jobs: Sequence[Job], conditions: Conditions, dataset: Dataset, run: Run, processes: int
 ) -> dict[str, Execution]:
     """Decide for each architecture, by its share of all jobs: what is left of them must not change a score."""

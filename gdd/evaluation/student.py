@@ -176,13 +176,27 @@ class StudentTrainer:
     def _train_teacher(self, job: Job | None, seed: int) -> tuple[nn.Module, float]:
         """Train a teacher by the students' recipe on the job's set or all real images; return its seconds."""
         began = time.perf_counter()
-        data = self._all_real() if job is None else self._data(_data_job(job))[0]
+        data = self._all_real() if job is None else self.images(job)
         recipe = self.conditions.recipe_for(CEILING if job is None else job.source.kind)
         arch = self.conditions.teacher_arch
         network = self._build(arch, seed, rng.TEACHER)
         train(network, StudentBatches(data, recipe, seed, rng.TEACHER), execution=self.executions[arch])
         network.eval().requires_grad_(False)
         return network, time.perf_counter() - began
+
+    def images(self, job: Job) -> Images:
+        """Return the images that a job's student is trained on."""
+        return self._data(_data_job(job))[0]
+
+    def untrained(self, job: Job) -> Classifier:
+        """Return a job's student before its first step."""
+        drops = self.conditions.recipe_for(job.source.kind).keep_rate(job.arch) is not None
+        return self._build(job.arch, job.seed, rng.STUDENT, drops)
+
+    def trained(self, job: Job) -> nn.Module:
+        """Return a job's student after its last step; nothing may be left to choose on validation images."""
+        ((pair, loss),) = self._losses(job)[0].items()
+        return self._train_students([job], [self.images(job)], pair, [loss])[0].network
 
     def _build(self, arch: str, seed: int, who: str, drop_path: bool = False) -> Classifier:
         with rng.seeded(seed, f"{rng.INIT}-{who}"):
@@ -218,7 +232,7 @@ class StudentTrainer:
         """Train one candidate of each job; all of a job have the same first weights and see the same batches."""
         recipe, execution = self.conditions.recipe_for(jobs[0].source.kind), self.executions[jobs[0].arch]
         rate = recipe.keep_rate(jobs[0].arch)
-        networks = [self._build(job.arch, job.seed, rng.STUDENT, drop_path=rate is not None) for job in jobs]
+        networks = [self.untrained(job) for job in jobs]
         batches = [
             StudentBatches(images, recipe, job.seed, rng.STUDENT) for images, job in zip(data, jobs, strict=True)
         ]

@@ -23,7 +23,7 @@ from gdd.report.statistics import Estimate
 from gdd.runtime.checkpoint import write_atomically
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart; grey is for real images.
-_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
 GREYS: dict[Kind, str] = {FLOOR: "#C4C4C4", CEILING: "#5A5A5A", STREAM_CEILING: "#8C8C8C"}
 # Above so many bars in a panel their numbers would overlap.
 _NUMBERED = 24
@@ -46,7 +46,7 @@ def draw_bars(path: Path, bars: DataFrame, title: str, note: str) -> None:
     kinds = dict(zip(bars["source"], bars["kind"], strict=True))
     colours = palette(kinds)
     width = max(6.5, len(ipcs) * (1.2 + 0.42 * len(archs) * (len(kinds) + 1)))
-    figure = _empty(min(width, 24), 1.6 + 3.0 * len(protocols))
+    figure = empty(min(width, 24), 1.6 + 3.0 * len(protocols))
     panels = figure.subplots(len(protocols), len(ipcs), sharey=True, squeeze=False)
     real = bars["kind"].isin(FIXED_REAL)
     for line, protocol in zip(panels, protocols, strict=True):
@@ -83,7 +83,7 @@ def _bar_panel(axes: Axes, bars: DataFrame, archs: list[str], sources: list[str]
     axes.set_xticks(range(len(archs)), archs, fontsize=8)
     axes.set_ylim(0, 108)
     axes.set_yticks(range(0, 101, 20))
-    _plain(axes)
+    plain(axes)
 
 
 def draw_ipc(path: Path, points: DataFrame, title: str, note: str) -> bool:
@@ -102,7 +102,7 @@ def draw_ipc(path: Path, points: DataFrame, title: str, note: str) -> bool:
     curves = list(points.groupby(["line", "protocol"], sort=False).groups)
     columns = min(len(archs), _COLUMNS)
     rows = math.ceil(len(archs) / columns)
-    figure = _empty(max(6.5, 0.8 + 3.6 * columns), 1.6 + 3.0 * rows)
+    figure = empty(max(6.5, 0.8 + 3.6 * columns), 1.6 + 3.0 * rows)
     panels = list(figure.subplots(rows, columns, sharey=True, squeeze=False).flat)
     for axes in panels[len(archs) :]:
         axes.set_visible(False)
@@ -121,7 +121,7 @@ def draw_ipc(path: Path, points: DataFrame, title: str, note: str) -> bool:
         axes.set_xticks([], minor=True)
         axes.set_xlabel("images per class", fontsize=8)
         axes.set_title(arch, fontsize=10, loc="left")
-        _plain(axes)
+        plain(axes)
     for axes in panels[::columns]:
         axes.set_ylabel("test accuracy (%)")
     save(figure, path, _handles(points, colours, kinds), title, note)
@@ -142,7 +142,7 @@ def draw_seconds(path: Path, points: DataFrame, marks: Sequence[float], title: s
     seconds = timed["generator_seconds"].astype(float)
     kinds = dict(zip(shown["line"], shown["kind"], strict=True))
     colours = palette(kinds)
-    figure = _empty(7.5, 1.8 + 2.8 * len(archs))
+    figure = empty(7.5, 1.8 + 2.8 * len(archs))
     panels = figure.subplots(len(archs), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     for axes, arch in zip(panels, archs, strict=True):
         axes.set_xscale("log")
@@ -156,7 +156,7 @@ def draw_seconds(path: Path, points: DataFrame, marks: Sequence[float], title: s
             axes.axhline(mark, color="black", linewidth=0.9, linestyle=":", zorder=0)
         axes.set_ylabel("test accuracy (%)")
         axes.set_title(arch, fontsize=10, loc="left")
-        _plain(axes)
+        plain(axes)
     for axes, arch in zip(panels, archs, strict=True):  # now that the axes reach as far as they will
         _number_ends(axes, timed[timed["arch"] == arch], colours)
         _number_lines(axes, real[real["arch"] == arch])
@@ -255,18 +255,18 @@ def _titled(name: str, kind: Kind, more: str = "") -> str:
 def palette(kinds: dict[str, Kind]) -> dict[str, str]:
     """Return a colour by name: grey for real images."""
     coloured = [name for name, kind in kinds.items() if kind not in GREYS]
-    colours = {name: _COLOURS[index % len(_COLOURS)] for index, name in enumerate(coloured)}
+    colours = {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(coloured)}
     return colours | {name: GREYS[kind] for name, kind in kinds.items() if kind in GREYS}
 
 
-def _empty(width: float, height: float) -> Figure:
+def empty(width: float, height: float) -> Figure:
     """Return a figure of so many inches that draws without a screen."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
-def _plain(axes: Axes) -> None:
+def plain(axes: Axes) -> None:
     """Leave out what carries nothing."""
     axes.grid(axis="y", linewidth=0.4, color="#DDDDDD")
     axes.set_axisbelow(True)
