@@ -7,7 +7,7 @@ from typing import Any, Literal, cast
 
 from gdd.config import ConfigError, stable_hash
 from gdd.data.readers import Dataset
-from gdd.evaluation.named import CEILING, FILTER, FLOOR, STREAM_CEILING, path_of, split_filter
+from gdd.evaluation.named import CEILING, FILTER, FLOOR, FRACTION, STREAM_CEILING, fraction_of, path_of, split_filter
 from gdd.runtime import checkpoint
 from gdd.sampling import curate, ensemble_file, generator_file, set_file
 from gdd.sampling.ensemble_file import Ensemble
@@ -15,9 +15,9 @@ from gdd.sampling.generator_file import LoadedGenerator
 from gdd.sampling.set_file import SyntheticSet
 
 Protocol = Literal["fixed", "stream"]
-Kind = Literal["real:random", "real:all", "real:stream", "set", "generator"]
+Kind = Literal["real:random", "real:fraction", "real:all", "real:stream", "set", "generator"]
 # Names in tables: of real images by their kind, of generators by their stage.
-REAL_NAMES = {FLOOR: "random real", CEILING: "all real", STREAM_CEILING: "fresh real"}
+REAL_NAMES = {FLOOR: "random real", FRACTION: "fraction of real", CEILING: "all real", STREAM_CEILING: "fresh real"}
 ROLES: dict[Kind, str] = {FLOOR: "floor", CEILING: "ceiling", STREAM_CEILING: "ceiling"}
 FIXED_REAL: tuple[Kind, ...] = (FLOOR, CEILING)
 GENERATOR_NAMES = {"pretrain": "pretrained generator", "refine": "refined generator"}
@@ -34,6 +34,8 @@ class Source:
     synthetic: SyntheticSet | None = None  # of a stored set
     generator: LoadedGenerator | None = None  # of a generator
     ensemble: Ensemble | None = None  # that filters a generator's samples
+    fraction: float | None = None  # of all real training images, as many of each class
+    fraction_ipc: int | None = None  # images per class that this comes to; none until `complete`
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -51,8 +53,8 @@ class Source:
 
     @property
     def stored_ipc(self) -> int | None:
-        """Images per class of a stored set; none where any number can be drawn."""
-        return None if self.synthetic is None else self.synthetic.ipc
+        """Images per class of a stored set or of a fraction of the real ones; none where any number can be drawn."""
+        return self.fraction_ipc if self.synthetic is None else self.synthetic.ipc
 
     def ipcs(self, drawn: tuple[int, ...]) -> tuple[int | None, ...]:
         """Return the images per class to score it at; all real images have no such number."""
@@ -89,8 +91,8 @@ def read(text: str, label: str | None = None) -> Source:
     """Read a source's file, if it has one; no dataset is needed yet.
 
     Args:
-        text: real:random, real:all, real:stream, or the path of a set, a generator or a run folder; also
-            PATH,filter=ENSEMBLE: those samples of a generator that an ensemble classifies as their label.
+        text: real:random, real:fraction=SHARE, real:all, real:stream, or the path of a set, a generator or a run
+            folder; also PATH,filter=ENSEMBLE: those samples of a generator that an ensemble classifies as their label.
         label: its name in tables, instead of the text.
 
     Raises:
@@ -99,6 +101,9 @@ def read(text: str, label: str | None = None) -> Source:
     label = label or text
     named = path_of(text)
     if named is None:
+        fraction = fraction_of(text)
+        if fraction is not None:
+            return Source(label, FRACTION, hash=str(fraction), fraction=fraction)
         return Source(label, cast(Kind, text), hash="")
     _, judges = split_filter(text)
     path = _file_of(named)
@@ -140,15 +145,16 @@ def complete(
     sources = [_fitted(source, dataset) for source in (*added, *named)]
     _require_different(sources)
     sources.sort(key=lambda source: place(source.kind))
-    stored = {source.stored_ipc for source in sources if source.stored_ipc is not None}
+    stored = {source.synthetic.ipc for source in sources if source.synthetic is not None}
     drawn = not stored or any(source.kind in ("generator", STREAM_CEILING) for source in sources)
     floor_ipcs = tuple(sorted(stored | set(ipc if drawn else ())))
     counts = dataset.train.labels.bincount(minlength=dataset.spec.num_classes)
-    if floor_ipcs[-1] > int(counts.min()):
+    most = max([*floor_ipcs, *(source.fraction_ipc for source in sources if source.fraction_ipc is not None)])
+    if most > int(counts.min()):
         name = dataset.spec.class_names[int(counts.argmin())]
         raise ConfigError(
-            f"{floor_ipcs[-1]} images per class are asked for, but class {name!r} of {dataset.spec.name} has "
-            f"{int(counts.min())} training images for {FLOOR}"
+            f"{most} images per class are asked for, but class {name!r} of {dataset.spec.name} has "
+            f"{int(counts.min())} training images"
         )
     return sources, floor_ipcs
 
@@ -157,7 +163,10 @@ def _fitted(source: Source, dataset: Dataset) -> Source:
     """Return real images with the hash of the data, and anything else as it is if it fits the dataset."""
     content = source.synthetic or source.generator
     if content is None:
-        return replace(source, hash=dataset.fingerprint)
+        if source.fraction is None:
+            return replace(source, hash=dataset.fingerprint)
+        ipc = round(source.fraction * len(dataset.train.labels) / dataset.spec.num_classes)
+        return replace(source, hash=stable_hash(dataset.fingerprint, source.fraction), fraction_ipc=max(1, ipc))
     set_file.check_matches(content.spec, dataset.spec, source.path)
     if source.ensemble is not None:
         set_file.check_matches(source.ensemble.spec, dataset.spec, "the ensemble")

@@ -17,7 +17,7 @@ from gdd.data.splits import Split, random_real
 from gdd.evaluation.batches import Fixed, Images, KeptPaths, RealStream, StackedBatches, Stream, StudentBatches
 from gdd.evaluation.recipe import Conditions, Job, Recipe
 from gdd.evaluation.row import Row
-from gdd.evaluation.sources import CEILING, FLOOR, STREAM_CEILING, Source
+from gdd.evaluation.sources import CEILING, FLOOR, FRACTION, STREAM_CEILING, Source
 from gdd.losses.logits import distillation, released_distillation
 from gdd.models import registry
 from gdd.models.layers import Classifier
@@ -65,7 +65,7 @@ def count_correct(network: nn.Module, split: Split, normalize: Normalizer, execu
 
 def _data_job(job: Job) -> Job:
     """Return a job that is equal for all jobs of one source whose images are the same, whatever their seed."""
-    depends_on_seed = job.source.kind in (FLOOR, STREAM_CEILING, "generator")
+    depends_on_seed = job.source.kind in (FLOOR, FRACTION, STREAM_CEILING, "generator")
     return job if depends_on_seed else replace(job, seed=0)
 
 

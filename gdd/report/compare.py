@@ -106,6 +106,8 @@ def _line(source: Source, others: Sequence[Source], names: dict[str, str]) -> st
 
 
 def _method(source: Source) -> str:
+    if source.fraction is not None:
+        return f"{100 * source.fraction:g} % of real"
     if source.kind in REAL_NAMES:
         return REAL_NAMES[source.kind]
     generator = GENERATOR_NAMES.get(str(source.provenance.get("stage")))

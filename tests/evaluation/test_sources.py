@@ -42,6 +42,13 @@ def test_mistakes_are_named(
         ("no-such-folder does not exist", ("no-such-folder",), {}),
         ("source real:some is unknown, expected", ("real:some",), {}),
         ("1000 images per class are asked for", (), {"ipc": (1000,)}),
+        ("129 images per class are asked for, but class", ("real:fraction=1",), {}),
+        *(
+            (f"the source is {text}, expected a share above 0 and at most 1", (text,), {})
+            for text in map("real:fraction={}".format, (0, -0.1, 1.5, "nan", "5%", ""))
+        ),
+        ("the source is real:fraction, expected a share", ("real:fraction",), {}),
+        ("are the same real:fraction", ("real:fraction=0.05", "real:fraction=5e-2"), {}),
         ("unknown network 'mpl'", (), {"archs": ("mpl",)}),
         ("are the same generator", (str(generator), str(generator / generator_file.FILE)), {}),
         ("holds neither generator.safetensors nor set.safetensors", (str(tmp_path / "empty"),), {}),
@@ -52,6 +59,21 @@ def test_mistakes_are_named(
     for sentence, texts, settings in mistakes:
         with pytest.raises(ConfigError, match=re.escape(sentence)):
             evaluate(*texts, **settings)
+
+
+def test_a_fraction_is_as_many_random_real_images_of_each_class(evaluate: Evaluate, dataset: Dataset) -> None:
+    assert len(dataset.train.labels) == 1293
+    rows = evaluate("real:fraction=0.05", "real:fraction=0.02", archs=("mlp-w16", "mlp-w8"), ipc=(6,), seeds=(0, 1))
+    of = {
+        kind: {(row.ipc, row.arch, row.seed): row for row in rows if row.kind == kind}
+        for kind in ("real:fraction", FLOOR)
+    }
+    assert {ipc for ipc, _, _ in of["real:fraction"]} == {6, 3}  # 1293 images in ten classes
+    for key, floor in of[FLOOR].items():
+        row = of["real:fraction"][key]
+        assert (row.source, row.distinct_images_seen, row.method) == ("real:fraction=0.05", 60, "real")
+        assert (row.correct, row.train_loss) == (floor.correct, floor.train_loss)
+    assert of["real:fraction"][6, "mlp-w8", 0].train_loss != of["real:fraction"][6, "mlp-w8", 1].train_loss
 
 
 SELECTING = {"teacher": "set", "teacher_arch": "mlp-w8", "select_alpha": (0.2, 0.8)}

@@ -104,3 +104,11 @@ def test_data_settings_that_are_none_are_refused(key, value, trained, refused, t
     stored.provenance["config"]["data"][key] = value
     set_file.save(path, stored)
     refused("compare", path, *tiny, naming=f"data.{key}")
+
+
+def test_fractions_of_real_images_are_lines_of_their_own(done, tiny, tmp_path):
+    done("compare", "real:fraction=0.05", "real:fraction=0.1", *tiny, "--arch", "mlp-w4", "--evaluate.seeds", "[0]")
+    page = (tmp_path / "runs/compare/compare/compare.md").read_text()
+    assert "| 5 % of real | 6 |" in page
+    assert "| 10 % of real | 13 |" in page
+    assert (tmp_path / "runs/compare/compare/accuracy-ipc.png").exists()
