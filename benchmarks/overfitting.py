@@ -6,7 +6,8 @@ Sources are those of `evaluate.sources`; random real images are scored only if n
 `--data.name mnist --evaluate.seeds '[0, 1, 2]' --evaluate.teacher_arch convnet3-w24`. Every student takes as many steps
 of 100 images, or of all if there are fewer, and an arm is scored with those networks alone that
 have what it changes.
-FOLDER gets the rows of each arm and overfitting.md: a table per source and IPC. What is finished is not done again.
+FOLDER gets the rows of each arm and overfitting.md: a table per source and IPC; of several real:fraction=SHARE also
+fractions.png, each further network beside the first. What is finished is not done again.
 """
 
 import argparse
@@ -14,13 +15,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, NullLocator
 from rich.console import Console
 
 from gdd import pipeline
 from gdd.cli.main import parse_config
 from gdd.cli.settings import opened
+from gdd.config import ConfigError
+from gdd.evaluation.named import fraction_of
 from gdd.evaluation.row import Row
 from gdd.models import registry
+from gdd.report import plots
 from gdd.report.statistics import estimate
 from gdd.report.tables import interval
 
@@ -101,9 +107,44 @@ def tables(found: dict[str, dict[str, list[Row]]], archs: Sequence[str]) -> str:
                 ]
             parts += [f"| {arm} | {' | '.join(cells)} |"]
         parts += [""]
-    seeds = sorted({row.seed for row in rows})
-    facts = f"Student seeds {seeds}, {rows[0].total:,} test images; {rows[0].optimizer_steps} steps each; ± 95 %."
-    return "\n".join([*parts, facts, ""])
+    return "\n".join([*parts, facts(found), ""])
+
+
+def facts(found: dict[str, dict[str, list[Row]]]) -> str:
+    rows = [row for of_arm in found.values() for of_arch in of_arm.values() for row in of_arch]
+    seeds, one = sorted({row.seed for row in rows}), rows[0]
+    return f"Student seeds {seeds}, {one.total:,} test images; {one.optimizer_steps:,} steps each; ± 95 %."
+
+
+def draw(path: Path, found: dict[str, dict[str, list[Row]]], archs: Sequence[str]) -> None:
+    """Write a panel per network after the first: accuracy by share of the real images, a line per arm."""
+    first, *others = archs
+    figure = plots.empty(3.3 * max(1, len(others)), 4)
+    lines = [(first, "plain", "#5A5A5A")] + [
+        ("", arm, plots.COLOURS[index % len(plots.COLOURS)]) for index, arm in enumerate(found)
+    ]
+    panels = figure.subplots(1, max(1, len(others)), sharey=True, squeeze=False)[0]
+    for axes, other in zip(panels, others, strict=True):
+        for arch, arm, colour in lines:
+            curve: dict[float, list[float | None]] = {}
+            for row in found[arm].get(arch or other, []):
+                curve.setdefault(100 * (fraction_of(row.source) or 0), []).append(row.accuracy)
+            scores = [estimate(curve[share]) for share in sorted(curve)]
+            means, reach = [score.mean for score in scores], [score.half_width for score in scores]
+            axes.errorbar(sorted(curve), means, reach, color=colour, marker="o", markersize=4, capsize=2, linewidth=1.3)
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(FixedLocator(sorted(curve)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_title(other, fontsize=10, loc="left")
+        axes.set_xlabel("percent of the real images")
+        plots.plain(axes)
+    panels[0].set_ylabel("test accuracy (percent)")
+    handles = [
+        Line2D([], [], color=colour, marker="o", markersize=4, label=f"{arch or 'the network above a panel'}, {arm}")
+        for arch, arm, colour in lines
+    ]
+    plots.save(figure, path, handles, "Students on a share of the real images", facts(found))
 
 
 def main() -> None:
@@ -116,8 +157,13 @@ def main() -> None:
     options, flags = parser.parse_known_args()
     found: dict[str, dict[str, list[Row]]] = {}
     for arm in dict.fromkeys(["plain", *options.arms]):
-        found[arm] = score(arm, options.archs, options, flags)
+        try:
+            found[arm] = score(arm, options.archs, options, flags)
+        except ConfigError as error:
+            parser.error(str(error))
         (options.out / "overfitting.md").write_text(tables(found, options.archs))  # of the arms so far
+    if len(options.archs) > 1 and all(fraction_of(source) is not None for source in options.sources):
+        draw(options.out / "fractions.png", found, options.archs)
     print(tables(found, options.archs))
 
 

@@ -10,6 +10,8 @@ import pytest
 import torch
 from commands import ROOT, TINY
 
+from gdd.evaluation.row import Row
+from gdd.report.statistics import read_rows
 from gdd.sampling import generator_file
 
 BENCHMARKS = sorted((Path(__file__).parents[1] / "benchmarks").glob("*.py"))
@@ -92,6 +94,36 @@ def test_an_ablation_compares_its_arms_over_seeds_and_goes_on(tmp_path):
     rows = (tmp_path / "compare/compare/rows.jsonl").read_text()
     subprocess.run(command, check=True)
     assert (tmp_path / "compare/compare/rows.jsonl").read_text() == rows  # nothing was trained again
+
+
+@pytest.mark.slow
+def test_the_parts_of_robust_are_compared_at_equal_steps_and_fractions_are_drawn(tmp_path):
+    command = [sys.executable, BENCHMARKS[0].with_name("overfitting.py"), "real:fraction=0.02", "real:fraction=0.1"]
+    command += ["--out", tmp_path, "--archs", "mlp-w8", "resnet10-w4", "--steps", "3", "--arms", "shortcut", "DropPath"]
+    command += ["--evaluate.seeds", "[0, 1]", "--run.threads", "1", "--run.workers", "1", "--run.precision", "float32"]
+    subprocess.run(command, check=True)
+    arms = ("plain", "shortcut", "DropPath")
+
+    def rows(arm: str) -> list[Row]:
+        return read_rows(tmp_path / arm / "evaluate")
+
+    assert {row.arch for row in rows("plain")} == {"mlp-w8", "resnet10-in-w4"}
+    assert {row.arch for row in rows("shortcut")} == {"resnet10-in-w4-pooled"}  # no shortcut in an MLP
+    assert {row.arch for row in rows("DropPath")} == {"resnet10-in-w4"}
+    assert {row.ipc for row in rows("plain")} == {3, 13}  # of 129.3 per class
+    assert all((row.keep_rates is None) == (arm != "DropPath") for arm in arms for row in rows(arm))
+    assert {row.optimizer_steps for arm in arms for row in rows(arm)} == {3}
+    table = (tmp_path / "overfitting.md").read_text()
+    assert table.count("| shortcut |  |  |") == 2  # one per source; the MLP's cells are empty
+    dropped, plain = (
+        [row.accuracy for row in rows(arm) if row.arch == "resnet10-in-w4" and row.ipc == 13]
+        for arm in ("DropPath", "plain")
+    )
+    assert f"{sum(dropped) / 2 - sum(plain) / 2:+.1f} ±" in table.split("13 images per class")[1]
+    assert (tmp_path / "fractions.png").read_bytes().startswith(b"\x89PNG")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("rows.jsonl")}
+    subprocess.run(command, check=True)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("rows.jsonl")} == before  # nothing was trained again
 
 
 @pytest.mark.slow
