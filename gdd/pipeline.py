@@ -1,11 +1,12 @@
 """What the commands do: open data and sources, check them, and run the stages in their folders."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -25,6 +26,7 @@ from gdd.models.gan import width_of
 from gdd.models.layers import Shape
 from gdd.runtime import checkpoint
 from gdd.runtime.run import Run
+from gdd.runtime.signals import on_signals
 from gdd.sampling import ensemble_file, generator_file, set_file
 from gdd.training import ensemble, matching, pretrain, refine
 
@@ -86,6 +88,34 @@ def plan(config: Config, dataset: Dataset, named: Sequence[Source], ceiling: boo
     return grid.enumerate_jobs(completed, ipcs, floor_ipcs, settings.protocols, settings.archs, settings.seeds)
 
 
+class Work(NamedTuple):
+    """What the stages work with: the dataset, the process's Accelerator, and the students to score, if any."""
+
+    dataset: Dataset
+    accelerator: Accelerator
+    jobs: list[Job]
+
+
+@contextmanager
+def opened(
+    config: Config, accelerator: Accelerator, stages: Sequence[str], named: Sequence[Source] = ()
+) -> Iterator[Work]:
+    """Open the data and refuse networks and sources that do not fit them; signals end the work in order.
+
+    The stages are those of pretrain, refine, matching, evaluate, compare and landscape that will be run; without
+    sources, a run scores its own. A landscape has one student, that of its source.
+    """
+    with on_signals():
+        with accelerator.local_main_process_first():  # it downloads or decodes, the others find the result
+            check_networks_early(config)
+            dataset = open_data(config.data, config.seed)
+        check_networks(config, dataset.spec.shape, dataset.spec.num_classes)
+        trained = {"evaluate", "compare", "landscape"} & {*stages}
+        jobs = plan(config, dataset, named, ceiling="evaluate" in stages) if trained else []
+        # Of a landscape the floor stands before it.
+        yield Work(dataset, accelerator, jobs[-1:] if "landscape" in stages else jobs)
+
+
 def _open_run(config: Config, stage: str, fingerprint: str, accelerator: Accelerator) -> Run:
     folder = config.run.root / config.name / stage
     return Run(folder, config.run, to_plain(config), fingerprint, accelerator)
@@ -136,6 +166,22 @@ def distill(config: Config, dataset: Dataset, accelerator: Accelerator) -> Path:
     return _run_stage(
         config, dataset, accelerator, refine.STAGE, ("pretrain", "matching", "ensemble", "evaluate"), work, start
     )
+
+
+def stages_of(config: Config) -> list[str]:
+    """Return the stages that distilling by the config runs."""
+    skd = ["pretrain"] * (config.refine.pretrained is None) + ["refine"]
+    return (["matching"] if config.method == "matching" else skd) + ["evaluate"] * config.score
+
+
+def distill_and_score(config: Config, work: Work) -> tuple[Path, list[Row]]:
+    """Distil, score what came out unless `score` is off, and return the run folder and the rows."""
+    folder = distill(config, work.dataset, work.accelerator)
+    if not config.score:
+        return folder, []
+    # Read again: what was named may have been distilled anew.
+    jobs = plan(config, work.dataset, read_sources(config) or own_sources(config))
+    return folder, evaluate(config, work.dataset, work.accelerator, jobs)
 
 
 def check_ensemble(config: Config, dataset: Dataset) -> None:

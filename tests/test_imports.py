@@ -16,7 +16,7 @@ ORDER = (
     *("runtime", "data", "models"),
     "sampling",
     *("formats", "training"),
-    *("evaluation", "report", "checks", "pipeline", "cli", "__main__"),
+    *("evaluation", "report", "checks", "pipeline", "api", "cli", "__main__"),
 )
 
 

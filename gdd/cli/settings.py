@@ -2,21 +2,17 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
 from gdd import checks
 from gdd.config import Config, read_as
-from gdd.runtime.signals import on_signals
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator
-
-    from gdd.data.readers import Dataset
-    from gdd.evaluation.recipe import Job
     from gdd.evaluation.sources import Source
+    from gdd.pipeline import Work
 
 
 def add_settings(parser: ArgumentParser) -> None:
@@ -46,23 +42,13 @@ def checked_config(options: Namespace, distilled: bool = False, scored: bool = F
     return config
 
 
-class Work(NamedTuple):
-    """What a command works with: the dataset, the process's Accelerator, and the students to score, if any."""
-
-    dataset: "Dataset"
-    accelerator: "Accelerator"
-    jobs: "list[Job]"
-
-
 @contextmanager
 def opened(
     config: Config, dry_run: bool, console: Console, stages: Sequence[str], sources: "Sequence[Source]" = ()
-) -> Iterator[Work | None]:
-    """Open the data, refuse networks and sources that do not fit them, say what will be done, and give the work.
+) -> "Iterator[Work | None]":
+    """Open what `pipeline.opened` does, say what will be done, and give the work.
 
-    A dry run gets None, once the networks' costs are printed. Signals end the work in order. The stages are those of
-    pretrain, refine, matching, evaluate, compare and landscape that will be run; without `sources`, a run scores its
-    own. A landscape has one student, that of its source.
+    A dry run gets None, once the networks' costs are printed.
     """
     from gdd import pipeline
     from gdd.cli import dry_run as costs
@@ -70,19 +56,11 @@ def opened(
     from gdd.runtime.device import make_accelerator
 
     accelerator = make_accelerator(config.run)
-    with on_signals():
-        try:
-            with accelerator.local_main_process_first():  # it downloads or decodes, the others find the result
-                pipeline.check_networks_early(config)
-                dataset = pipeline.open_data(config.data, config.seed)
-            pipeline.check_networks(config, dataset.spec.shape, dataset.spec.num_classes)
-            trained = {"evaluate", "compare", "landscape"} & {*stages}
-            jobs = pipeline.plan(config, dataset, sources, ceiling="evaluate" in stages) if trained else []
-            if "landscape" in stages:
-                jobs = jobs[-1:]  # the floor stands before it
-            console.print(summary.block(config, dataset, accelerator, stages, jobs), soft_wrap=True)
+    try:
+        with pipeline.opened(config, accelerator, stages, sources) as work:
+            console.print(summary.block(config, work.dataset, accelerator, stages, work.jobs), soft_wrap=True)
             if dry_run:
-                console.print(costs.table(config, dataset.spec, stages))
-            yield None if dry_run else Work(dataset, accelerator, jobs)
-        finally:
-            accelerator.end_training()
+                console.print(costs.table(config, work.dataset.spec, stages))
+            yield None if dry_run else work
+    finally:
+        accelerator.end_training()

@@ -30,19 +30,13 @@ def _distill(options: Namespace, console: Console) -> None:
     config = checked_config(options, distilled=True, scored=options.score)
     from gdd import pipeline
 
-    stages = ["pretrain"] * (config.refine.pretrained is None) + ["refine"]
-    stages = (["matching"] if config.method == "matching" else stages) + ["evaluate"] * config.score
     sources = pipeline.read_sources(config) if config.score else []
-    with opened(config, options.dry_run, console, stages, sources) as work:
+    with opened(config, options.dry_run, console, pipeline.stages_of(config), sources) as work:
         if work is not None:
-            pipeline.distill(config, work.dataset, work.accelerator)
-            if config.score:
+            _, rows = pipeline.distill_and_score(config, work)
+            if rows:
                 from gdd.report import tables
 
-                # Read again: what was named may have been distilled anew.
-                sources = pipeline.read_sources(config) or pipeline.own_sources(config)
-                jobs = pipeline.plan(config, work.dataset, sources)
-                rows = pipeline.evaluate(config, work.dataset, work.accelerator, jobs)
                 console.print(tables.Terminal(tables.sections(rows, brief=True)))
 
 

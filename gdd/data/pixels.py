@@ -29,7 +29,7 @@ class Normalizer:
 
     def from_pm1(self, images_pm1: Tensor) -> Tensor:
         """Differentiable: refinement sends gradients through it into the generator."""
-        return self.from_unit((images_pm1 + 1) / 2)
+        return self.from_unit(pm1_to_unit(images_pm1))
 
     def from_unit_rounded_once(self, images_unit: Tensor) -> Tensor:
         """`from_unit` for files: computed in float64, rounded to float32 once."""
@@ -47,6 +47,10 @@ def u8_to_pm1(images_u8: Tensor) -> Tensor:
 def pm1_to_u8(images_pm1: Tensor) -> Tensor:
     """Round to the nearest of 256 levels; `pm1_to_u8(u8_to_pm1(x)) == x`."""
     return ((images_pm1 + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def pm1_to_unit(images_pm1: Tensor) -> Tensor:
+    return (images_pm1 + 1) / 2
 
 
 def unit_to_u8(images_unit: Tensor) -> Tensor:

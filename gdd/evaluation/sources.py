@@ -74,7 +74,7 @@ def place(kind: Kind) -> int:
     return {FLOOR: 0, CEILING: 2, STREAM_CEILING: 2}.get(kind, 1)
 
 
-def _file_of(path: Path) -> Path:
+def file_of(path: Path) -> Path:
     """Return the generator's or the set's file that a path names, itself or by its run folder."""
     if not path.is_dir():
         return path
@@ -106,7 +106,7 @@ def read(text: str, label: str | None = None) -> Source:
             return Source(label, FRACTION, hash=str(fraction), fraction=fraction)
         return Source(label, cast(Kind, text), hash="")
     _, judges = split_filter(text)
-    path = _file_of(named)
+    path = file_of(named)
     tensors, metadata = checkpoint.load_tensors(path)
     if metadata.get("kind") == "generator":
         generator = generator_file.from_tensors(path, tensors, metadata)
@@ -167,7 +167,7 @@ def _fitted(source: Source, dataset: Dataset) -> Source:
             return replace(source, hash=dataset.fingerprint)
         ipc = round(source.fraction * len(dataset.train.labels) / dataset.spec.num_classes)
         return replace(source, hash=stable_hash(dataset.fingerprint, source.fraction), fraction_ipc=max(1, ipc))
-    set_file.check_matches(content.spec, dataset.spec, source.path)
+    set_file.check_matches(content.spec, dataset.spec, source.path or source.label)
     if source.ensemble is not None:
         set_file.check_matches(source.ensemble.spec, dataset.spec, "the ensemble")
     return source

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from gdd.data.batches import Batches
-from gdd.data.pixels import u8_to_pm1
+from gdd.data.pixels import pm1_to_unit, u8_to_pm1
 from gdd.sampling import latents
 
 BATCH = 500  # images that are generated at once; a thousand classes at once took gigabytes
@@ -58,4 +58,4 @@ class Monitor:
         """Return one picture (C, H, W) in [0, 1] with a row per class."""
         from torchvision.utils import make_grid  # takes a second to import, for which no start need wait
 
-        return make_grid((images.clamp(-1, 1) + 1) / 2, nrow=self.per_class, padding=2, pad_value=1.0)
+        return make_grid(pm1_to_unit(images.clamp(-1, 1)), nrow=self.per_class, padding=2, pad_value=1.0)

@@ -1,0 +1,125 @@
+"""A distilled generator: sets of any size, and batches without end for any training loop."""
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import IterableDataset, get_worker_info
+
+from gdd.api.dataset_facts import OfDataset
+from gdd.api.image_set import ImageSet
+from gdd.config import ConfigError, read_as
+from gdd.config.fields import AtLeast0, AtLeast1
+from gdd.data.pixels import pm1_to_u8, pm1_to_unit, u8_to_unit
+from gdd.data.spec import DatasetSpec
+from gdd.sampling import generator_file, latents, sample
+from gdd.sampling.generator_file import LoadedGenerator
+
+
+class DistilledGenerator(OfDataset):
+    """A conditional generator. Sample i of class c depends on (seed, c, i) alone, in sets and in streams."""
+
+    def __init__(self, loaded: LoadedGenerator) -> None:
+        self.loaded = loaded
+        self.device = torch.device("cpu")
+
+    def __repr__(self) -> str:
+        size = f"{len(self.class_names)} classes of {self.shape}, {self.loaded.bytes:,} bytes"
+        return f"DistilledGenerator({self.spec.name}: {size})"
+
+    @property
+    def spec(self) -> DatasetSpec:
+        return self.loaded.spec
+
+    def to(self, device: torch.device | str) -> "DistilledGenerator":
+        """Move it to a device, and return it."""
+        self.device = torch.device(device)
+        self.loaded.generator.to(self.device)
+        return self
+
+    @property
+    def noise_dim(self) -> int:
+        """Numbers of noise that make an image."""
+        return self.loaded.generator.noise_dim
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What its maker wrote down: method, seeds, settings, seconds."""
+        return self.loaded.provenance
+
+    def sample(self, ipc: int, seed: int = 0) -> ImageSet:
+        """Return a set of `ipc` images of every class, ordered by class: that of `gdd sample`, to the bit on a CPU.
+
+        The first 10 of IPC 50 are those of IPC 10.
+
+        Raises:
+            ConfigError: `ipc` is below 1 or `seed` below 0.
+        """
+        ipc, seed = read_as(AtLeast1, ipc, "ipc"), read_as(AtLeast0, seed, "seed")
+        return ImageSet(sample.sample_set(self.loaded, ipc, seed, self.device))
+
+    def stream(self, batch_size: int, seed: int = 0) -> "Stream":
+        """Return batches without end, each of new samples; ConfigError if `batch_size` is below 1 or `seed` below 0."""
+        return Stream(self, read_as(AtLeast1, batch_size, "batch_size"), read_as(AtLeast0, seed, "seed"))
+
+    def generate(self, labels: Tensor, noise: Tensor) -> Tensor:
+        """Return the images of given labels (B,) and noise (B, noise_dim): float32 (B, C, H, W) in [0, 1].
+
+        They are not rounded to 256 levels, and gradients reach the noise.
+
+        Raises:
+            ConfigError: labels or noise have another shape or type, or a label is none of the classes'.
+        """
+        count, classes = len(labels), len(self.class_names)
+        if labels.dtype != torch.int64 or labels.ndim != 1 or not bool(((labels >= 0) & (labels < classes)).all()):
+            raise ConfigError(
+                f"labels are {labels.dtype} of shape {tuple(labels.shape)}, expected int64 of shape (B,), "
+                f"each from 0 to {classes - 1}"
+            )
+        if noise.dtype != torch.float32 or noise.shape != (count, self.noise_dim):
+            raise ConfigError(
+                f"noise is {noise.dtype} of shape {tuple(noise.shape)}, expected float32 of {(count, self.noise_dim)}"
+            )
+        return pm1_to_unit(self.loaded.generator(noise.to(self.device), labels.to(self.device)))
+
+
+class Stream(IterableDataset[tuple[Tensor, Tensor]]):
+    """Batches without end: float32 images (B, C, H, W) in [0, 1], rounded to 256 levels, and labels (B,).
+
+    Batch k holds samples k*B to (k+1)*B - 1 of one sequence that goes through the classes in turn, so every batch is as
+    balanced as its size allows. Each of N processes of a process group takes every N-th batch, and so do the workers of
+    `DataLoader(stream, batch_size=None, num_workers=W)`, which together give the batches in the order of one.
+    A stream starts anew, with the same batches, whenever it is iterated.
+    """
+
+    def __init__(self, generator: DistilledGenerator, batch_size: int, seed: int) -> None:
+        self.generator = generator
+        self.batch_size = batch_size
+        self.seed = seed
+
+    def batch(self, index: int) -> tuple[Tensor, Tensor]:
+        """Return batch `index`, counted from 0 over all processes."""
+        loaded, device = self.generator.loaded, self.generator.device
+        places = torch.arange(index * self.batch_size, (index + 1) * self.batch_size)
+        indices, labels = places // loaded.spec.num_classes, places % loaded.spec.num_classes
+        noise = latents.noise(self.seed, labels, indices, loaded.generator.noise_dim).to(device, non_blocking=True)
+        labels = labels.to(device, non_blocking=True)
+        with torch.no_grad():
+            return u8_to_unit(pm1_to_u8(loaded.generator(noise, labels))), labels
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        worker = get_worker_info()
+        if worker is not None and self.generator.device.type != "cpu":
+            raise ConfigError(f"a stream's generator is on {self.generator.device}, expected cpu with num_workers")
+        together = torch.distributed.is_available() and torch.distributed.is_initialized()
+        rank, processes = (torch.distributed.get_rank(), torch.distributed.get_world_size()) if together else (0, 1)
+        number, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        return map(self.batch, itertools.count(rank + processes * number, processes * workers))
+
+
+def load_generator(path: Path | str) -> DistilledGenerator:
+    """Read a generator from its .safetensors file or its run folder; ConfigError if it is missing or damaged."""
+    return DistilledGenerator(generator_file.load(path))
