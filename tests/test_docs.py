@@ -25,6 +25,7 @@ FOLDERS = ("benchmarks", "configs", "docs", "gdd", "tests", "zoo")
 FILES = [*ROOT.iterdir(), *(path for folder in FOLDERS for path in (ROOT / folder).rglob("*"))]
 FOREIGN_FLAGS = {"config_file", "cpu", "main_process_ip", "multi_gpu", "num_machines", "num_processes"}  # accelerate's
 FOREIGN_FLAGS |= {"array", "gpus", "requeue", "signal", "time"}  # sbatch's
+FOREIGN_FLAGS |= {"group"}  # uv's
 FOREIGN_FILES = {"accelerate.yaml"}
 
 
@@ -49,7 +50,7 @@ def test_links_lead_somewhere(path):
 def flags_of_programs() -> set[str]:
     """Return the flags of all commands, by their help, and of the programs in benchmarks and tests, by their text."""
     with redirect_stdout(io.StringIO()) as helps:
-        assert all(main([command, "--help"]) == 0 for command in COMMANDS)
+        assert all(main([*command, "--help"]) == 0 for command in ([], *([name] for name in COMMANDS)))
     programs = (path for folder in ("benchmarks", "tests/faults") for path in (ROOT / folder).glob("*.py"))
     return set(re.findall(r"--([\w.-]+)", "\n".join([helps.getvalue(), *(path.read_text() for path in programs)])))
 

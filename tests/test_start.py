@@ -48,7 +48,7 @@ def test_a_setting_is_refused_without_torch_and_without_data(case, refused, monk
     assert imported_by("distill", *REFUSALS[case]) == "2"
 
 
-@pytest.mark.parametrize("line", ["distill --help", "--version", "--print_completion shtab-bash"])
+@pytest.mark.parametrize("line", ["distill --help", "doctor --help", "--version", "--print_completion shtab-bash"])
 def test_what_only_the_parser_answers_imports_no_torch(line):
     assert imported_by(*line.split()) == "0"
 
