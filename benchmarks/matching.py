@@ -17,7 +17,6 @@ from dataclasses import asdict, replace
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
-from peak import clock, here
 from sides import WAYS, against_peak, in_turn, peak_of, read_flags, way, ways
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -33,6 +32,7 @@ from gdd.models import registry
 from gdd.runtime.device import device_name, make_accelerator
 from gdd.runtime.environment import peak_memory_mb
 from gdd.runtime.execution import Execution
+from gdd.runtime.speed import clock, here
 from gdd.training.matching import Matcher, first_images, loops
 from gdd.training.pool import FreshPool
 

@@ -15,7 +15,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from peak import clock, here, matrix_product
 from torch.utils.flop_counter import FlopCounterMode
 
 from gdd import rng
@@ -27,6 +26,7 @@ from gdd.formats import webdataset
 from gdd.models.dim_gan import DimGenerator
 from gdd.runtime.device import device_name, make_accelerator
 from gdd.runtime.environment import peak_memory_mb
+from gdd.runtime.speed import clock, here, matrix_product
 from gdd.sampling import generator_file, sample, set_file
 from gdd.sampling.generator_file import LoadedGenerator
 

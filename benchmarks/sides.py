@@ -13,7 +13,6 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from peak import clock, here, matrix_product
 
 from gdd import pipeline
 from gdd.cli.main import parse_config
@@ -25,6 +24,7 @@ from gdd.runtime.device import device_name, make_accelerator
 from gdd.runtime.environment import peak_memory_mb
 from gdd.runtime.execution import Execution
 from gdd.runtime.run import Run, Step
+from gdd.runtime.speed import clock, here, matrix_product
 
 # Flags of each way; the first is what the others are compared with.
 WAYS = {

@@ -12,7 +12,6 @@ import json
 import numpy as np
 import torch
 import torch.nn.functional as F
-from peak import here, seconds
 from sides import WAYS, against_peak, in_turn, peak_of, read_sizes, way, ways
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -28,6 +27,7 @@ from gdd.models import registry
 from gdd.models.cost import TRAINING, classifier_flop
 from gdd.runtime.device import device_name, make_accelerator
 from gdd.runtime.environment import peak_memory_mb
+from gdd.runtime.speed import here, seconds
 from gdd.training.classifier import fit, sgd
 
 CLASSES, SIDE = 10, 32

@@ -8,7 +8,6 @@ import argparse
 import json
 
 import torch
-from peak import here, seconds
 from sides import WAYS, against_peak, in_turn, peak_of, read_sizes, way, ways
 
 from gdd import rng
@@ -21,6 +20,7 @@ from gdd.models import registry
 from gdd.models.cost import TRAINING, classifier_flop
 from gdd.runtime.device import device_name, make_accelerator
 from gdd.runtime.environment import peak_memory_mb
+from gdd.runtime.speed import here, seconds
 from gdd.training.classifier import cross_entropy
 from gdd.training.together import Stacked, each
 

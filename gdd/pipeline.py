@@ -202,14 +202,14 @@ def _check_start(config: Config, dataset: Dataset, start: Path) -> None:
     """Refuse a pretrained GAN that is missing, is this run's refined one, or was made for other data or sizes."""
     what = f"refine.pretrained {start}"
     if not checkpoint.steps(start):
-        raise ConfigError(f"{what} holds no checkpoint, expected a finished run folder of train_gan.py")
+        raise ConfigError(f"{what} holds no checkpoint, expected a finished run folder of gdd train-gan")
     if start.resolve() == (config.run.root / config.name / refine.STAGE).resolve():
         raise ConfigError(f"refine.pretrained is {str(start)!r}, where this run would write; choose another --name")
     pretrained = generator_file.load(start)
     set_file.check_matches(pretrained.spec, dataset.spec, what)
     settings = pretrained.provenance.get("config", {}).get("gan", {})
     if not isinstance(pretrained.provenance.get("seconds"), int | float) or not settings:
-        raise ConfigError(f"{what} does not say how it was made, expected one of train_gan.py")
+        raise ConfigError(f"{what} does not say how it was made, expected one of gdd train-gan")
     gan, made = config.gan, pretrained.generator
     used: dict[str, object] = {
         "arch": made.arch,
@@ -240,7 +240,7 @@ def own_sources(config: Config) -> list[Source]:
         matched = sources.read(str(home / matching.STAGE / set_file.FILE))
         distilled.append(replace(matched, label=str(matched.provenance.get("method"))))
     if not distilled:
-        raise ConfigError(f"{home} holds no finished stage; run distill.py first or name evaluate.sources")
+        raise ConfigError(f"{home} holds no finished stage; run gdd distill first or name evaluate.sources")
     return [sources.read(FLOOR, REAL_NAMES[FLOOR]), *distilled, sources.read(CEILING, REAL_NAMES[CEILING])]
 
 

@@ -3,6 +3,8 @@
 import io
 import re
 import runpy
+import subprocess
+import sys
 from contextlib import redirect_stdout
 from functools import cache
 from pathlib import Path
@@ -10,6 +12,7 @@ from pathlib import Path
 import pytest
 from settings import types_by_key
 
+import gdd
 from gdd.cli import main
 from gdd.cli.main import COMMANDS
 
@@ -22,6 +25,7 @@ FOLDERS = ("benchmarks", "configs", "docs", "gdd", "tests", "zoo")
 FILES = [*ROOT.iterdir(), *(path for folder in FOLDERS for path in (ROOT / folder).rglob("*"))]
 FOREIGN_FLAGS = {"config_file", "cpu", "main_process_ip", "multi_gpu", "num_machines", "num_processes"}  # accelerate's
 FOREIGN_FLAGS |= {"array", "gpus", "requeue", "signal", "time"}  # sbatch's
+FOREIGN_FLAGS |= {"group"}  # uv's
 FOREIGN_FILES = {"accelerate.yaml"}
 
 
@@ -46,7 +50,7 @@ def test_links_lead_somewhere(path):
 def flags_of_programs() -> set[str]:
     """Return the flags of all commands, by their help, and of the programs in benchmarks and tests, by their text."""
     with redirect_stdout(io.StringIO()) as helps:
-        assert all(main([command, "--help"]) == 0 for command in COMMANDS)
+        assert all(main([*command, "--help"]) == 0 for command in ([], *([name] for name in COMMANDS)))
     programs = (path for folder in ("benchmarks", "tests/faults") for path in (ROOT / folder).glob("*.py"))
     return set(re.findall(r"--([\w.-]+)", "\n".join([helps.getvalue(), *(path.read_text() for path in programs)])))
 
@@ -72,3 +76,22 @@ def test_files_of_the_repository_exist(path):
     assert {
         end for end in ends if not any(f"/{file.relative_to(ROOT)}".endswith(f"/{end}") for file in FILES)
     } <= FOREIGN_FILES
+
+
+def test_the_api_page_has_each_public_name():
+    text = (ROOT / "docs/api.md").read_text()
+    described = re.findall(r"^::: ([\w.]+)\.(\w+)(?:\n    options:\n      heading: (\w+))?", text, re.MULTILINE)
+    assert {heading or name: f"{home}:{name}" for home, name, heading in described} == gdd._HOMES
+
+
+@pytest.mark.slow
+def test_the_site_is_built_without_warnings_and_fetches_nothing(tmp_path):
+    pytest.importorskip("mkdocs", reason="needs the group docs: uv run --group docs pytest -m slow")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path]
+    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+    described = set(re.findall(r">\s*(\w+)\s*<", (tmp_path / "api/index.html").read_text()))
+    assert set(gdd._HOMES) <= described
+    fetched = r"""(?:src=|<link[^>]*href=)["']?(?:https?:)?//[^"'\s>]+|url\(["']?(?:https?:)?//"""
+    pages = [path.read_text() for kind in ("html", "css") for path in tmp_path.rglob(f"*.{kind}")]
+    assert [re.findall(fetched, page) for page in pages] == [[]] * len(pages)

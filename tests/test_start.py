@@ -8,6 +8,7 @@ import pytest
 from commands import ROOT
 from PIL import Image
 
+import gdd
 from gdd import pipeline
 
 REFUSALS = {
@@ -47,8 +48,13 @@ def test_a_setting_is_refused_without_torch_and_without_data(case, refused, monk
     assert imported_by("distill", *REFUSALS[case]) == "2"
 
 
-def test_help_imports_no_torch():
-    assert imported_by("distill", "--help") == "0"
+@pytest.mark.parametrize("line", ["distill --help", "doctor --help", "--version", "--print_completion shtab-bash"])
+def test_what_only_the_parser_answers_imports_no_torch(line):
+    assert imported_by(*line.split()) == "0"
+
+
+def test_the_version_is_that_of_the_package(done):
+    assert done("--version") == f"gdd {gdd.__version__}\n"
 
 
 def test_a_dry_run_imports_no_more_than_it_needs(tmp_path):

@@ -12,14 +12,15 @@ from typing import NoReturn
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
 from rich.console import Console
 
-from gdd.cli import convert, evaluate, landscape, report, sample, train
+from gdd import __version__
+from gdd.cli import convert, doctor, evaluate, landscape, report, sample, train
 from gdd.cli.settings import read_config
 from gdd.config import Config, ConfigError
 from gdd.runtime.signals import Stopped, with_launcher
 
-set_parsing_settings(docstring_parse_attribute_docstrings=True)
+set_parsing_settings(docstring_parse_attribute_docstrings=True, add_print_completion_argument=True)
 
-_MODULES = (train, evaluate, landscape, sample, convert, report)
+_MODULES = (train, evaluate, landscape, sample, convert, report, doctor)
 COMMANDS = {command.name: command for module in _MODULES for command in module.COMMANDS}
 _LOG_WIDTH = 100  # of a terminal that is none, such as a log file
 _MOST_SAID = 800  # characters of a sentence
@@ -30,6 +31,7 @@ def _parser(program: str) -> ArgumentParser:
     """Return the parser of all commands; a script's `program` stands for the command that it puts first."""
     parser = ArgumentParser(
         prog="gdd",
+        version=__version__,
         description="Distil an image dataset into a small generator, and prove what the distilled data is worth.",
         exit_on_error=False,
     )

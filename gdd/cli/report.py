@@ -9,7 +9,7 @@ from gdd.cli.command import Command
 
 
 def _add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("folder", type=Path, help="run folder of evaluate.py, with its rows.jsonl")
+    parser.add_argument("folder", type=Path, help="run folder of gdd evaluate, with its rows.jsonl")
     parser.add_argument("--mixed", action="store_true", help="let rows of different precision share a table")
 
 

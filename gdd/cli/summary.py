@@ -29,19 +29,28 @@ def block(
 ) -> str:
     """Return the lines that a command begins with: its stages, of which evaluate and compare score the `jobs`."""
     spec, processes = dataset.spec, accelerator.num_processes
-    team = team_for(config.run, accelerator.device, processes, len(jobs))
-    works = [_work(stage, config, dataset, jobs, team) for stage in stages]
-    seconds = sum(once for _, once, _ in works) + sum(flop for _, _, flop in works) / _speed(accelerator.device)
+    texts, duration = estimate(config, dataset, accelerator, stages, jobs)
     size = f"{spec.height}x{spec.width}x{spec.channels}"
     images = f"{len(dataset.train.labels):,} training and {len(dataset.val.labels):,} validation images"
-    lines = [("work" if index == 0 else "", text) for index, (text, _, _) in enumerate(works)]
+    lines = [("work" if index == 0 else "", text) for index, text in enumerate(texts)]
     lines += [
         ("data", f"{spec.name}: {spec.num_classes} classes of {size}, {images}"),
         ("machine", device_name(accelerator.device) + (f", {processes} processes" if processes > 1 else "")),
-        ("time", f"about {_rounded(seconds / 60 / processes)} for all of it, estimated from the number of operations"),
+        ("time", f"about {duration} for all of it, estimated from the number of operations"),
         ("results", f"{config.run.root / config.name}"),
     ]
     return "\n".join(f"{name:8} {text}" for name, text in lines)
+
+
+def estimate(
+    config: Config, dataset: Dataset, accelerator: Accelerator, stages: Sequence[str], jobs: Sequence[Job]
+) -> tuple[list[str], str]:
+    """Return what each stage does, and how long all of them take here, such as 4 min."""
+    processes = accelerator.num_processes
+    team = team_for(config.run, accelerator.device, processes, len(jobs))
+    works = [_work(stage, config, dataset, jobs, team) for stage in stages]
+    seconds = sum(once for _, once, _ in works) + sum(flop for _, _, flop in works) / _speed(accelerator.device)
+    return [text for text, _, _ in works], _rounded(seconds / 60 / processes)
 
 
 def _rounded(minutes: float) -> str:

@@ -38,11 +38,11 @@ class Config:
     name: Annotated[str, AfterValidator(_is_folder_name)] = without_effect("digits")
     """Folder below run.root that this experiment writes to."""
     method: Literal["skd", "matching"] = without_effect("skd")  # it chooses the stages, each with its fingerprint
-    """How distill.py distils: skd refines a generator, matching optimises pixels (DC, DSA, DM)."""
+    """How gdd distill distils: skd refines a generator, matching optimises pixels (DC, DSA, DM)."""
     seed: AtLeast0 = 0
     """Root of every random draw, at least 0."""
     score: bool = without_effect(True)
-    """Whether distill.py ends with an evaluation."""
+    """Whether gdd distill ends with an evaluation."""
     data: DataConfig = without_effect(default_factory=DataConfig)  # the images themselves count instead
     gan: GanConfig = field(default_factory=GanConfig)
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)

@@ -83,7 +83,7 @@ def file_of(path: Path) -> Path:
             return path / name
     raise ConfigError(
         f"{path} holds neither {generator_file.FILE} nor {set_file.FILE}, expected the folder of a finished run of "
-        "train_gan.py or distill.py"
+        "gdd train-gan or gdd distill"
     )
 
 

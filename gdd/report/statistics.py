@@ -48,7 +48,7 @@ def read_rows(folder: Path) -> list[Row]:
     """Return the rows of an evaluation's run folder; ConfigError if it has none."""
     rows = grid.read_rows(folder)
     if not rows:
-        raise ConfigError(f"{folder} has no row in {grid.ROWS}; a run folder of evaluate.py was expected")
+        raise ConfigError(f"{folder} has no row in {grid.ROWS}; a run folder of gdd evaluate was expected")
     return rows
 
 

@@ -111,7 +111,7 @@ def path_of(folder: Path, step: int) -> Path:
 def newest(folder: Path) -> Path:
     """Return the last checkpoint of a run folder; ConfigError if there is none."""
     if not (done := steps(folder)):
-        raise ConfigError(f"{folder} holds no checkpoint, expected a finished run folder of train_gan.py")
+        raise ConfigError(f"{folder} holds no checkpoint, expected a finished run folder of gdd train-gan")
     return path_of(folder, done[-1])
 
 

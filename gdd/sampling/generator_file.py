@@ -83,7 +83,7 @@ def save(folder: Path, generator: Generator, spec: DatasetSpec, provenance: dict
 
 def load(path: Path | str) -> LoadedGenerator:
     """Read a generator from its file or from a run folder; ConfigError if it is missing, damaged or no generator."""
-    path = file_of(Path(path), FILE, "train_gan.py or distill.py")
+    path = file_of(Path(path), FILE, "gdd train-gan or gdd distill")
     return from_tensors(path, *checkpoint.load_tensors(path))
 
 

@@ -158,7 +158,7 @@ def test_a_missing_source_is_refused_before_the_data_are_read(refused, tiny, mon
     refused("compare", "nowhere.safetensors", *tiny, naming="nowhere.safetensors does not exist")
     for command in ("evaluate", "distill"):
         refused(command, *tiny, "--evaluate.sources", "[nowhere]", naming="nowhere does not exist")
-    assert "distill.py" in refused("evaluate", *tiny, naming="holds no finished stage")  # says what to run first
+    assert "gdd distill" in refused("evaluate", *tiny, naming="holds no finished stage")  # says what to run first
 
 
 def test_a_run_folder_that_cannot_be_made(refused, tiny, tmp_path):
