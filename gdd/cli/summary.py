@@ -15,6 +15,7 @@ from gdd.evaluation.recipe import Conditions, Job
 from gdd.models.cost import TRAINING, classifier_flop, gan_flop, gan_step_flop
 from gdd.models.gan import width_of
 from gdd.runtime.device import device_name
+from gdd.runtime.execution import resolve
 from gdd.runtime.workers import Team, team_for
 from gdd.training import matching
 
@@ -29,22 +30,44 @@ def block(
 ) -> str:
     """Return the lines that a command begins with: its stages, of which evaluate and compare score the `jobs`."""
     spec, processes = dataset.spec, accelerator.num_processes
-    team = team_for(config.run, accelerator.device, processes, len(jobs))
-    works = [_work(stage, config, dataset, jobs, team) for stage in stages]
-    seconds = sum(once for _, once, _ in works) + sum(flop for _, _, flop in works) / _speed(accelerator.device)
+    works = _works(config, dataset, accelerator, stages, jobs)
+    minutes = _minutes(works, speed(config, accelerator.device)) / processes
     size = f"{spec.height}x{spec.width}x{spec.channels}"
     images = f"{len(dataset.train.labels):,} training and {len(dataset.val.labels):,} validation images"
     lines = [("work" if index == 0 else "", text) for index, (text, _, _) in enumerate(works)]
     lines += [
         ("data", f"{spec.name}: {spec.num_classes} classes of {size}, {images}"),
         ("machine", device_name(accelerator.device) + (f", {processes} processes" if processes > 1 else "")),
-        ("time", f"about {_rounded(seconds / 60 / processes)} for all of it, estimated from the number of operations"),
+        ("time", f"about {rounded(minutes)} for all of it, estimated from the number of operations"),
         ("results", f"{config.run.root / config.name}"),
     ]
     return "\n".join(f"{name:8} {text}" for name, text in lines)
 
 
-def _rounded(minutes: float) -> str:
+def estimated_minutes(
+    config: Config,
+    dataset: Dataset,
+    accelerator: Accelerator,
+    stages: Sequence[str],
+    jobs: Sequence[Job],
+    flop_per_second: float,
+) -> float:
+    """Return the minutes that `block` tells of the same stages on one process, at a speed that `speed` has measured."""
+    return _minutes(_works(config, dataset, accelerator, stages, jobs), flop_per_second)
+
+
+def _works(
+    config: Config, dataset: Dataset, accelerator: Accelerator, stages: Sequence[str], jobs: Sequence[Job]
+) -> list[tuple[str, float, float]]:
+    team = team_for(config.run, accelerator.device, accelerator.num_processes, len(jobs))
+    return [_work(stage, config, dataset, jobs, team) for stage in stages]
+
+
+def _minutes(works: Sequence[tuple[str, float, float]], flop_per_second: float) -> float:
+    return (sum(once for _, once, _ in works) + sum(flop for _, _, flop in works) / flop_per_second) / 60
+
+
+def rounded(minutes: float) -> str:
     if minutes < 90:
         return f"{max(1, round(minutes))} min"
     return f"{minutes / 60:.0f} h" if minutes < 48 * 60 else f"{minutes / 60 / 24:.0f} days"
@@ -72,19 +95,28 @@ def _member_flop(config: Config, spec: DatasetSpec) -> float:
     return sum(members) / len(members)
 
 
+def _adversarial(stage: str, steps: int, config: Config, spec: DatasetSpec) -> tuple[float, float]:
+    """Return the seconds of the small calls and the FLOP of pretrain or refine, the proxy's students included."""
+    proxy = config.gan.proxy
+    learned = proxy.steps * len(config.gan.ema_decays) * -(-steps // proxy.every) if proxy.every else 0
+    each = TRAINING * classifier_flop(proxy.arch, spec.shape, spec.num_classes) + _gan_flop(config, spec)[0]
+    flop = steps * step_flop(stage, config, spec) + learned * proxy.batch_size * each
+    return steps * _GAN_STEP + learned * _STUDENT_STEP, flop
+
+
 def _work(stage: str, config: Config, dataset: Dataset, jobs: Sequence[Job], team: Team) -> tuple[str, float, float]:
     """Return what a stage does, the seconds of its many small calls, and its FLOP, as if on this process's threads."""
     spec, settings, count = dataset.spec, config.matching, len(dataset.train.labels)
     if stage == "pretrain":
         steps, batch = config.pretrain.steps, config.pretrain.batch_size
         text = f"pretrain a GAN: {steps:,} x {batch} images"
-        return text, steps * _GAN_STEP, steps * step_flop(stage, config, spec)
+        return text, *_adversarial(stage, steps, config, spec)
     if stage == "refine":
         steps, batch = config.refine.steps, config.refine.batch_size
         start = "it" if config.refine.pretrained is None else f"the generator of {config.refine.pretrained}"
         how = _LOSSES[config.refine.loss] if config.refine.matches else "adversarial loss alone"
         text = f"refine {start} ({how}): {steps:,} x {batch} images"
-        return text, steps * _GAN_STEP, steps * step_flop(stage, config, spec)
+        return text, *_adversarial(stage, steps, config, spec)
     if stage == "ensemble":
         judges = config.ensemble
         flop = sum(classifier_flop(arch, spec.shape, spec.num_classes) for arch in judges.archs)
@@ -116,9 +148,10 @@ def _work(stage: str, config: Config, dataset: Dataset, jobs: Sequence[Job], tea
     return f"train and score {len(jobs)} students{at_once}", steps * _STUDENT_STEP / team.workers, flop
 
 
-def _speed(device: torch.device) -> float:
-    """Return the FLOP in a second of training, from a large matrix product on one process's threads."""
-    matrix = torch.ones(1024, 1024, device=device)
+def speed(config: Config, device: torch.device) -> float:
+    """Return the FLOP in a second of training, from a large matrix product in its precision on its threads."""
+    dtype = getattr(torch, resolve(config.run.precision, device))
+    matrix = torch.ones(1024, 1024, device=device, dtype=dtype)
     seconds = []
     for _ in range(3):
         began = time.perf_counter()

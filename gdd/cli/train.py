@@ -1,14 +1,31 @@
 """`gdd train-gan`, `gdd train-ensemble` and `gdd distill`."""
 
+import shlex
+
 from jsonargparse import Namespace
 from rich.console import Console
 
 from gdd.cli.command import Command
 from gdd.cli.settings import add_settings, checked_config, opened
+from gdd.config import Config, DataConfig
+from gdd.data.places import NAMES
+
+
+def _hint(config: Config, console: Console) -> None:
+    """Say so where somebody's own images would be distilled with settings that were chosen for digits."""
+    own, default = config.data.name == "folder" or config.data.name not in NAMES, Config()
+    untouched = config.data.size == DataConfig().size and config.gan == default.gan
+    if own and untouched and config.pretrain == default.pretrain and config.method == default.method:
+        place = config.data.root if config.data.name == "folder" else config.data.name
+        command = f"gdd init {shlex.quote(str(place))}"
+        console.print(
+            f"warning: these are the settings for digits; {command} writes some for your images", soft_wrap=True
+        )
 
 
 def _train_gan(options: Namespace, console: Console) -> None:
     config = checked_config(options)
+    _hint(config, console)
     from gdd import pipeline
 
     with opened(config, options.dry_run, console, ["pretrain"]) as work:
@@ -28,6 +45,7 @@ def _train_ensemble(options: Namespace, console: Console) -> None:
 
 def _distill(options: Namespace, console: Console) -> None:
     config = checked_config(options, distilled=True, scored=options.score)
+    _hint(config, console)
     from gdd import pipeline
 
     stages = ["pretrain"] * (config.refine.pretrained is None) + ["refine"]

@@ -1,6 +1,7 @@
 """Open a dataset by name: built in, public, or the user's own."""
 
 import hashlib
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +21,8 @@ from gdd.data.places import Kind, locate
 from gdd.data.shards import list_shards
 from gdd.data.spec import KNOWN, DatasetSpec, Known
 from gdd.data.splits import RawDataset, Split, require_two_each, stratified_split
+
+logger = logging.getLogger(__name__)
 
 _LISTS: dict[Kind, Callable[[Path], Listing]] = {"folder": list_folder, "arrow": list_arrow, "shards": list_shards}
 
@@ -118,7 +121,10 @@ def _read(
         return place.stem, open_npz(place, size, channels)
     whole = place.resolve()
     title = name if name == "cifar10" else whole.stem if whole.is_file() else whole.name
-    return title, encoded.opened(list_images(kind, place), size, channels)
+    listing = list_images(kind, place)
+    if listing.test is None:
+        logger.warning("%s has no test part; a fixed fifth of every class is held out as test", place)
+    return title, encoded.opened(listing, size, channels)
 
 
 def list_images(kind: Kind, place: Path) -> Listing:
