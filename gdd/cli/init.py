@@ -70,11 +70,11 @@ def _init(options: Namespace, console: Console) -> None:
     for note in _notes(dataset):
         _say(console, "note", note)
 
-    flop_per_second = summary.speed(Config(), device)
+    measured = summary.speed(Config(), device)
 
     def estimate(config: Config, stages: Sequence[str]) -> float:
         jobs = pipeline.plan(config, dataset, []) if "evaluate" in stages else []
-        return summary.estimated_minutes(config, dataset, accelerator, stages, jobs, flop_per_second)
+        return summary.estimated_minutes(config, dataset, accelerator, stages, jobs, measured)
 
     settings = suggest(data, dataset, device.type == "cuda", options.minutes, estimate)
     config = config_of(settings)

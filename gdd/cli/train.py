@@ -18,9 +18,7 @@ def _hint(config: Config, console: Console) -> None:
     if own and untouched and config.pretrain == default.pretrain and config.method == default.method:
         place = config.data.root if config.data.name == "folder" else config.data.name
         command = f"gdd init {shlex.quote(str(place))}"
-        console.print(
-            f"warning: these are the settings for digits; {command} writes some for your images", soft_wrap=True
-        )
+        console.print(f"warning: these are the settings for digits; {command} writes others for yours", soft_wrap=True)
 
 
 def _train_gan(options: Namespace, console: Console) -> None:

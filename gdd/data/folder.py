@@ -84,7 +84,7 @@ def _files_of(folder: Path) -> list[str]:
             entry.path for entry in entries if entry.name.lower().endswith(SUFFIXES) and not entry.name.startswith(".")
         )
     if not files:
-        raise ConfigError(f"class folder {folder} holds no {', '.join(SUFFIXES)} file")
+        raise ConfigError(f"class folder {folder} holds no {', '.join(SUFFIXES)} file; add images or remove it")
     return files
 
 
