@@ -3,9 +3,11 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import reduce
+from operator import getitem
 from typing import Any, NamedTuple
 
-from gdd.config import Config, read_as
+from gdd.config import Config, read_as, to_plain
 from gdd.data.readers import Dataset
 
 SIDES = {"cpu": 32, "cuda": 64}  # pixels that larger images are reduced to
@@ -50,6 +52,16 @@ def size_for(sizes: Counter[tuple[int, int]], side: int) -> tuple[int, int] | No
     ratio = max(height, width) / min(height, width)
     long = short if ratio < 1.25 else min(8, ratio) * short // 4 * 4
     return (short, int(long)) if height <= width else (int(long), short)
+
+
+def differences(settings: Sequence[Setting]) -> list[Setting]:
+    """Return those that are not the defaults."""
+    default = to_plain(Config())
+
+    def value_of(key: str) -> Any:
+        return reduce(getitem, key.split("."), default)
+
+    return [one for one in settings if one.value != value_of(one.key)]
 
 
 def config_of(settings: Sequence[Setting]) -> Config:
@@ -101,7 +113,7 @@ def suggest(
     fitting = 4000 + (minutes - one) / (two - one) * 4000
     batch = config_of(whole(4000)).pretrain.batch_size
     most = min(_MOST_STEPS, max(1500, _MOST_PASSES * count // batch))
-    return whole(_two_digits(max(_FEWEST_STEPS, min(fitting, most))))
+    return differences(whole(_two_digits(max(_FEWEST_STEPS, min(fitting, most)))))
 
 
 def _two_digits(number: float) -> int:
@@ -141,17 +153,11 @@ def _networks(dataset: Dataset, on_gpu: bool, steps: int) -> list[Setting]:
 def _scores(
     archs: tuple[str, ...], seeds: tuple[int, ...], protocols: tuple[str, ...], ipc: int, few: bool
 ) -> list[Setting]:
-    """Return the settings of an evaluation that differ from the defaults."""
-    defaults, why = Config().evaluate, "as many as the minutes allow"
-    settings = [
+    """Return the settings of an evaluation."""
+    return [
         Setting("evaluate.ipc", [ipc], "images per class, as the minutes and the smallest class allow"),
         Setting("evaluate.protocols", list(protocols), ""),
-        Setting("evaluate.archs", list(archs), f"students, {why}"),
+        Setting("evaluate.archs", list(archs), "students, as many as the minutes allow"),
         Setting("evaluate.seeds", list(seeds), "one student says nothing of chance: three give an interval"),
-        Setting("evaluate.all_epochs", defaults.all_epochs if few else 1, "passes of the ceiling over all images"),
+        Setting("evaluate.all_epochs", Config().evaluate.all_epochs if few else 1, "passes of the ceiling"),
     ]
-    return [one for one in settings if one.value != _plain(getattr(defaults, one.key.partition(".")[2]))]
-
-
-def _plain(value: object) -> object:
-    return list(value) if isinstance(value, tuple) else value

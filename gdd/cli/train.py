@@ -7,15 +7,15 @@ from rich.console import Console
 
 from gdd.cli.command import Command
 from gdd.cli.settings import add_settings, checked_config, opened
-from gdd.config import Config, DataConfig
+from gdd.config import Config
 from gdd.data.places import NAMES
 
 
-def _hint(config: Config, console: Console) -> None:
+def _hint(config: Config, options: Namespace, console: Console) -> None:
     """Say so where somebody's own images would be distilled with settings that were chosen for digits."""
     own, default = config.data.name == "folder" or config.data.name not in NAMES, Config()
-    untouched = config.data.size == DataConfig().size and config.gan == default.gan
-    if own and untouched and config.pretrain == default.pretrain and config.method == default.method:
+    chosen = options.config or config.data.size or config.method != default.method
+    if own and not chosen and (config.gan, config.pretrain) == (default.gan, default.pretrain):
         place = config.data.root if config.data.name == "folder" else config.data.name
         command = f"gdd init {shlex.quote(str(place))}"
         console.print(f"warning: these are the settings for digits; {command} writes others for yours", soft_wrap=True)
@@ -23,7 +23,7 @@ def _hint(config: Config, console: Console) -> None:
 
 def _train_gan(options: Namespace, console: Console) -> None:
     config = checked_config(options)
-    _hint(config, console)
+    _hint(config, options, console)
     from gdd import pipeline
 
     with opened(config, options.dry_run, console, ["pretrain"]) as work:
@@ -43,7 +43,7 @@ def _train_ensemble(options: Namespace, console: Console) -> None:
 
 def _distill(options: Namespace, console: Console) -> None:
     config = checked_config(options, distilled=True, scored=options.score)
-    _hint(config, console)
+    _hint(config, options, console)
     from gdd import pipeline
 
     stages = ["pretrain"] * (config.refine.pretrained is None) + ["refine"]
