@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _TINY = 20  # images of a class that are few
 _UNEVEN = 5  # times as many images in the largest class as in the smallest that are worth a word
 _NAMED = 5  # classes or files that are named
+_SHOWN = ("data.size", "gan.arch", "gan.size", "pretrain.steps", "refine.steps", "evaluate.ipc", "evaluate.archs")
 _STAGES = ("pretrain", "refine", "evaluate")
 
 
@@ -46,7 +47,7 @@ def _init(options: Namespace, console: Console) -> None:
 
     from gdd import pipeline
     from gdd.cli import summary
-    from gdd.cli.suggest import SIDES, Setting, config_of, size_for, suggest
+    from gdd.cli.suggest import SIDES, Setting, config_of, default_of, size_for, suggest
     from gdd.data.readers import list_images
     from gdd.runtime import checkpoint
     from gdd.runtime.device import device_name, make_accelerator
@@ -81,11 +82,13 @@ def _init(options: Namespace, console: Console) -> None:
     pipeline.check_networks(config, spec.shape, spec.num_classes)
     minutes, machine = estimate(config, _STAGES), device_name(device)
     command = f"gdd distill --config {shlex.quote(str(out))}"
+    kept = [f"{key} {_scalar(default_of(key))}" for key in _SHOWN if key not in {one.key for one in settings}]
     header = [
         f"command: {command}",
         f"data: {spec.num_classes} classes of {spec.height}x{spec.width}x{spec.channels}, "
         f"{len(dataset.train.labels):,} training and {len(dataset.val.labels):,} validation images",
         f"minutes: about {summary.rounded(minutes)}, estimated on {machine}",
+        *([f"defaults that are kept: {', '.join(kept)}"] if kept else []),
         "Written by gdd init, to be edited; gdd distill --help and docs/configuration.md explain every setting.",
     ]
     with checkpoint.creating(out), out.open("x") as file:
@@ -115,9 +118,9 @@ def _look(listing: "Listing", console: Console) -> "Survey":
     found = survey(*(part for part in (train, test) if part is not None))
     total = found.sizes.total()
     if total:
-        (height, width), most = found.sizes.most_common(1)[0]
-        several = f" ({most / total:.0%}), the most frequent of {len(found.sizes):,} sizes"
-        _say(console, "size", f"{height}x{width} (height x width){several if len(found.sizes) > 1 else ''}")
+        high, wide = zip(*found.sizes, strict=True)
+        several = f"{len(found.sizes):,} sizes, {min(high)} to {max(high)} high, {min(wide)} to {max(wide)} wide"
+        _say(console, "size", f"{high[0]}x{wide[0]} (height x width)" if len(found.sizes) == 1 else several)
         mixed = f"{found.grey:,} grey images and {total - found.grey:,} in colour: all become colour"
         colour = "grey" if found.grey == total else "colour" if found.grey == 0 else mixed
         _say(console, "pixels", colour)

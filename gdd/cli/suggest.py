@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import reduce
 from operator import getitem
+from statistics import median_low
 from typing import Any, NamedTuple
 
 from gdd.config import Config, read_as, to_plain
@@ -31,7 +32,7 @@ Estimate = Callable[[Config, Sequence[str]], float]
 
 
 class Setting(NamedTuple):
-    """A setting that differs from its default."""
+    """A setting and what it is chosen for."""
 
     key: str  # such as gan.arch
     value: Any  # JSON
@@ -43,25 +44,20 @@ def size_for(sizes: Counter[tuple[int, int]], side: int) -> tuple[int, int] | No
 
     Args:
         sizes: how many images have this height and width.
-        side: pixels of the shorter side, at most; nearly square images become square.
+        side: pixels of the shorter side, at most; images that are nearly square at the median become square.
     """
     if len(sizes) == 1 and all(_SMALLEST <= one <= side for one in next(iter(sizes))):
         return None
-    (height, width), _ = sizes.most_common(1)[0]
+    height, width = (median_low(sides) for sides in zip(*sizes.elements(), strict=True))
     short = max(_SMALLEST, min(side, height, width) // 4 * 4)
     ratio = max(height, width) / min(height, width)
     long = short if ratio < 1.25 else min(8, ratio) * short // 4 * 4
     return (short, int(long)) if height <= width else (int(long), short)
 
 
-def differences(settings: Sequence[Setting]) -> list[Setting]:
-    """Return those that are not the defaults."""
-    default = to_plain(Config())
-
-    def value_of(key: str) -> Any:
-        return reduce(getitem, key.split("."), default)
-
-    return [one for one in settings if one.value != value_of(one.key)]
+def default_of(key: str) -> Any:
+    """Return the default of a setting such as gan.arch, as JSON."""
+    return reduce(getitem, key.split("."), to_plain(Config()))
 
 
 def config_of(settings: Sequence[Setting]) -> Config:
@@ -113,7 +109,8 @@ def suggest(
     fitting = 4000 + (minutes - one) / (two - one) * 4000
     batch = config_of(whole(4000)).pretrain.batch_size
     most = min(_MOST_STEPS, max(1500, _MOST_PASSES * count // batch))
-    return differences(whole(_two_digits(max(_FEWEST_STEPS, min(fitting, most)))))
+    suggested = whole(_two_digits(max(_FEWEST_STEPS, min(fitting, most))))
+    return [one for one in suggested if one.value != default_of(one.key)]
 
 
 def _two_digits(number: float) -> int:

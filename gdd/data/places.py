@@ -98,14 +98,18 @@ def part_files(place: Path, ends: tuple[str, ...]) -> tuple[list[Path], list[Pat
     """
     if place.is_file():
         return [place], None
+    missing = f"{place} holds no train part: no {' or '.join(ends)} file of that name or in a folder train"
     if (place / "train").is_dir():
-        return _files(place / "train", ends), _files(place / "test", ends) if (place / "test").is_dir() else None
+        train, test = (_files(place / part, ends) if (place / part).is_dir() else None for part in ("train", "test"))
+        if not train:
+            raise ConfigError(missing)
+        return train, test
     files = _files(place, ends)
     named = {part: [path for path in files if part in re.split(r"[^a-z0-9]", path.name)] for part in ("train", "test")}
     if named["train"]:
         return named["train"], named["test"] or None
     if named["test"] or not files:
-        raise ConfigError(f"{place} holds no train part: no folder train and no {' or '.join(ends)} file of that name")
+        raise ConfigError(missing)
     return files, None
 
 

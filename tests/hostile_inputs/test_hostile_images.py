@@ -3,6 +3,7 @@
 import io
 import os
 import struct
+import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -147,3 +148,29 @@ def test_hostile_arrays_are_refused(case, tmp_path):
 def test_honest_arrays_are_read(tmp_path):
     path = npz(tmp_path / "honest.npz", x_train=IMAGES_NPY, y_train=LABELS_NPY)
     assert guarded.run("train-gan", "--dry_run", "--data.name", path).code == 0
+
+
+def claimed(kind: bytes, size: int, content: bytes = b"") -> bytes:
+    """Return a tar file of one member, whose header may lie."""
+    header = tarfile.TarInfo("0.png")
+    header.type, header.size = kind, size
+    return header.tobuf(tarfile.GNU_FORMAT) + content
+
+
+TARS = {
+    "claims terabytes": claimed(tarfile.REGTYPE, 2**43),
+    "claims less than 0": claimed(tarfile.REGTYPE, -(2**40)),
+    "a long extended header": claimed(tarfile.XHDTYPE, 2**20, bytes(2**20)),
+    "a long name": claimed(tarfile.GNUTYPE_LONGNAME, 2**20, bytes(2**20)),
+    "records that do not end": claimed(tarfile.XHDTYPE, 512, b"9" * 512),
+    "sparse": claimed(tarfile.GNUTYPE_SPARSE, 2**40),
+    "a link": claimed(tarfile.SYMTYPE, 0),
+    "no header": b"0.png" + bytes(10**4),
+}
+
+
+@pytest.mark.parametrize("case", TARS)
+def test_a_hostile_tar_is_refused(case, tmp_path):
+    path = tmp_path / "hostile.tar"
+    path.write_bytes(TARS[case])
+    guarded.refused("train-gan", "--dry_run", "--data.name", path, naming=path)

@@ -53,6 +53,7 @@ def test_what_it_writes_is_a_config_of_differences_that_distils(done, pets, tmp_
     assert f"next: gdd distill --config {out}" in said
     text = out.read_text()
     assert text.startswith(f"# command: gdd distill --config {out}\n")
+    assert '# defaults that are kept: data.size null, gan.arch "dim", gan.size "small"' in text
     differs(yaml.safe_load(text), to_plain(Config()))
     config = parse_config(["--config", str(out)])
     assert config.name == "my-pets"
@@ -91,7 +92,7 @@ def test_large_colour_images_are_reduced_and_get_residual_networks(done, tmp_pat
     folder = images(tmp_path / "photos", {"a": 8, "b": 8}, side=50, mode="RGB")
     Image.new("L", (70, 40)).save(folder / "a" / "grey.png")
     said = done("init", folder, "--out", tmp_path / "a.yaml", "--minutes", "600")
-    assert "50x50 (height x width) (94%), the most frequent of 2 sizes" in said
+    assert "2 sizes, 40 to 50 high, 50 to 70 wide" in said
     assert "1 grey images and 16 in colour: all become colour" in said
     config = parse_config(["--config", str(tmp_path / "a.yaml")])
     assert config.data.size == (32, 32)
