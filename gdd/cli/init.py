@@ -55,7 +55,9 @@ def _init(options: Namespace, console: Console) -> None:
     accelerator = make_accelerator(Config().run)
     device, began = accelerator.device, time.perf_counter()
     data, side = [Setting("name", name, ""), Setting("data.name", options.path, "")], SIDES.get(device.type, 64)
+    kept = ""
     if kind in ("folder", "arrow", "shards"):
+        kept = "; decoded images are kept for later commands"
         listing = list_images(kind, place)
         found = _look(listing, console)
         size = size_for(found.sizes, side)
@@ -67,7 +69,7 @@ def _init(options: Namespace, console: Console) -> None:
         data.append(Setting("data.size", list(size), "height and width that all images are resized to"))
     dataset = pipeline.open_data(config_of(data).data, 0)
     spec = dataset.spec
-    _say(console, "read", f"in {time.perf_counter() - began:.0f} s; decoded images are kept for later commands")
+    _say(console, "read", f"in {time.perf_counter() - began:.0f} s{kept}")
     for note in _notes(dataset):
         _say(console, "note", note)
 
@@ -82,13 +84,13 @@ def _init(options: Namespace, console: Console) -> None:
     pipeline.check_networks(config, spec.shape, spec.num_classes)
     minutes, machine = estimate(config, _STAGES), device_name(device)
     command = f"gdd distill --config {shlex.quote(str(out))}"
-    kept = [f"{key} {_scalar(default_of(key))}" for key in _SHOWN if key not in {one.key for one in settings}]
+    defaults = [f"{key} {_scalar(default_of(key))}" for key in _SHOWN if key not in {one.key for one in settings}]
     header = [
         f"command: {command}",
         f"data: {spec.num_classes} classes of {spec.height}x{spec.width}x{spec.channels}, "
         f"{len(dataset.train.labels):,} training and {len(dataset.val.labels):,} validation images",
         f"minutes: about {summary.rounded(minutes)}, estimated on {machine}",
-        *([f"defaults that are kept: {', '.join(kept)}"] if kept else []),
+        *([f"defaults that are kept: {', '.join(defaults)}"] if defaults else []),
         "Written by gdd init, to be edited; gdd distill --help and docs/configuration.md explain every setting.",
     ]
     with checkpoint.creating(out), out.open("x") as file:
@@ -100,7 +102,8 @@ def _init(options: Namespace, console: Console) -> None:
 
 
 def _say(console: Console, title: str, text: str) -> None:
-    console.print(f"{title:8} {text}", soft_wrap=True)
+    shown = "".join(one if one.isprintable() else "?" for one in text)  # a stranger's names may steer a terminal
+    console.print(f"{title:8} {shown}", soft_wrap=True)
 
 
 def _look(listing: "Listing", console: Console) -> "Survey":
@@ -148,7 +151,7 @@ def _refuse_broken(listing: "Listing", size: tuple[int, int] | None, console: Co
 
 def _raise_broken(listing: "Listing", broken: list[str], console: Console) -> None:
     for sentence in broken[:_NAMED]:
-        _say(console, "broken", "".join(one if one.isprintable() else "?" for one in sentence))
+        _say(console, "broken", sentence)
     raise ConfigError(f"{listing.place} has {len(broken):,} broken images: replace them or remove them")
 
 

@@ -70,6 +70,13 @@ def test_images_are_decoded_once(done, pets, tmp_path, monkeypatch):
     done("train-gan", "--config", tmp_path / "a.yaml", "--dry_run")
 
 
+def test_a_name_that_would_steer_a_terminal_is_shown_without_its_code(done, tmp_path):
+    folder = images(tmp_path / "images", {"cat\x1b[2J": 6, "dog": 9})
+    said = done("init", folder, "--out", tmp_path / "a.yaml")
+    assert "6 (cat?[2J) to 9 (dog)" in said
+    assert "\x1b" not in said
+
+
 def test_a_file_is_never_overwritten(refused, pets, tmp_path):
     out = tmp_path / "pets.yaml"
     out.write_text("mine")
