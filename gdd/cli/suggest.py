@@ -18,6 +18,7 @@ _MANY_CLASSES = 20  # from which on every block of the generator should know the
 _MOST_PASSES = 50  # over the training images; no run of docs/results.md had more
 _MOST_STEPS = 20_000  # of the same
 _FEWEST_STEPS = 300
+_BETWEEN = 500  # steps from one choice of a generator to the next, at least: a choice costs about 150 of them
 _SHARE = 0.4  # of the minutes, that scoring may take
 _SEEN = 100  # images in a step of a student, below which fewer images per class would be a poor lesson
 # How much is scored, from more to less: architectures, seeds, protocols, and whether classes have ten images.
@@ -137,9 +138,9 @@ def _networks(dataset: Dataset, on_gpu: bool, steps: int) -> list[Setting]:
             Setting("gan.loss", "hinge", ""),
         ]
     settings.append(Setting("gan.ema_decays", [0.999 if steps >= 4000 else 0.998], ""))
-    if len(dataset.val.labels) >= max(200, 5 * spec.num_classes):
-        every = max(1, steps // 10)
-        settings.append(Setting("gan.proxy.every", every, "keeps the best of ten generators, by validation images"))
+    if len(dataset.val.labels) >= max(200, 5 * spec.num_classes) and steps >= 2 * _BETWEEN:
+        every = max(_BETWEEN, steps // 10)
+        settings.append(Setting("gan.proxy.every", every, "keeps the best of several generators, by validation images"))
     settings += [length, Setting("pretrain.batch_size", 64, "")]
     settings += [Setting(f"pretrain.{key}", rate, "") for key, rate in rates.items()]
     settings += [Setting("pretrain.schedule", "cosine", ""), Setting("refine.batch_size", 64, "")]

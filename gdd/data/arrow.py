@@ -67,7 +67,9 @@ class Rows:
                 self._loaded = place, values
             content = self._loaded[1][index - self.starts[place]].as_py()
         if content is None:
-            raise ConfigError(f"{self.name(index)} has no image bytes, and its path is not followed; save_to_disk stores the bytes")
+            raise ConfigError(
+                f"{self.name(index)} has no image bytes, and its path is not followed; save_to_disk stores the bytes"
+            )
         return content
 
     def files(self, rows: Sequence[int]) -> list[str]:

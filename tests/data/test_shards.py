@@ -128,7 +128,10 @@ BAD: dict[str, tuple[dict[str, bytes] | bytes, str]] = {
     "a long label": (GOOD | {"x.png": png(1), "x.cls": b"1" * 30}, "x.cls of {path} is no label"),
     "labels left out": (samples([0, 2] * 3), "holds 2 different labels from 0 to 2, expected 0 to 1"),
     "no image bytes": (GOOD | {"x.png": b"GIF89a", "x.cls": b"1"}, "x.png of {path} is not a readable PNG or JPEG"),
-    "half an image": ({name: content[:45] for name, content in GOOD.items()}, ".png of {path} is not a readable PNG or JPEG"),
+    "half an image": (
+        {name: content[:45] for name, content in GOOD.items()},
+        ".png of {path} is not a readable PNG or JPEG",
+    ),
 }
 
 
