@@ -88,9 +88,10 @@ def _machine(config: Config) -> Iterator[tuple[str, str]]:
             name = str(dtype).removeprefix("torch.")
             yield "speed", f"{name}: matrix product {rates[0]:,.0f}, convolution {rates[1]:,.0f} GFLOP/s"
         dataset = pipeline.open_data(config.data, config.seed)
-        stages = ["pretrain", "refine", "evaluate"]
-        _, duration = summary.estimate(config, dataset, accelerator, stages, pipeline.plan(config, dataset, []))
-        yield "time", f"about {duration} for gdd distill with its defaults, estimated from that"
+        stages, jobs = pipeline.stages_of(config), pipeline.plan(config, dataset, [])
+        minutes = summary.estimated_minutes(config, dataset, accelerator, stages, jobs, summary.speed(config, used))
+        how = "for gdd distill with its defaults, on the machine as busy as it is"
+        yield "time", f"about {summary.rounded(minutes)} {how}"
     finally:
         accelerator.end_training()
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -15,6 +16,7 @@ from gdd.evaluation.recipe import Conditions, Job
 from gdd.models.cost import TRAINING, classifier_flop, gan_flop, gan_step_flop
 from gdd.models.gan import width_of
 from gdd.runtime.device import device_name
+from gdd.runtime.execution import resolve
 from gdd.runtime.workers import Team, team_for
 from gdd.training import matching
 
@@ -24,36 +26,65 @@ _EFFICIENCY, _GAN_STEP, _STUDENT_STEP = 0.4, 0.03, 0.001
 _LOSSES = {"skd": "SKD", "log_mse": "DiM's loss", "features": "features' moments", "gradient": "class gradients"}
 
 
+class Speed(NamedTuple):
+    """The FLOP in a second of training."""
+
+    gan: float  # of generators and discriminators, in the precision that they are executed in
+    others: float  # of students, which are so narrow that bfloat16 gives them little: as in float32
+
+
+class _Work(NamedTuple):
+    """What a stage does, as if on this process's threads."""
+
+    text: str
+    seconds: float  # of its many small calls
+    flop: float
+    of_gan: bool = False
+
+
 def block(
     config: Config, dataset: Dataset, accelerator: Accelerator, stages: Sequence[str], jobs: Sequence[Job]
 ) -> str:
     """Return the lines that a command begins with: its stages, of which evaluate and compare score the `jobs`."""
     spec, processes = dataset.spec, accelerator.num_processes
-    texts, duration = estimate(config, dataset, accelerator, stages, jobs)
+    works = _works(config, dataset, accelerator, stages, jobs)
+    minutes = _minutes(works, speed(config, accelerator.device)) / processes
     size = f"{spec.height}x{spec.width}x{spec.channels}"
     images = f"{len(dataset.train.labels):,} training and {len(dataset.val.labels):,} validation images"
-    lines = [("work" if index == 0 else "", text) for index, text in enumerate(texts)]
+    lines = [("work" if index == 0 else "", text) for index, (text, *_) in enumerate(works)]
     lines += [
         ("data", f"{spec.name}: {spec.num_classes} classes of {size}, {images}"),
         ("machine", device_name(accelerator.device) + (f", {processes} processes" if processes > 1 else "")),
-        ("time", f"about {duration} for all of it, estimated from the number of operations"),
+        ("time", f"about {rounded(minutes)} for all of it, estimated from the number of operations"),
         ("results", f"{config.run.root / config.name}"),
     ]
     return "\n".join(f"{name:8} {text}" for name, text in lines)
 
 
-def estimate(
+def estimated_minutes(
+    config: Config,
+    dataset: Dataset,
+    accelerator: Accelerator,
+    stages: Sequence[str],
+    jobs: Sequence[Job],
+    at: Speed,
+) -> float:
+    """Return the minutes that `block` tells of the same stages on one process, at what `speed` has measured."""
+    return _minutes(_works(config, dataset, accelerator, stages, jobs), at)
+
+
+def _works(
     config: Config, dataset: Dataset, accelerator: Accelerator, stages: Sequence[str], jobs: Sequence[Job]
-) -> tuple[list[str], str]:
-    """Return what each stage does, and how long all of them take here, such as 4 min."""
-    processes = accelerator.num_processes
-    team = team_for(config.run, accelerator.device, processes, len(jobs))
-    works = [_work(stage, config, dataset, jobs, team) for stage in stages]
-    seconds = sum(once for _, once, _ in works) + sum(flop for _, _, flop in works) / _speed(accelerator.device)
-    return [text for text, _, _ in works], _rounded(seconds / 60 / processes)
+) -> list[_Work]:
+    team = team_for(config.run, accelerator.device, accelerator.num_processes, len(jobs))
+    return [_work(stage, config, dataset, jobs, team) for stage in stages]
 
 
-def _rounded(minutes: float) -> str:
+def _minutes(works: Sequence[_Work], at: Speed) -> float:
+    return sum(work.seconds + work.flop / (at.gan if work.of_gan else at.others) for work in works) / 60
+
+
+def rounded(minutes: float) -> str:
     if minutes < 90:
         return f"{max(1, round(minutes))} min"
     return f"{minutes / 60:.0f} h" if minutes < 48 * 60 else f"{minutes / 60 / 24:.0f} days"
@@ -81,25 +112,33 @@ def _member_flop(config: Config, spec: DatasetSpec) -> float:
     return sum(members) / len(members)
 
 
-def _work(stage: str, config: Config, dataset: Dataset, jobs: Sequence[Job], team: Team) -> tuple[str, float, float]:
-    """Return what a stage does, the seconds of its many small calls, and its FLOP, as if on this process's threads."""
+def _adversarial(stage: str, steps: int, config: Config, spec: DatasetSpec) -> tuple[float, float]:
+    """Return the seconds of the small calls and the FLOP of pretrain or refine, the proxy's students included."""
+    proxy = config.gan.proxy
+    learned = proxy.steps * len(config.gan.ema_decays) * -(-steps // proxy.every) if proxy.every else 0
+    each = TRAINING * classifier_flop(proxy.arch, spec.shape, spec.num_classes) + _gan_flop(config, spec)[0]
+    flop = steps * step_flop(stage, config, spec) + learned * proxy.batch_size * each
+    return steps * _GAN_STEP + learned * _STUDENT_STEP, flop
+
+
+def _work(stage: str, config: Config, dataset: Dataset, jobs: Sequence[Job], team: Team) -> _Work:
     spec, settings, count = dataset.spec, config.matching, len(dataset.train.labels)
     if stage == "pretrain":
         steps, batch = config.pretrain.steps, config.pretrain.batch_size
         text = f"pretrain a GAN: {steps:,} x {batch} images"
-        return text, steps * _GAN_STEP, steps * step_flop(stage, config, spec)
+        return _Work(text, *_adversarial(stage, steps, config, spec), of_gan=True)
     if stage == "refine":
         steps, batch = config.refine.steps, config.refine.batch_size
         start = "it" if config.refine.pretrained is None else f"the generator of {config.refine.pretrained}"
         how = _LOSSES[config.refine.loss] if config.refine.matches else "adversarial loss alone"
         text = f"refine {start} ({how}): {steps:,} x {batch} images"
-        return text, steps * _GAN_STEP, steps * step_flop(stage, config, spec)
+        return _Work(text, *_adversarial(stage, steps, config, spec), of_gan=True)
     if stage == "ensemble":
         judges = config.ensemble
         flop = sum(classifier_flop(arch, spec.shape, spec.num_classes) for arch in judges.archs)
         text = f"train {len(judges.archs)} classifiers: {judges.steps:,} x {judges.batch_size} images each"
         steps = judges.steps * len(judges.archs)
-        return text, steps * _STUDENT_STEP, TRAINING * judges.steps * judges.batch_size * flop
+        return _Work(text, steps * _STUDENT_STEP, TRAINING * judges.steps * judges.batch_size * flop)
     if stage == "matching":
         outer, inner = matching.loops(settings.ipc, settings.outer, settings.inner)
         outer, inner = (outer, inner) if settings.objective == "gradient" else (1, 0)
@@ -107,7 +146,7 @@ def _work(stage: str, config: Config, dataset: Dataset, jobs: Sequence[Job], tea
         # The gradient of a gradient costs about three times as much as that.
         images = 3 * settings.batch_real + (9 + 3 * inner) * settings.ipc
         text = f"{matching.method_name(settings)}: {settings.iterations:,} iterations at {settings.ipc} per class"
-        return text, updates * _STUDENT_STEP, updates * images * _member_flop(config, spec)
+        return _Work(text, updates * _STUDENT_STEP, updates * images * _member_flop(config, spec))
     conditions = Conditions.of(config.evaluate, spec)
     steps, streams = 0, set()
     for job in jobs:
@@ -121,13 +160,18 @@ def _work(stage: str, config: Config, dataset: Dataset, jobs: Sequence[Job], tea
     flop *= torch.get_num_threads() / (team.workers * team.threads)
     if stage == "landscape":
         text = f"train {jobs[0].arch} and find the largest eigenvalues of its loss's Hessian, which takes longer"
-        return text, steps * _STUDENT_STEP, flop
-    return f"train and score {len(jobs)} students{at_once}", steps * _STUDENT_STEP / team.workers, flop
+        return _Work(text, steps * _STUDENT_STEP, flop)
+    return _Work(f"train and score {len(jobs)} students{at_once}", steps * _STUDENT_STEP / team.workers, flop)
 
 
-def _speed(device: torch.device) -> float:
-    """Return the FLOP in a second of training, from a large matrix product on one process's threads."""
-    matrix = torch.ones(1024, 1024, device=device)
+def speed(config: Config, device: torch.device) -> Speed:
+    """Measure large matrix products on this process's threads."""
+    own = getattr(torch, resolve(config.run.precision, device))
+    return Speed(_product(device, own), _product(device, torch.float32))
+
+
+def _product(device: torch.device, dtype: torch.dtype) -> float:
+    matrix = torch.ones(1024, 1024, device=device, dtype=dtype)
     seconds = []
     for _ in range(3):
         began = time.perf_counter()

@@ -1,14 +1,29 @@
 """`gdd train-gan`, `gdd train-ensemble` and `gdd distill`."""
 
+import shlex
+
 from jsonargparse import Namespace
 from rich.console import Console
 
 from gdd.cli.command import Command
 from gdd.cli.settings import add_settings, checked_config, opened
+from gdd.config import Config
+from gdd.data.places import NAMES
+
+
+def _hint(config: Config, options: Namespace, console: Console) -> None:
+    """Say so where somebody's own images would be distilled with settings that were chosen for digits."""
+    own, default = config.data.name == "folder" or config.data.name not in NAMES, Config()
+    chosen = options.config or config.data.size or config.method != default.method
+    if own and not chosen and (config.gan, config.pretrain) == (default.gan, default.pretrain):
+        place = config.data.root if config.data.name == "folder" else config.data.name
+        command = f"gdd init {shlex.quote(str(place))}"
+        console.print(f"warning: these are the settings for digits; {command} writes others for yours", soft_wrap=True)
 
 
 def _train_gan(options: Namespace, console: Console) -> None:
     config = checked_config(options)
+    _hint(config, options, console)
     from gdd import pipeline
 
     with opened(config, options.dry_run, console, ["pretrain"]) as work:
@@ -28,6 +43,7 @@ def _train_ensemble(options: Namespace, console: Console) -> None:
 
 def _distill(options: Namespace, console: Console) -> None:
     config = checked_config(options, distilled=True, scored=options.score)
+    _hint(config, options, console)
     from gdd import pipeline
 
     sources = pipeline.read_sources(config) if config.score else []

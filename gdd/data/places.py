@@ -1,11 +1,17 @@
 """Where datasets lie, found without torch and without reading them, so that a missing one is refused at once."""
 
+import re
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from gdd.config import ConfigError, nearest
 
-Kind = Literal["digits", "torchvision", "npz", "folder"]
+Kind = Literal["digits", "torchvision", "npz", "folder", "arrow", "shards"]
+# Files that hold many images each, by their names' ends.
+CONTAINERS: dict[str, Kind] = {".npz": "npz", ".arrow": "arrow", ".parquet": "arrow", ".tar": "shards"}
+# What `datasets.DatasetDict.save_to_disk` writes beside the folders of its parts.
+DATASET_DICT = "dataset_dict.json"
 
 
 class Files(NamedTuple):
@@ -60,14 +66,70 @@ def locate(name: str, root: Path, download: bool = False) -> tuple[Kind, Path]:
                 "or set --data.root to the folder that holds it"
             )
         return "torchvision", root
-    if name.endswith(".npz"):
-        if not Path(name).is_file():
-            raise ConfigError(f"{name} was not found; set --data.name to an existing .npz file")
-        return "npz", Path(name)
-    folder = root if name == "folder" else Path(name)
-    if name and folder.is_dir():  # Path("") is the folder one stands in
-        return "folder", folder
+    path = root if name == "folder" else Path(name)
+    if path.suffix in CONTAINERS and name != "folder":
+        if not path.exists():
+            raise ConfigError(f"{name} was not found; set --data.name to an existing {path.suffix} file")
+        if path.is_file():
+            return _readable(CONTAINERS[path.suffix], path)
+    if name and path.is_dir():  # Path("") is the folder one stands in
+        return _readable(_kind_of_folder(path), path)
     if name == "folder":
         raise ConfigError(f"the image folder was not found: looked for {root}; set --data.root to it")
     hint = nearest(name, NAMES)
-    raise ConfigError(f"data.name is {name!r}, expected {', '.join(NAMES)}, an existing folder or an .npz file{hint}")
+    raise ConfigError(
+        f"data.name is {name!r}, expected {', '.join(NAMES)}, an existing folder, or a file that ends in "
+        f"{', '.join(CONTAINERS)}{hint}"
+    )
+
+
+def part_files(place: Path, ends: tuple[str, ...]) -> tuple[list[Path], list[Path] | None]:
+    """Return the files that hold a dataset's train part, and those of its test part if it has one.
+
+    These are the files of the folders `train` and `test`, or those with that word in their names, such as
+    `train-00000-of-00001.parquet`; without such names, all are of the train part, and so is a file on its own.
+
+    Args:
+        place: the folder, or the file.
+        ends: of the files' names.
+
+    Raises:
+        ConfigError: there is a test part, or another one, but no train part.
+    """
+    if place.is_file():
+        return [place], None
+    missing = f"{place} holds no train part: no {' or '.join(ends)} file of that name or in a folder train"
+    if (place / "train").is_dir():
+        train, test = (_files(place / part, ends) if (place / part).is_dir() else None for part in ("train", "test"))
+        if not train:
+            raise ConfigError(missing)
+        return train, test
+    files = _files(place, ends)
+    named = {part: [path for path in files if part in re.split(r"[^a-z0-9]", path.name)] for part in ("train", "test")}
+    if named["train"]:
+        return named["train"], named["test"] or None
+    if named["test"] or not files:
+        raise ConfigError(missing)
+    return files, None
+
+
+def _files(folder: Path, ends: tuple[str, ...]) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix in ends and not path.name.startswith("."))
+
+
+def _kind_of_folder(folder: Path) -> Kind:
+    """Return what a folder holds: classes of images, unless there are none but files of many images."""
+    if (folder / DATASET_DICT).is_file():
+        return "arrow"
+    part = folder / "train" if (folder / "train").is_dir() else folder
+    entries = [path for path in part.iterdir() if not path.name.startswith(".")]
+    if any(path.is_dir() for path in entries):
+        return "folder"
+    kinds = {CONTAINERS.get(path.suffix) for path in entries if path.suffix != ".npz"}
+    return next((kind for kind in ("arrow", "shards") if kind in kinds), "folder")
+
+
+def _readable(kind: Kind, path: Path) -> tuple[Kind, Path]:
+    if kind == "arrow" and find_spec("pyarrow") is None:
+        raise ConfigError(f"{path} needs pyarrow to be read: pip install 'gdd[hf]'")
+    return kind, path

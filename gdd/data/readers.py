@@ -1,6 +1,7 @@
-"""Open a dataset by name: built in, public, or the user's own folder or .npz file."""
+"""Open a dataset by name: built in, public, or the user's own."""
 
 import hashlib
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,11 +12,19 @@ from torch import Tensor
 
 from gdd import rng
 from gdd.config import ConfigError
+from gdd.data import encoded
 from gdd.data.arrays import open_digits, open_npz, open_torchvision
-from gdd.data.folder import open_folder
-from gdd.data.places import locate
+from gdd.data.arrow import list_arrow
+from gdd.data.encoded import Listing
+from gdd.data.folder import list_folder
+from gdd.data.places import Kind, locate
+from gdd.data.shards import list_shards
 from gdd.data.spec import KNOWN, DatasetSpec, Known
 from gdd.data.splits import RawDataset, Split, require_two_each, stratified_split
+
+logger = logging.getLogger(__name__)
+
+_LISTS: dict[Kind, Callable[[Path], Listing]] = {"folder": list_folder, "arrow": list_arrow, "shards": list_shards}
 
 
 @dataclass(frozen=True)
@@ -66,7 +75,8 @@ def open_dataset(
     taken to change the class.
 
     Args:
-        name: one of `gdd.data.places.NAMES`, an existing folder, or a path that ends in .npz.
+        name: one of `gdd.data.places.NAMES`, an existing folder of images or of shards, Parquet or Arrow files, or
+            a file whose name ends in one of `gdd.data.places.CONTAINERS`.
         root: where torchvision's datasets lie (cifar10 may also be the folder cifar10/{train,test} there),
             or the image folder itself if `name` is "folder".
         size: (H, W) in pixels to resize to; None keeps the stored size, or 16x16 for digits.
@@ -109,8 +119,17 @@ def _read(
         return name, open_torchvision(name, place, size, channels)
     if kind == "npz":
         return place.stem, open_npz(place, size, channels)
-    title = name if name == "cifar10" else place.resolve().name
-    return title, open_folder(place, size, channels)
+    whole = place.resolve()
+    title = name if name == "cifar10" else whole.stem if whole.is_file() else whole.name
+    listing = list_images(kind, place)
+    if listing.test is None:
+        logger.warning("%s has no test part; a fixed fifth of every class is held out as test", place)
+    return title, encoded.opened(listing, size, channels)
+
+
+def list_images(kind: Kind, place: Path) -> Listing:
+    """List a dataset of image files that `locate` has found; nothing is decoded."""
+    return _LISTS[kind](place)
 
 
 def _check(split: Split, class_names: tuple[str, ...], what: str) -> None:

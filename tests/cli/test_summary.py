@@ -76,7 +76,7 @@ def test_generators_are_scored_fixed_and_streamed_and_compared_without_a_ceiling
 
 
 def test_the_estimate_tells_minutes_from_days(block, monkeypatch):
-    monkeypatch.setattr(summary, "_speed", lambda _: 1e10)
+    monkeypatch.setattr(summary, "speed", lambda *_: summary.Speed(1e10, 1e10))
 
     def time_of(steps: int) -> str:
         return block(["--pretrain.steps", str(steps)], ["pretrain"])["time"].partition(" for")[0]

@@ -13,7 +13,9 @@ from safetensors.torch import save
 from tiny import constant, levels, make_classes, make_dataset, refuses, same, save_image
 
 from gdd.config import ConfigError
-from gdd.data import folder as folder_module
+from gdd.data import encoded
+from gdd.data.encoded import Part
+from gdd.data.folder import Files
 from gdd.data.readers import open_dataset
 
 
@@ -43,7 +45,7 @@ class TestFolder:
     ) -> None:
         make_classes(tmp_path, {"a": 10, "b": 20})
         first, other = (open_dataset("folder", tmp_path, seed=seed) for seed in (0, 1))
-        assert "no test folder" in caplog.text
+        assert "no test part" in caplog.text
         assert first.test().labels.bincount().tolist() == [2, 4]
         assert same(first.test(), other.test())
         assert levels(first.train) | levels(first.val) | levels(first.test()) == set(range(30))
@@ -152,10 +154,6 @@ WRONG = {
     "one, no test": (lambda folder: make_classes(folder, {"a": 5, "b": 1}), "has 1 train image, too few to split"),
     "bomb": (with_image(lambda: Image.new("1", (4097, 4097))), "b/odd.png has more than 16777216 pixels (4096x4096)"),
     "large bomb": (with_image(lambda: Image.new("1", (20_000, 20_000))), "b/odd.png has more than 16777216 pixels"),
-    "16 bits": (
-        with_image(lambda: Image.fromarray(np.zeros((8, 8), np.uint16))),
-        "{folder}/train/b/odd.png has pixel mode I;16, expected 8 bits",
-    ),
 }
 
 
@@ -175,10 +173,8 @@ class TestCache:
     def decoded(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
         """How many images each decoding read."""
         counts: list[int] = []
-        decode = folder_module._decode
-        monkeypatch.setattr(
-            folder_module, "_decode", lambda files, *how: counts.append(len(files)) or decode(files, *how)
-        )
+        decode = encoded.decode
+        monkeypatch.setattr(encoded, "decode", lambda part, *how: counts.append(len(part.labels)) or decode(part, *how))
         return counts
 
     def test_second_open_reads_no_image(self, folder: Path, decoded: list[int]) -> None:
@@ -258,6 +254,10 @@ class TestCache:
         assert [path.suffix for path in (tmp_path / ".gdd-cache").iterdir()] == [".safetensors"] * 2
 
 
+def part_of(files: list[str]) -> Part:
+    return Part(Files(files), torch.arange(len(files)), torch.zeros(len(files)))
+
+
 class TestParallelDecoding:
     @pytest.fixture
     def files(self, tmp_path: Path) -> list[str]:
@@ -269,7 +269,7 @@ class TestParallelDecoding:
         return [str(path) for path in paths]
 
     def test_threads_give_what_one_gives_in_the_same_order(self, files: list[str]) -> None:
-        one, several = (folder_module._decode(files, (3, 8, 8), threads) for threads in (1, 5))
+        one, several = (encoded.decode(part_of(files), (3, 8, 8), threads) for threads in (1, 5))
         assert torch.equal(one, several)
         for index in (0, 20, 44):
             assert np.array_equal(np.asarray(Image.open(files[index])).transpose(2, 0, 1), one[index].numpy())
@@ -279,14 +279,14 @@ class TestParallelDecoding:
             Path(files[index]).write_bytes(Path(files[index]).read_bytes()[:60])
         for threads in (1, 5):
             with pytest.raises(ConfigError, match=files[20]):
-                folder_module._decode(files, (3, 8, 8), threads)
+                encoded.decode(part_of(files), (3, 8, 8), threads)
 
     def test_large_images_use_threads_and_leave_no_half_cache(
         self, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(folder_module, "_LARGE", 64)
+        monkeypatch.setattr(encoded, "_LARGE", 64)
         monkeypatch.setattr("os.cpu_count", lambda: 3)
-        monkeypatch.setattr(folder_module, "to_array", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        monkeypatch.setattr(encoded, "pixels_of", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             open_dataset("folder", folder)
         assert not (folder / ".gdd-cache").exists()

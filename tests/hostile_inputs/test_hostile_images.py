@@ -3,6 +3,7 @@
 import io
 import os
 import struct
+import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from tiny_images import chunk, folder_of, png
 
-from gdd.data import folder as folder_module
+from gdd.data import cache as cache_module
 from gdd.data.readers import open_dataset
 
 
@@ -81,9 +82,9 @@ SHAPES = [(), (10,), (10, 3, 16), (10, 2, 16, 16), (10, 3, 0, 16), (10, 3, 200, 
 def test_a_cache_that_somebody_else_wrote_is_not_believed(shape, dtype, tmp_path, monkeypatch):
     opened = open_dataset(str(folder_of(tmp_path)), tmp_path)
     (cache,) = (tmp_path / ".gdd-cache").iterdir()
-    monkeypatch.setattr(folder_module, "MAX_PIXELS", 10**4)
+    monkeypatch.setattr(cache_module, "MAX_PIXELS", 10**4)
     images = torch.zeros(shape, dtype=dtype)
-    save_file({"images": images}, cache, {"crc32": folder_module._checksum(images)})
+    save_file({"images": images}, cache, {"crc32": cache_module.checksum_of(images)})
     assert open_dataset(str(tmp_path), tmp_path).fingerprint == opened.fingerprint
 
 
@@ -147,3 +148,29 @@ def test_hostile_arrays_are_refused(case, tmp_path):
 def test_honest_arrays_are_read(tmp_path):
     path = npz(tmp_path / "honest.npz", x_train=IMAGES_NPY, y_train=LABELS_NPY)
     assert guarded.run("train-gan", "--dry_run", "--data.name", path).code == 0
+
+
+def claimed(kind: bytes, size: int, content: bytes = b"") -> bytes:
+    """Return a tar file of one member, whose header may lie."""
+    header = tarfile.TarInfo("0.png")
+    header.type, header.size = kind, size
+    return header.tobuf(tarfile.GNU_FORMAT) + content
+
+
+TARS = {
+    "claims terabytes": claimed(tarfile.REGTYPE, 2**43),
+    "claims less than 0": claimed(tarfile.REGTYPE, -(2**40)),
+    "a long extended header": claimed(tarfile.XHDTYPE, 2**20, bytes(2**20)),
+    "a long name": claimed(tarfile.GNUTYPE_LONGNAME, 2**20, bytes(2**20)),
+    "records that do not end": claimed(tarfile.XHDTYPE, 512, b"9" * 512),
+    "sparse": claimed(tarfile.GNUTYPE_SPARSE, 2**40),
+    "a link": claimed(tarfile.SYMTYPE, 0),
+    "no header": b"0.png" + bytes(10**4),
+}
+
+
+@pytest.mark.parametrize("case", TARS)
+def test_a_hostile_tar_is_refused(case, tmp_path):
+    path = tmp_path / "hostile.tar"
+    path.write_bytes(TARS[case])
+    guarded.refused("train-gan", "--dry_run", "--data.name", path, naming=path)

@@ -1,0 +1,200 @@
+"""`gdd init`: what images are like, and a config for them."""
+
+import json
+import re
+import shlex
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jsonargparse import ArgumentParser, Namespace
+from rich.console import Console
+
+from gdd.cli.command import Command
+from gdd.config import Config, ConfigError, DataConfig
+from gdd.data.places import locate
+
+if TYPE_CHECKING:
+    from gdd.cli.suggest import Setting
+    from gdd.data.encoded import Listing, Survey
+    from gdd.data.readers import Dataset
+
+_TINY = 20  # images of a class that are few
+_UNEVEN = 5  # times as many images in the largest class as in the smallest that are worth a word
+_NAMED = 5  # classes or files that are named
+_SHOWN = ("data.size", "gan.arch", "gan.size", "pretrain.steps", "refine.steps", "evaluate.ipc", "evaluate.archs")
+_STAGES = ("pretrain", "refine", "evaluate")
+
+
+def _add_arguments(parser: ArgumentParser) -> None:
+    where = "the images, as in data.name: a folder, a .npz, .tar, .parquet or .arrow file, or a name such as mnist"
+    parser.add_argument("path", type=str, help=where)
+    parser.add_argument("--out", type=Path | None, default=None, help="the YAML file to write; null: NAME.yaml here")
+    parser.add_argument("--minutes", type=float, default=60.0, help="for distilling and scoring on this machine")
+
+
+def _init(options: Namespace, console: Console) -> None:
+    kind, place = locate(options.path, DataConfig().root)
+    name = re.sub(r"[^\w.-]+", "-", place.resolve().stem if place.is_file() else place.resolve().name).strip("-.")
+    name = options.path if kind in ("digits", "torchvision") else name or "images"
+    out = options.out or Path(f"{name}.yaml")
+    if out.exists():
+        raise ConfigError(f"{out} is there already and is not overwritten; name another file with --out")
+    if not 0 < options.minutes < float("inf"):
+        raise ConfigError(f"--minutes is {options.minutes}, expected a number above 0")
+
+    from gdd import pipeline
+    from gdd.cli import summary
+    from gdd.cli.suggest import SIDES, Setting, config_of, default_of, size_for, suggest
+    from gdd.data.readers import list_images
+    from gdd.runtime import checkpoint
+    from gdd.runtime.device import device_name, make_accelerator
+
+    accelerator = make_accelerator(Config().run)
+    device, began = accelerator.device, time.perf_counter()
+    data, side = [Setting("name", name, ""), Setting("data.name", options.path, "")], SIDES.get(device.type, 64)
+    kept = ""
+    if kind in ("folder", "arrow", "shards"):
+        kept = "; decoded images are kept for later commands"
+        listing = list_images(kind, place)
+        found = _look(listing, console)
+        size = size_for(found.sizes, side)
+        _refuse_broken(listing, size, console)
+    else:
+        shape = pipeline.open_data(config_of(data).data, 0).spec.shape
+        size = size_for(Counter([shape[1:]]), side)
+    if size is not None:
+        data.append(Setting("data.size", list(size), "height and width that all images are resized to"))
+    dataset = pipeline.open_data(config_of(data).data, 0)
+    spec = dataset.spec
+    _say(console, "read", f"in {time.perf_counter() - began:.0f} s{kept}")
+    for note in _notes(dataset):
+        _say(console, "note", note)
+
+    measured = summary.speed(Config(), device)
+
+    def estimate(config: Config, stages: Sequence[str]) -> float:
+        jobs = pipeline.plan(config, dataset, []) if "evaluate" in stages else []
+        return summary.estimated_minutes(config, dataset, accelerator, stages, jobs, measured)
+
+    settings = suggest(data, dataset, device.type == "cuda", options.minutes, estimate)
+    config = config_of(settings)
+    pipeline.check_networks(config, spec.shape, spec.num_classes)
+    minutes, machine = estimate(config, _STAGES), device_name(device)
+    command = f"gdd distill --config {shlex.quote(str(out))}"
+    defaults = [f"{key} {_scalar(default_of(key))}" for key in _SHOWN if key not in {one.key for one in settings}]
+    header = [
+        f"command: {command}",
+        f"data: {spec.num_classes} classes of {spec.height}x{spec.width}x{spec.channels}, "
+        f"{len(dataset.train.labels):,} training and {len(dataset.val.labels):,} validation images",
+        f"minutes: about {summary.rounded(minutes)}, estimated on {machine}",
+        *([f"defaults that are kept: {', '.join(defaults)}"] if defaults else []),
+        "Written by gdd init, to be edited; gdd distill --help and docs/configuration.md explain every setting.",
+    ]
+    with checkpoint.creating(out), out.open("x") as file:
+        file.write("".join(f"# {line}\n" for line in header) + "\n" + _yaml(settings))
+    _say(console, "time", f"about {summary.rounded(minutes)} to distil and score on {machine}")
+    if minutes > 1.5 * options.minutes:
+        _say(console, "note", f"{options.minutes:g} minutes are too few for these images on this machine")
+    _say(console, "wrote", f"{out}; next: {command}")
+
+
+def _say(console: Console, title: str, text: str) -> None:
+    shown = "".join(one if one.isprintable() else "?" for one in text)  # a stranger's names may steer a terminal
+    console.print(f"{title:8} {shown}", soft_wrap=True)
+
+
+def _look(listing: "Listing", console: Console) -> "Survey":
+    """Say what a listing and its images' headers tell, and refuse what cannot be distilled."""
+    from gdd.data.encoded import survey
+
+    names, train, test = listing.class_names, listing.train, listing.test
+    counts = train.labels.bincount(minlength=len(names)).tolist()
+    tested = "no test part: a fifth of each class is held out" if test is None else f"{len(test.labels):,} to test"
+    _say(console, "images", f"{listing.place}: {len(train.labels):,} to train, {tested}")
+    few, many = min(counts), max(counts)
+    each = f"{few:,}" if few == many else f"{few:,} ({names[counts.index(few)]}) to {many:,} "
+    each += "" if few == many else f"({names[counts.index(many)]})"
+    _say(console, "classes", f"{len(names)}, of {each} training images each")
+    found = survey(*(part for part in (train, test) if part is not None))
+    total = found.sizes.total()
+    if total:
+        high, wide = zip(*found.sizes, strict=True)
+        several = f"{len(found.sizes):,} sizes, {min(high)} to {max(high)} high, {min(wide)} to {max(wide)} wide"
+        _say(console, "size", f"{high[0]}x{wide[0]} (height x width)" if len(found.sizes) == 1 else several)
+        mixed = f"{found.grey:,} grey images and {total - found.grey:,} in colour: all become colour"
+        colour = "grey" if found.grey == total else "colour" if found.grey == 0 else mixed
+        _say(console, "pixels", colour)
+    least = 2 if test is not None else 3  # one of each to train with, to validate and, without a test part, to test
+    small = [name for name, count in zip(names, counts, strict=True) if count < least]
+    if small:
+        raise ConfigError(
+            f"{listing.place} cannot be distilled as it is: {_listed(small, 'class')} with fewer than {least} training "
+            "images; add images to each, or remove it"
+        )
+    if found.broken:
+        _raise_broken(listing, found.broken, console)
+    return found
+
+
+def _refuse_broken(listing: "Listing", size: tuple[int, int] | None, console: Console) -> None:
+    """Decode all images, once, and refuse a dataset in which some cannot be."""
+    from gdd.data import encoded
+
+    broken: list[str] = []
+    encoded.opened(listing, size, None, broken).read_test()
+    if broken:
+        _raise_broken(listing, broken, console)
+
+
+def _raise_broken(listing: "Listing", broken: list[str], console: Console) -> None:
+    for sentence in broken[:_NAMED]:
+        _say(console, "broken", sentence)
+    raise ConfigError(f"{listing.place} has {len(broken):,} broken images: replace them or remove them")
+
+
+def _listed(names: Sequence[str], kind: str) -> str:
+    shown = ", ".join(map(repr, names[:_NAMED])) + (", ..." if len(names) > _NAMED else "")
+    return f"{kind} {shown} is" if len(names) == 1 else f"{len(names):,} classes ({shown}) are"
+
+
+def _notes(dataset: "Dataset") -> list[str]:
+    """Return what the user should know of classes that can be distilled, but not well."""
+    counts = dataset.train.labels.bincount(minlength=dataset.spec.num_classes).tolist()
+    tiny = [name for name, count in zip(dataset.spec.class_names, counts, strict=True) if count < _TINY]
+    notes = []
+    if tiny:
+        shown = ", ".join(tiny[:_NAMED]) + (", ..." if len(tiny) > _NAMED else "")
+        notes.append(f"fewer than {_TINY} images to learn from in {shown}: a generator will copy or miss them")
+    if max(counts) > _UNEVEN * min(counts):
+        notes.append(
+            f"uneven classes: the GAN sees the largest {max(counts) / min(counts):.0f} times as often as the smallest; "
+            "a score is the share of all test images, so large classes count more in it"
+        )
+    return notes
+
+
+def _yaml(settings: "Sequence[Setting]") -> str:
+    """Return settings as YAML, each with its comment."""
+    lines: list[str] = []
+    before: list[str] = []
+    for key, value, why in settings:
+        *sections, name = key.split(".")
+        for depth, section in enumerate(sections):
+            if before[: depth + 1] != sections[: depth + 1]:
+                lines.append(f"{'  ' * depth}{section}:")
+                before = sections[: depth + 1]
+        before = sections
+        comment = f"  # {why}" if why else ""
+        lines.append(f"{'  ' * len(sections)}{name}: {_scalar(value)}{comment}")
+    return "\n".join(lines) + "\n"
+
+
+def _scalar(value: Any) -> str:
+    """Return a value in YAML's notation; that of JSON, but for 5e-05, which YAML takes for a text."""
+    return f"{value:.10f}".rstrip("0") if isinstance(value, float) else json.dumps(value)
+
+
+COMMANDS = (Command("init", "look at your own images and write a config for them", _add_arguments, _init),)

@@ -1,0 +1,161 @@
+"""Settings for a user's own images, by what worked on images like them (docs/results.md)."""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import reduce
+from operator import getitem
+from statistics import median_low
+from typing import Any, NamedTuple
+
+from gdd.config import Config, read_as, to_plain
+from gdd.data.readers import Dataset
+
+SIDES = {"cpu": 32, "cuda": 64}  # pixels that larger images are reduced to
+_SMALLEST = 16  # pixels, of data.size
+_FEW = 2000  # training images up to which the defaults serve, which were chosen on 1,300
+_MANY_CLASSES = 20  # from which on every block of the generator should know the class
+_MOST_PASSES = 50  # over the training images; no run of docs/results.md had more
+_MOST_STEPS = 20_000  # of the same
+_FEWEST_STEPS = 300
+_BETWEEN = 500  # steps from one choice of a generator to the next, at least: a choice costs about 150 of them
+_SHARE = 0.4  # of the minutes, that scoring may take
+_SEEN = 100  # images in a step of a student, below which fewer images per class would be a poor lesson
+# How much is scored, from more to less: architectures, seeds, protocols, and whether classes have ten images.
+_SCORES: tuple[tuple[tuple[str, ...], tuple[int, ...], tuple[str, ...], bool], ...] = (
+    (("convnet3-w24", "resnet18-bn-w8", "alexnet-bn-w8", "mlp"), (0, 1, 2), ("fixed", "stream"), True),
+    (("convnet3-w24", "resnet18-bn-w8"), (0, 1, 2), ("stream",), True),
+    (("convnet3-w24", "resnet18-bn-w8"), (0, 1, 2), ("stream",), False),
+    (("convnet3-w24", "resnet18-bn-w8"), (0,), ("stream",), False),
+    (("convnet3-w24",), (0,), ("stream",), False),
+)
+Estimate = Callable[[Config, Sequence[str]], float]
+
+
+class Setting(NamedTuple):
+    """A setting and what it is chosen for."""
+
+    key: str  # such as gan.arch
+    value: Any  # JSON
+    why: str  # a few words, or none
+
+
+def size_for(sizes: Counter[tuple[int, int]], side: int) -> tuple[int, int] | None:
+    """Return (H, W) to resize images to, or None if they may stay as they are.
+
+    Args:
+        sizes: how many images have this height and width.
+        side: pixels of the shorter side, at most; images that are nearly square at the median become square.
+    """
+    if len(sizes) == 1 and all(_SMALLEST <= one <= side for one in next(iter(sizes))):
+        return None
+    height, width = (median_low(sides) for sides in zip(*sizes.elements(), strict=True))
+    short = max(_SMALLEST, min(side, height, width) // 4 * 4)
+    ratio = max(height, width) / min(height, width)
+    long = short if ratio < 1.25 else min(8, ratio) * short // 4 * 4
+    return (short, int(long)) if height <= width else (int(long), short)
+
+
+def default_of(key: str) -> Any:
+    """Return the default of a setting such as gan.arch, as JSON."""
+    return reduce(getitem, key.split("."), to_plain(Config()))
+
+
+def config_of(settings: Sequence[Setting]) -> Config:
+    """Return the defaults with these settings; ConfigError if one cannot be."""
+    return read_as(Config, nested(settings))
+
+
+def nested(settings: Sequence[Setting]) -> dict[str, Any]:
+    """Return settings as sections within sections."""
+    values: dict[str, Any] = {}
+    for key, value, _ in settings:
+        *sections, name = key.split(".")
+        place = values
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[name] = value
+    return values
+
+
+def suggest(
+    data: Sequence[Setting], dataset: Dataset, on_gpu: bool, minutes: float, estimate: Estimate
+) -> list[Setting]:
+    """Return settings with which distilling and scoring take at most so many minutes, if so few can do.
+
+    Args:
+        data: what names and resizes the images.
+        dataset: the images, opened so.
+        on_gpu: whether there is a GPU.
+        minutes: for all of it.
+        estimate: returns the minutes that stages of a config take.
+    """
+    count, classes = len(dataset.train.labels), dataset.spec.num_classes
+    most_ipc = min(10, int(dataset.train.labels.bincount(minlength=classes).min()))
+    scored: list[Setting] = []
+    for archs, seeds, protocols, ten in _SCORES:
+        ipc = most_ipc if ten else min(most_ipc, -(-_SEEN // classes))
+        scored = _scores(archs, seeds, protocols, ipc, count < _FEW)
+        if estimate(config_of([*data, *scored]), ["evaluate"]) <= _SHARE * minutes:
+            break
+
+    def whole(steps: int) -> list[Setting]:
+        return [*data, *_networks(dataset, on_gpu, steps), *scored]
+
+    def taken(steps: int) -> float:
+        return estimate(config_of(whole(steps)), ["pretrain", "refine", "evaluate"])
+
+    # Minutes grow with the steps in a straight line, but for the steps at which the settings change.
+    one, two = taken(4000), taken(8000)
+    fitting = 4000 + (minutes - one) / (two - one) * 4000
+    batch = config_of(whole(4000)).pretrain.batch_size
+    most = min(_MOST_STEPS, max(1500, _MOST_PASSES * count // batch))
+    suggested = whole(_two_digits(max(_FEWEST_STEPS, min(fitting, most))))
+    return [one for one in suggested if one.value != default_of(one.key)]
+
+
+def _two_digits(number: float) -> int:
+    unit = 10 ** max(0, math.floor(math.log10(number)) - 1)
+    return int(number // unit * unit)
+
+
+def _networks(dataset: Dataset, on_gpu: bool, steps: int) -> list[Setting]:
+    """Return the settings of the GAN and of its training for so many steps."""
+    spec, count = dataset.spec, len(dataset.train.labels)
+    length = Setting("pretrain.steps", steps, "as the minutes allow; more are better, up to a point")
+    larger = [Setting("gan.size", "medium", "a GPU has room for it; not measured")] * on_gpu
+    if count < _FEW:
+        return [*larger, length]
+    residual = spec.channels == 3 or spec.num_classes > _MANY_CLASSES
+    rates: dict[str, Any] = {"lr": 2e-4, "lr_discriminator": 8e-4} if residual else {"lr": 5e-4}
+    refined: dict[str, Any] = {"lr": 5e-5, "lr_discriminator": 2e-4} if residual else {"lr": 2e-4}
+    settings = list(larger)
+    if residual:
+        why = "colour" if spec.channels == 3 else "many classes"
+        settings = [
+            Setting("gan.arch", "residual", f"{why}: networks that know the class in every block"),
+            *larger,
+            Setting("gan.loss", "hinge", ""),
+        ]
+    settings.append(Setting("gan.ema_decays", [0.999 if steps >= 4000 else 0.998], ""))
+    if len(dataset.val.labels) >= max(200, 5 * spec.num_classes) and steps >= 2 * _BETWEEN:
+        every = max(_BETWEEN, steps // 10)
+        settings.append(Setting("gan.proxy.every", every, "keeps the best of several generators, by validation images"))
+    settings += [length, Setting("pretrain.batch_size", 64, "")]
+    settings += [Setting(f"pretrain.{key}", rate, "") for key, rate in rates.items()]
+    settings += [Setting("pretrain.schedule", "cosine", ""), Setting("refine.batch_size", 64, "")]
+    settings += [Setting(f"refine.{key}", rate, "") for key, rate in refined.items()]
+    return [*settings, Setting("refine.schedule", "cosine", "")]
+
+
+def _scores(
+    archs: tuple[str, ...], seeds: tuple[int, ...], protocols: tuple[str, ...], ipc: int, few: bool
+) -> list[Setting]:
+    """Return the settings of an evaluation."""
+    return [
+        Setting("evaluate.ipc", [ipc], "images per class, as the minutes and the smallest class allow"),
+        Setting("evaluate.protocols", list(protocols), ""),
+        Setting("evaluate.archs", list(archs), "students, as many as the minutes allow"),
+        Setting("evaluate.seeds", list(seeds), "one student says nothing of chance: three give an interval"),
+        Setting("evaluate.all_epochs", Config().evaluate.all_epochs if few else 1, "passes of the ceiling"),
+    ]

@@ -1,0 +1,204 @@
+"""Datasets of PNG and JPEG files, wherever they lie: listed first, then decoded once and kept in a cache."""
+
+import logging
+import math
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gdd.config import ConfigError
+from gdd.data import cache
+from gdd.data.image_file import is_grey, open_image, pixels_of, size_of
+from gdd.data.splits import RawDataset, Split, holdout, require_memory
+from gdd.runtime.run import progress_bar
+
+logger = logging.getLogger(__name__)
+
+# Pillow decodes outside Python's lock but opens files within it: on 32-pixel images several threads took up to 1.7
+# times as long as one. Each thread holds one decoded image, so their number bounds the memory.
+_LARGE = 128 * 128  # pixels of an image from which on several threads decode; a round number, not a measured one
+_MOST_THREADS = 8
+_PART = 8  # images that a thread gets at once; Ctrl-C waits for those that are begun
+
+
+class Encoded(Protocol):
+    """Image files in a fixed order, of a folder or within other files."""
+
+    def name(self, index: int) -> str:
+        """Return what an error's sentence calls an image."""
+
+    def open(self, index: int) -> str | bytes:
+        """Return the path of an image's own file, or its bytes."""
+
+    def files(self, rows: Sequence[int]) -> Iterable[str]:
+        """Return the files that hold these images."""
+
+
+class Part(NamedTuple):
+    """Labelled images that are not decoded yet."""
+
+    images: Encoded
+    rows: Tensor  # (N,) int64, which of them
+    labels: Tensor  # (N,) int64
+
+    def subset(self, indices: Tensor) -> "Part":
+        return Part(self.images, self.rows[indices], self.labels[indices])
+
+
+class Listing(NamedTuple):
+    """What a dataset of image files holds."""
+
+    place: Path  # the folder or file
+    class_names: tuple[str, ...]
+    train: Part
+    test: Part | None  # none: it is carved out of train
+
+
+class Survey(NamedTuple):
+    """What the headers of images say."""
+
+    sizes: Counter[tuple[int, int]]  # how many images have this height and width
+    grey: int  # images without colour
+    broken: list[str]  # a sentence for each that cannot be opened
+
+
+def opened(
+    listing: Listing, size: tuple[int, int] | None, channels: int | None, broken: list[str] | None = None
+) -> RawDataset:
+    """Decode the images of a listing, or read them from the cache of an earlier call with the same options.
+
+    Args:
+        listing: of a reader.
+        size: (H, W) to resize to; None needs images of one size.
+        channels: 1 or 3 to convert to; None is grey if every train image is.
+        broken: takes a sentence for each image that cannot be decoded, instead of an error for the first.
+
+    Raises:
+        ConfigError: a class without train image, or with too few to carve a test part out; images of several sizes
+            without `size`; an image that cannot be read or is too large.
+    """
+    place, class_names, train, test = listing
+    counts = train.labels.bincount(minlength=len(class_names))
+    if counts.min() == 0:
+        raise ConfigError(f"class {class_names[int(counts.argmin())]!r} of {place} has no train image")
+    if test is None:
+        kept, held_out = holdout(train.labels, class_names, place)
+        train, test = train.subset(kept), train.subset(held_out)
+    train_u8 = _read(place, train, size, channels, broken, unread=test)
+
+    def read_test() -> Split:
+        return Split(_read(place, test, size, train_u8.shape[1], broken), test.labels)
+
+    return RawDataset(class_names, Split(train_u8, train.labels), read_test)
+
+
+def survey(*parts: Part) -> Survey:
+    """Read the header of every image."""
+    sizes: Counter[tuple[int, int]] = Counter()
+    grey, broken = 0, []
+    for images, rows, _ in parts:
+        for index in rows.tolist():
+            try:
+                with open_image(images.open(index), images.name(index)) as image:
+                    sizes[size_of(image)] += 1
+                    grey += is_grey(image)
+            except ConfigError as error:
+                broken.append(str(error))
+    return Survey(sizes, grey, broken)
+
+
+def _read(
+    place: Path,
+    part: Part,
+    size: tuple[int, int] | None,
+    channels: int | None,
+    broken: list[str] | None,
+    unread: Part | None = None,
+) -> Tensor:
+    """Return (N, C, H, W) uint8 from the cache, or decode and fill it.
+
+    The headers of `unread` are checked along with those of `part`: a test image of the wrong size should
+    stop a run before training, not after.
+    """
+    images, rows, _ = part
+    kept = cache.path_of(place, images.files(rows.tolist()), rows, size, channels)
+    images_u8 = cache.load(kept, len(rows), size, channels)
+    if images_u8 is None:
+        found = _sound(survey(part), broken)
+        if size is None:
+            unread_sizes = Counter() if unread is None else _sound(survey(unread), broken).sizes
+            size = _one_size(place, found.sizes + unread_sizes)
+        shape = (channels or (1 if found.grey == found.sizes.total() else 3), *size)
+        several = max(map(math.prod, found.sizes), default=0) >= _LARGE
+        known = len(broken or ())
+        images_u8 = decode(part, shape, min(_MOST_THREADS, os.cpu_count() or 1) if several else 1, broken)
+        if len(broken or ()) == known:
+            cache.save(kept, images_u8)
+    return images_u8
+
+
+def _sound(found: Survey, broken: list[str] | None) -> Survey:
+    """Refuse broken images where they are not gathered; those that are will fail again when they are decoded."""
+    if found.broken and broken is None:
+        raise ConfigError(found.broken[0])
+    return found
+
+
+def _one_size(place: Path, sizes: Counter[tuple[int, int]]) -> tuple[int, int]:
+    if len(sizes) == 1:
+        return next(iter(sizes))
+    shown = [f"{height}x{width}" for (height, width), _ in sizes.most_common(4)]
+    more = ", ..." if len(sizes) > len(shown) else ""
+    raise ConfigError(
+        f"{place} holds images of {len(sizes)} sizes (height x width: {', '.join(shown)}{more}): set "
+        "data.size to resize them all, e.g. --data.size '[32, 32]'"
+    )
+
+
+def decode(part: Part, shape: tuple[int, int, int], threads: int, broken: list[str] | None = None) -> Tensor:
+    """Return images (N, C, H, W) uint8.
+
+    Args:
+        part: the images.
+        shape: (C, H, W) to convert and resize to.
+        threads: so many decode at once.
+        broken: takes a sentence for each image that cannot be decoded and is left black, instead of an error.
+
+    Raises:
+        ConfigError: an image cannot be decoded, or the machine has no memory for all.
+    """
+    rows = part.rows.tolist()
+    require_memory((len(rows), *shape), "the images")
+    images = np.zeros((len(rows), *shape), np.uint8)
+
+    def read(start: int) -> tuple[int, list[str]]:
+        chosen, failed = rows[start : start + _PART], []
+        for place, index in enumerate(chosen, start):
+            try:
+                with open_image(part.images.open(index), part.images.name(index)) as image:
+                    images[place] = pixels_of(image, shape)
+            except ConfigError as error:
+                if broken is None:
+                    raise
+                failed.append(str(error))
+        return len(chosen), failed
+
+    shown = sys.stdout.isatty() and os.environ.get("LOCAL_RANK", "0") == "0"
+    if not shown:
+        logger.info("decoding %d images, once", len(rows))
+    with progress_bar(shown) as bar, ThreadPoolExecutor(threads) as pool:
+        task = bar.add_task("decoding images", total=len(rows))
+        # In the order of the images, so that of several bad ones the first is named; the parts after it are cancelled.
+        for count, failed in pool.map(read, range(0, len(rows), _PART)):
+            bar.advance(task, count)
+            if broken is not None:
+                broken += failed
+    return torch.from_numpy(images)
