@@ -67,6 +67,9 @@ AUGMENT = "augment"
 DROP_PATH = "drop-path"
 EIGENVECTORS = "eigenvectors"
 
+# What the machine can do.
+SPEED = "speed"
+
 
 def derive(seed: int, purpose: str, *counters: int) -> int:
     """Return the 63-bit seed that belongs to one root seed, one stream and any counters (step, class, ...)."""

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from gdd.evaluation.landscape import Landscape
 from gdd.report import plots
@@ -33,8 +34,10 @@ def draw(path: Path, found: Landscape) -> None:
     spectrum.plot(ranks, found.eigenvalues, "o-", color=plots.COLOURS[0], markersize=4, linewidth=1)
     if found.eigenvalues[-1] > 0:
         spectrum.set_yscale("log")
+        spectrum.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         spectrum.yaxis.set_major_formatter("{x:g}")
-        spectrum.yaxis.set_minor_formatter("{x:g}")
+        spectrum.yaxis.set_minor_locator(NullLocator())
+    spectrum.xaxis.set_major_locator(MaxNLocator(integer=True))
     spectrum.set_xlabel("rank")
     spectrum.set_title("largest eigenvalues of the Hessian", fontsize=10, loc="left")
     plots.plain(spectrum)

@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
+from gdd import rng
+
 ROUNDS = 5
 SIZE = {"cpu": 2048, "cuda": 8192}  # of matrices that keep a device busy
 
@@ -37,16 +39,15 @@ def matrix_product(device: torch.device, dtype: torch.dtype = torch.float32, siz
     """Return the GFLOP/s of a product of two square matrices; float32 is TF32 on a GPU if the package has set that."""
     size = size or SIZE[device.type]
     # Not of equal numbers, with which a GPU needs less power and so is faster.
-    draw = torch.Generator(device).manual_seed(0)
-    left, right = torch.randn(2, size, size, device=device, generator=draw).to(dtype)
+    left, right = torch.randn(2, size, size, generator=rng.generator(0, rng.SPEED)).to(device, dtype)
     return 2 * size**3 / seconds(lambda: left @ right, device) / 1e9
 
 
 @torch.inference_mode()
 def convolution(device: torch.device, dtype: torch.dtype = torch.float32, batch: int = 100, width: int = 128) -> float:
     """Return the GFLOP/s of a 3x3 convolution of `batch` maps of 32x32, `width` channels to as many."""
-    draw = torch.Generator(device).manual_seed(0)
-    images = torch.randn(batch, width, 32, 32, device=device, generator=draw).to(dtype)
-    kernels = torch.randn(width, width, 3, 3, device=device, generator=draw).to(dtype)
+    draw = rng.generator(0, rng.SPEED)
+    images = torch.randn(batch, width, 32, 32, generator=draw).to(device, dtype)
+    kernels = torch.randn(width, width, 3, 3, generator=draw).to(device, dtype)
     work = 2 * batch * 32 * 32 * width**2 * 9
     return work / seconds(lambda: F.conv2d(images, kernels, padding=1), device) / 1e9
