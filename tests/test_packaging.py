@@ -17,7 +17,7 @@ from commands import ROOT, TINY
 
 import gdd
 
-FOLDERS = (".ci", "benchmarks", "configs", "docs", "gdd", "tests", "zoo")
+FOLDERS = (".ci", "benchmarks", "configs", "docs", "examples", "gdd", "tests", "zoo")
 FILES = [
     *("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "pyproject.toml", "mkdocs.yml"),
     *(".gitignore", ".pre-commit-config.yaml", "train_gan.py", "distill.py", "evaluate.py"),
