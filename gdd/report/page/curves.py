@@ -1,0 +1,92 @@
+"""A training's metrics as line charts: points of an SVG, its ticks, and the same in words."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from matplotlib.ticker import MaxNLocator
+
+WIDTH, HEIGHT = 320, 200  # of a chart, about the width of a phone, so that its text is as large as the page's
+LEFT, RIGHT, TOP, BOTTOM = 46, 312, 10, 172  # of the plane within it
+STYLES = 6  # different lines; more begin anew
+_MOST_POINTS = 300  # of a line
+
+# By the part of a metric's name before the slash; others are named by that part.
+_TITLES = {
+    "loss": "Losses",
+    "score": "Discriminator's mean output",
+    "diversity": "Diversity within a class, relative to real images",
+    "accuracy": "Validation accuracy of the pool's networks",
+    "proxy": "Validation accuracy of a proxy, by the average that taught it",
+    "gradient": "Norm of the matching gradient beside the adversarial one",
+    "lessons": "Share of the time that the pool learns",
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One metric."""
+
+    name: str
+    points: str  # of an SVG polyline
+    end: tuple[float, float]  # where it ends on the chart
+    last: str  # its last value
+
+
+@dataclass(frozen=True)
+class Chart:
+    """All metrics of one kind."""
+
+    title: str
+    lines: list[Line]
+    x_ticks: list[tuple[float, str]]  # place and text
+    y_ticks: list[tuple[float, str]]
+    words: str  # for those who cannot see it
+
+
+def charts(metrics: Sequence[dict[str, float]]) -> list[Chart]:
+    """Return a chart for each kind of metric, in the order in which they first appear."""
+    found: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for values in metrics:
+        for name, value in values.items():
+            kind, slash, _ = name.partition("/")
+            if slash:
+                found.setdefault(kind, {}).setdefault(name, []).append((values["step"], value))
+    return [_chart(_TITLES.get(kind, kind), lines) for kind, lines in found.items()]
+
+
+def _chart(title: str, lines: dict[str, list[tuple[float, float]]]) -> Chart:
+    steps, values = zip(*(point for line in lines.values() for point in line), strict=True)
+    across, x_ticks = _axis(0, max(steps), LEFT, RIGHT, outside=False)
+    up, y_ticks = _axis(min(values), max(values), BOTTOM, TOP)
+    drawn = []
+    for name, points in lines.items():
+        # From the last point backwards, so that the end is shown.
+        kept = points[:: -max(1, -(-len(points) // _MOST_POINTS))][::-1]
+        places = [(round(across(step), 1), round(up(value), 1)) for step, value in kept]
+        text = " ".join(f"{x},{y}" for x, y in places)
+        drawn.append(Line(name, text, places[-1], f"{points[-1][1]:.3g}"))
+    words = "; ".join(_in_words(name, points) for name, points in lines.items())
+    x_texts = [(place, f"{tick:,.0f}") for tick, place in x_ticks]
+    return Chart(title, drawn, x_texts, [(place, f"{tick:.4g}") for tick, place in y_ticks], f"{title}. {words}.")
+
+
+def _axis(low: float, high: float, begin: float, end: float, outside: bool = True):  # type: ignore[no-untyped-def]
+    ticks = MaxNLocator(nbins=4, steps=[1, 2, 5, 10]).tick_values(low, high)
+    if outside:
+        low, high = float(ticks[0]), float(ticks[-1])
+
+    def place(value: float) -> float:
+        return begin + (value - low) / (high - low) * (end - begin)
+
+    return place, [(float(tick), round(place(tick), 1)) for tick in ticks if low <= tick <= high]
+
+
+def _in_words(name: str, points: Sequence[tuple[float, float]]) -> str:
+    (begin, first), (end, last) = points[0], points[-1]
+    values = [value for _, value in points]
+    if len(points) == 1:
+        return f"{name}: {last:.3g} at step {end:,.0f}"
+    return (
+        f"{name}: from {first:.3g} at step {begin:,.0f} to {last:.3g} at step {end:,.0f}, between {min(values):.3g} "
+        f"and {max(values):.3g}"
+    )
