@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from matplotlib.ticker import MaxNLocator
 
@@ -56,37 +57,46 @@ def charts(metrics: Sequence[dict[str, float]]) -> list[Chart]:
 
 def _chart(title: str, lines: dict[str, list[tuple[float, float]]]) -> Chart:
     steps, values = zip(*(point for line in lines.values() for point in line), strict=True)
-    across, x_ticks = _axis(0, max(steps), LEFT, RIGHT, outside=False)
-    up, y_ticks = _axis(min(values), max(values), BOTTOM, TOP)
+    rising = _ticks(min(values), max(values))
+    across, up = _Axis(0, max(steps), LEFT, RIGHT), _Axis(rising[0], rising[-1], BOTTOM, TOP)
     drawn = []
     for name, points in lines.items():
         # From the last point backwards, so that the end is shown.
         kept = points[:: -max(1, -(-len(points) // _MOST_POINTS))][::-1]
-        places = [(round(across(step), 1), round(up(value), 1)) for step, value in kept]
-        text = " ".join(f"{x},{y}" for x, y in places)
-        drawn.append(Line(name, text, places[-1], f"{points[-1][1]:.3g}"))
+        places = [(across.place(step), up.place(value)) for step, value in kept]
+        text = " ".join(f"{x:g},{y:g}" for x, y in places)
+        drawn.append(Line(name, text, places[-1], _short(points[-1][1])))
+    x_ticks = [(across.place(tick), f"{tick:,.0f}") for tick in _ticks(0, max(steps)) if tick <= max(steps)]
+    y_ticks = [(up.place(tick), _short(tick)) for tick in rising]
     words = "; ".join(_in_words(name, points) for name, points in lines.items())
-    x_texts = [(place, f"{tick:,.0f}") for tick, place in x_ticks]
-    return Chart(title, drawn, x_texts, [(place, f"{tick:.4g}") for tick, place in y_ticks], f"{title}. {words}.")
+    return Chart(title, drawn, x_ticks, y_ticks, f"{title}. {words}.")
 
 
-def _axis(low: float, high: float, begin: float, end: float, outside: bool = True):  # type: ignore[no-untyped-def]
-    ticks = MaxNLocator(nbins=4, steps=[1, 2, 5, 10]).tick_values(low, high)
-    if outside:
-        low, high = float(ticks[0]), float(ticks[-1])
+def _ticks(low: float, high: float) -> list[float]:
+    """Return round numbers, the first and the last of which enclose the two."""
+    return [float(tick) for tick in MaxNLocator(nbins=4, steps=[1, 2, 5, 10]).tick_values(low, high)]
 
-    def place(value: float) -> float:
-        return begin + (value - low) / (high - low) * (end - begin)
 
-    return place, [(float(tick), round(place(tick), 1)) for tick in ticks if low <= tick <= high]
+class _Axis(NamedTuple):
+    """Where numbers stand on a chart."""
+
+    low: float
+    high: float
+    begin: float  # place of the lowest
+    end: float  # place of the highest
+
+    def place(self, value: float) -> float:
+        return round(self.begin + (value - self.low) / (self.high - self.low) * (self.end - self.begin), 1)
+
+
+def _short(value: float) -> str:
+    return f"{value:.3g}".replace("-", "−")
 
 
 def _in_words(name: str, points: Sequence[tuple[float, float]]) -> str:
     (begin, first), (end, last) = points[0], points[-1]
-    values = [value for _, value in points]
+    low, high = (_short(limit(value for _, value in points)) for limit in (min, max))
     if len(points) == 1:
-        return f"{name}: {last:.3g} at step {end:,.0f}"
-    return (
-        f"{name}: from {first:.3g} at step {begin:,.0f} to {last:.3g} at step {end:,.0f}, between {min(values):.3g} "
-        f"and {max(values):.3g}"
-    )
+        return f"{name}: {_short(last)} at step {end:,.0f}"
+    way = f"from {_short(first)} at step {begin:,.0f} to {_short(last)} at step {end:,.0f}"
+    return f"{name}: {way}, between {low} and {high}"

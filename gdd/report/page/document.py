@@ -23,6 +23,7 @@ from gdd.report.page.samples import Gallery
 from gdd.report.tables import Section
 from gdd.runtime.checkpoint import creating, write_atomically
 from gdd.runtime.environment import git_revision
+from gdd.training import pretrain, refine
 
 Opener = Callable[[DataConfig, int], Dataset]  # of data settings and a seed, as pipeline.open_data
 _HERE = Path(__file__).parent
@@ -41,6 +42,7 @@ class _Part:
     charts: Sequence[Chart] = ()
     sections: Sequence[Section] = ()
     pictures: Sequence[str] = ()  # as data URIs
+    folded: bool = False  # whether its gallery is shown only when asked for
 
 
 def write(path: Path, folders: Sequence[Path], open_data: Opener, mixed: bool = False) -> int:
@@ -59,10 +61,22 @@ def write(path: Path, folders: Sequence[Path], open_data: Opener, mixed: bool = 
     stages = [runs.read(folder, name, mixed) for folder, name in zip(found, runs.names(found), strict=True)]
     data = _Data(open_data)
     made = sum(isinstance(stage, Trained) and stage.source is not None for stage in stages)
-    text = _rendered([_part(stage, data, made) for stage in stages], facts.costs(stages))
+    parts = [_part(stage, data, made, _is_refined(stage, stages)) for stage in stages]
+    text = _rendered(parts, facts.costs(stages))
     with creating(path):
         write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     return len(text.encode())
+
+
+def _run(name: str) -> str:
+    """Return the run's part of a stage's name."""
+    return name.rpartition("/")[0]
+
+
+def _is_refined(stage: Trained | Scored, others: Sequence[Trained | Scored]) -> bool:
+    """Tell whether a stage's generator is one that another stage of its run has refined."""
+    stages = {(_run(one.name), one.stage) for one in others if isinstance(one, Trained) and one.source is not None}
+    return isinstance(stage, Trained) and stage.stage == pretrain.STAGE and (_run(stage.name), refine.STAGE) in stages
 
 
 class _Data:
@@ -87,7 +101,7 @@ class _Data:
         return self.opened[key]
 
 
-def _part(stage: Trained | Scored, data: _Data, made: int) -> _Part:
+def _part(stage: Trained | Scored, data: _Data, made: int, folded: bool) -> _Part:
     config = json.dumps(stage.config, indent=2) if stage.config else ""
     told = stage.name, facts.settings(stage), config, facts.provenance(stage)
     if isinstance(stage, Scored):
@@ -101,7 +115,7 @@ def _part(stage: Trained | Scored, data: _Data, made: int) -> _Part:
     except ConfigError as error:
         note = [f"No real images beside these: {error}."]
     gallery = samples.gallery(stage.source, dataset, samples.MOST_BYTES // made)
-    return _Part(*told, gallery=Gallery(gallery.classes, [*note, *gallery.notes]), charts=charts)
+    return _Part(*told, gallery=Gallery(gallery.classes, [*note, *gallery.notes]), charts=charts, folded=folded)
 
 
 def _rendered(parts: Sequence[_Part], costs: Sequence[Section]) -> str:
@@ -118,7 +132,7 @@ def _rendered(parts: Sequence[_Part], costs: Sequence[Section]) -> str:
     return environment.get_template("page.html.jinja").render(
         parts=parts,
         costs=costs,
-        title=", ".join(dict.fromkeys(part.name.rpartition("/")[0] for part in parts)),
+        title=", ".join(dict.fromkeys(_run(part.name) for part in parts)),
         style=Markup(style),
         script=Markup(script),
         style_hash=_hash(style),

@@ -7,9 +7,11 @@ from gdd.config import Config, ConfigError, read_as
 from gdd.data.spec import DatasetSpec
 from gdd.report.page.runs import Scored, Trained
 from gdd.report.tables import Section
-from gdd.training import matching
+from gdd.training import matching, pretrain, refine
 
 Facts = list[tuple[str, str]]  # terms and what is said of them
+_TRAININGS = (pretrain.STAGE, refine.STAGE, matching.STAGE)
+_LOSSES = {"ns": "non-saturating", "hinge": "hinge", "wgan-gp": "WGAN-GP"}
 
 
 def settings(stage: Trained | Scored) -> Facts:
@@ -20,9 +22,11 @@ def settings(stage: Trained | Scored) -> Facts:
         config = None
     if isinstance(stage, Scored):
         return _of_scores(stage, config)
-    facts = [] if stage.source is None else _of_result(stage)
+    facts = _of_result(stage)
     if config is not None:
-        facts += [("Data", f"{config.data.name}, {config.data.val_fraction:.0%} of each class kept for validation")]
+        facts += [
+            ("Data", f"{config.data.name}, {100 * config.data.val_fraction:g} % of each class kept for validation")
+        ]
         facts += _of_training(stage.stage, config)
         facts += [("Seed", str(config.seed))]
     return facts
@@ -30,23 +34,19 @@ def settings(stage: Trained | Scored) -> Facts:
 
 def _of_result(stage: Trained) -> Facts:
     source = stage.source
-    assert source is not None
-    content = source.synthetic or source.generator
-    assert content is not None
-    facts = [("Distilled", _in_words(content.spec))]
+    if source is None:
+        return [("Result", "none yet: the stage has not ended")]
     if source.generator is not None:
-        made, kib = source.generator.generator, source.generator.bytes / 1024
-        facts.append(
-            ("Result", f"generator {made.arch} of width {made.width}, noise of length {made.noise_dim}, {kib:,.1f} KiB")
-        )
-    if source.synthetic is not None:
-        made_of = " with soft labels" if source.synthetic.soft_labels is not None else ""
-        facts.append(
-            ("Result", f"{source.synthetic.ipc} images per class{made_of}, {source.synthetic.bytes / 1024:,.1f} KiB")
-        )
-    if stage.source is not None and source.provenance.get("method"):
-        facts.append(("Method", str(source.provenance["method"])))
-    return facts
+        spec, made = source.generator.spec, source.generator.generator
+        size = f"{source.generator.bytes / 1024:,.1f} KiB"
+        result = f"generator ({made.arch}, width {made.width}, noise of length {made.noise_dim}) of {size}"
+    else:
+        assert source.synthetic is not None
+        spec, labels = source.synthetic.spec, " and soft labels" * (source.synthetic.soft_labels is not None)
+        result = f"{source.synthetic.ipc} images per class{labels}, {source.synthetic.bytes / 1024:,.1f} KiB"
+    facts = [("Distilled", _in_words(spec)), ("Result", result)]
+    method = source.provenance.get("method")
+    return facts if stage.stage in _TRAININGS or not method else [*facts, ("Method", str(method))]
 
 
 def _in_words(spec: DatasetSpec) -> str:
@@ -61,11 +61,11 @@ def _of_training(stage: str, config: Config) -> Facts:
             ("Objective", f"{matching.method_name(how)}, networks {how.pool.kind} ({how.pool.main})"),
             ("Length", f"{how.iterations:,} iterations"),
         ]
-    if stage not in ("pretrain", "refine"):
+    if stage not in _TRAININGS:
         return []
-    steps = config.pretrain if stage == "pretrain" else config.refine
-    loss = f"adversarial ({config.gan.loss})"
-    if stage == "refine" and config.refine.matches:
+    steps = config.pretrain if stage == pretrain.STAGE else config.refine
+    loss = f"adversarial, {_LOSSES[config.gan.loss]}"
+    if stage == refine.STAGE and config.refine.matches:
         loss += (
             f" and {config.refine.weight:g} × {config.refine.loss}, networks {', '.join(config.refine.pool.members)}"
         )
@@ -165,6 +165,5 @@ def provenance(stage: Trained | Scored) -> Facts:
         "Dataset fingerprint": origin.get("data"),
         "Settings fingerprint": origin.get("fingerprint"),
         "Sampled from generator": origin.get("generator"),
-        "Device": origin.get("device"),
     }
     return [(term, str(value)) for term, value in stated.items() if value]

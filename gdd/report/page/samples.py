@@ -89,23 +89,20 @@ def gallery(source: Source, dataset: Dataset | None, most_bytes: int) -> Gallery
         notes.append(f"Images are shown with at most {_MOST_SIDE} pixels a side; distances are those of the originals.")
     if dataset is None:
         return Gallery(
-            [OfClass(n, [], [*map(Pair, _pictures(u8))]) for n, u8 in zip(names, synthetic, strict=True)], notes
+            [OfClass(name, [], [*map(Pair, _pictures(u8))]) for name, u8 in zip(names, synthetic, strict=True)], notes
         )
     train = dataset.train
     rows = [torch.nonzero(train.labels == label)[:PER_CLASS, 0] for label in range(count)]
-    found = nearest(torch.cat(synthetic), train.images_u8)
-    among_real = nearest(train.images_u8[torch.cat(rows)], train.images_u8, torch.cat(rows))
-    notes.insert(0, _distances(found[0], among_real[0]))
-    pictures = _pictures(train.images_u8[found[1]])
-    pairs = [
-        Pair(picture, beside, float(distance), spec.class_names[train.labels[row]])
-        for picture, beside, distance, row in zip(_pictures(torch.cat(synthetic)), pictures, *found, strict=True)
-    ]
+    distances, neighbours = nearest(torch.cat(synthetic), train.images_u8)
+    among_real, _ = nearest(train.images_u8[torch.cat(rows)], train.images_u8, own=torch.cat(rows))
+    sizes = [len(images) for images in synthetic]
+    found = zip(synthetic, rows, distances.split(sizes), neighbours.split(sizes), strict=True)
     classes = []
-    for name, images, own in zip(names, synthetic, rows, strict=True):
-        classes.append(OfClass(name, _pictures(train.images_u8[own]), pairs[: len(images)]))
-        pairs = pairs[len(images) :]
-    return Gallery(classes, notes)
+    for name, (images, own, far, beside) in zip(names, found, strict=True):
+        labels = [spec.class_names[label] for label in train.labels[beside]]
+        pairs = map(Pair, _pictures(images), _pictures(train.images_u8[beside]), far.tolist(), labels)
+        classes.append(OfClass(name, _pictures(train.images_u8[own]), list(pairs)))
+    return Gallery(classes, [_distances(distances, among_real), *notes])
 
 
 def _synthetic(source: Source, label: int) -> Tensor:
