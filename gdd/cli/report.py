@@ -9,17 +9,33 @@ from gdd.cli.command import Command
 
 
 def _add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("folder", type=Path, help="run folder of gdd evaluate, with its rows.jsonl")
+    runs = "run folder of gdd evaluate; with --html that of any stage, or of a run with several of them"
+    parser.add_argument("runs", metavar="RUN", type=Path, nargs="+", help=runs)
+    parser.add_argument("--html", metavar="OUT", type=Path, help="write one web page of all runs, and change none")
     parser.add_argument("--mixed", action="store_true", help="let rows of different precision share a table")
 
 
 def _report(options: Namespace, console: Console) -> None:
+    if options.html is not None:
+        return _write_page(options, console)
     from gdd.report import statistics, tables
 
-    rows = statistics.read_rows(options.folder)
-    paths = tables.write(options.folder, rows, options.mixed)
-    console.print(tables.Terminal(tables.sections(rows, brief=True, mixed=options.mixed)))
-    console.print(f"wrote {', '.join(map(str, paths))}", soft_wrap=True)
+    for folder in options.runs:
+        rows = statistics.read_rows(folder)
+        paths = tables.write(folder, rows, options.mixed)
+        console.print(tables.Terminal(tables.sections(rows, brief=True, mixed=options.mixed)))
+        console.print(f"wrote {', '.join(map(str, paths))}", soft_wrap=True)
+    return None
 
 
-COMMANDS = (Command("report", "write an evaluation's tables and picture again", _add_arguments, _report),)
+def _write_page(options: Namespace, console: Console) -> None:
+    from gdd import pipeline
+    from gdd.report.page import document
+
+    size = document.write(options.html, options.runs, pipeline.open_data, options.mixed)
+    console.print(f"wrote {options.html} ({size / 1e6:.1f} MB)", soft_wrap=True)
+
+
+COMMANDS = (
+    Command("report", "write an evaluation's tables and picture again, or runs as a web page", _add_arguments, _report),
+)

@@ -3,22 +3,25 @@
 import itertools
 import logging
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pandas
 from pandas import DataFrame
 
-from gdd.config import ConfigError
+from gdd.config import ConfigError, read_as
 from gdd.evaluation import sources
 from gdd.evaluation.row import Row
 from gdd.evaluation.sources import FIXED_REAL, FLOOR, GENERATOR_NAMES, REAL_NAMES, Protocol, Source
 from gdd.report import plots, statistics, tables
 from gdd.report.replicates import differing, groups, run_of
 from gdd.report.tables import Section
-from gdd.runtime.checkpoint import write_atomically
+from gdd.runtime.checkpoint import read_json, write_atomically, write_json
 
 logger = logging.getLogger(__name__)
+
+TABLES = "compare.json"
+PICTURES = ("accuracy-ipc.png", "accuracy-seconds.png")
 
 
 @dataclass(frozen=True)
@@ -218,19 +221,20 @@ def _seconds_of_another(row: Row, rows: DataFrame) -> str:
 def write(
     folder: Path, rows: Sequence[Row], shown: Sequence[Compared], marks: Sequence[float], replicates: bool = False
 ) -> list[Path]:
-    """Write rows.csv, compare.md, accuracy-ipc.png and, if any source knows its seconds, accuracy-seconds.png.
+    """Write rows.csv, compare.md and .json, accuracy-ipc.png and, if a source knows its seconds, accuracy-seconds.png.
 
     The first of `shown` is what the others are compared with; `marks`, accuracies in percent, are dotted lines. Of
     `replicates` intervals are over the seeds of their distillation. What has no student but failed ones is in no
     picture, and a picture of nothing is not drawn.
     """
-    text = tables.page("Comparison", sections(rows, shown[0].source.label, brief=False, replicates=replicates))
-    sheet, page, by_ipc, by_seconds = (
-        folder / name for name in ("rows.csv", "compare.md", "accuracy-ipc.png", "accuracy-seconds.png")
-    )
+    found = sections(rows, shown[0].source.label, brief=False, replicates=replicates)
+    text = tables.page("Comparison", found)
+    names = ("rows.csv", "compare.md", TABLES, *PICTURES)
+    sheet, page, data, by_ipc, by_seconds = (folder / name for name in names)
     table = statistics.frame(rows)
     tables.write_csv(sheet, table)
     write_atomically(page, lambda temporary: temporary.write_text(text))
+    write_json(data, {"sections": [asdict(section) for section in found]})
     points = statistics.summarise(table, replicates)
     points["line"] = points["source"].map({one.source.label: one.line for one in shown})
     points["snapshot"] = points["line"] != points["source"]
@@ -239,4 +243,13 @@ def write(
     facts = f"Markers: mean; whiskers: 95 % t-interval; {tables.facts(table, rows[0].protocol, replicates)}."
     drawn = plots.draw_ipc(by_ipc, points, title, facts)
     timed = plots.draw_seconds(by_seconds, points, marks, title, f"Numbers at markers and lines: IPC. {facts}")
-    return [sheet, page, *([by_ipc] if drawn else []), *([by_seconds] if timed else [])]
+    return [sheet, page, data, *([by_ipc] if drawn else []), *([by_seconds] if timed else [])]
+
+
+def read_sections(folder: Path) -> list[Section]:
+    """Return the tables that `write` has written; ConfigError if they are damaged.
+
+    The rows alone do not say what was compared with what.
+    """
+    path = folder / TABLES
+    return read_as(list[Section], read_json(path).get("sections"), str(path))
