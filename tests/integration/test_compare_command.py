@@ -11,7 +11,10 @@ from gdd.evaluation.student import StudentTrainer
 from gdd.report import statistics
 from gdd.sampling import generator_file, set_file
 
-FILES = {".lock", "config.json", "rows.jsonl", "rows.csv", "compare.md", "accuracy-ipc.png", "accuracy-seconds.png"}
+FILES = {
+    *(".lock", "config.json", "rows.jsonl", "rows.csv", "compare.md", "compare.json"),
+    *("accuracy-ipc.png", "accuracy-seconds.png"),
+}
 
 
 @pytest.fixture

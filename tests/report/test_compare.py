@@ -229,7 +229,13 @@ def test_pictures(row: Row, drawn: dict[str, list[Axes]], tmp_path: Path) -> Non
     labels = dict.fromkeys(row.source for row in rows)
     sources = [Compared(Source(label, "set", ""), label.split(", ")[0]) for label in labels]
     paths = compare.write(tmp_path, rows, sources, [28.25])
-    assert [path.name for path in paths] == ["rows.csv", "compare.md", "accuracy-ipc.png", "accuracy-seconds.png"]
+    assert [path.name for path in paths] == [
+        "rows.csv",
+        "compare.md",
+        "compare.json",
+        "accuracy-ipc.png",
+        "accuracy-seconds.png",
+    ]
     assert all(path.exists() for path in paths)
 
     panels = drawn["accuracy-ipc.png"]
@@ -278,7 +284,7 @@ def test_replicates_are_one_curve_with_whiskers_over_their_means(
 def test_no_picture_of_seconds_that_nobody_knows_or_that_are_none(seconds, row: Row, tmp_path: Path) -> None:
     rows = scored(row, "theirs", (1, 2, 3), generator_seconds=seconds)
     compare.write(tmp_path, rows, [Compared(Source("theirs", "set", ""), "theirs")], [])
-    assert {path.name for path in tmp_path.iterdir()} == {"rows.csv", "compare.md", "accuracy-ipc.png"}
+    assert {path.name for path in tmp_path.iterdir()} == {"rows.csv", "compare.md", "compare.json", "accuracy-ipc.png"}
 
 
 def test_what_failed_is_in_the_table_and_in_no_picture(row: Row, drawn: dict[str, list[Axes]], tmp_path: Path) -> None:
@@ -300,4 +306,4 @@ def test_what_failed_is_in_the_table_and_in_no_picture(row: Row, drawn: dict[str
 def test_nothing_but_failures_has_a_table_and_no_picture(row: Row, tmp_path: Path) -> None:
     bad = [dataclasses.replace(row, accuracy=None, failure="why") for row in scored(row, "bad", (0, 0, 0))]
     compare.write(tmp_path, bad, [Compared(Source("bad", "set", ""), "bad")], [])
-    assert {path.name for path in tmp_path.iterdir()} == {"rows.csv", "compare.md"}
+    assert {path.name for path in tmp_path.iterdir()} == {"rows.csv", "compare.md", "compare.json"}
