@@ -68,8 +68,20 @@ def written(dataset: Dataset, *folders: Path, mixed: bool = False) -> Page:
     return Page(out.read_text())
 
 
-def test_names_of_strangers_are_text(run: Path, dataset: Dataset) -> None:
-    page = written(dataset, run)
+@pytest.fixture(scope="module")
+def kept() -> list[Page]:
+    return []
+
+
+@pytest.fixture
+def page(kept: list[Page], run: Path, dataset: Dataset) -> Page:
+    """The page of the run, written once for all tests that only read it."""
+    if not kept:
+        kept.append(written(dataset, run))
+    return kept[0]
+
+
+def test_names_of_strangers_are_text(page: Page) -> None:
     assert len(page.all("script")) == len(page.all("style")) == 1
     assert "b" not in {tag for tag, _ in page.elements}
     assert not any(name.startswith("on") for _, attributes in page.elements for name in attributes)
@@ -88,8 +100,7 @@ def test_a_run_that_is_named_like_an_element(run: Path, dataset: Dataset, rows: 
     assert HOSTILE[1] in page.texts_of("th")
 
 
-def test_nothing_is_loaded_and_only_its_own_script_runs(run: Path, dataset: Dataset) -> None:
-    page = written(dataset, run)
+def test_nothing_is_loaded_and_only_its_own_script_runs(page: Page) -> None:
     links = [attributes.get(name) for _, attributes in page.elements for name in ("src", "href", "action", "srcset")]
     assert {re.split("[:#]", link)[0] for link in links if link is not None} == {"data", ""}
     (policy,) = [meta["content"] for meta in page.all("meta") if "http-equiv" in meta]
@@ -101,8 +112,7 @@ def test_nothing_is_loaded_and_only_its_own_script_runs(run: Path, dataset: Data
     assert not any("style" in attributes for _, attributes in page.elements)
 
 
-def test_it_is_ordered_and_labelled(run: Path, dataset: Dataset) -> None:
-    page = written(dataset, run)
+def test_it_is_ordered_and_labelled(page: Page) -> None:
     levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch("h[1-6]", tag)]
     assert levels.count(1) == 1
     assert all(level <= before + 1 for before, level in itertools.pairwise(levels))
@@ -168,8 +178,7 @@ def said(page: Page) -> dict[str, list[str]]:
     return found
 
 
-def test_settings_cost_and_origin(run: Path, dataset: Dataset) -> None:
-    page = written(dataset, run)
+def test_settings_cost_and_origin(page: Page, dataset: Dataset) -> None:
     facts = said(page)
     assert facts["Distilled"] == ["digits: 10 classes, grey images of 16 × 16 pixels"] * 2
     assert facts["Length"][1] == f"{Config().refine.steps:,} steps of 32 images, learning rate 0.0005 (constant)"
@@ -184,8 +193,7 @@ def test_settings_cost_and_origin(run: Path, dataset: Dataset) -> None:
     assert scored[width:][:3] == ["mine/evaluate", "18", "54"]
 
 
-def test_curves_are_told_in_words_too(run: Path, dataset: Dataset) -> None:
-    page = written(dataset, run)
+def test_curves_are_told_in_words_too(page: Page) -> None:
     told = [svg["aria-label"] for svg in page.all("svg") if "aria-label" in svg]
     assert len(told) == 2 * 3
     assert "loss/generator: from 0.2 at step 10 to 0.04 at step 50, between 0.04 and 0.2" in told[0]

@@ -18,7 +18,7 @@ _TITLES = {
     "diversity": "Diversity within a class, relative to real images",
     "accuracy": "Validation accuracy of the pool's networks",
     "proxy": "Validation accuracy of a proxy, by the average that taught it",
-    "gradient": "Norm of the matching gradient beside the adversarial one",
+    "gradient": "Matching gradient's norm, relative to the adversarial one",
     "lessons": "Share of the time that the pool learns",
 }
 
@@ -74,7 +74,7 @@ def _chart(title: str, lines: dict[str, list[tuple[float, float]]]) -> Chart:
 
 def _ticks(low: float, high: float) -> list[float]:
     """Return round numbers, the first and the last of which enclose the two."""
-    return [float(tick) for tick in MaxNLocator(nbins=4, steps=[1, 2, 5, 10]).tick_values(low, high)]
+    return [float(tick) for tick in MaxNLocator(nbins=4, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)]
 
 
 class _Axis(NamedTuple):

@@ -79,8 +79,8 @@ def gallery(source: Source, dataset: Dataset | None, most_bytes: int) -> Gallery
     assert content is not None
     spec = content.spec
     sides = [min(side, _MOST_SIDE) for side in (spec.height, spec.width)]
-    # A PNG file has about a hundred bytes more than what it cannot compress, and base64 makes four bytes of three.
-    each = (math.prod(sides) * spec.channels + 100) * 4 // 3
+    # A PNG file has up to 200 bytes more than what it cannot compress, and base64 makes four bytes of three.
+    each = (math.prod(sides) * spec.channels + 200) * 4 // 3
     count = max(1, min(spec.num_classes, most_bytes // (3 * PER_CLASS * each)))
     names = spec.class_names[:count]
     synthetic = [_synthetic(source, label) for label in range(count)]
