@@ -26,3 +26,12 @@ def nested(values: dict[str, Any]) -> dict[str, Any]:
             part = part[section]
         part[name] = value
     return tree
+
+
+def holds_only_differences(given: dict[str, Any], default: dict[str, Any]) -> None:
+    """Fail for a value, such as a config file's, that is its default."""
+    for key, value in given.items():
+        if isinstance(value, dict):
+            holds_only_differences(value, default[key])
+        else:
+            assert value != default[key], key

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from settings import holds_only_differences
 
 from gdd import pipeline
 from gdd.cli.main import parse_config
@@ -78,14 +79,7 @@ def test_a_config_says_its_command_machine_minutes_and_result(path):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_a_config_holds_only_differences(path):
-    def differs(given: dict, default: dict) -> None:
-        for key, value in given.items():
-            if isinstance(value, dict):
-                differs(value, default[key])
-            else:
-                assert value != default[key], key
-
-    differs(yaml.safe_load(path.read_text()) | {"name": path.stem}, to_plain(Config()) | {"name": None})
+    holds_only_differences(yaml.safe_load(path.read_text()) | {"name": path.stem}, to_plain(Config()) | {"name": None})
 
 
 def test_the_config_of_no_argument_is_digits():
