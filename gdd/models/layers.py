@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from einops import rearrange
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from gdd.config import ConfigError
 from gdd.models.drop_path import Droppable
@@ -129,6 +130,18 @@ class DifferentiableLayerNorm(LayerNorm):
         if torch.compiler.is_compiling() and input.ndim == 4:
             return super().forward(input)
         return self._standardized(input) * self.weight + self.bias
+
+
+class StridedPointwise(nn.Conv2d):
+    """A 1x1 convolution with a stride: one of stride 1, of the positions that the stride keeps.
+
+    oneDNN of torch 2.15, asked for the stride itself, writes beyond a buffer when it takes the gradient of the weights
+    (AVX-512, channels last, fewer than 16 input channels, several threads that share the images unevenly).
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        down, right = self.stride
+        return F.conv2d(input[:, :, ::down, ::right], self.weight, self.bias)
 
 
 def make_norm(kind: str, channels: int, size: Size) -> nn.Module:

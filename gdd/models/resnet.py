@@ -3,7 +3,7 @@
 from torch import nn
 
 from gdd.models.drop_path import Residual
-from gdd.models.layers import ACTIVATIONS, Classifier, Shape, Size, make_norm
+from gdd.models.layers import ACTIVATIONS, Classifier, Shape, Size, StridedPointwise, make_norm
 
 BOTTLENECK_EXPANSION = 4
 
@@ -39,7 +39,8 @@ def resnet(
     """
 
     def convolution(inputs: int, outputs: int, kernel: int, stride: int, size: Size) -> list[nn.Module]:
-        convolved = nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=False)
+        kind = StridedPointwise if kernel == 1 and stride > 1 else nn.Conv2d
+        convolved = kind(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=False)
         return [convolved, make_norm(norm, outputs, strided(size, stride))]
 
     act = ACTIVATIONS[activation]

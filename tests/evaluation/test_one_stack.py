@@ -32,19 +32,13 @@ def stacked(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
         {"archs": ("mlp-w16", "convnet3-bn-w4")},
         {"recipe": AUGMENTED, "archs": ("convnet3-w4",)},
         {"recipe": dataclasses.replace(AUGMENTED, epochs=None, steps=3, average=0.5), "archs": ("convnet3-bn-w4",)},
-        pytest.param(
-            {"recipe": DROPPING, "archs": ("resnet10-bn-w4", "vgg11-bn-w4")},
-            marks=pytest.mark.skip(
-                reason="the process dies within torch on some CPUs, of damaged memory; cause unknown"
-            ),
-        ),
+        {"recipe": DROPPING, "archs": ("resnet10-bn-w4", "vgg11-bn-w4")},
         {"teacher": "set", "teacher_arch": "mlp-w8"},
         {
             "teacher": "real",
