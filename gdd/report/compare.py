@@ -236,7 +236,8 @@ def write(
     write_atomically(page, lambda temporary: temporary.write_text(text))
     write_json(data, {"sections": [asdict(section) for section in found]})
     points = statistics.summarise(table, replicates)
-    points["line"] = points["source"].map({one.source.label: one.line for one in shown})
+    # Ceilings that are added to what is shown stand for themselves.
+    points["line"] = points["source"].map({one.source.label: one.line for one in shown}).fillna(points["source"])
     points["snapshot"] = points["line"] != points["source"]
     points = points[[accuracy.n > 0 for accuracy in points["accuracy"]]]
     title = f"{rows[0].dataset}: student accuracy on the test part"

@@ -280,6 +280,20 @@ def test_replicates_are_one_curve_with_whiskers_over_their_means(
     assert "| skd | 1 | 53.5 ± 31.8 |" in (tmp_path / "compare.md").read_text()
 
 
+def test_a_ceiling_that_was_added_is_in_the_picture_under_its_name(
+    row: Row, drawn: dict[str, list[Axes]], tmp_path: Path
+) -> None:
+    generator = scored(row, "skd", [50.0] * 3, kind="generator", protocol="stream", generator_seconds=9.0)
+    fresh = scored(row, "fresh real", [90.0] * 3, kind="real:stream", protocol="stream", generator_seconds=None)
+    compare.write(tmp_path, [*generator, *fresh], [Compared(Source("skd", "generator", ""), "skd")], [])
+    (axes,) = drawn["accuracy-ipc.png"]
+    colour = plots.palette({"skd": "generator", "fresh real": "real:stream"})["fresh real"]
+    assert [[y for _, y in line] for line in curve(axes, colour, "--")] == [[90]]
+    for panels in drawn.values():
+        (legend,) = panels[0].figure.legends
+        assert "nan" not in " ".join(text.get_text() for text in legend.get_texts())
+
+
 @pytest.mark.parametrize("seconds", [None, 0.0])  # 0 has no place on a logarithmic axis
 def test_no_picture_of_seconds_that_nobody_knows_or_that_are_none(seconds, row: Row, tmp_path: Path) -> None:
     rows = scored(row, "theirs", (1, 2, 3), generator_seconds=seconds)
