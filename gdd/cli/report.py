@@ -17,7 +17,8 @@ def _add_arguments(parser: ArgumentParser) -> None:
 
 def _report(options: Namespace, console: Console) -> None:
     if options.html is not None:
-        return _write_page(options, console)
+        _write_page(options, console)
+        return
     from gdd.report import statistics, tables
 
     for folder in options.runs:
@@ -25,7 +26,6 @@ def _report(options: Namespace, console: Console) -> None:
         paths = tables.write(folder, rows, options.mixed)
         console.print(tables.Terminal(tables.sections(rows, brief=True, mixed=options.mixed)))
         console.print(f"wrote {', '.join(map(str, paths))}", soft_wrap=True)
-    return None
 
 
 def _write_page(options: Namespace, console: Console) -> None:

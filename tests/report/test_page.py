@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 from made_run import HOSTILE, renamed, write_run
 
+from gdd.cli.main import parse_config
 from gdd.config import Config, ConfigError, to_plain
 from gdd.data.readers import Dataset
 from gdd.evaluation.row import Row
 from gdd.evaluation.sources import Source
 from gdd.report import compare, tables
 from gdd.report.compare import Compared
-from gdd.report.page import document, runs
+from gdd.report.page import document, facts, runs
 
 VOID = {"meta", "link", "img", "line", "polyline", "circle"}
 
@@ -231,6 +232,13 @@ def test_a_stage_that_has_not_ended_shows_its_curves(run: Path, dataset: Dataset
     page = written(dataset, run / "refine")
     assert said(page)["Result"] == ["none yet: the stage has not ended"]
     assert page.texts_of("h2") == ["Settings", "Training", "Cost", "Provenance"]
+
+
+def test_a_balanced_loss_is_said_with_its_ratio_instead_of_a_weight(run: Path, dataset: Dataset) -> None:
+    stage = replace(runs.read(run / "refine", "run/refine"), config=to_plain(parse_config(["--refine.balance", "0.5"])))
+    loss = dict(facts.settings(stage))["Loss"]
+    assert "gradients' ratio 0.5) × skd" in loss
+    assert " 0 × " not in loss
 
 
 def test_settings_of_another_version_are_shown_as_they_are(run: Path, dataset: Dataset) -> None:

@@ -66,9 +66,11 @@ def _of_training(stage: str, config: Config) -> Facts:
     steps = config.pretrain if stage == pretrain.STAGE else config.refine
     loss = f"adversarial, {_LOSSES[config.gan.loss]}"
     if stage == refine.STAGE and config.refine.matches:
-        loss += (
-            f" and {config.refine.weight:g} × {config.refine.loss}, networks {', '.join(config.refine.pool.members)}"
+        wanted, balance = config.refine, config.refine.balance
+        weight = (
+            f"{wanted.weight:g}" if balance is None else f"(a weight that makes their gradients' ratio {balance:g})"
         )
+        loss += f" and {weight} × {wanted.loss}, networks {', '.join(wanted.pool.members)}"
     return [
         ("Loss", loss),
         (
