@@ -74,8 +74,9 @@ def _machine(config: Config) -> Iterator[tuple[str, str]]:
     try:
         cpu, used = torch.device("cpu"), accelerator.device
         half = "BF16" if execution.has_bfloat16(cpu) else "no BF16"
-        threads = f"{device.count_cores()} cores, {torch.get_num_threads()} threads"
-        yield "cpu", f"{device.processor()}, {threads}, {torch.backends.cpu.get_cpu_capability()}, {half}"
+        cores, threads = device.count_cores(), torch.get_num_threads()
+        counts = f"{cores} core{'s' * (cores > 1)}, {threads} thread{'s' * (threads > 1)}"
+        yield "cpu", f"{device.processor()}, {counts}, {torch.backends.cpu.get_cpu_capability()}, {half}"
         for index in range(torch.cuda.device_count()):
             memory = torch.cuda.get_device_properties(index).total_memory / 2**30
             yield "gpu", f"{torch.cuda.get_device_name(index)}, {memory:.0f} GiB"
