@@ -16,7 +16,8 @@ from gdd.config import Config, ConfigError, DataConfig, counted, read_as, stable
 from gdd.data import folder
 from gdd.data.places import locate
 from gdd.data.readers import Dataset, open_dataset
-from gdd.evaluation import grid, sources
+from gdd.evaluation import dd_ranking, grid, sources
+from gdd.evaluation.dd_ranking import Arm
 from gdd.evaluation.landscape import RESULT, STAGE, Landscape, measure
 from gdd.evaluation.recipe import Conditions, Job
 from gdd.evaluation.row import Row
@@ -248,7 +249,8 @@ def evaluate(config: Config, dataset: Dataset, accelerator: Accelerator, jobs: S
     """Score the planned students, write tables and a picture, and return their rows."""
     from gdd.report import tables
 
-    return _score(config, dataset, accelerator, "evaluate", jobs, tables.write)
+    (rows,) = _score(config, dataset, accelerator, "evaluate", [Arm(config.evaluate, [*jobs])], tables.write)
+    return rows
 
 
 def _score(
@@ -256,18 +258,21 @@ def _score(
     dataset: Dataset,
     accelerator: Accelerator,
     stage: str,
-    jobs: Sequence[Job],
-    write: Callable[[Path, list[Row]], list[Path]],
-) -> list[Row]:
-    settings, spec = config.evaluate, dataset.spec
+    arms: Sequence[Arm],
+    write: Callable[..., list[Path]],
+) -> list[list[Row]]:
+    """Score the students of each arm, let the main process `write` folder and rows, and return each arm's rows."""
+    spec, found = dataset.spec, list[list[Row]]()
     # The data are all that decides a score and does not stand in its row.
     with _open_run(config, stage, stable_hash(spec.to_dict(), dataset.fingerprint), accelerator) as run:
-        conditions = replace(Conditions.of(settings, spec), precision=run.precision)
-        rows = grid.evaluate(jobs, conditions, dataset, run, stable_hash(settings, conditions.hash, run.fingerprint))
+        for settings, jobs in arms:
+            conditions = replace(Conditions.of(settings, spec), precision=run.precision)
+            config_hash = stable_hash(settings, conditions.hash, run.fingerprint)
+            found.append(grid.evaluate(jobs, conditions, dataset, run, config_hash))
         if run.is_main:
-            for path in write(run.folder, rows):
+            for path in write(run.folder, *found):
                 logger.info("wrote %s", path)
-    return rows
+    return found
 
 
 def with_data_of_sources(config: Config, named: Sequence[Source]) -> Config:
@@ -300,19 +305,32 @@ def compare(
     compared: "Sequence[Compared]",
     marks: Sequence[float],
     replicates: bool = False,
+    scores: bool = False,
 ) -> "list[Section]":
     """Score the planned students, write tables and pictures, and return a terminal's tables.
 
     Each source is compared with the first of `compared`; the picture of seconds shows `marks`, accuracies in percent.
-    Of `replicates`, which share a label, intervals are over the seeds of their distillation.
+    Of `replicates`, which share a label, intervals are over the seeds of their distillation. DD-Ranking's `scores` are
+    a table more, and take more students.
     """
     from gdd.report import compare as comparison
+    from gdd.report import dd_ranking as ranking
 
-    def write(folder: Path, rows: list[Row]) -> list[Path]:
-        return comparison.write(folder, rows, compared, marks, replicates)
+    def ranked(found: Sequence[list[Row]], brief: bool) -> "list[Section]":
+        if not scores:
+            return []
+        rows, other, hard = found
+        return [ranking.section(rows, other, hard, brief, replicates)]
 
-    rows = _score(config, dataset, accelerator, "compare", jobs, write)
-    return comparison.sections(rows, compared[0].source.label, brief=True, replicates=replicates)
+    def write(folder: Path, *found: list[Row]) -> list[Path]:
+        return comparison.write(folder, found[0], compared, marks, replicates, ranked(found, brief=False))
+
+    arms = [Arm(config.evaluate, [*jobs])]
+    if scores:
+        arms += dd_ranking.arms(config.evaluate, jobs, dataset.spec.flip)
+    found = _score(config, dataset, accelerator, "compare", arms, write)
+    tables = comparison.sections(found[0], compared[0].source.label, brief=True, replicates=replicates)
+    return [*tables, *ranked(found, brief=True)]
 
 
 def landscape(

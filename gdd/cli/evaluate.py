@@ -1,5 +1,7 @@
 """`gdd evaluate` and `gdd compare`."""
 
+from typing import Literal
+
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
@@ -30,6 +32,8 @@ def _add_compare_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--mark", type=float, nargs="*", default=[], help="published accuracies to draw, in percent")
     replicates = "count sources of equal settings as one method, with intervals over the seeds of their distillation"
     parser.add_argument("--replicates", action="store_true", help=replicates)
+    scores = "add DD-Ranking's HLR, IOR, LRS and ARS, for which more students are trained"
+    parser.add_argument("--scores", type=Literal["dd-ranking"] | None, default=None, help=scores)
     parser.set_defaults(name="compare")
 
 
@@ -40,6 +44,8 @@ def _comparison(options: Namespace) -> Config:
         raise ConfigError(f"evaluate.sources is {settings.sources}, expected none beside those of gdd compare")
     settings.sources = options.sources
     settings.archs, settings.ipc = options.arch or settings.archs, options.ipc or settings.ipc
+    if options.scores and "fixed" not in settings.protocols:
+        raise ConfigError(f"evaluate.protocols is {settings.protocols}, expected fixed among them for --scores")
     return checked_config(options, scored=True)
 
 
@@ -52,9 +58,11 @@ def _compare(options: Namespace, console: Console) -> None:
     sources = pipeline.read_sources(config)
     config = pipeline.with_data_of_sources(config, sources)
     compared = comparison.compared(sources, options.replicates)
-    with opened(config, options.dry_run, console, ["compare"], [one.source for one in compared]) as work:
+    stages = ["compare"] + ["dd-ranking"] * (options.scores is not None)
+    with opened(config, options.dry_run, console, stages, [one.source for one in compared]) as work:
         if work is not None:
-            found = pipeline.compare(config, *work, compared, options.mark, options.replicates)
+            wanted = options.replicates, options.scores is not None
+            found = pipeline.compare(config, *work, compared, options.mark, *wanted)
             console.print(tables.Terminal(found))
 
 

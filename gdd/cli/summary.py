@@ -11,6 +11,7 @@ from gdd.checks import pool_members
 from gdd.config import Config
 from gdd.data.readers import Dataset
 from gdd.data.spec import DatasetSpec
+from gdd.evaluation import dd_ranking
 from gdd.evaluation.grid import estimated_cost
 from gdd.evaluation.recipe import Conditions, Job
 from gdd.models.cost import TRAINING, classifier_flop, gan_flop, gan_step_flop
@@ -148,20 +149,24 @@ def _work(stage: str, config: Config, dataset: Dataset, jobs: Sequence[Job], tea
         text = f"{matching.method_name(settings)}: {settings.iterations:,} iterations at {settings.ipc} per class"
         return _Work(text, updates * _STUDENT_STEP, updates * images * _member_flop(config, spec))
     conditions = Conditions.of(config.evaluate, spec)
+    students = [(conditions, job) for job in jobs]
+    if stage == "dd-ranking":
+        students = dd_ranking.more(config.evaluate, jobs, spec, count)
     steps, streams = 0, set()
-    for job in jobs:
+    for conditions, job in students:
         images, recipe = job.images(spec, count), conditions.recipe_for(job.source.kind)
         steps += recipe.total_steps(images)
         if job.protocol == "stream" and job.source.kind == "generator":  # generated once for all students of a seed
             streams.add((job.source.hash, job.seed, recipe.epochs_begun(images) * images))
-    flop = 3 * sum(estimated_cost(job, conditions, spec, count) for job in jobs)
+    flop = 3 * sum(estimated_cost(job, conditions, spec, count) for conditions, job in students)
     flop += _gan_flop(config, spec)[0] * sum(images for _, _, images in streams)
     at_once = f", {team.workers} at once" if team.workers > 1 else ""
     flop *= torch.get_num_threads() / (team.workers * team.threads)
     if stage == "landscape":
         text = f"train {jobs[0].arch} and find the largest eigenvalues of its loss's Hessian, which takes longer"
         return _Work(text, steps * _STUDENT_STEP, flop)
-    return _Work(f"train and score {len(jobs)} students{at_once}", steps * _STUDENT_STEP / team.workers, flop)
+    how = " more for DD-Ranking's scores" if stage == "dd-ranking" else f" students{at_once}"
+    return _Work(f"train and score {len(students)}{how}", steps * _STUDENT_STEP / team.workers, flop)
 
 
 def speed(config: Config, device: torch.device) -> Speed:

@@ -219,15 +219,20 @@ def _seconds_of_another(row: Row, rows: DataFrame) -> str:
 
 
 def write(
-    folder: Path, rows: Sequence[Row], shown: Sequence[Compared], marks: Sequence[float], replicates: bool = False
+    folder: Path,
+    rows: Sequence[Row],
+    shown: Sequence[Compared],
+    marks: Sequence[float],
+    replicates: bool = False,
+    more: Sequence[Section] = (),
 ) -> list[Path]:
     """Write rows.csv, compare.md and .json, accuracy-ipc.png and, if a source knows its seconds, accuracy-seconds.png.
 
     The first of `shown` is what the others are compared with; `marks`, accuracies in percent, are dotted lines. Of
     `replicates` intervals are over the seeds of their distillation. What has no student but failed ones is in no
-    picture, and a picture of nothing is not drawn.
+    picture, and a picture of nothing is not drawn. The tables of `more` stand below the others.
     """
-    found = sections(rows, shown[0].source.label, brief=False, replicates=replicates)
+    found = [*sections(rows, shown[0].source.label, brief=False, replicates=replicates), *more]
     text = tables.page("Comparison", found)
     names = ("rows.csv", "compare.md", TABLES, *PICTURES)
     sheet, page, data, by_ipc, by_seconds = (folder / name for name in names)

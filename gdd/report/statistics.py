@@ -88,17 +88,17 @@ def _combined(
     return first.assign(**{column: Series(combined, index=first.index, dtype=object)})  # or None would become NaN
 
 
-def summarise(rows: DataFrame, replicates: bool = False) -> DataFrame:
+def summarise(rows: DataFrame, replicates: bool = False, column: str = "accuracy") -> DataFrame:
     """Return a line per source, IPC, protocol and architecture: floor first, ceiling last, else as given.
 
-    `accuracy` holds its estimate, the other columns what the first of its rows says; but replicates, which are one
+    `column` holds its estimate, the other columns what the first of its rows says; but replicates, which are one
     source, took `generator_seconds` on average.
     """
     if replicates:
         seconds = rows.assign(generator_seconds=rows["generator_seconds"].astype(float))
         means = seconds.groupby(["source", "ipc"], dropna=False)["generator_seconds"].transform("mean")
         rows = rows.assign(generator_seconds=means)
-    summary = _estimates(rows, _CELL, "accuracy", replicates)
+    summary = _estimates(rows, _CELL, column, replicates)
     return summary.sort_values("kind", key=lambda kinds: kinds.map(place), kind="stable")
 
 

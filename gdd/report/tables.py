@@ -160,7 +160,7 @@ def shares(rows: DataFrame, protocol: Protocol, replicates: bool = False) -> Ite
         for (source, ipc), cells in found.groupby(["source", "ipc"], sort=False)
     ]
     title = f"{rows['dataset'].iloc[0]}, {_SHARE}"
-    yield Section(title, _limits(streams, replicates), ["trained on", "IPC", *archs], lines)
+    yield Section(title, limits(streams, replicates), ["trained on", "IPC", *archs], lines)
 
 
 def _differences(rows: DataFrame, protocol: Protocol, brief: bool) -> Iterator[Section]:
@@ -178,7 +178,7 @@ def _differences(rows: DataFrame, protocol: Protocol, brief: bool) -> Iterator[S
         for ipc, cells in pair.groupby("ipc", sort=False)
     ]
     title = f"{rows['dataset'].iloc[0]}, {protocol}: {_DIFFERENCES}"
-    yield Section(title, _limits(scored), [header, "IPC", *archs], lines)
+    yield Section(title, limits(scored), [header, "IPC", *archs], lines)
 
 
 def most_seeds(estimates: Sequence[Estimate]) -> int:
@@ -220,7 +220,7 @@ def notes(rows: DataFrame, protocol: Protocol, spread: str, brief: bool, replica
     scale = "Test accuracy in percent after the last step"
     if rows["seed"].nunique() > 1 or (replicates and _distillations(rows) > 1):
         scale += f", mean ± {spread}"
-    lines = [f"{scale}; {facts(rows, protocol, replicates)}.", *_limits(rows, replicates)]
+    lines = [f"{scale}; {facts(rows, protocol, replicates)}.", *limits(rows, replicates)]
     reasons = rows["failure"].dropna()
     if len(reasons):
         lines.append(
@@ -244,7 +244,7 @@ def _distillations(rows: DataFrame) -> int:
     return max(distilled.groupby(["source", "ipc"])["source_hash"].nunique(), default=0)
 
 
-def _limits(rows: DataFrame, replicates: bool = False) -> list[str]:
+def limits(rows: DataFrame, replicates: bool = False) -> list[str]:
     """Return what the intervals below or beside say of another distillation; nothing without an interval."""
     n = _distillations(rows)
     if n == 0 or (not replicates and rows["seed"].nunique() == 1):
