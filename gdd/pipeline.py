@@ -358,7 +358,8 @@ def audit(config: Config, dataset: Dataset, accelerator: Accelerator, source: So
     with _open_run(config, measures.STAGE, fingerprint, accelerator) as run:
         if run.world_size > 1:
             raise ConfigError(f"gdd audit was started in {run.world_size} processes, expected one")
-        found, evidence = measures.measure(source, real, dataset, run, config.evaluate.ipc[0])
+        found, evidence = measures.measure(source, real, dataset, config.evaluate.ipc[0])
+        measures.write(run.folder, found)
         pictures.draw(run.folder / pictures.PICTURE, found, evidence)
         for name in (measures.RESULT, pictures.PICTURE):
             logger.info("wrote %s", run.folder / name)

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from gdd.cli.command import Command
 from gdd.cli.settings import add_settings, checked_config, opened
-from gdd.config import Config, ConfigError
+from gdd.config import Config, ConfigError, RunConfig
 from gdd.evaluation.named import path_of, split_filter
 
 _NAME = "audit"
@@ -30,7 +30,7 @@ def _settings(options: Namespace) -> Config:
     if path is None:
         raise ConfigError(f"the source is {options.source}, expected a generator or a stored set")
     run = _run_of(Path(split_filter(options.source)[0]))
-    if options.name == _NAME and run is not None:
+    if (options.name, options.run.root) == (_NAME, RunConfig().root) and run is not None:
         options.name, options.run.root = run.name, run.parent
     settings.sources, settings.ipc = [options.source], [options.ipc]
     return checked_config(options, scored=True)

@@ -10,27 +10,25 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
-from scipy.stats import binomtest
 from torch import Tensor
 
 from gdd import rng
 from gdd.config import ConfigError, read_as
-from gdd.config.fields import AtLeast1, NotNegative, Share
+from gdd.config.fields import AtLeast0, AtLeast1, NotNegative, Share
 from gdd.data.readers import Dataset
+from gdd.evaluation.copies import NEIGHBOURS, Proportion, near_copies, nearer_to_training, relative
 from gdd.evaluation.membership import auc, true_positive_rate
 from gdd.evaluation.nearest import nearest
 from gdd.evaluation.sources import Source
 from gdd.formats.export import images_u8
 from gdd.runtime import checkpoint
-from gdd.runtime.run import Run, progress_bar
+from gdd.runtime.run import progress_bar
 from gdd.sampling.curate import Generated, curated_set
 from gdd.sampling.sample import sample_set
 
 STAGE, RESULT = "audit", "audit.json"
 SCHEMA = 1
-NEIGHBOURS = 50  # that a near copy's distance is compared with (Carlini et al. 2023)
-QUANTILE = 0.01  # of held-out images, as near as a near copy
-LEAST = 100  # held-out images, for such a quantile
+LEAST = 100  # held-out images, for a quantile at 1 %
 LEAST_OF_CLASS = 20  # validation images for which the test part is left alone
 PICTURED = 12  # pairs
 _SEED = 0  # of a generator's samples, that of gdd sample, and of the draw of training images
@@ -47,22 +45,12 @@ class RealImages(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Audited:
+class AuditedSource:
     """What was audited."""
 
     label: str  # as it was named
     kind: Literal["generator", "set"]
     hash: str  # of the generator or the set
-
-
-@dataclass(frozen=True)
-class Proportion:
-    """A share of the samples, in [0, 1]."""
-
-    share: Share
-    low: Share  # end of Wilson's 95 % confidence interval
-    high: Share  # its other end
-    expected: Share  # if the samples were real images that nobody has trained on
 
 
 @dataclass(frozen=True)
@@ -88,7 +76,7 @@ class Membership:
 class Audit:
     """What was found, as `audit.json` holds it."""
 
-    source: Audited
+    source: AuditedSource
     dataset: str  # its name
     data: str  # fingerprint of its training and validation parts
     held_out: Part  # where held-out images are from
@@ -96,7 +84,7 @@ class Audit:
     n_training: AtLeast1  # training images, that near copies are looked for among
     n_held_out: AtLeast1  # held-out images, that say how near is near
     n_group: AtLeast1  # images of each of the two equal groups, for all other measures
-    copies: int  # samples that are training images to the last bit
+    copies: AtLeast0  # samples that are training images to the last bit
     near_copies: Proportion  # samples as near to one training image as 1 % of the held-out images are; see `relative`
     nearest: Medians
     nearer_to_training: Proportion  # samples that are nearer to the training group than to the held-out one
@@ -117,8 +105,13 @@ class Evidence(NamedTuple):
     closest_relative: Tensor  # (N,) relative distances of these
 
 
+def write(folder: Path, found: Audit) -> None:
+    """Write `audit.json`."""
+    checkpoint.write_json(folder / RESULT, {"schema": SCHEMA, **asdict(found)})
+
+
 def read(folder: Path) -> Audit:
-    """Return what `measure` has found; ConfigError if the file is missing, damaged or of another version."""
+    """Return what `write` has written; ConfigError if the file is missing, damaged or of another version."""
     path = folder / RESULT
     values = checkpoint.read_json(path)
     if not isinstance(values, dict) or values.get("schema") != SCHEMA:
@@ -182,44 +175,8 @@ def samples(source: Source, ipc: int) -> Tensor:
     return curated_set(Generated(source.generator, _SEED), source.ensemble, ipc, filtered=True).images
 
 
-def relative(distances: Tensor) -> Tensor:
-    """Return how much nearer the nearest training image is than the nearest ones are on average: (N,) in [0, 1].
-
-        l(x) = d(x, x_1) / mean_i d(x, x_i),    i = 1..k
-
-    of the distances (N, k) to the k nearest training images, ascending. It is the measure of near copies of Carlini et
-    al. (USENIX Security 2023, arXiv 2301.13188, section 5.1) without its factor, which only scales it. A plain image is
-    near to many others, a copy to one.
-    """
-    return (distances[:, 0] / distances.mean(1)).nan_to_num(0)  # of a copy of k equal images
-
-
-def near_copies(of_samples: Tensor, of_held_out: Tensor) -> tuple[Proportion, float]:
-    """Return the share of near copies, and the relative distance that is near enough.
-
-    That is the quantile of held-out images at 1 %: the largest of the floor(0.01 (n + 1)) smallest of their n relative
-    distances, so that a new real image is as near with probability floor(0.01 (n + 1)) / (n + 1).
-
-    Args:
-        of_samples: relative distances (N,).
-        of_held_out: relative distances (n,), n at least 99.
-    """
-    rank = int(QUANTILE * (len(of_held_out) + 1))
-    threshold = of_held_out.kthvalue(rank).values
-    expected = int((of_held_out <= threshold).sum()) / (len(of_held_out) + 1)
-    return proportion(int((of_samples <= threshold).sum()), len(of_samples), expected), threshold.item()
-
-
-def proportion(hits: int, count: int, expected: float) -> Proportion:
-    """Return a share with Wilson's 95 % confidence interval; without any trials it is as expected and may be any."""
-    if count == 0:
-        return Proportion(expected, 0.0, 1.0, expected)
-    interval = binomtest(hits, count).proportion_ci(method="wilson")
-    return Proportion(hits / count, float(interval.low), float(interval.high), expected)
-
-
-def measure(source: Source, real: RealImages, dataset: Dataset, run: Run, ipc: int) -> tuple[Audit, Evidence]:
-    """Compare a source with training and held-out images, and write what was found to the run's folder.
+def measure(source: Source, real: RealImages, dataset: Dataset, ipc: int) -> tuple[Audit, Evidence]:
+    """Compare a source with training and held-out images.
 
     The number of candidates decides how near the nearest is, so training images are drawn until both groups are equally
     large. Only near copies are looked for among all of them, for the held-out images beside them are as well.
@@ -228,13 +185,12 @@ def measure(source: Source, real: RealImages, dataset: Dataset, run: Run, ipc: i
         source: a generator or a set that fits the dataset.
         real: what it is compared with.
         dataset: where these are from.
-        run: the result goes to its folder.
         ipc: samples of each class that a generator makes.
     """
     made, (known, new, part) = samples(source, ipc), real
     size = min(len(known), len(new))
     group, other = _drawn(known, size), _drawn(new, size)
-    with progress_bar(run.is_main) as progress:
+    with progress_bar(shown=True) as progress:
         task = progress.add_task("comparing images", total=7)
 
         def timed(images: Tensor, real: Tensor, count: int = 1) -> tuple[Tensor, Tensor]:
@@ -242,17 +198,18 @@ def measure(source: Source, real: RealImages, dataset: Dataset, run: Run, ipc: i
             progress.advance(task)
             return found
 
-        neighbours = min(NEIGHBOURS, len(known))
-        distances, rows = timed(made, known, neighbours)
-        far = relative(distances)
-        real_far = relative(timed(new, known, neighbours)[0])
-        to_training, to_held_out, between, members, others = (
-            timed(images, among)[0][:, 0]
+        distances, rows = timed(made, known, min(NEIGHBOURS, len(known)))
+        real_distances, _ = timed(new, known, min(NEIGHBOURS, len(known)))
+        near, near_new, between, members, others = (
+            tuple(found[:, 0] for found in timed(images, among))
             for images, among in ((made, group), (made, other), (new, group), (group, made), (other, made))
         )
+    far, real_far = relative(distances), relative(real_distances)
     copied, threshold = near_copies(far, real_far)
+    nearest_of_both = torch.where(near[0] < near_new[0], near[1], near_new[1] + size)
+    scores = -members[0], -others[0]
     found = Audit(
-        source=Audited(source.label, "set" if source.generator is None else "generator", source.hash),
+        source=AuditedSource(source.label, "set" if source.generator is None else "generator", source.hash),
         dataset=dataset.spec.name,
         data=dataset.fingerprint,
         held_out=part,
@@ -262,24 +219,13 @@ def measure(source: Source, real: RealImages, dataset: Dataset, run: Run, ipc: i
         n_group=size,
         copies=int((distances[:, 0] == 0).sum()),
         near_copies=copied,
-        nearest=Medians(*(one.median().item() for one in (to_training, to_held_out, between))),
-        nearer_to_training=nearer(to_training, to_held_out),
-        membership=Membership(*auc(-members, -others), true_positive_rate(-members, -others)),
+        nearest=Medians(*(one[0].median().item() for one in (near, near_new, between))),
+        nearer_to_training=nearer_to_training(near[0], near_new[0], nearest_of_both),
+        membership=Membership(*auc(*scores), true_positive_rate(*scores)),
     )
-    checkpoint.write_json(run.folder / RESULT, {"schema": SCHEMA, **asdict(found)})
     first = far.argsort(stable=True)[:PICTURED]
     closest = made[first], known[rows[first, 0]], far[first]
-    return found, Evidence(to_training, to_held_out, between, far, real_far, threshold, *closest)
-
-
-def nearer(to_training: Tensor, to_held_out: Tensor) -> Proportion:
-    """Return the share of samples that are nearer to the training group than to the held-out one.
-
-    Samples as near to both do not count. Half would be nearer if nothing was remembered, however plain or blurred
-    samples are (Platzer and Reutterer, Frontiers in Big Data 2021).
-    """
-    differ = int((to_training != to_held_out).sum())
-    return proportion(int((to_training < to_held_out).sum()), differ, 0.5)
+    return found, Evidence(near[0], near_new[0], between[0], far, real_far, threshold, *closest)
 
 
 def _drawn(images: Tensor, size: int) -> Tensor:

@@ -8,7 +8,8 @@ from matplotlib.lines import Line2D
 from torch import Tensor
 from torchvision.utils import make_grid
 
-from gdd.evaluation.audit import NEIGHBOURS, Audit, Evidence, Proportion
+from gdd.evaluation.audit import Audit, Evidence
+from gdd.evaluation.copies import NEIGHBOURS, Proportion
 from gdd.evaluation.sources import CEILING
 from gdd.formats.export import to_arrays
 from gdd.report import plots
@@ -33,7 +34,9 @@ def section(found: Audit) -> Section:
         ["median distance, held-out to training images", f"{medians.real:.2f}", "", ""],
     ]
     title = f"copies and privacy: {found.source.kind} {found.source.label} ({found.source.hash[:6]})"
-    return Section(title, [*sentences(found), _compared(found)], ["", "found", "95 % interval", "expected"], lines)
+    return Section(
+        title, [*sentences(found), _compared(found)], ["measure", "found", "95 % interval", "expected"], lines
+    )
 
 
 def sentences(found: Audit) -> list[str]:
