@@ -1,5 +1,6 @@
 """`gdd audit`."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
@@ -49,6 +50,8 @@ def _audit(options: Namespace, console: Console) -> None:
 
     sources = pipeline.read_sources(config)
     config = pipeline.with_data_of_sources(config, sources)
+    if (stored := sources[0].stored_ipc) is not None:
+        config = replace(config, evaluate=replace(config.evaluate, ipc=(stored,)))
     with opened(config, options.dry_run, console, ["audit"], sources) as work:
         if work is not None:
             found = pipeline.audit(config, work.dataset, work.accelerator, sources[0])

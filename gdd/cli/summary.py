@@ -151,7 +151,7 @@ def _work(stage: str, config: Config, dataset: Dataset, jobs: Sequence[Job], tea
     if stage == "audit":
         samples, held_out = config.evaluate.ipc[0] * spec.num_classes, max(len(dataset.val.labels), count // 10)
         pairs = (samples + held_out) * count  # all other pairs are few
-        text = f"compare {samples:,} samples with training and held-out images (a stored set: all of its own)"
+        text = f"compare {samples:,} samples with training and held-out images"
         return _Work(text, 0, 2 * 2 * pairs * math.prod(spec.shape))  # in float64, half as fast
     conditions = Conditions.of(config.evaluate, spec)
     steps, streams = 0, set()

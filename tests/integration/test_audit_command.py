@@ -55,10 +55,11 @@ def test_training_images_are_told(done, dataset, tmp_path):
     copies = SyntheticSet(kept.images_u8, kept.labels, dataset.spec, 20, {"data": dataset.fingerprint})
     set_file.save(tmp_path / "copies.safetensors", copies)
     out = done("audit", tmp_path / "copies.safetensors", "--run.root", tmp_path)
+    assert "compare 200 samples with training and held-out images" in out
     found = found_in(tmp_path / "audit/audit")
     assert (found["copies"], found["near_copies"]["share"]) == (200, 1)
     assert found["membership"]["low"] > 0.5
-    assert "100.0 % (98.1 to 100.0)" in out
+    assert "100.0 % (97.1 to 100.0) of the samples are nearer" in out
 
 
 def test_a_lone_generator_brings_its_data_settings(done, run, tmp_path):
