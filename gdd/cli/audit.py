@@ -9,7 +9,7 @@ from rich.console import Console
 from gdd.cli.command import Command
 from gdd.cli.settings import add_settings, checked_config, opened
 from gdd.config import Config, ConfigError, RunConfig
-from gdd.evaluation.named import path_of, split_filter
+from gdd.evaluation.named import path_of
 
 _NAME = "audit"
 
@@ -30,7 +30,7 @@ def _settings(options: Namespace) -> Config:
     path = path_of(options.source)
     if path is None:
         raise ConfigError(f"the source is {options.source}, expected a generator or a stored set")
-    run = _run_of(Path(split_filter(options.source)[0]))
+    run = _run_of(path)
     if (options.name, options.run.root) == (_NAME, RunConfig().root) and run is not None:
         options.name, options.run.root = run.name, run.parent
     settings.sources, settings.ipc = [options.source], [options.ipc]

@@ -52,8 +52,8 @@ def sentences(found: Audit) -> list[str]:
 
 def _compared(found: Audit) -> str:
     return (
-        f"{found.n_samples:,} samples, {found.n_training:,} training images, {found.n_held_out:,} held-out images: the "
-        f"{found.held_out} part; but for copies, {found.n_group:,} of each. Distances are Euclidean, of pixels in "
+        f"{found.n_samples:,} samples, {found.n_training:,} training images, {found.n_held_out:,} held-out images (the "
+        f"{found.held_out} part); for all but copies {found.n_group:,} of each. Distances are Euclidean, of pixels in "
         "[0, 1]. Expected: of real images that nobody has trained on."
     )
 
