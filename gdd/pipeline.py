@@ -31,7 +31,8 @@ from gdd.runtime.signals import on_signals
 from gdd.sampling import ensemble_file, generator_file, set_file
 from gdd.training import ensemble, matching, pretrain, refine
 
-if TYPE_CHECKING:  # pandas and matplotlib take a second, and are needed when all is scored
+if TYPE_CHECKING:  # pandas, matplotlib and scipy take a second, and are needed when all is scored
+    from gdd.evaluation.audit import Audit
     from gdd.report.compare import Compared
     from gdd.report.tables import Section
 
@@ -103,14 +104,17 @@ def opened(
 ) -> Iterator[Work]:
     """Open the data and refuse networks and sources that do not fit them; signals end the work in order.
 
-    The stages are those of pretrain, refine, matching, evaluate, compare and landscape that will be run; without
-    sources, a run scores its own. A landscape has one student, that of its source.
+    The stages are those of pretrain, refine, matching, evaluate, compare, landscape and audit that will be run; without
+    sources, a run scores its own. A landscape has one student, that of its source; an audit builds no network.
     """
+    builds = "audit" not in stages
     with on_signals():
         with accelerator.local_main_process_first():  # it downloads or decodes, the others find the result
-            check_networks_early(config)
+            if builds:
+                check_networks_early(config)
             dataset = open_data(config.data, config.seed)
-        check_networks(config, dataset.spec.shape, dataset.spec.num_classes)
+        if builds:
+            check_networks(config, dataset.spec.shape, dataset.spec.num_classes)
         trained = {"evaluate", "compare", "landscape"} & {*stages}
         jobs = plan(config, dataset, named, ceiling="evaluate" in stages) if trained else []
         # Of a landscape the floor stands before it.
@@ -352,5 +356,29 @@ def landscape(
         found = measure(job, replace(conditions, precision=run.precision), dataset, run, count, reach)
         pictures.draw(run.folder / pictures.PICTURE, found)
         for name in (RESULT, pictures.PICTURE):
+            logger.info("wrote %s", run.folder / name)
+    return found
+
+
+def audit(config: Config, dataset: Dataset, accelerator: Accelerator, source: Source) -> "Audit":
+    """Compare a source with the images it was distilled from, write numbers and picture, and return what was found.
+
+    Of a generator, the first of `evaluate.ipc` samples of each class are drawn.
+    """
+    from gdd.evaluation import audit as measures
+    from gdd.report import audit as pictures
+
+    content = source.synthetic or source.generator
+    assert content is not None
+    set_file.check_matches(content.spec, dataset.spec, source.path)
+    real = measures.real_images(source, dataset)  # a folder that is claimed would refuse other data
+    fingerprint = stable_hash(measures.STAGE, source.hash, dataset.spec.to_dict(), dataset.fingerprint)
+    with _open_run(config, measures.STAGE, fingerprint, accelerator) as run:
+        if run.world_size > 1:
+            raise ConfigError(f"gdd audit was started in {run.world_size} processes, expected one")
+        found, evidence = measures.measure(source, real, dataset, config.evaluate.ipc[0])
+        measures.write(run.folder, found)
+        pictures.draw(run.folder / pictures.PICTURE, found, evidence)
+        for name in (measures.RESULT, pictures.PICTURE):
             logger.info("wrote %s", run.folder / name)
     return found

@@ -66,6 +66,7 @@ ORDER = "order"
 AUGMENT = "augment"
 DROP_PATH = "drop-path"
 EIGENVECTORS = "eigenvectors"
+AUDIT = "audit"
 
 # What the machine can do.
 SPEED = "speed"

@@ -48,6 +48,11 @@ def test_a_setting_is_refused_without_torch_and_without_data(case, refused, monk
     assert imported_by("distill", *REFUSALS[case]) == "2"
 
 
+@pytest.mark.parametrize("source", ["nowhere", "real:all"])
+def test_a_source_of_an_audit_is_refused_without_torch(source):
+    assert imported_by("audit", source) == "2"
+
+
 @pytest.mark.parametrize("line", ["distill --help", "doctor --help", "--version", "--print_completion shtab-bash"])
 def test_what_only_the_parser_answers_imports_no_torch(line):
     assert imported_by(*line.split()) == "0"

@@ -1,5 +1,6 @@
 """What a command says before it works: what it does, on which data and machine, for how long, and where results go."""
 
+import math
 import time
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -148,6 +149,11 @@ def _work(stage: str, config: Config, dataset: Dataset, jobs: Sequence[Job], tea
         images = 3 * settings.batch_real + (9 + 3 * inner) * settings.ipc
         text = f"{matching.method_name(settings)}: {settings.iterations:,} iterations at {settings.ipc} per class"
         return _Work(text, updates * _STUDENT_STEP, updates * images * _member_flop(config, spec))
+    if stage == "audit":
+        samples, held_out = config.evaluate.ipc[0] * spec.num_classes, max(len(dataset.val.labels), count // 10)
+        pairs = (samples + held_out) * count  # all other pairs are few
+        text = f"compare {samples:,} samples with training and held-out images"
+        return _Work(text, 0, 2 * 2 * pairs * math.prod(spec.shape))  # in float64, half as fast
     conditions = Conditions.of(config.evaluate, spec)
     students = [(conditions, job) for job in jobs]
     if stage == "dd-ranking":

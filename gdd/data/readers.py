@@ -37,7 +37,7 @@ class Dataset:
     read_test: Callable[[], Split]  # see `test`
 
     def test(self) -> Split:
-        """Read the test part, which nothing else does: evaluation calls this once, at the end."""
+        """Read the test part, which nothing else does: evaluation calls this once, at the end, and an audit may."""
         split = self.read_test()
         _check(split, self.spec.class_names, f"test part of {self.spec.name}")
         if split.images_u8.shape[1:] != self.spec.shape:

@@ -29,6 +29,15 @@ def test_a_run_of_a_generator_with_its_evaluation(distilled, done, out):
     assert files_below(folder) == before
 
 
+def test_a_run_with_its_audit(distilled, done, out):
+    folder, _ = distilled
+    done("audit", folder / "refine", "--ipc", "2")
+    done("report", folder, "--html", out)
+    text = out.read_text()
+    assert ">digits/audit</h3>" in text
+    assert "none of those shown here" not in text
+
+
 def test_a_set_of_matching_and_a_comparison_with_it(matched, done, out, tmp_path):
     folder, _ = matched
     flags = ["--arch", "mlp-w4", "--evaluate.seeds", "[0]", "--evaluate.recipe.epochs", "1", "--run.root", tmp_path]
@@ -44,7 +53,7 @@ def test_a_set_of_matching_and_a_comparison_with_it(matched, done, out, tmp_path
 def test_a_folder_without_a_stage_is_refused(name, distilled, refused, out, tmp_path):
     (tmp_path / "runs/digits/ensemble").mkdir()
     folder = tmp_path / "runs" / name
-    refused("report", folder, "--html", out, naming=f"{folder} holds no result of gdd train-gan, distill, evaluate or")
+    refused("report", folder, "--html", out, naming=f"{folder} holds no result of gdd train-gan, distill")
     assert not out.exists()
 
 

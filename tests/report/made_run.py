@@ -1,4 +1,4 @@
-"""A run that nobody had to compute: two stages of untrained generators, and an evaluation."""
+"""A run that nobody had to compute: two stages of untrained generators, an evaluation, and an audit."""
 
 import json
 from collections.abc import Sequence
@@ -9,6 +9,9 @@ from generators import save_generator
 
 from gdd.config import Config, to_plain
 from gdd.data.readers import Dataset
+from gdd.evaluation import audit
+from gdd.evaluation.audit import Audit, AuditedSource, Medians, Membership
+from gdd.evaluation.copies import Proportion
 from gdd.evaluation.row import Row
 
 # What a stranger may call a class.
@@ -39,6 +42,31 @@ def write_run(folder: Path, dataset: Dataset, rows: Sequence[Row]) -> Path:
     write_settings(folder / "evaluate", config)
     (folder / "evaluate/rows.jsonl").write_text("".join(json.dumps(row.to_dict()) + "\n" for row in rows))
     return folder
+
+
+def write_audit(folder: Path, dataset: Dataset, source_hash: str, label: str = "runs/mine/refine") -> Audit:
+    """Write an audit of made-up numbers into a new folder, with a file in the place of its picture."""
+    folder.mkdir()
+    share = Proportion(0.02, 0.01, 0.04, 0.01)
+    found = Audit(
+        source=AuditedSource(label, "generator", source_hash),
+        dataset=dataset.spec.name,
+        data=dataset.fingerprint,
+        held_out="validation",
+        n_samples=1234,
+        n_training=1293,
+        n_held_out=145,
+        n_group=145,
+        copies=0,
+        near_copies=share,
+        nearest=Medians(3.0, 4.0, 5.0),
+        nearer_to_training=Proportion(0.6, 0.55, 0.65, 0.5),
+        membership=Membership(0.61, 0.58, 0.64, 0.03),
+    )
+    audit.write(folder, found)
+    (folder / "audit.png").write_bytes(b"a picture")
+    write_settings(folder, to_plain(Config()))
+    return found
 
 
 def write_settings(folder: Path, config: dict[str, object]) -> None:

@@ -11,16 +11,17 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from made_run import HOSTILE, renamed, write_run
+from made_run import HOSTILE, renamed, write_audit, write_run
 
 from gdd.cli.main import parse_config
 from gdd.config import Config, ConfigError, to_plain
 from gdd.data.readers import Dataset
 from gdd.evaluation.row import Row
 from gdd.evaluation.sources import Source
-from gdd.report import compare, tables
+from gdd.report import audit, compare, tables
 from gdd.report.compare import Compared
 from gdd.report.page import document, facts, runs
+from gdd.sampling import generator_file
 
 VOID = {"meta", "link", "img", "line", "polyline", "circle"}
 
@@ -192,6 +193,33 @@ def test_settings_cost_and_origin(page: Page, dataset: Dataset) -> None:
     assert made[width : 2 * width][:5] == ["mine/pretrain", "50", "1,600", "100", "10.0"]
     assert made[2 * width :][4] == "12.5"
     assert scored[width:][:3] == ["mine/evaluate", "18", "54"]
+
+
+def test_an_audit_is_told_with_its_table_and_picture(run: Path, dataset: Dataset) -> None:
+    found = write_audit(run / "audit", dataset, generator_file.load(run / "refine").hash, label=HOSTILE[1])
+    page = written(dataset, run)
+    assert page.texts_of("h2")[2:5] == ["Scores", "Copies and privacy", "Training"]
+    section = audit.section(found)
+    cells = [cell for line in (section.headers, *section.lines) for cell in line]
+    assert cells in tables_of(page)
+    assert "2.0 % (1.0 to 4.0) of the samples are nearer to a training image" in section.notes[0]
+    assert "with an AUC of 0.610 (0.580 to 0.640)" in section.notes[1]
+    texts = page.texts_of("p")
+    assert all(note in texts for note in section.notes)
+    assert not any("none of those shown here" in text for text in texts)
+    assert base64.b64encode(b"a picture").decode() in [image["src"].partition(",")[2] for image in page.all("img")]
+    assert said(page)["Audited"] == [f"generator {HOSTILE[1]}, by 1,234 samples"]
+    assert said(page)["Hash of the generator"] == [found.source.hash]
+
+
+def test_an_audit_of_another_generator_is_told(run: Path, dataset: Dataset) -> None:
+    write_audit(run / "audit", dataset, "0123456789abcdef")
+    (run / "audit/audit.png").unlink()
+    assert "This generator is none of those shown here." in written(dataset, run).texts_of("p")
+    alone = written(dataset, run / "audit")
+    assert alone.texts_of("h2") == ["Settings", "Copies and privacy", "Provenance"]
+    assert not any("none of those" in text for text in alone.texts_of("p"))
+    assert alone.all("img") == []
 
 
 def test_curves_are_told_in_words_too(page: Page) -> None:

@@ -1,4 +1,4 @@
-"""Samples of the page: the nearest real image is the nearest, copies are told, and images have bounds."""
+"""Samples of the page: copies are told, and images have bounds."""
 
 import base64
 import io
@@ -6,7 +6,6 @@ import math
 from dataclasses import replace
 
 import numpy as np
-import pytest
 import torch
 from PIL import Image
 from torch import Tensor
@@ -16,7 +15,7 @@ from gdd.data.spec import DatasetSpec
 from gdd.data.splits import Split
 from gdd.evaluation.sources import Source
 from gdd.report.page import samples
-from gdd.report.page.samples import Gallery, Picture, nearest
+from gdd.report.page.samples import Gallery, Picture
 from gdd.sampling.set_file import SyntheticSet
 
 
@@ -38,36 +37,6 @@ def images_of(gallery: Gallery) -> list[Picture]:
     pairs = [pair for one in gallery.classes for pair in one.pairs]
     real = [picture for one in gallery.classes for picture in one.real]
     return [*real, *(pair.synthetic for pair in pairs), *(pair.nearest for pair in pairs if pair.nearest is not None)]
-
-
-@pytest.mark.parametrize("values", [1, 60, 2**23])  # of one image at once, of two and a rest, of all
-def test_nearest_by_its_definition(values, monkeypatch):
-    monkeypatch.setattr(samples, "_VALUES", values)
-    images, real = noise(0, 5, 3, 3, 3), noise(1, 7, 3, 3, 3)
-    all_distances = (images[:, None].double() - real[None].double()).flatten(2).norm(dim=2) / 255
-    distances, rows = nearest(images, real)
-    assert torch.equal(rows, all_distances.argmin(1))
-    assert distances.tolist() == pytest.approx(all_distances.min(1).values.tolist(), rel=1e-12)
-
-
-def test_only_a_copy_is_at_distance_0():
-    """Also where sums of squares of all pixels are so large that float32 would round a grey level away."""
-    real = noise(0, 3, 3, 64, 64) | 128
-    almost = real[1:2].clone()
-    almost[0, 0, 0, 0] -= 1
-    distances, rows = nearest(torch.cat([real[2:], almost]), real)
-    assert rows.tolist() == [2, 1]
-    assert distances.tolist() == [0, 1 / 255]
-
-
-def test_an_image_is_not_its_own_neighbour_but_its_double_is():
-    real = noise(0, 4, 1, 4, 4)
-    real[3] = real[0]
-    own = torch.tensor([0, 1])
-    distances, rows = nearest(real[own], real, own)
-    assert (rows[0], distances[0]) == (3, 0)
-    assert rows[1] != 1
-    assert distances[1] > 0
 
 
 def test_a_copy_is_told_and_shown_beside_its_original(dataset: Dataset) -> None:

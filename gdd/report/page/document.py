@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -15,10 +15,12 @@ from markupsafe import Markup
 import gdd
 from gdd.config import ConfigError, DataConfig, read_as
 from gdd.data.readers import Dataset
+from gdd.evaluation.sources import Source
+from gdd.report import audit
 from gdd.report.page import curves, facts, runs, samples
 from gdd.report.page.curves import Chart
 from gdd.report.page.facts import Facts
-from gdd.report.page.runs import Scored, Trained
+from gdd.report.page.runs import Audited, Scored, Stage, Trained
 from gdd.report.page.samples import Gallery
 from gdd.report.tables import Section
 from gdd.runtime.checkpoint import creating, write_atomically
@@ -41,7 +43,8 @@ class _Part:
     gallery: Gallery | None = None
     charts: Sequence[Chart] = ()
     sections: Sequence[Section] = ()
-    pictures: Sequence[str] = ()  # as data URIs
+    audit: Section | None = None
+    pictures: Sequence[str] = ()  # of sections and audit, as data URIs
     folded: bool = False  # whether its gallery is shown only when asked for
 
 
@@ -60,8 +63,7 @@ def write(path: Path, folders: Sequence[Path], open_data: Opener, mixed: bool = 
     found = runs.find(folders)
     stages = [runs.read(folder, name, mixed) for folder, name in zip(found, runs.names(found), strict=True)]
     data = _Data(open_data)
-    made = sum(isinstance(stage, Trained) and stage.source is not None for stage in stages)
-    parts = [_part(stage, data, made, _is_refined(stage, stages)) for stage in stages]
+    parts = [_part(stage, stages, data) for stage in stages]
     text = _rendered(parts, facts.costs(stages))
     with creating(path):
         write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
@@ -73,7 +75,7 @@ def _run(name: str) -> str:
     return name.rpartition("/")[0]
 
 
-def _is_refined(stage: Trained | Scored, others: Sequence[Trained | Scored]) -> bool:
+def _is_refined(stage: Stage, others: Sequence[Stage]) -> bool:
     """Tell whether a stage's generator is one that another stage of its run has refined."""
     stages = {(_run(one.name), one.stage) for one in others if isinstance(one, Trained) and one.source is not None}
     return isinstance(stage, Trained) and stage.stage == pretrain.STAGE and (_run(stage.name), refine.STAGE) in stages
@@ -101,11 +103,14 @@ class _Data:
         return self.opened[key]
 
 
-def _part(stage: Trained | Scored, data: _Data, made: int, folded: bool) -> _Part:
+def _part(stage: Stage, stages: Sequence[Stage], data: _Data) -> _Part:
     config = json.dumps(stage.config, indent=2) if stage.config else ""
     told = stage.name, facts.settings(stage), config, facts.provenance(stage)
     if isinstance(stage, Scored):
         return _Part(*told, sections=stage.sections, pictures=[*map(samples.data_uri, stage.pictures)])
+    if isinstance(stage, Audited):
+        pictures = [] if stage.picture is None else [samples.data_uri(stage.picture)]
+        return _Part(*told, audit=_audit(stage, stages), pictures=pictures)
     charts = curves.charts(stage.metrics)
     if stage.source is None:
         return _Part(*told, charts=charts)
@@ -114,8 +119,22 @@ def _part(stage: Trained | Scored, data: _Data, made: int, folded: bool) -> _Par
         dataset = data.of(stage)
     except ConfigError as error:
         note = [f"No real images beside these: {error}."]
-    gallery = samples.gallery(stage.source, dataset, samples.MOST_BYTES // made)
-    return _Part(*told, gallery=Gallery(gallery.classes, [*note, *gallery.notes]), charts=charts, folded=folded)
+    gallery = samples.gallery(stage.source, dataset, samples.MOST_BYTES // len(_made(stages)))
+    shown, folded = Gallery(gallery.classes, [*note, *gallery.notes]), _is_refined(stage, stages)
+    return _Part(*told, gallery=shown, charts=charts, folded=folded)
+
+
+def _audit(stage: Audited, stages: Sequence[Stage]) -> Section:
+    """Return the table of an audit, which says so if it is of nothing that the page shows."""
+    table, hashes = audit.section(stage.found), [source.hash for source in _made(stages)]
+    if not hashes or stage.found.source.hash in hashes:
+        return table
+    return replace(table, notes=[f"This {stage.found.source.kind} is none of those shown here.", *table.notes])
+
+
+def _made(stages: Sequence[Stage]) -> list[Source]:
+    """Return the generators and sets of the stages."""
+    return [stage.source for stage in stages if isinstance(stage, Trained) and stage.source is not None]
 
 
 def _rendered(parts: Sequence[_Part], costs: Sequence[Section]) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from gdd.config import Config, ConfigError, read_as
 from gdd.data.spec import DatasetSpec
-from gdd.report.page.runs import Scored, Trained
+from gdd.report.page.runs import Audited, Scored, Stage, Trained
 from gdd.report.tables import Section
 from gdd.training import matching, pretrain, refine
 
@@ -14,8 +14,10 @@ _TRAININGS = (pretrain.STAGE, refine.STAGE, matching.STAGE)
 _LOSSES = {"ns": "non-saturating", "hinge": "hinge", "wgan-gp": "WGAN-GP"}
 
 
-def settings(stage: Trained | Scored) -> Facts:
+def settings(stage: Stage) -> Facts:
     """Return what was done, how, how long, with which seeds; nothing of settings that this version does not know."""
+    if isinstance(stage, Audited):
+        return _of_audit(stage)
     try:
         config = read_as(Config, stage.config) if stage.config else None
     except ConfigError:
@@ -95,12 +97,21 @@ def _of_scores(stage: Scored, config: Config | None) -> Facts:
     return [*facts, ("Seeds of distillation", _listed(sorted(seeds)))] if seeds else facts
 
 
+def _of_audit(stage: Audited) -> Facts:
+    found = stage.found
+    return [
+        ("Audited", f"{found.source.kind} {found.source.label}, by {found.n_samples:,} samples"),
+        ("Compared with", f"{found.n_training:,} training images of {found.dataset}"),
+        ("Held out", f"{found.n_held_out:,} images, the {found.held_out} part"),
+    ]
+
+
 def _listed(values: Iterable[object]) -> str:
     """Return different values in the order in which they first appear."""
     return ", ".join(dict.fromkeys(map(str, values)))
 
 
-def costs(stages: Sequence[Trained | Scored]) -> list[Section]:
+def costs(stages: Sequence[Stage]) -> list[Section]:
     """Return a table of what was trained and one of what was scored, each if there is any."""
     made = [_cost(stage) for stage in stages if isinstance(stage, Trained)]
     scored = [_cost_of_scores(stage) for stage in stages if isinstance(stage, Scored)]
@@ -145,7 +156,7 @@ def _cost_of_scores(stage: Scored) -> list[str]:
     ]
 
 
-def provenance(stage: Trained | Scored) -> Facts:
+def provenance(stage: Stage) -> Facts:
     """Return hashes, revisions and versions; what a file does not state is left out."""
     if isinstance(stage, Scored):
         rows = stage.rows
@@ -159,6 +170,9 @@ def provenance(stage: Trained | Scored) -> Facts:
         ]
         hashes = {row.source: row.source_hash for row in rows}
         return [*facts, ("Source hashes", ", ".join(f"{name} {text}" for name, text in hashes.items()))]
+    if isinstance(stage, Audited):
+        found = stage.found
+        return [(f"Hash of the {found.source.kind}", found.source.hash), ("Dataset fingerprint", found.data)]
     if stage.source is None:
         return []
     origin = stage.source.provenance

@@ -1,4 +1,4 @@
-"""What the folders of runs hold: stages that were trained, and scores."""
+"""What the folders of runs hold: stages that were trained, scores, and audits."""
 
 import json
 import math
@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from gdd.config import ConfigError, read_as
-from gdd.evaluation import grid, sources
+from gdd.evaluation import audit, grid, sources
+from gdd.evaluation.audit import Audit
 from gdd.evaluation.row import Row
 from gdd.evaluation.sources import Source
+from gdd.report import audit as audit_pictures
 from gdd.report import compare, statistics, tables
 from gdd.report.tables import Section
 from gdd.runtime import checkpoint
@@ -21,7 +23,7 @@ from gdd.training import matching, pretrain, refine
 _METRICS = "metrics.jsonl"
 _TRAINED = (pretrain.STAGE, refine.STAGE, matching.STAGE)
 _COMPARED = "compare"
-_STAGES = (*_TRAINED, "evaluate", _COMPARED)
+_STAGES = (*_TRAINED, "evaluate", _COMPARED, audit.STAGE)
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,19 @@ class Scored:
     pictures: list[bytes]  # of accuracies, as PNG files
 
 
+@dataclass(frozen=True)
+class Audited:
+    """An audit of what a stage has made."""
+
+    name: str  # of run and stage
+    config: dict[str, Any]  # the settings as JSON values
+    found: Audit
+    picture: bytes | None  # a PNG file; none if somebody has removed it
+
+
+Stage = Trained | Scored | Audited
+
+
 def find(folders: Sequence[Path]) -> list[Path]:
     """Return the folders of stages that were named, themselves or by the folder of their run, each once.
 
@@ -60,20 +75,20 @@ def find(folders: Sequence[Path]) -> list[Path]:
         here = [stage for stage in stages if _holds_stage(stage)]
         if not here:
             raise ConfigError(
-                f"{folder} holds no result of gdd train-gan, distill, evaluate or compare, nor does a folder of these "
-                f"names in it: {', '.join(_STAGES)}"
+                f"{folder} holds no result of gdd train-gan, distill, evaluate, compare or audit, nor does a folder of "
+                f"these names in it: {', '.join(_STAGES)}"
             )
         found |= {stage.resolve(): stage for stage in here}
     return list(found)
 
 
 def _holds_stage(folder: Path) -> bool:
-    results = (generator_file.FILE, set_file.FILE, grid.ROWS)
+    results = (generator_file.FILE, set_file.FILE, grid.ROWS, audit.RESULT)
     unfinished = folder.name in _TRAINED and (folder / _METRICS).exists()
     return unfinished or any((folder / name).exists() for name in results)
 
 
-def read(folder: Path, name: str, mixed: bool = False) -> Trained | Scored:
+def read(folder: Path, name: str, mixed: bool = False) -> Stage:
     """Read a stage's folder, and change nothing there.
 
     Args:
@@ -86,6 +101,9 @@ def read(folder: Path, name: str, mixed: bool = False) -> Trained | Scored:
     """
     mark = folder / "config.json"
     config = read_as(dict[str, Any], checkpoint.read_json(mark).get("config", {}), str(mark)) if mark.exists() else {}
+    if (folder / audit.RESULT).exists():
+        picture = folder / audit_pictures.PICTURE
+        return Audited(name, config, audit.read(folder), picture.read_bytes() if picture.exists() else None)
     if (folder / grid.ROWS).exists():
         rows = statistics.read_rows(folder)
         if (folder / compare.TABLES).exists():

@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from gdd.data.readers import Dataset
+from gdd.evaluation.nearest import nearest
 from gdd.evaluation.sources import Source
 from gdd.formats.export import images_u8, to_arrays
 from gdd.sampling.sample import sample_images
@@ -19,7 +20,6 @@ OPEN_CLASSES = 10  # that are shown before a reader asks for more
 MOST_BYTES = 4_000_000  # of a page's images by class
 _MOST_SIDE = 64  # pixels; larger images are made smaller
 _SEED = 0  # of a generator's samples, that of gdd sample
-_VALUES = 2**23  # of real images that are compared at once, 64 MiB
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def gallery(source: Source, dataset: Dataset | None, most_bytes: int) -> Gallery
         )
     train = dataset.train
     rows = [torch.nonzero(train.labels == label)[:PER_CLASS, 0] for label in range(count)]
-    distances, neighbours = nearest(torch.cat(synthetic), train.images_u8)
+    distances, neighbours = (found[:, 0] for found in nearest(torch.cat(synthetic), train.images_u8))
     among_real, _ = nearest(train.images_u8[torch.cat(rows)], train.images_u8, own=torch.cat(rows))
     sizes = [len(images) for images in synthetic]
     found = zip(synthetic, rows, distances.split(sizes), neighbours.split(sizes), strict=True)
@@ -111,33 +111,6 @@ def _synthetic(source: Source, label: int) -> Tensor:
         return sample_images(source.generator, label, 0, PER_CLASS, _SEED, "cpu")
     assert source.synthetic is not None
     return images_u8(source.synthetic)[source.synthetic.labels == label][:PER_CLASS]
-
-
-def nearest(images_u8: Tensor, real_u8: Tensor, own: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Return each image's Euclidean distance to the nearest real one, and the row of that.
-
-    Args:
-        images_u8: (N, C, H, W) uint8.
-        real_u8: (M, C, H, W) uint8.
-        own: rows (N,) that are no neighbours, because they are the images themselves.
-
-    Returns:
-        Distances (N,) of pixels in [0, 1], 0 for a copy alone, and rows (N,); the first of several that are as near.
-    """
-    # Sums of squares of whole numbers are exact in float64, and so is the distance of a copy.
-    images = images_u8.flatten(1).double()
-    lengths = images.square().sum(1)
-    squares, rows = torch.full_like(lengths, math.inf), torch.zeros(len(images), dtype=torch.int64)
-    size = max(1, _VALUES // images.shape[1])
-    for start in range(0, len(real_u8), size):
-        real = real_u8[start : start + size].flatten(1).double()
-        here = lengths[:, None] + real.square().sum(1) - 2 * images @ real.T
-        if own is not None:
-            here[own[:, None] == torch.arange(start, start + len(real))] = math.inf
-        least, places = here.min(1)
-        rows = torch.where(least < squares, places + start, rows)
-        squares = torch.minimum(squares, least)
-    return squares.sqrt() / 255, rows
 
 
 def _distances(synthetic: Tensor, real: Tensor) -> str:
