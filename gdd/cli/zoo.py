@@ -1,0 +1,42 @@
+"""`gdd zoo`."""
+
+from jsonargparse import ArgumentParser, Namespace
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from gdd import zoo
+from gdd.cli.command import Command
+from gdd.zoo import Mean
+
+_HEADS = ("name", "images", "KB", "minutes", "student", "random real", "generator", "fresh real")
+_NOTE = (
+    "Students' accuracy on the real test images in percent, mean ± half width of the 95 % t-interval over their seeds, "
+    "by what they were trained on. The manifest of each, in {}, says more. gdd sample zoo:NAME draws images."
+)
+
+
+def _add_arguments(parser: ArgumentParser) -> None:
+    """Take none."""
+
+
+def _shown(mean: Mean) -> str:
+    return f"{mean.mean:.1f}" + ("" if mean.half_width is None else f" ± {mean.half_width:.1f}")
+
+
+def _zoo(options: Namespace, console: Console) -> None:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
+    for head in _HEADS:
+        table.add_column(head, justify="left" if head in ("name", "images", "student") else "right", no_wrap=True)
+    for name in zoo.names():
+        one = zoo.manifest(name)
+        channels, height, width = one.shape
+        images = f"{height}x{width}x{channels}"
+        cells = [f"{zoo.PREFIX}{name}", images, f"{one.bytes / 1000:,.0f}", f"{one.seconds / 60:.0f}"]
+        for score in one.scores:
+            table.add_row(*cells, score.arch, *map(_shown, (score.floor, score.generator, score.ceiling)))
+            cells = [""] * len(cells)
+    console.print(table, _NOTE.format(zoo.HOME), soft_wrap=True)
+
+
+COMMANDS = (Command("zoo", "list the generators that come with gdd, and what they are worth", _add_arguments, _zoo),)
