@@ -9,7 +9,7 @@ from gdd import zoo
 from gdd.cli.command import Command
 from gdd.zoo import Mean
 
-_HEADS = ("name", "images", "KB", "minutes", "student", "random real", "generator", "fresh real")
+_HEADS = ("name", "student", "random real", "generator", "fresh real")
 _NOTE = (
     "Students' accuracy on the real test images in percent, mean ± half width of the 95 % t-interval over their seeds, "
     "by what they were trained on. The manifest of each, in {}, says more. gdd sample zoo:NAME draws images."
@@ -27,15 +27,13 @@ def _shown(mean: Mean) -> str:
 def _zoo(options: Namespace, console: Console) -> None:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
     for head in _HEADS:
-        table.add_column(head, justify="left" if head in ("name", "images", "student") else "right", no_wrap=True)
+        table.add_column(head, justify="left" if head in _HEADS[:2] else "right", no_wrap=True)
     for name in zoo.names():
         one = zoo.manifest(name)
         channels, height, width = one.shape
-        images = f"{height}x{width}x{channels}"
-        cells = [f"{zoo.PREFIX}{name}", images, f"{one.bytes / 1000:,.0f}", f"{one.seconds / 60:.0f}"]
-        for score in one.scores:
-            table.add_row(*cells, score.arch, *map(_shown, (score.floor, score.generator, score.ceiling)))
-            cells = [""] * len(cells)
+        size, made = f"{height}x{width}x{channels}, {one.bytes / 1e6:.1f} MB", f"made in {one.seconds / 60:.0f} min"
+        scores = [(score.arch, *map(_shown, (score.floor, score.generator, score.ceiling))) for score in one.scores]
+        table.add_row("\n".join([f"{zoo.PREFIX}{name}", size, made, ""]), *map("\n".join, zip(*scores, strict=True)))
     console.print(table, _NOTE.format(zoo.HOME), soft_wrap=True)
 
 
