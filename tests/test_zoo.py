@@ -169,7 +169,7 @@ def test_its_name_is_a_source_wherever_a_generator_is(done, tmp_path):
 def test_all_are_listed_with_their_scores(done):
     listed = done("zoo")
     for name in NAMES:
-        below = listed.partition(f"zoo:{name} ")[2].splitlines()
+        below = listed.partition(f"zoo:{name}")[2].splitlines()
         for line, score in zip(below, zoo.manifest(name).scores, strict=False):
             means = (f"{one.mean:.1f} ± {one.half_width:.1f}" for one in (score.floor, score.generator, score.ceiling))
             assert re.split(r"\s{2,}", line)[-4:] == [score.arch, *means]
