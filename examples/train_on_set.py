@@ -18,7 +18,7 @@ import gdd
 EPOCHS = int(sys.argv[1]) if len(sys.argv) > 1 else 100
 FILE = Path("runs/mnist-10.safetensors")
 
-gdd.load_generator("zoo/mnist.safetensors").sample(ipc=10, seed=0).save(FILE)
+gdd.load_generator("zoo:mnist").sample(ipc=10, seed=0).save(FILE)
 
 images = gdd.load_set(FILE)
 images.transform = normalize = v2.Normalize(images.mean, images.std)

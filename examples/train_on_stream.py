@@ -16,7 +16,7 @@ import gdd
 
 STEPS = int(sys.argv[1]) if len(sys.argv) > 1 else 300
 
-generator = gdd.load_generator("zoo/mnist.safetensors")
+generator = gdd.load_generator("zoo:mnist")
 normalize = v2.Normalize(generator.mean, generator.std)
 
 network = models.resnet18(num_classes=len(generator.class_names))

@@ -12,7 +12,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # Left to right only. A new module or folder directly below gdd/ needs a place here.
 ORDER = (
-    *("config", "rng", "losses"),
+    *("config", "zoo", "rng", "losses"),
     *("runtime", "data", "models"),
     "sampling",
     *("formats", "training"),

@@ -17,7 +17,7 @@ from commands import ROOT, TINY
 
 import gdd
 
-FOLDERS = (".ci", "benchmarks", "configs", "docs", "examples", "gdd", "tests", "zoo")
+FOLDERS = (".ci", "benchmarks", "configs", "docs", "examples", "gdd", "tests")
 FILES = [
     *("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "pyproject.toml", "mkdocs.yml"),
     *(".gitignore", ".pre-commit-config.yaml", "train_gan.py", "distill.py", "evaluate.py"),
@@ -106,3 +106,5 @@ def test_the_wheel_distils_and_samples_without_the_checkout(installed, tmp_path)
     assert {(row["git_revision"], row["versions"]["gdd"]) for row in rows} == {(None, gdd.__version__)}
     run(installed / "gdd", "sample", "runs/digits/refine", "--ipc", 2, "--out", "set.safetensors", folder=tmp_path)
     assert (tmp_path / "set.safetensors").stat().st_size > 0
+    run(installed / "gdd", "sample", "zoo:mnist", "--ipc", 1, folder=tmp_path)
+    assert (tmp_path / "mnist-1.safetensors").stat().st_size > 0

@@ -19,6 +19,7 @@ REFUSALS = {
     "main model": ["--method", "matching", "--matching.pool.main", "convnet33"],
     "augmentation": ["--gan.augment", "colour"],
     "source": ["--evaluate.sources", "[nowhere.safetensors]"],
+    "zoo": ["--evaluate.sources", "[zoo:nothing]"],
     "start": ["--refine.pretrained", "nowhere"],
     "dataset": ["--data.name", "digit"],
     "folder": ["--data.name", "folder", "--data.root", "nowhere"],
@@ -53,8 +54,10 @@ def test_a_source_of_an_audit_is_refused_without_torch(source):
     assert imported_by("audit", source) == "2"
 
 
-@pytest.mark.parametrize("line", ["distill --help", "doctor --help", "--version", "--print_completion shtab-bash"])
-def test_what_only_the_parser_answers_imports_no_torch(line):
+@pytest.mark.parametrize(
+    "line", ["distill --help", "doctor --help", "--version", "zoo", "--print_completion shtab-bash"]
+)
+def test_what_asks_for_no_images_imports_no_torch(line):
     assert imported_by(*line.split()) == "0"
 
 

@@ -121,5 +121,9 @@ class Stream(IterableDataset[tuple[Tensor, Tensor]]):
 
 
 def load_generator(path: Path | str) -> DistilledGenerator:
-    """Read a generator from its .safetensors file or its run folder; ConfigError if it is missing or damaged."""
+    """Read a generator from its .safetensors file, its run folder, or zoo:NAME, one that comes with gdd (`gdd zoo`).
+
+    Raises:
+        ConfigError: it is missing or damaged, or there is none of the name.
+    """
     return DistilledGenerator(generator_file.load(path))

@@ -83,8 +83,8 @@ def evaluate(named: Any, data: Data | None = None, test: Data | None = None, **s
     Args:
         named: a source, a list of them, or a mapping from names in the tables to sources. A source is what `distill`,
             `load_set`, `load_generator` or `DistilledGenerator.sample` returned; the path of a run folder, a set or a
-            generator; real:random, real:fraction=SHARE, real:all or real:stream; or arrays (images, labels) with
-            equally many images of each class, (N, C, H, W) uint8 or float32 in [0, 1].
+            generator; zoo:NAME, real:random, real:fraction=SHARE, real:all or real:stream; or arrays (images, labels)
+            with equally many images of each class, (N, C, H, W) uint8 or float32 in [0, 1].
         data: the real dataset, as `distill` takes it; without it, that of the first source that says.
         test: as `distill` takes it.
         **settings: as `distill` takes them, such as `evaluate={"archs": ["convnet3"], "seeds": [0, 1, 2]}`.

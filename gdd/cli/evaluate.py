@@ -25,7 +25,7 @@ def _evaluate(options: Namespace, console: Console) -> None:
 
 def _add_compare_arguments(parser: ArgumentParser) -> None:
     add_settings(parser)
-    named = "run folders, stored sets, real:random, real:fraction=SHARE, real:all, real:stream"
+    named = "run folders, stored sets, zoo:NAME, real:random, real:fraction=SHARE, real:all, real:stream"
     parser.add_argument("sources", type=str, nargs="+", help=named)
     parser.add_argument("--arch", type=str, nargs="+", help="students, instead of evaluate.archs")
     parser.add_argument("--ipc", type=int, nargs="+", help="images per class to draw, instead of evaluate.ipc")

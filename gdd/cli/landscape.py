@@ -11,7 +11,7 @@ from gdd.evaluation.named import STREAM_CEILING
 
 def _add_arguments(parser: ArgumentParser) -> None:
     add_settings(parser)
-    source = "what the student is trained on: a run folder, a stored set, real:random, real:all"
+    source = "what the student is trained on: a run folder, a stored set, zoo:NAME, real:random, real:all"
     parser.add_argument("source", type=str, help=source)
     parser.add_argument("--arch", type=str, required=True, help="the student; its seed is the first of evaluate.seeds")
     parser.add_argument("--ipc", type=int, default=10, help="images per class to draw, where the source is no set")

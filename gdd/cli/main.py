@@ -13,14 +13,14 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_s
 from rich.console import Console
 
 from gdd import __version__
-from gdd.cli import audit, convert, doctor, evaluate, init, landscape, report, sample, train
+from gdd.cli import audit, convert, doctor, evaluate, init, landscape, report, sample, train, zoo
 from gdd.cli.settings import read_config
 from gdd.config import Config, ConfigError
 from gdd.runtime.signals import Stopped, with_launcher
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True, add_print_completion_argument=True)
 
-_MODULES = (init, train, evaluate, landscape, audit, sample, convert, report, doctor)
+_MODULES = (init, train, evaluate, landscape, audit, sample, convert, report, zoo, doctor)
 COMMANDS = {command.name: command for module in _MODULES for command in module.COMMANDS}
 _LOG_WIDTH = 100  # of a terminal that is none, such as a log file
 _MOST_SAID = 800  # characters of a sentence

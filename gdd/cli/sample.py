@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
+from gdd import zoo
 from gdd.cli.command import Command
 from gdd.config import ConfigError, DataConfig, RunConfig, read_as
 from gdd.evaluation.named import FLOOR
@@ -23,10 +24,12 @@ POOL = 500
 
 
 def _add_sample_arguments(parser: ArgumentParser) -> None:
-    source = f"run folder or generator.safetensors; {FLOOR}: the real images that the ensemble has learned"
-    parser.add_argument("source", type=str, help=source)
+    source = "run folder, generator.safetensors or zoo:NAME"
+    learned = f"{FLOOR}: the real images that the ensemble has learned"
+    parser.add_argument("source", type=str, help=f"{source}; {learned}")
     parser.add_argument("--ipc", type=int, required=True, help="images per class, at least 1")
-    parser.add_argument("--out", type=Path, required=True, help="the .safetensors file to write, or the shards' folder")
+    out = "the .safetensors file to write, or the shards' folder; null: NAME-IPC.safetensors here, of zoo:NAME"
+    parser.add_argument("--out", type=Path | None, default=None, help=out)
     parser.add_argument("--seed", type=int, default=0, help="root of the noise, at least 0")
     parser.add_argument(
         "--format",
@@ -75,8 +78,23 @@ def _check(options: Namespace) -> None:
         raise ConfigError(f"--pool is {options.pool or POOL}, expected at least --ipc, {options.ipc}")
 
 
+def _out(options: Namespace) -> Path:
+    """Return the file or the folder to write: the one that was given, or that of zoo:NAME, which nothing is lost by."""
+    if options.out is not None:
+        return options.out
+    name = options.source.removeprefix(zoo.PREFIX)
+    if name == options.source or options.format == "webdataset":
+        raise ConfigError("--out is not given, expected what to write; zoo:NAME alone has a file's name of its own")
+    path = Path(f"{name}-{options.ipc}.safetensors")
+    if path.exists():
+        raise ConfigError(f"{path} exists, expected --out with what to write")
+    return path
+
+
 def _sample(options: Namespace, console: Console) -> None:
     _check(options)
+    zoo.path_of(options.source)
+    out = _out(options)
     from gdd.formats import webdataset
     from gdd.runtime.device import make_accelerator
     from gdd.sampling import generator_file, set_file
@@ -90,15 +108,15 @@ def _sample(options: Namespace, console: Console) -> None:
             shards = (
                 range(plan.shards) if options.shards is None else webdataset.parse_range(options.shards, plan.shards)
             )
-            webdataset.write_shards(options.out, plan, source, accelerator, shards)
+            webdataset.write_shards(out, plan, source, accelerator, shards)
         else:
             synthetic = _drawn(options, accelerator)
             if synthetic is not None:  # the main process has gathered it
-                set_file.save(options.out, synthetic)
+                set_file.save(out, synthetic)
                 amount = (
                     f"{len(synthetic.images)} images, {options.ipc} of each of {synthetic.spec.num_classes} classes"
                 )
-                console.print(f"wrote {options.out}: {amount}", soft_wrap=True)
+                console.print(f"wrote {out}: {amount}", soft_wrap=True)
                 if options.filter:
                     console.print(
                         f"the ensemble kept {100 * synthetic.provenance['curated']['kept']:.1f} % of the images"

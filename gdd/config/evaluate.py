@@ -16,8 +16,8 @@ class EvaluateConfig:
     """Scoring: which sets, which students, how they are trained."""
 
     sources: tuple[str, ...] = ()
-    """Stored sets, run folders, real:random, real:fraction=SHARE, real:all, real:stream; empty means what this run
-    distilled. Random real images, all of them and, beside streams, fresh ones (real:stream) are added."""
+    """Stored sets, run folders, zoo:NAME, real:random, real:fraction=SHARE, real:all, real:stream; empty means what
+    this run distilled. Random real images, all of them and, beside streams, fresh ones (real:stream) are added."""
     ipc: Annotated[tuple[int, ...], Field(min_length=1), each(1)] = (10,)
     """Images per class of sets drawn from generators and from real data, each at least 1."""
     protocols: Annotated[tuple[Literal["fixed", "stream"], ...], Field(min_length=1)] = ("fixed", "stream")

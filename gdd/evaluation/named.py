@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
+from gdd import zoo
 from gdd.config import ConfigError
 
 FLOOR: Literal["real:random"] = "real:random"
@@ -51,6 +52,7 @@ def path_of(text: str) -> Path | None:
     text, ensemble = split_filter(text)
     if ensemble is not None and not Path(ensemble).exists():
         raise ConfigError(f"the ensemble {ensemble} does not exist, expected a run folder of gdd train-ensemble")
-    if not Path(text).exists():
+    path = zoo.path_of(text)
+    if not path.exists():
         raise ConfigError(f"the source {text} does not exist; {_BUILT_IN} are built in")
-    return Path(text)
+    return path

@@ -91,8 +91,9 @@ def read(text: str, label: str | None = None) -> Source:
     """Read a source's file, if it has one; no dataset is needed yet.
 
     Args:
-        text: real:random, real:fraction=SHARE, real:all, real:stream, or the path of a set, a generator or a run
-            folder; also PATH,filter=ENSEMBLE: those samples of a generator that an ensemble classifies as their label.
+        text: real:random, real:fraction=SHARE, real:all, real:stream, zoo:NAME, or the path of a set, a generator or
+            a run folder; also PATH,filter=ENSEMBLE: those samples of a generator that an ensemble classifies as their
+            label.
         label: its name in tables, instead of the text.
 
     Raises:

@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from gdd import __version__
+from gdd import __version__, zoo
 from gdd.config import ConfigError, GanConfig, read_as
 from gdd.data.spec import DatasetSpec
 from gdd.models.gan import make_generator, width_of
 from gdd.models.gan_parts import Generator
 from gdd.runtime import checkpoint
 
-FILE = "generator.safetensors"
+FILE = zoo.FILE  # named there, where torch is not imported
 
 
 @dataclass
@@ -82,8 +82,8 @@ def save(folder: Path, generator: Generator, spec: DatasetSpec, provenance: dict
 
 
 def load(path: Path | str) -> LoadedGenerator:
-    """Read a generator from its file or from a run folder; ConfigError if it is missing, damaged or no generator."""
-    path = file_of(Path(path), FILE, "gdd train-gan or gdd distill")
+    """Read a generator from its file, a run folder, or zoo:NAME; ConfigError if it is missing, damaged or none."""
+    path = file_of(zoo.path_of(path), FILE, "gdd train-gan or gdd distill")
     return from_tensors(path, *checkpoint.load_tensors(path))
 
 
