@@ -26,7 +26,7 @@ FILES = [*ROOT.iterdir(), *(path for folder in FOLDERS for path in (ROOT / folde
 FOREIGN_FLAGS = {"config_file", "cpu", "main_process_ip", "multi_gpu", "num_machines", "num_processes"}  # accelerate's
 FOREIGN_FLAGS |= {"array", "gpus", "requeue", "signal", "time"}  # sbatch's
 FOREIGN_FLAGS |= {"group"}  # uv's
-FOREIGN_FILES = {"accelerate.yaml", "shapes.yaml"}  # made by accelerate config and gdd init
+FOREIGN_FILES = {"accelerate.yaml", "bright100.yaml", "shapes.yaml"}  # made by accelerate config and gdd init
 
 
 def test_the_list_of_settings_is_current_and_whole():
