@@ -78,6 +78,7 @@ def _check(options: Namespace) -> None:
 def _sample(options: Namespace, console: Console) -> None:
     _check(options)
     from gdd.formats import webdataset
+    from gdd.report import card
     from gdd.runtime.device import make_accelerator
     from gdd.sampling import generator_file, set_file
 
@@ -91,10 +92,13 @@ def _sample(options: Namespace, console: Console) -> None:
                 range(plan.shards) if options.shards is None else webdataset.parse_range(options.shards, plan.shards)
             )
             webdataset.write_shards(options.out, plan, source, accelerator, shards)
+            if accelerator.is_main_process and (options.out / webdataset.MANIFEST).exists():
+                card.write(options.out)
         else:
             synthetic = _drawn(options, accelerator)
             if synthetic is not None:  # the main process has gathered it
                 set_file.save(options.out, synthetic)
+                card.write(options.out)
                 amount = (
                     f"{len(synthetic.images)} images, {options.ipc} of each of {synthetic.spec.num_classes} classes"
                 )
