@@ -69,5 +69,5 @@ def of_shards(folder: Path) -> Subject:
     found, origin = webdataset.totals(folder, plan), values.get("provenance")
     provenance = {**origin, "sample_seed": plan.seed} if isinstance(origin, dict) else {}
     provenance.pop("config", None)  # nobody has checked it, and samples carry none
-    name = folder.resolve().name
-    return Subject("shards", name, plan.spec, plan.generator, found.bytes, provenance, plan.ipc, plan.shards)
+    # Not the folder's name: shards of one plan are the same wherever they lie, and so is their card.
+    return Subject("shards", "shards", plan.spec, plan.generator, found.bytes, provenance, plan.ipc, plan.shards)
