@@ -148,6 +148,10 @@ def _run_stage(
             logger.info("%s: finished before", run.folder)
         else:
             work(run)
+        if run.is_main and stage != ensemble.STAGE:
+            from gdd.report import card
+
+            card.write(run.folder)
     return run.folder
 
 
@@ -250,10 +254,13 @@ def own_sources(config: Config) -> list[Source]:
 
 
 def evaluate(config: Config, dataset: Dataset, accelerator: Accelerator, jobs: Sequence[Job]) -> list[Row]:
-    """Score the planned students, write tables and a picture, and return their rows."""
-    from gdd.report import tables
+    """Score the planned students, write tables, a picture and the cards of the run's stages, and return their rows."""
+    from gdd.report import card, tables
 
-    (rows,) = _score(config, dataset, accelerator, "evaluate", [Arm(config.evaluate, [*jobs])], tables.write)
+    def write(folder: Path, rows: list[Row]) -> list[Path]:
+        return [*tables.write(folder, rows), *card.write_stages(folder.parent)]
+
+    (rows,) = _score(config, dataset, accelerator, "evaluate", [Arm(config.evaluate, [*jobs])], write)
     return rows
 
 

@@ -33,6 +33,7 @@ def _import(options: Namespace, console: Console) -> None:
         raise ConfigError("--labels is not given, expected the .pt file of the labels with --format mtt")
     from gdd.data.readers import open_dataset
     from gdd.formats import dc_mtt
+    from gdd.report import card
     from gdd.sampling import set_file
 
     try:
@@ -45,6 +46,7 @@ def _import(options: Namespace, console: Console) -> None:
     else:
         synthetic = dc_mtt.read_mtt(options.file, options.labels, spec, options.lr, method=options.method)
     set_file.save(options.out, synthetic)
+    card.write(options.out)
     low, high = synthetic.images.aminmax()
     if max(-low, high) > 50:
         logger.warning(
@@ -61,8 +63,8 @@ def _import(options: Namespace, console: Console) -> None:
 
 def _add_export_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("set", type=Path, help="a stored set, .safetensors")
-    layouts = "PNG files by class, arrays, or another project's layout"
-    parser.add_argument("--to", type=Literal["folder", "npz", "dc", "mtt"], required=True, help=layouts)
+    layouts = "PNG files by class, a dataset of Hugging Face's datasets, arrays, or another project's layout"
+    parser.add_argument("--to", type=Literal["folder", "hf", "npz", "dc", "mtt"], required=True, help=layouts)
     parser.add_argument("--out", type=Path, required=True, help="the new folder, or the .npz or .pt file")
     parser.add_argument("--labels", type=Path | None, default=None, help="mtt: the .pt file of the labels")
 
@@ -72,12 +74,16 @@ def _export(options: Namespace, console: Console) -> None:
         raise ConfigError("--labels is not given, expected the .pt file of the labels to write with --to mtt")
     if options.to != "mtt" and options.labels is not None:
         raise ConfigError(f"--labels is {options.labels}, expected none with --to {options.to}")
-    from gdd.formats import dc_mtt, export
+    from gdd.evaluation import sources
+    from gdd.formats import dc_mtt, export, hugging_face
+    from gdd.report import card
     from gdd.sampling import set_file
 
     synthetic = set_file.load(options.set)
-    if options.to == "folder":
-        export.export_folder(synthetic, options.out)
+    if options.to in ("folder", "hf"):
+        write = export.export_folder if options.to == "folder" else hugging_face.export_hugging_face
+        write(synthetic, options.out)
+        card.write_export(sources.of_set(synthetic, options.set), options.out, options.to)
     elif options.to == "npz":
         export.export_npz(synthetic, options.out)
     elif options.to == "dc":

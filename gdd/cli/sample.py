@@ -96,6 +96,7 @@ def _sample(options: Namespace, console: Console) -> None:
     zoo.path_of(options.source)
     out = _out(options)
     from gdd.formats import webdataset
+    from gdd.report import card
     from gdd.runtime.device import make_accelerator
     from gdd.sampling import generator_file, set_file
 
@@ -109,10 +110,13 @@ def _sample(options: Namespace, console: Console) -> None:
                 range(plan.shards) if options.shards is None else webdataset.parse_range(options.shards, plan.shards)
             )
             webdataset.write_shards(out, plan, source, accelerator, shards)
+            if accelerator.is_main_process and (out / webdataset.MANIFEST).exists():
+                card.write(out)
         else:
             synthetic = _drawn(options, accelerator)
             if synthetic is not None:  # the main process has gathered it
                 set_file.save(out, synthetic)
+                card.write(out)
                 amount = (
                     f"{len(synthetic.images)} images, {options.ipc} of each of {synthetic.spec.num_classes} classes"
                 )

@@ -23,9 +23,10 @@ from gdd.data.places import part_files
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_STATE = "state.json"  # of save_to_disk: which of the folder's files are the dataset's; others are caches
+METADATA = b"huggingface"  # of a schema: the features of its columns, as JSON
+USUAL = {"Image": "image", "ClassLabel": "label"}  # what columns of a feature are mostly called
 
-_USUAL = {"Image": "image", "ClassLabel": "label"}  # what columns of a feature are mostly called
+_STATE = "state.json"  # of save_to_disk: which of the folder's files are the dataset's; others are caches
 
 
 class _Group(NamedTuple):
@@ -183,11 +184,11 @@ def _columns(schema: "pa.Schema", path: Path) -> _Columns:
     """Return the columns of images and labels by their features."""
     import pyarrow as pa
 
-    described = (schema.metadata or {}).get(b"huggingface")
+    described = (schema.metadata or {}).get(METADATA)
     if described is None:
         raise ConfigError(f"{path} has no features of Hugging Face's datasets in its schema")
     features = json.loads(described)["info"]["features"]
-    image, label = (_only(kind, usual, features, schema, path) for kind, usual in _USUAL.items())
+    image, label = (_only(kind, usual, features, schema, path) for kind, usual in USUAL.items())
     kind = schema.field(image).type
     if not pa.types.is_struct(kind) or kind.get_field_index("bytes") < 0:
         raise ConfigError(f"{path}: column {image!r} is {kind}, expected a struct with the bytes of image files")

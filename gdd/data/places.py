@@ -12,6 +12,8 @@ Kind = Literal["digits", "torchvision", "npz", "folder", "arrow", "shards"]
 CONTAINERS: dict[str, Kind] = {".npz": "npz", ".arrow": "arrow", ".parquet": "arrow", ".tar": "shards"}
 # What `datasets.DatasetDict.save_to_disk` writes beside the folders of its parts.
 DATASET_DICT = "dataset_dict.json"
+# Where a dataset on the Hub has its Parquet files, below its card.
+HUB_FOLDER = "data"
 
 
 class Files(NamedTuple):
@@ -87,7 +89,8 @@ def part_files(place: Path, ends: tuple[str, ...]) -> tuple[list[Path], list[Pat
     """Return the files that hold a dataset's train part, and those of its test part if it has one.
 
     These are the files of the folders `train` and `test`, or those with that word in their names, such as
-    `train-00000-of-00001.parquet`; without such names, all are of the train part, and so is a file on its own.
+    `train-00000-of-00001.parquet`; without such names, all are of the train part, and so is a file on its own. A
+    dataset of the Hub has them in its folder `data`.
 
     Args:
         place: the folder, or the file.
@@ -98,6 +101,8 @@ def part_files(place: Path, ends: tuple[str, ...]) -> tuple[list[Path], list[Pat
     """
     if place.is_file():
         return [place], None
+    if _is_of_hub(place):
+        place = place / HUB_FOLDER
     missing = f"{place} holds no train part: no {' or '.join(ends)} file of that name or in a folder train"
     if (place / "train").is_dir():
         train, test = (_files(place / part, ends) if (place / part).is_dir() else None for part in ("train", "test"))
@@ -117,9 +122,13 @@ def _files(folder: Path, ends: tuple[str, ...]) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix in ends and not path.name.startswith("."))
 
 
+def _is_of_hub(folder: Path) -> bool:
+    return any((folder / HUB_FOLDER).glob("*.parquet"))
+
+
 def _kind_of_folder(folder: Path) -> Kind:
     """Return what a folder holds: classes of images, unless there are none but files of many images."""
-    if (folder / DATASET_DICT).is_file():
+    if (folder / DATASET_DICT).is_file() or _is_of_hub(folder):
         return "arrow"
     part = folder / "train" if (folder / "train").is_dir() else folder
     entries = [path for path in part.iterdir() if not path.name.startswith(".")]
@@ -130,6 +139,12 @@ def _kind_of_folder(folder: Path) -> Kind:
 
 
 def _readable(kind: Kind, path: Path) -> tuple[Kind, Path]:
-    if kind == "arrow" and find_spec("pyarrow") is None:
-        raise ConfigError(f"{path} needs pyarrow to be read: pip install 'gdd[hf]'")
+    if kind == "arrow":
+        require_pyarrow(f"{path} needs pyarrow to be read")
     return kind, path
+
+
+def require_pyarrow(sentence: str) -> None:
+    """Refuse, with a sentence that says what needs it, where pyarrow is not installed."""
+    if find_spec("pyarrow") is None:
+        raise ConfigError(f"{sentence}: pip install 'gdd[hf]'")

@@ -42,6 +42,12 @@ class DatasetSpec:
         """(C, H, W)."""
         return self.channels, self.height, self.width
 
+    @property
+    def in_words(self) -> str:
+        """Its name, classes, colour and size."""
+        colour = "grey" if self.channels == 1 else "colour"
+        return f"{self.name}: {self.num_classes} classes, {colour} images of {self.height} × {self.width} pixels"
+
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 

@@ -52,6 +52,14 @@ class Source:
         return self.provenance.get("seed")
 
     @property
+    def curation(self) -> list[str]:
+        """How a set of samples was chosen, in words."""
+        how, synthetic = self.provenance.get("curated", {}), self.synthetic
+        soft = synthetic is not None and synthetic.soft_labels is not None
+        chosen = [str(how["select"])] if how.get("select") else []
+        return ["filtered"] * (how.get("kept") is not None) + chosen + ["soft labels"] * soft
+
+    @property
     def stored_ipc(self) -> int | None:
         """Images per class of a stored set or of a fraction of the real ones; none where any number can be drawn."""
         return self.fraction_ipc if self.synthetic is None else self.synthetic.ipc
@@ -118,7 +126,11 @@ def read(text: str, label: str | None = None) -> Source:
         return Source(label, "generator", both, path, generator=generator, ensemble=ensemble)
     if judges is not None:
         raise ConfigError(f"{path} holds no generator, expected one before {FILTER}")
-    synthetic = set_file.from_tensors(path, tensors, metadata)
+    return of_set(set_file.from_tensors(path, tensors, metadata), path, label)
+
+
+def of_set(synthetic: SyntheticSet, path: Path, label: str = "set") -> Source:
+    """Return a set that was read from a file as a source."""
     return Source(label, "set", synthetic.hash, path, synthetic=synthetic)
 
 

@@ -1,6 +1,8 @@
-"""Other programs' formats: image folders, npz arrays, and one picture of a set."""
+"""Other programs' formats: PNG files, image folders, npz arrays, and one picture of a set."""
 
+import io
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,9 @@ from gdd.data.pixels import unit_to_u8
 from gdd.runtime.checkpoint import creating, write_atomically
 from gdd.sampling.set_file import SyntheticSet
 
+# Level 6 takes 2 % off the size of CIFAR-10's images and 3 % off that of 224 pixels, for 1.1 and 2 times the time.
+_COMPRESS_LEVEL = 1
+
 
 def images_u8(synthetic: SyntheticSet) -> Tensor:
     """Return the set's images as uint8; optimised pixels outside [0, 1] are clipped for showing."""
@@ -26,6 +31,20 @@ def to_arrays(images_u8: Tensor) -> np.ndarray:
     """Return images (N, C, H, W) as Pillow takes them: (N, H, W) if grey, else (N, H, W, 3)."""
     arrays = rearrange(images_u8, "n c h w -> n h w c").contiguous().numpy()
     return arrays[..., 0] if arrays.shape[3] == 1 else arrays
+
+
+def png_files(images_u8: Tensor) -> Iterator[bytes]:
+    """Yield images (N, C, H, W) uint8 as PNG files."""
+    for pixels in to_arrays(images_u8):
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, format="PNG", compress_level=_COMPRESS_LEVEL)
+        yield file.getvalue()
+
+
+def require_empty(folder: Path) -> None:
+    """Refuse a folder that holds anything."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"{folder} is not an empty folder; name a new one")
 
 
 def folder_names(class_names: tuple[str, ...]) -> list[str]:
@@ -39,8 +58,7 @@ def folder_names(class_names: tuple[str, ...]) -> list[str]:
 
 def export_folder(synthetic: SyntheticSet, folder: Path) -> None:
     """Write `folder/train/<class>/<number>.png`, which gdd and torchvision's ImageFolder read."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"{folder} is not an empty folder; name a new one")
+    require_empty(folder)
     names = folder_names(synthetic.spec.class_names)
     counts = [0] * len(names)
     with creating(folder):

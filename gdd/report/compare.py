@@ -117,16 +117,8 @@ def _method(source: Source) -> str:
     if generator is not None:
         if source.kind == "generator":
             return f"{generator}, filtered" if source.ensemble is not None else generator
-        return ", ".join([f"samples of {generator}", *_curation(source)])
-    return ", ".join([str(source.provenance.get("method") or Path(source.label).stem), *_curation(source)])
-
-
-def _curation(source: Source) -> list[str]:
-    """Return how a set of samples was chosen, in words."""
-    how, synthetic = source.provenance.get("curated", {}), source.synthetic
-    soft = synthetic is not None and synthetic.soft_labels is not None
-    chosen = [str(how["select"])] if how.get("select") else []
-    return ["filtered"] * (how.get("kept") is not None) + chosen + ["soft labels"] * soft
+        return ", ".join([f"samples of {generator}", *source.curation])
+    return ", ".join([str(source.provenance.get("method") or Path(source.label).stem), *source.curation])
 
 
 def _place(source: Source, others: Sequence[Source]) -> str:

@@ -28,7 +28,7 @@ def groups(sources: Sequence[Source]) -> list[list[Source]]:
     """
     found: dict[Hashable, list[Source]] = {}
     for source in sources:
-        if source.kind not in REAL_NAMES and _settings(source) is None:
+        if source.kind not in REAL_NAMES and _settings(source.provenance) is None:
             logger.info("compare: %s has no replicates, for its file lacks its seed or its settings", source.label)
         group = found.setdefault((run_of(source), source.provenance.get("iterations")), [])
         for other in group:
@@ -43,7 +43,7 @@ def groups(sources: Sequence[Source]) -> list[list[Source]]:
 
 def run_of(source: Source) -> Hashable:
     """Return what is equal for sources that differ by their seed, or by how many iterations they had, alone."""
-    settings = _settings(source)
+    settings = _settings(source.provenance)
     if settings is None:
         return source.kind, source.hash
     method, stage = source.provenance.get("method"), source.provenance.get("stage")
@@ -56,20 +56,30 @@ def differing(source: Source, others: Sequence[Source]) -> str:
 
     The text is the same for two sources of a method only if their settings are, or if one does not say them.
     """
-    own, default = _settings(source) or {}, _by_key(Config())
-    rivals = [settings for settings in map(_settings, others) if settings is not None]
+    own, default = _settings(source.provenance) or {}, _by_key(Config())
+    settings = (_settings(other.provenance) for other in others)
+    rivals = [rival for rival in settings if rival is not None]
     told = [key for key in own if own[key] != default[key] and any(own[key] != rival.get(key) for rival in rivals)]
     return "".join(f", {key} {_said(own[key])}" for key in told)
 
 
-def _settings(source: Source) -> dict[str, Any] | None:
+def changed(provenance: dict[str, Any]) -> dict[str, str] | None:
+    """Return the settings that differ from the defaults, by dotted key, as their user would write them.
+
+    None if a provenance does not say its settings or its seed, or has those of another version.
+    """
+    own, default = _settings(provenance), _by_key(Config())
+    return None if own is None else {key: _said(value) for key, value in own.items() if value != default[key]}
+
+
+def _settings(provenance: dict[str, Any]) -> dict[str, Any] | None:
     """Return the settings that decide what a source is, by dotted key; none if it does not say them, or its seed.
 
     Settings of another version, which this one has no longer, say nothing. The seed is not among them, nor is
     `matching.ipc`: the sets of a method are told apart by their own IPC.
     """
-    stored = source.provenance.get("config")
-    if not stored or source.distillation_seed is None:
+    stored = provenance.get("config")
+    if not stored or provenance.get("seed") is None:
         return None
     try:
         config = read_as(Config, stored)
@@ -77,7 +87,7 @@ def _settings(source: Source) -> dict[str, Any] | None:
         return None
     if not _flat(stored).keys() <= _flat(to_plain(config)).keys():
         return None
-    return _by_key(config, _WITHOUT.get(str(source.provenance.get("stage")), ()))
+    return _by_key(config, _WITHOUT.get(str(provenance.get("stage")), ()))
 
 
 def _by_key(config: Config, without: tuple[str, ...] = ()) -> dict[str, Any]:

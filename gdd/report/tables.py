@@ -98,11 +98,15 @@ def page(heading: str, sections: Sequence[Section]) -> str:
     """Return the sections as Markdown."""
     blocks = [f"# {heading}"]
     for section in sections:
-        marks = [":--", *["--:"] * (len(section.headers) - 1)]
-        lines = [[cell.replace("|", "\\|") for cell in line] for line in [section.headers, marks, *section.lines]]
-        body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-        blocks += [f"## {section.title}", body, *section.notes]
+        blocks += [f"## {section.title}", markdown(section), *section.notes]
     return "\n\n".join(blocks) + "\n"
+
+
+def markdown(section: Section) -> str:
+    """Return a section's table alone as Markdown."""
+    marks = [":--", *["--:"] * (len(section.headers) - 1)]
+    lines = [[cell.replace("|", "\\|") for cell in line] for line in [section.headers, marks, *section.lines]]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def write_csv(path: Path, rows: DataFrame) -> None:

@@ -15,6 +15,7 @@ from gdd.data.strategy import parse_strategy
 from gdd.models.cost import gan_flop, gan_step_flop
 from gdd.models.gan import make_discriminator, make_generator, width_of
 from gdd.runtime.device import device_name
+from gdd.runtime.environment import versions
 from gdd.runtime.execution import EAGER
 from gdd.runtime.run import Run, Step
 from gdd.sampling import generator_file
@@ -109,6 +110,7 @@ def provenance(run: Run, config: Config, dataset: Dataset, stage: str, method: s
         "data": dataset.fingerprint,
         "seconds": round(seconds, 1),
         "device": device_name(run.device),
+        "versions": versions(),
         "config": settings,
     }
 

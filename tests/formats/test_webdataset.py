@@ -158,7 +158,8 @@ def test_a_killed_job_goes_on_where_it_was(draw, caplog):
     assert "3 of 3 shards, 21 images" in caplog.text
     assert "8 images made now" in caplog.text
     assert sorted(path.name for path in folder.iterdir()) == [
-        *("manifest.json", "settings.json", "shard-000000.tar", "shard-000001.tar", "shard-000002.tar")
+        *("README.md", "manifest.json", "settings.json"),
+        *("shard-000000.tar", "shard-000001.tar", "shard-000002.tar"),
     ]
 
 

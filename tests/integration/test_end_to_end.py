@@ -27,13 +27,17 @@ def lines(path: Path) -> list[dict[str, object]]:
 
 def test_distill_writes_exactly_this_tree_and_a_table(distilled):
     folder, out = distilled
-    stage = {".lock", "config.json", "generator.safetensors", "grid.png", "metrics.jsonl"}
+    stage = {".lock", "README.md", "config.json", "generator.safetensors", "grid.png", "metrics.jsonl"}
     expected = {f"pretrain/{name}" for name in stage | {"checkpoint-00000004.pt", "checkpoint-00000006.pt"}}
     expected |= {f"refine/{name}" for name in stage | {"checkpoint-00000002.pt", "checkpoint-00000004.pt"}}
     assert tree(folder) == expected | SCORES
     for word in ("random real", "pretrained generator", "refined generator", "all real", "fixed", "stream"):
         assert word in out
     assert {path.parts[-3] for path in folder.rglob("*tfevents*")} == {"pretrain", "refine"}
+    card = (folder / "refine/README.md").read_text()
+    for fact in ("pretrain.steps 6", "| this generator | 2 |", "n = 2 student seeds (0, 1)", "CC BY 4.0"):
+        assert fact in card
+    assert "pretrained generator" not in card
     logged = lines(folder / "refine/metrics.jsonl")
     assert [line["step"] for line in logged] == [2, 4]
     keys = {"loss/generator", "loss/discriminator", "loss/skd", "diversity/min", "images_per_second"}
@@ -42,11 +46,14 @@ def test_distill_writes_exactly_this_tree_and_a_table(distilled):
 
 def test_matching_writes_exactly_this_tree_and_scores_its_set(matched):
     folder, out = matched
-    stage = {".lock", "config.json", "set.safetensors", "grid.png", "metrics.jsonl"}
+    stage = {".lock", "README.md", "config.json", "set.safetensors", "grid.png", "metrics.jsonl"}
     stage |= {"checkpoint-00000002.pt", "checkpoint-00000003.pt"}
     assert tree(folder) == {f"matching/{name}" for name in stage} | SCORES
     for word in ("random real", "gradient matching", "all real", "mlp-w4"):
         assert word in out
+    card = (folder / "matching/README.md").read_text()
+    assert "| this set | 2 |" in card
+    assert "pixels, which were optimised" in card
     synthetic = set_file.load(folder / "matching" / set_file.FILE)
     assert synthetic.images.shape == (20, 1, 16, 16)
     assert synthetic.labels.tolist() == [label for label in range(10) for _ in range(2)]

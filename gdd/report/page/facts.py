@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from gdd.config import Config, ConfigError, read_as
-from gdd.data.spec import DatasetSpec
 from gdd.report.page.runs import Audited, Scored, Stage, Trained
 from gdd.report.tables import Section
 from gdd.training import matching, pretrain, refine
@@ -46,14 +45,9 @@ def _of_result(stage: Trained) -> Facts:
         assert source.synthetic is not None
         spec, labels = source.synthetic.spec, " and soft labels" * (source.synthetic.soft_labels is not None)
         result = f"{source.synthetic.ipc} images per class{labels}, {source.synthetic.bytes / 1024:,.1f} KiB"
-    facts = [("Distilled", _in_words(spec)), ("Result", result)]
+    facts = [("Distilled", spec.in_words), ("Result", result)]
     method = source.provenance.get("method")
     return facts if stage.stage in _TRAININGS or not method else [*facts, ("Method", str(method))]
-
-
-def _in_words(spec: DatasetSpec) -> str:
-    colour = "grey" if spec.channels == 1 else "colour"
-    return f"{spec.name}: {spec.num_classes} classes, {colour} images of {spec.height} × {spec.width} pixels"
 
 
 def _of_training(stage: str, config: Config) -> Facts:
