@@ -1,4 +1,4 @@
-"""A generator of gdd/zoo with what belongs to it: the settings that made it, its students' rows, and its manifest.
+"""A generator of gdd/zoo with what belongs to it: settings that made it, rows of students, audit, manifest and card.
 
     python benchmarks/zoo.py NAME [--from STAGE] [--archs convnet3-w24 mlp] [--seeds 0 1 2] [--out runs]
 
@@ -18,20 +18,22 @@ import yaml
 from ablation import run
 
 from gdd.config import Config, read_as, to_plain
-from gdd.evaluation import grid
+from gdd.evaluation import audit, grid, sources
 from gdd.evaluation.row import Row
 from gdd.evaluation.sources import FLOOR, STREAM_CEILING
-from gdd.report import statistics
+from gdd.report import card, statistics
+from gdd.report.card import facts, subject
 from gdd.report.statistics import Estimate
 from gdd.runtime.checkpoint import load_tensors, write_json
 from gdd.sampling import generator_file
-from gdd.zoo import FILE, HOME, MANIFEST, Manifest, Mean, Score, sha256
+from gdd.zoo import FILE, HOME, MANIFEST, PREFIX, Manifest, Mean, Score, sha256
 
 ARCHS = ("convnet3-w24", "resnet18-bn-w8", "alexnet-bn-w8", "mlp")
 CONDITIONS = [
     *("--ipc", "10", "--evaluate.protocols", "[stream]"),
     *("--run.precision", "float32", "--run.compile", "off", "--run.threads", "1"),
 ]
+SAMPLES = "500"  # of each class, in an audit
 _COMMANDS = {"pretrain": "train_gan.py", "refine": "distill.py"}  # that end with the stage
 
 
@@ -84,6 +86,13 @@ def manifest(folder: Path) -> Manifest:
     return Manifest(sha256(path), loaded.bytes, *facts, scores(grid.read_rows(folder)))
 
 
+def card_text(folder: Path) -> str:
+    """Return the card of a folder's generator."""
+    source, name = sources.read(str(folder)), f"{PREFIX}{folder.name}"
+    about = subject.of_source(source, "generator", name)
+    return card.text(about, grid.read_rows(folder), facts.audited(folder, about))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", help="what follows zoo:")
@@ -102,7 +111,10 @@ def main() -> None:
     own = ["--name", scored, "--run.root", str(out), "--evaluate.seeds", str(options.seeds)]
     run("-m gdd compare", f"gdd/zoo/{options.name}", "--arch", *options.archs, *CONDITIONS, *own)
     shutil.copyfile(out / scored / "compare" / grid.ROWS, folder / grid.ROWS)
+    run("-m gdd audit", f"gdd/zoo/{options.name}", "--ipc", SAMPLES, "--name", scored, "--run.root", str(out))
+    shutil.copyfile(out / scored / audit.STAGE / audit.RESULT, folder / audit.RESULT)
     write_json(folder / MANIFEST, asdict(manifest(folder)))
+    (folder / card.NAME).write_text(card_text(folder))
     print(f"wrote {folder}")
 
 

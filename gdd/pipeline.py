@@ -370,10 +370,11 @@ def landscape(
 def audit(config: Config, dataset: Dataset, accelerator: Accelerator, source: Source) -> "Audit":
     """Compare a source with the images it was distilled from, write numbers and picture, and return what was found.
 
-    Of a generator, the first of `evaluate.ipc` samples of each class are drawn.
+    The cards of the run tell it. Of a generator, the first of `evaluate.ipc` samples of each class are drawn.
     """
     from gdd.evaluation import audit as measures
     from gdd.report import audit as pictures
+    from gdd.report import card
 
     content = source.synthetic or source.generator
     assert content is not None
@@ -386,6 +387,7 @@ def audit(config: Config, dataset: Dataset, accelerator: Accelerator, source: So
         found, evidence = measures.measure(source, real, dataset, config.evaluate.ipc[0])
         measures.write(run.folder, found)
         pictures.draw(run.folder / pictures.PICTURE, found, evidence)
-        for name in (measures.RESULT, pictures.PICTURE):
-            logger.info("wrote %s", run.folder / name)
+        written = [run.folder / name for name in (measures.RESULT, pictures.PICTURE)]
+        for path in [*written, *card.write_stages(run.folder.parent)]:
+            logger.info("wrote %s", path)
     return found

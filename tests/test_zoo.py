@@ -19,7 +19,7 @@ from gdd import zoo
 from gdd.api.generator import load_generator
 from gdd.cli.main import parse_config
 from gdd.config import Config, ConfigError, counted, read_as, to_plain
-from gdd.evaluation import sources
+from gdd.evaluation import audit, sources
 from gdd.evaluation.grid import ROWS, read_rows
 from gdd.evaluation.row import Row
 from gdd.sampling import generator_file, sample, set_file
@@ -83,6 +83,19 @@ def test_its_manifest_is_what_its_files_say(name, maker):
     assert (manifest.sha256, manifest.bytes) == (hashlib.sha256(content).hexdigest(), len(content))
     assert manifest == maker["manifest"](folder)
     assert json.loads((folder / zoo.MANIFEST).read_text()) == json.loads(json.dumps(asdict(manifest)))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_card_is_what_its_files_say_with_its_audit(name, maker):
+    folder = HOME / name
+    found = audit.read(folder)
+    assert found.source.hash == generator_file.load(folder).hash
+    assert (found.n_samples, found.copies) == (5000, 0)
+    text = (folder / "README.md").read_text()
+    assert text == maker["card_text"](folder)
+    assert f'gdd.load_generator("zoo:{name}")' in text
+    assert "Not audited" not in text
+    assert "Not measured" not in text
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -35,7 +35,7 @@ def section(found: Audit) -> Section:
     ]
     title = f"copies and privacy: {found.source.kind} {found.source.label} ({found.source.hash[:6]})"
     return Section(
-        title, [*sentences(found), _compared(found)], ["measure", "found", "95 % interval", "expected"], lines
+        title, [*sentences(found), compared(found)], ["measure", "found", "95 % interval", "expected"], lines
     )
 
 
@@ -50,7 +50,8 @@ def sentences(found: Audit) -> list[str]:
     ]
 
 
-def _compared(found: Audit) -> str:
+def compared(found: Audit) -> str:
+    """Return what was compared with what."""
     return (
         f"{found.n_samples:,} samples, {found.n_training:,} training images, {found.n_held_out:,} held-out images (the "
         f"{found.held_out} part); for all but copies {found.n_group:,} of each. Distances are Euclidean, of pixels in "
@@ -88,7 +89,7 @@ def draw(path: Path, found: Audit, evidence: Evidence) -> None:
         Line2D([], [], color="black", linewidth=0.9, linestyle="--", label="near copies lie left of it"),
     ]
     title = f"{found.source.label}: the samples most like copies, and distances to real images"
-    plots.save(figure, path, handles, title, " ".join([*sentences(found), _compared(found)]))
+    plots.save(figure, path, handles, title, " ".join([*sentences(found), compared(found)]))
 
 
 def _pairs(axes: Axes, evidence: Evidence) -> None:

@@ -1,8 +1,8 @@
 """Generators that come with gdd, each by a name such as `zoo:mnist`, and what is known of them; without torch.
 
 Each has a folder here: `generator.safetensors`; `config.yaml`, the settings that made it; `rows.jsonl`, a line per
-student that was trained on it, on random real images and on fresh ones; and `manifest.json`, all of a `Manifest`.
-`benchmarks/zoo.py` writes them.
+student that was trained on it, on random real images and on fresh ones; `audit.json`, whether it copies its training
+images; `manifest.json`, all of a `Manifest`; and `README.md`, its card. `benchmarks/zoo.py` writes them.
 """
 
 import hashlib

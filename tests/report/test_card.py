@@ -10,14 +10,13 @@ import pytest
 import torch
 import yaml
 from generators import PETS, save_generator
-from made_run import write_run
+from made_run import write_audit, write_run
 
 from gdd.cli import main
 from gdd.config import Config, to_plain
 from gdd.config.data import DataConfig
 from gdd.evaluation import sources
-from gdd.report import card, licences
-from gdd.report.card import facts
+from gdd.report import audit, card, licences
 from gdd.report.card.markdown import clean, escaped
 from gdd.report.card.subject import of_source
 from gdd.sampling import generator_file, set_file
@@ -34,12 +33,6 @@ HEADINGS = [
     "Citation",
 ]
 HOSTILE = "x\n---\nlicense: mit\n# head | `code` <script>alert(1)</script> [a](b) {{ 7 * 7 }} \\| \u202e"
-AUDIT = {
-    "held_out": "validation",
-    "n_samples": 1000,
-    "near_copies": {"share": 0.0125, "low": 0.005, "high": 0.02, "expected": 0.01},
-    "membership": {"auc": 0.512, "low": 0.491, "high": 0.533, "tpr_at_1_percent_fpr": 0.011},
-}
 
 
 def stored(path, spec=PETS, **provenance):
@@ -119,21 +112,20 @@ class TestFacts:
         assert "Not measured here" not in text
         assert "Not measured here" in card.write(run / "pretrain").read_text()
 
-    def test_an_audit_is_told_if_it_is_of_the_file(self, run):
-        (run / "audit").mkdir()
-        path = run / "audit/audit.json"
-        about = of_source(sources.read(str(run / "refine")), "generator", "generator.safetensors")
-        path.write_text(json.dumps(AUDIT))
+    def test_an_audit_is_told_if_it_is_of_the_file(self, run, dataset, caplog):
+        found = write_audit(run / "audit", dataset, generator_file.load(run / "refine").hash)
         text = card.write(run / "refine").read_text()
-        assert "1.2 % (0.5 % to 2.0 %) of 1,000 samples are near copies" in text
-        assert "AUC of 0.512 (0.491 to 0.533)" in text
-        path.write_text(json.dumps({**AUDIT, "source": {"hash": about.hash}}))
-        assert len(facts.audited(path, about)) == 2
-        for other in ({**AUDIT, "source": {"hash": "another"}}, {"near_copies": 3}, [], {**AUDIT, "membership": None}):
-            path.write_text(json.dumps(other))
-            assert facts.audited(path, about) == []
-        path.write_text("{")
-        assert facts.audited(path, about) == []
+        for sentence in (*audit.sentences(found), audit.compared(found)):
+            assert escaped(sentence) in text
+        assert "Not audited" in card.write(run / "pretrain").read_text()
+        assert caplog.text == ""
+
+    @pytest.mark.parametrize("content", ["{", "[]", '{"schema": 0}', '{"schema": 1, "membership": null}'])
+    def test_a_damaged_audit_is_not_told(self, run, caplog, content):
+        (run / "audit").mkdir()
+        (run / "audit/audit.json").write_text(content)
+        assert "Not audited" in card.write(run / "refine").read_text()
+        assert "audit.json" in caplog.text
 
     def test_chosen_real_images_are_not_called_synthetic(self, tmp_path):
         text = card.write(stored(tmp_path / "real.safetensors", method="real images")).read_text()

@@ -9,7 +9,7 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from gdd.evaluation import sources
+from gdd.evaluation import audit, sources
 from gdd.evaluation.row import Row
 from gdd.evaluation.sources import Source
 from gdd.formats import webdataset
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 NAME = "README.md"  # of a folder's card
 MARK = "<!-- Written by gdd, which may write it anew. Without this line it is yours, and gdd leaves it as it is. -->"
-_EVALUATE, _AUDIT = "evaluate", "audit/audit.json"  # of a run
+_EVALUATE = "evaluate"  # of a run
 # What the Hub calls numbers of images; each begins where the one before ends.
 _SIZES = {"n<1K": 10**3, "1K<n<10K": 10**4, "10K<n<100K": 10**5, "100K<n<1M": 10**6, "1M<n<10M": 10**7}
 _MORE = "10M<n<100M"
@@ -57,7 +57,7 @@ def write(path: Path | str, rows: Sequence[Row] | None = None) -> Path | None:
         from gdd.evaluation import grid
 
         rows = grid.read_rows(run / _EVALUATE)
-    return _save(path / NAME, text(about, rows or (), facts.audited(run / _AUDIT, about)))
+    return _save(path / NAME, text(about, rows or (), facts.audited(run / audit.STAGE, about)))
 
 
 def write_stages(run: Path) -> list[Path]:
@@ -81,13 +81,13 @@ def _save(path: Path, content: str) -> Path | None:
     return path
 
 
-def text(about: Subject, rows: Sequence[Row] = (), audit: Sequence[str] = ()) -> str:
+def text(about: Subject, rows: Sequence[Row] = (), audited: Sequence[str] = ()) -> str:
     """Return a card.
 
     Args:
         about: the generator or the set.
         rows: of students; those of the subject and of real images under the same conditions are used.
-        audit: sentences on copies and privacy.
+        audited: sentences on copies and privacy, of `facts.audited`.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -107,7 +107,7 @@ def text(about: Subject, rows: Sequence[Row] = (), audit: Sequence[str] = ()) ->
         facts=facts.made(about),
         tables=facts.results(about, rows),
         measure=Markup(use.measure(about)),
-        audit=audit,
+        audited=audited,
         licence=_licence(about).sentence,
     )
     return re.sub(r"\n{3,}", "\n\n", content).strip() + "\n"

@@ -1,20 +1,22 @@
 """What a card says of how its subject was made and of what it is worth."""
 
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from markupsafe import Markup
 
 from gdd.config import ConfigError
+from gdd.evaluation import audit
 from gdd.evaluation.row import Row
 from gdd.evaluation.sources import REAL_NAMES
 from gdd.report import replicates
 from gdd.report.card.markdown import escaped
 from gdd.report.card.subject import Subject
-from gdd.runtime import checkpoint
+
+logger = logging.getLogger(__name__)
 
 Facts = list[tuple[str, str]]  # terms and what is said of them
 _CLASSES = 20  # that are named
@@ -94,23 +96,17 @@ def results(subject: Subject, rows: Sequence[Row]) -> list[Table]:
     return found
 
 
-def audited(path: Path, subject: Subject) -> list[str]:
-    """Return what `audit.json` says of copies and privacy; nothing without one that is of the subject."""
-    try:
-        values: Any = checkpoint.read_json(path)
-        if values.get("source", {}).get("hash", subject.hash) != subject.hash:
-            return []
-        near, attack = values["near_copies"], values["membership"]
-        return [
-            f"{_percent(near['share'])} ({_percent(near['low'])} to {_percent(near['high'])}) of "
-            f"{values['n_samples']:,} samples are near copies of a training image; expected of real images that nobody "
-            f"has trained on: {_percent(near['expected'])}.",
-            f"From samples alone, training images are told from held-out ones ({values['held_out']} part) with an AUC "
-            f"of {attack['auc']:.3f} ({attack['low']:.3f} to {attack['high']:.3f}); a guess has 0.5.",
-        ]
-    except (ConfigError, AttributeError, KeyError, TypeError, ValueError):
+def audited(folder: Path, subject: Subject) -> list[str]:
+    """Return what the audit in a folder says of copies and privacy; nothing without one that is of the subject."""
+    if not (folder / audit.RESULT).is_file():
         return []
+    try:
+        found = audit.read(folder)
+    except ConfigError as error:
+        logger.warning("no audit is told in the card: %s", error)
+        return []
+    if found.source.hash != subject.hash:
+        return []
+    from gdd.report.audit import compared, sentences  # takes seconds to import
 
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
+    return [*sentences(found), compared(found)]
