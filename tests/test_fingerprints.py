@@ -67,8 +67,8 @@ def fingerprint(monkeypatch, dataset):
     def open_run(config, stage, value, accelerator):
         raise Opened(stage, value)
 
-    monkeypatch.setattr(pipeline, "_open_run", open_run)
-    monkeypatch.setattr(pipeline, "_check_start", lambda *_: None)
+    monkeypatch.setattr(pipeline.stages, "open_run", open_run)
+    monkeypatch.setattr(pipeline.stages, "_check_start", lambda *_: None)
     distilled_by = {"refine": "skd", "matching": "matching"}
 
     def run_stage(stage: str, config: Config, of: Dataset) -> None:

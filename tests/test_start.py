@@ -42,7 +42,7 @@ def imported_by(*arguments: str) -> str:
 
 @pytest.mark.parametrize("case", REFUSALS)
 def test_a_setting_is_refused_without_torch_and_without_data(case, refused, monkeypatch):
-    monkeypatch.setattr(pipeline, "open_dataset", lambda *_, **__: pytest.fail("the data were read"))
+    monkeypatch.setattr(pipeline.opening, "open_dataset", lambda *_, **__: pytest.fail("the data were read"))
     key, value = REFUSALS[case][-2:]
     line = refused("distill", *REFUSALS[case])
     assert key.removeprefix("--") in line or value.strip("[]") in line
@@ -71,7 +71,7 @@ def test_a_dry_run_imports_no_more_than_it_needs(tmp_path):
 
 def test_networks_that_the_first_image_does_not_allow_are_refused_before_decoding(refused, tmp_path, monkeypatch):
 
-    monkeypatch.setattr(pipeline, "open_dataset", lambda *_, **__: pytest.fail("the data were read"))
+    monkeypatch.setattr(pipeline.opening, "open_dataset", lambda *_, **__: pytest.fail("the data were read"))
     for name in "ab":
         (tmp_path / name).mkdir()
         Image.new("L", (16, 16)).save(tmp_path / name / "0.png")

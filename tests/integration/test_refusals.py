@@ -154,7 +154,7 @@ def test_compare_refuses(arguments, expected, refused, tiny, tmp_path):
 
 
 def test_a_missing_source_is_refused_before_the_data_are_read(refused, tiny, monkeypatch):
-    monkeypatch.setattr(pipeline, "open_dataset", lambda *_, **__: pytest.fail("the data were read"))
+    monkeypatch.setattr(pipeline.opening, "open_dataset", lambda *_, **__: pytest.fail("the data were read"))
     refused("compare", "nowhere.safetensors", *tiny, naming="nowhere.safetensors does not exist")
     for command in ("evaluate", "distill"):
         refused(command, *tiny, "--evaluate.sources", "[nowhere]", naming="nowhere does not exist")

@@ -1,0 +1,154 @@
+"""Before a stage: data and sources are opened, and what does not fit them is refused."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from accelerate import Accelerator
+
+from gdd.checks import networks, said_of
+from gdd.config import Config, ConfigError, DataConfig, read_as, to_plain
+from gdd.data import folder
+from gdd.data.places import locate
+from gdd.data.readers import Dataset, open_dataset
+from gdd.evaluation import grid, sources
+from gdd.evaluation.recipe import Job
+from gdd.evaluation.sources import CEILING, FLOOR, GENERATOR_NAMES, REAL_NAMES, Source
+from gdd.models import registry
+from gdd.models.layers import Shape
+from gdd.runtime.signals import on_signals
+from gdd.sampling import generator_file, set_file
+from gdd.training import matching, pretrain, refine
+
+logger = logging.getLogger(__name__)
+
+
+def open_data(settings: DataConfig, seed: int) -> Dataset:
+    """Open the dataset that the config names."""
+    return open_dataset(
+        settings.name,
+        settings.root,
+        size=settings.size,
+        channels=settings.channels,
+        val_fraction=settings.val_fraction,
+        seed=seed,
+        download=settings.download,
+    )
+
+
+def check_networks(config: Config, shape: Shape, num_classes: int) -> None:
+    """Build every named network without memory, so that one that such images do not allow is refused at the start."""
+    with torch.device("meta"):
+        for key, names in networks(config).items():
+            for name in names:
+                with said_of(key):
+                    registry.build(name, shape, num_classes)
+
+
+def check_networks_early(config: Config) -> None:
+    """Do the same before an image folder is decoded, for images like its first."""
+    kind, place = locate(config.data.name, config.data.root, config.data.download)
+    if kind == "folder":
+        check_networks(config, *folder.first_shape(place, config.data.size, config.data.channels))
+
+
+def check_ensemble(config: Config, dataset: Dataset) -> None:
+    """Refuse members that the images do not allow: a folder that is claimed would refuse others."""
+    with said_of("ensemble.archs"), torch.device("meta"):
+        for name in config.ensemble.archs:
+            registry.build(name, dataset.spec.shape, dataset.spec.num_classes)
+
+
+def read_sources(config: Config) -> list[Source]:
+    """Read the files that `evaluate.sources` names; ConfigError if one is missing or damaged. No data are needed."""
+    return [sources.read(text) for text in dict.fromkeys(config.evaluate.sources)]
+
+
+def with_data_of_sources(config: Config, named: Sequence[Source]) -> Config:
+    """Take the data settings of the first source that carries them, unless the config has its own.
+
+    Where the data lie, and whether they may be fetched, stays what the config says.
+    """
+    default = DataConfig()
+    if replace(config.data, root=default.root, download=default.download) != default:
+        return config
+    for source in named:
+        made_with = source.provenance.get("config", {})
+        stored = made_with.get("data")
+        if not stored:  # real images, another program's set, or one drawn from a generator
+            continue
+        root = stored.get("root") if stored.get("name") == "folder" else config.data.root
+        values = {**to_plain(config), "data": {**stored, "root": root, "download": config.data.download}}
+        # The seed decides which images validate.
+        taken = read_as(Config, {**values, "seed": made_with.get("seed")}, source.label)
+        logger.info("data settings of %s: data.name %s", source.label, taken.data.name)
+        return taken
+    return config
+
+
+def own_sources(config: Config) -> list[Source]:
+    """Read what a bare evaluation scores: floor, what this run distilled, ceiling; ConfigError if nothing is there."""
+    home = config.run.root / config.name
+    folders = {"pretrain": config.refine.pretrained or home / pretrain.STAGE, "refine": home / refine.STAGE}
+    distilled = [
+        sources.read(str(folder), GENERATOR_NAMES[stage])
+        for stage, folder in folders.items()
+        if (folder / generator_file.FILE).exists()
+    ]
+    if (home / matching.STAGE / set_file.FILE).exists():
+        matched = sources.read(str(home / matching.STAGE / set_file.FILE))
+        distilled.append(replace(matched, label=str(matched.provenance.get("method"))))
+    if not distilled:
+        raise ConfigError(f"{home} holds no finished stage; run gdd distill first or name evaluate.sources")
+    return [sources.read(FLOOR, REAL_NAMES[FLOOR]), *distilled, sources.read(CEILING, REAL_NAMES[CEILING])]
+
+
+def plan(config: Config, dataset: Dataset, named: Sequence[Source], ceiling: bool = True) -> list[Job]:
+    """Return the students of an evaluation of the named sources, or of what the run will distil, which is stood in for.
+
+    Raises:
+        ConfigError: a source does not fit the dataset, or a class has too few images for an IPC.
+    """
+    settings, matched = config.evaluate, config.method == "matching" and not named
+    ipcs = (config.matching.ipc,) if matched else settings.ipc
+    generates = not matched if not named else any(source.kind == "generator" for source in named)
+    streams = generates and "stream" in settings.protocols
+    completed, floor_ipcs = sources.complete(named, ipcs, dataset, ceiling, streams)
+    if not named:
+        names = ("set",) if matched else ("pretrained", "refined")
+        completed[1:1] = [Source(name, FLOOR if matched else "generator", name) for name in names]
+    return grid.enumerate_jobs(completed, ipcs, floor_ipcs, settings.protocols, settings.archs, settings.seeds)
+
+
+class Work(NamedTuple):
+    """What the stages work with: the dataset, the process's Accelerator, and the students to score, if any."""
+
+    dataset: Dataset
+    accelerator: Accelerator
+    jobs: list[Job]
+
+
+@contextmanager
+def opened(
+    config: Config, accelerator: Accelerator, stages: Sequence[str], named: Sequence[Source] = ()
+) -> Iterator[Work]:
+    """Open the data and refuse networks and sources that do not fit them; signals end the work in order.
+
+    The stages are those of pretrain, refine, matching, evaluate, compare, landscape and audit that will be run; without
+    sources, a run scores its own. A landscape has one student, that of its source; an audit builds no network.
+    """
+    builds = "audit" not in stages
+    with on_signals():
+        with accelerator.local_main_process_first():  # it downloads or decodes, the others find the result
+            if builds:
+                check_networks_early(config)
+            dataset = open_data(config.data, config.seed)
+        if builds:
+            check_networks(config, dataset.spec.shape, dataset.spec.num_classes)
+        trained = {"evaluate", "compare", "landscape"} & {*stages}
+        jobs = plan(config, dataset, named, ceiling="evaluate" in stages) if trained else []
+        # Of a landscape the floor stands before it.
+        yield Work(dataset, accelerator, jobs[-1:] if "landscape" in stages else jobs)

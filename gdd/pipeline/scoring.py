@@ -1,0 +1,156 @@
+"""What is trained on a result, or measured of it: scores, comparisons, landscapes, audits."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from accelerate import Accelerator
+
+from gdd.config import Config, ConfigError, stable_hash
+from gdd.data.readers import Dataset
+from gdd.evaluation import dd_ranking, grid
+from gdd.evaluation.dd_ranking import Arm
+from gdd.evaluation.landscape import RESULT, STAGE, Landscape, measure
+from gdd.evaluation.recipe import Conditions, Job
+from gdd.evaluation.row import Row
+from gdd.evaluation.sources import Source
+from gdd.pipeline.opening import Work, own_sources, plan, read_sources
+from gdd.pipeline.stages import distill, open_run
+from gdd.sampling import set_file
+
+if TYPE_CHECKING:  # pandas, matplotlib and scipy take a second, and are needed when all is scored
+    from gdd.evaluation.audit import Audit
+    from gdd.report.compare import Compared
+    from gdd.report.tables import Section
+
+logger = logging.getLogger(__name__)
+
+
+def distill_and_score(config: Config, work: Work) -> tuple[Path, list[Row]]:
+    """Distil, score what came out unless `score` is off, and return the run folder and the rows."""
+    folder = distill(config, work.dataset, work.accelerator)
+    if not config.score:
+        return folder, []
+    # Read again: what was named may have been distilled anew.
+    jobs = plan(config, work.dataset, read_sources(config) or own_sources(config))
+    return folder, evaluate(config, work.dataset, work.accelerator, jobs)
+
+
+def evaluate(config: Config, dataset: Dataset, accelerator: Accelerator, jobs: Sequence[Job]) -> list[Row]:
+    """Score the planned students, write tables, a picture and the cards of the run's stages, and return their rows."""
+    from gdd.report import card, tables
+
+    def write(folder: Path, rows: list[Row]) -> list[Path]:
+        return [*tables.write(folder, rows), *card.write_stages(folder.parent)]
+
+    (rows,) = _score(config, dataset, accelerator, "evaluate", [Arm(config.evaluate, [*jobs])], write)
+    return rows
+
+
+def _score(
+    config: Config,
+    dataset: Dataset,
+    accelerator: Accelerator,
+    stage: str,
+    arms: Sequence[Arm],
+    write: Callable[..., list[Path]],
+) -> list[list[Row]]:
+    """Score the students of each arm, let the main process `write` folder and rows, and return each arm's rows."""
+    spec, found = dataset.spec, list[list[Row]]()
+    # The data are all that decides a score and does not stand in its row.
+    with open_run(config, stage, stable_hash(spec.to_dict(), dataset.fingerprint), accelerator) as run:
+        for settings, jobs in arms:
+            conditions = replace(Conditions.of(settings, spec), precision=run.precision)
+            config_hash = stable_hash(settings, conditions.hash, run.fingerprint)
+            found.append(grid.evaluate(jobs, conditions, dataset, run, config_hash))
+        if run.is_main:
+            for path in write(run.folder, *found):
+                logger.info("wrote %s", path)
+    return found
+
+
+def compare(
+    config: Config,
+    dataset: Dataset,
+    accelerator: Accelerator,
+    jobs: Sequence[Job],
+    compared: "Sequence[Compared]",
+    marks: Sequence[float],
+    replicates: bool = False,
+    scores: bool = False,
+) -> "list[Section]":
+    """Score the planned students, write tables and pictures, and return a terminal's tables.
+
+    Each source is compared with the first of `compared`; the picture of seconds shows `marks`, accuracies in percent.
+    Of `replicates`, which share a label, intervals are over the seeds of their distillation. DD-Ranking's `scores` are
+    a table more, and take more students.
+    """
+    from gdd.report import compare as comparison
+    from gdd.report import dd_ranking as ranking
+
+    def ranked(found: Sequence[list[Row]], brief: bool) -> "list[Section]":
+        if not scores:
+            return []
+        rows, other, hard = found
+        return [ranking.section(rows, other, hard, brief, replicates)]
+
+    def write(folder: Path, *found: list[Row]) -> list[Path]:
+        return comparison.write(folder, found[0], compared, marks, replicates, ranked(found, brief=False))
+
+    arms = [Arm(config.evaluate, [*jobs])]
+    if scores:
+        arms += dd_ranking.arms(config.evaluate, jobs, dataset.spec.flip)
+    found = _score(config, dataset, accelerator, "compare", arms, write)
+    tables = comparison.sections(found[0], compared[0].source.label, brief=True, replicates=replicates)
+    return [*tables, *ranked(found, brief=True)]
+
+
+def landscape(
+    config: Config, dataset: Dataset, accelerator: Accelerator, jobs: Sequence[Job], count: int, reach: float
+) -> Landscape:
+    """Train one student, or find it trained, measure its loss, write numbers and picture, and return what was found.
+
+    The job is one, of stored images; the rest is as `evaluation.landscape.measure` takes it.
+    """
+    from gdd.report import landscape as pictures
+
+    (job,) = jobs
+    conditions, spec = Conditions.of(config.evaluate, dataset.spec), dataset.spec
+    student = job.key(conditions, job.images(spec, len(dataset.train.labels)))
+    fingerprint = stable_hash(STAGE, student, spec.to_dict(), dataset.fingerprint)
+    with open_run(config, STAGE, fingerprint, accelerator) as run:
+        if run.world_size > 1:
+            raise ConfigError(f"gdd landscape was started in {run.world_size} processes, expected one")
+        found = measure(job, replace(conditions, precision=run.precision), dataset, run, count, reach)
+        pictures.draw(run.folder / pictures.PICTURE, found)
+        for name in (RESULT, pictures.PICTURE):
+            logger.info("wrote %s", run.folder / name)
+    return found
+
+
+def audit(config: Config, dataset: Dataset, accelerator: Accelerator, source: Source) -> "Audit":
+    """Compare a source with the images it was distilled from, write numbers and picture, and return what was found.
+
+    The cards of the run tell it. Of a generator, the first of `evaluate.ipc` samples of each class are drawn.
+    """
+    from gdd.evaluation import audit as measures
+    from gdd.report import audit as pictures
+    from gdd.report import card
+
+    content = source.synthetic or source.generator
+    assert content is not None
+    set_file.check_matches(content.spec, dataset.spec, source.path)
+    real = measures.real_images(source, dataset)  # a folder that is claimed would refuse other data
+    fingerprint = stable_hash(measures.STAGE, source.hash, dataset.spec.to_dict(), dataset.fingerprint)
+    with open_run(config, measures.STAGE, fingerprint, accelerator) as run:
+        if run.world_size > 1:
+            raise ConfigError(f"gdd audit was started in {run.world_size} processes, expected one")
+        found, evidence = measures.measure(source, real, dataset, config.evaluate.ipc[0])
+        measures.write(run.folder, found)
+        pictures.draw(run.folder / pictures.PICTURE, found, evidence)
+        written = [run.folder / name for name in (measures.RESULT, pictures.PICTURE)]
+        for path in [*written, *card.write_stages(run.folder.parent)]:
+            logger.info("wrote %s", path)
+    return found
