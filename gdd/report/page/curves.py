@@ -73,7 +73,10 @@ def _chart(title: str, lines: dict[str, list[tuple[float, float]]]) -> Chart:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Return round numbers, the first and the last of which enclose the two."""
+    """Return round numbers, the first and the last of which enclose the two; around a single one so wide as to differ."""
+    if low == high:
+        margin = abs(low) / 10 or 1
+        low, high = low - margin, high + margin
     return [float(tick) for tick in MaxNLocator(nbins=4, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)]
 
 
