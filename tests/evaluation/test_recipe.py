@@ -131,7 +131,7 @@ def test_paths_are_kept_at_the_papers_rates_or_those_that_are_given() -> None:
 
 
 def test_rows_tell_the_rates_at_which_paths_were_kept(evaluate: Evaluate) -> None:
-    archs = {"archs": ("resnet10-bn-w4", "alexnet-w4", "mlp-w16")}
+    archs = {"archs": ("resnet10-bn-w4", "alexnet-w4", "mlp-w16"), "all_epochs": None}
     plain = Recipe("test", 0.01, batch_size=4, steps=16)
     dropped = dataclasses.replace(plain, drop_path="phases")
     level = dataclasses.replace(dropped, keep_minimum=1.0, keep_final=1.0)

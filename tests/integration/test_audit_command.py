@@ -31,6 +31,8 @@ def test_an_audit_goes_to_the_run_of_its_source(done, refused, run):
     assert f"AUC of {found['membership']['auc']:.3f}" in " ".join(out.split())
     assert f"{100 * found['near_copies']['share']:.1f} % (" in out
     assert "expected 0.8 %" in out
+    assert f"AUC of {found['membership']['auc']:.3f}" in (run / "refine/README.md").read_text()
+    assert "Not audited" in (run / "pretrain/README.md").read_text()
 
     # More samples are the same audit, another stage is another.
     done("audit", run / "refine/generator.safetensors", "--ipc", "6")
