@@ -20,7 +20,7 @@ generator = gdd.load_generator("zoo:mnist")
 normalize = v2.Normalize(generator.mean, generator.std)
 
 network = models.resnet18(num_classes=len(generator.class_names))
-network.conv1 = nn.Conv2d(1, 64, 3, padding=1, bias=False)  # for 28x28 pixels of one channel
+network.conv1 = nn.Conv2d(1, 64, 3, stride=2, padding=1, bias=False)  # for 28x28 pixels of one channel
 network.maxpool = nn.Identity()
 optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
 

@@ -18,6 +18,7 @@ NOT_COMPARED = ("config.json", "rows.csv", "table.md")
 # Clocks, what a student cost, and which commit the checkout was at: no part of a result. All else must agree, hashes
 # of the configuration among it, for both runs name their sources by the same paths.
 OF_THE_MOMENT = ("images_per_second", "lessons/share", "peak_memory_mb", "git_revision")
+CARDS_CLOCK = "- **Time:** "
 
 
 def between(reference: Path, killed: Path) -> list[str]:
@@ -49,7 +50,10 @@ def _checkpoints(folder: Path) -> list[Path]:
 
 
 def _content(path: Path) -> object:
-    """Return what a file holds: tensors and the hash that states them, states but the clock's, lines by their key."""
+    """Return what a file holds.
+
+    Tensors and the hash that states them, states but the clock's, lines by their key, a card without its time.
+    """
     if path.suffix == ".safetensors":
         with safe_open(path, "pt") as file:
             return {**load_file(path), "hash": json.loads(file.metadata()["gdd"])["hash"]}
@@ -59,6 +63,8 @@ def _content(path: Path) -> object:
         return {"step": content["step"], "states": states}
     if path.suffix == ".jsonl":
         return {str(_key(line)): _without_clocks(line) for line in _lines(path)}
+    if path.name == "README.md":
+        return [line for line in path.read_text().splitlines() if not line.startswith(CARDS_CLOCK)]
     return json.loads(path.read_bytes()) if path.suffix == ".json" else path.read_bytes()
 
 

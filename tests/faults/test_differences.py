@@ -26,6 +26,7 @@ def _write(folder: Path) -> None:
     rows = [{**STUDENT, "source": source, "seed": seed} for source in ("a", "b") for seed in (0, 1)]
     for name, values in (("metrics", lines), ("rows", rows)):
         (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, values)))
+    _card("- **Seed:** 0\n- **Time:** 1.0 seconds\n")(folder)
     for name in ("grid.png", "shard-000000.tar"):
         (folder / name).write_bytes(bytes(512))
     (folder / "manifest.json").write_text(json.dumps({"ipc": 2, "shards": [{"sha256": "ab"}]}))
@@ -71,6 +72,10 @@ def _lost(name: str) -> Callable[[Path], None]:
     return lambda folder: (folder / name).unlink()
 
 
+def _card(text: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / "README.md").write_text(text)
+
+
 def _new(name: str) -> Callable[[Path], None]:
     return lambda folder: (folder / name).touch()
 
@@ -96,6 +101,7 @@ CHANGES = {
     "a doubled line": (_lines("metrics.jsonl", lambda v: v.insert(1, v[1])), "metrics.jsonl: 4 is there 2 times"),
     "lines in disorder": (_lines("metrics.jsonl", lambda v: v.reverse()), "not in order"),
     "a metric": (_lines("metrics.jsonl", lambda v: v[2].update(loss=2.5000001)), "metrics.jsonl/5/loss differs"),
+    "the card": (_card("- **Seed:** 1\n- **Time:** 1.0 seconds\n"), "README.md/0 differs"),
     "the picture": (_flipped("grid.png"), "grid.png differs"),
     "a leftover": (_new(".checkpoint-00000005.pt.7.tmp"), "left behind"),
     "a row's accuracy": (_lines("rows.jsonl", lambda v: v[0].update(accuracy=51.0)), "/accuracy differs"),
@@ -114,6 +120,7 @@ MAY_DIFFER = {
     "the seconds of a header": _write_weights([0.0, 1.0], seconds=2),
     "the clock's state": _checkpoint(lambda content: content["states"]["clock"].update(seconds=9.0)),
     "the speed": _lines("metrics.jsonl", lambda lines: lines[0].update(images_per_second=9.0)),
+    "the time in the card": _card("- **Seed:** 0\n- **Time:** 2.0 seconds\n"),
     "an older checkpoint": lambda folder: (folder / "checkpoint-00000004.pt").rename(folder / "checkpoint-00000003.pt"),
     "cost of a row": _lines("rows.jsonl", lambda rows: rows[0].update(seconds=9.0, peak_memory_mb=1.0)),
     "order of rows": _lines("rows.jsonl", lambda rows: rows.reverse()),

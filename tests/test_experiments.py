@@ -1,0 +1,85 @@
+"""The experiments of benchmarks/ compare what they name, at equal steps, and go on where they stopped."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from commands import ROOT, TINY
+
+from gdd.evaluation.row import Row
+from gdd.report.statistics import read_rows
+from gdd.sampling import generator_file
+
+BENCHMARKS = ROOT / "benchmarks"
+
+
+@pytest.mark.slow
+def test_an_ablation_compares_its_arms_over_seeds_and_goes_on(tmp_path):
+    command = [sys.executable, BENCHMARKS / "ablation.py", "--out", tmp_path, "--seeds", "0", "1"]
+    command += ["--arms", "control", "features", *TINY, "--pretrain.steps", "2"]
+    command += ["--refine.steps", "2", "--evaluate.seeds", "[0]", "--evaluate.protocols", "[stream]"]
+    subprocess.run(command, check=True)
+    page = (tmp_path / "compare/compare/compare.md").read_text()
+    assert "refine.loss features" in page
+    assert page.count("| refined generator") == 2 * 2  # of the stream and of its share
+    rows = (tmp_path / "compare/compare/rows.jsonl").read_text()
+    subprocess.run(command, check=True)
+    assert (tmp_path / "compare/compare/rows.jsonl").read_text() == rows  # nothing was trained again
+
+
+@pytest.mark.slow
+def test_the_parts_of_robust_are_compared_at_equal_steps_and_fractions_are_drawn(tmp_path):
+    command = [sys.executable, BENCHMARKS / "overfitting.py", "real:fraction=0.02", "real:fraction=0.1"]
+    command += ["--out", tmp_path, "--archs", "mlp-w8", "resnet10-w4", "--steps", "3", "--arms", "shortcut", "DropPath"]
+    command += ["--evaluate.seeds", "[0, 1]", "--run.threads", "1", "--run.workers", "1", "--run.precision", "float32"]
+    subprocess.run(command, check=True)
+    arms = ("plain", "shortcut", "DropPath")
+
+    def rows(arm: str) -> list[Row]:
+        return read_rows(tmp_path / arm / "evaluate")
+
+    assert {row.arch for row in rows("plain")} == {"mlp-w8", "resnet10-in-w4"}
+    assert {row.arch for row in rows("shortcut")} == {"resnet10-in-w4-pooled"}  # no shortcut in an MLP
+    assert {row.arch for row in rows("DropPath")} == {"resnet10-in-w4"}
+    assert {row.ipc for row in rows("plain")} == {3, 13}  # of 129.3 per class
+    assert all((row.keep_rates is None) == (arm != "DropPath") for arm in arms for row in rows(arm))
+    assert {row.optimizer_steps for arm in arms for row in rows(arm)} == {3}
+    table = (tmp_path / "overfitting.md").read_text()
+    assert table.count("| shortcut |  |  |") == 2  # one per source; the MLP's cells are empty
+    dropped, plain = (
+        [row.accuracy for row in rows(arm) if row.arch == "resnet10-in-w4" and row.ipc == 13]
+        for arm in ("DropPath", "plain")
+    )
+    assert f"{sum(dropped) / 2 - sum(plain) / 2:+.1f} ±" in table.split("13 images per class")[1]
+    assert (tmp_path / "fractions.png").read_bytes().startswith(b"\x89PNG")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("rows.jsonl")}
+    subprocess.run(command, check=True)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("rows.jsonl")} == before  # nothing was trained again
+
+
+@pytest.mark.slow
+def test_pretraining_by_minutes_scores_the_checkpoints_that_it_is_asked_for(tmp_path):
+    root = ["--run.root", str(tmp_path), "--name", "short", *TINY]
+    flags = ["--pretrain.steps", "6", "--run.save_every", "1", "--run.keep", "9"]
+    subprocess.run([sys.executable, "train_gan.py", *root, *flags], check=True, cwd=ROOT)
+    command = [sys.executable, BENCHMARKS / "minutes.py", tmp_path / "short/pretrain", "--every", "4"]
+    scored = ["--out", tmp_path / "out", *TINY, "--evaluate.seeds", "[0]"]
+    done = subprocess.run([*command, *scored], check=True, capture_output=True, text=True)
+    found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert [one["run"] for one in found] == ["short", "short"]
+    assert 0 < found[0]["minutes"] <= found[1]["minutes"]
+    rows = [json.loads(line) for line in (tmp_path / "out/scores/compare/rows.jsonl").read_text().splitlines()]
+    (ceiling,) = (row["accuracy"] for row in rows if row["kind"] == "real:stream")
+    generators = [row for row in rows if row["kind"] == "generator"]
+    files = [generator_file.load(tmp_path / f"out/short-{step}") for step in (4, 6)]
+    assert {row["source_hash"] for row in generators} == {file.hash for file in files}
+    kept = generator_file.load(tmp_path / "short/pretrain").generator.state_dict()
+    torch.testing.assert_close(files[-1].generator.state_dict(), kept, rtol=1e-3, atol=1e-4)  # of the last step
+    early = files[0].generator.state_dict()
+    assert any(not torch.allclose(early[name], kept[name], rtol=1e-3, atol=1e-4) for name in kept)
+    (arch,) = {row["arch"] for row in rows}
+    shares = {round(100 * row["accuracy"] / ceiling, 1) for row in generators}
+    assert {one[arch] for one in found} == shares
+    assert (tmp_path / "out/minutes.png").stat().st_size > 10_000
