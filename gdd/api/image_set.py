@@ -64,8 +64,15 @@ class ImageSet(OfDataset, Dataset[tuple[Any, int]]):
         return self.stored.provenance
 
     def save(self, path: Path | str) -> None:
-        """Write it as a .safetensors file, which `load_set` and every command of gdd read; ConfigError if it cannot."""
+        """Write it as a .safetensors file, which `load_set` and every command of gdd read, and its card beside it.
+
+        Raises:
+            ConfigError: they cannot be written.
+        """
+        from gdd.report import card  # jinja2 is needed here alone
+
         set_file.save(path, self.stored)
+        card.write(path)
 
 
 def load_set(path: Path | str, transform: Transform | None = None) -> ImageSet:

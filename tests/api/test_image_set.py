@@ -51,6 +51,7 @@ def test_the_transform_of_the_docs_gives_what_students_see():
 def test_facts_and_soft_labels_are_those_of_the_file(tmp_path):
     soft = torch.randn(6, 3)
     gdd.ImageSet(stored(soft=soft)).save(tmp_path / "pets.safetensors")
+    assert 'gdd.load_set("pets.safetensors")' in (tmp_path / "pets.md").read_text()
     images = gdd.load_set(tmp_path / "pets.safetensors")
     assert (images.class_names, images.mean, images.std, images.ipc) == (PETS.class_names, PETS.mean, PETS.std, 2)
     assert images.provenance == {"method": "gm"}
