@@ -53,7 +53,7 @@ def test_sampling_has_a_rate_of_every_way():
 @pytest.mark.slow
 def test_all_parts_for_a_gpu_leave_their_figures_and_are_done_once(tmp_path):
     path = BENCHMARKS[0].with_name("gpu.py")
-    parts = ("peak", "student", "refine", "matching", "together")  # gan.py is refine.py for the other stage
+    parts = ("peak", "student", "gan", "refine", "matching", "together")
 
     def run(part: str) -> str:
         command = [sys.executable, path, part, "--out", tmp_path, "--toy"]
@@ -70,7 +70,7 @@ def test_all_parts_for_a_gpu_leave_their_figures_and_are_done_once(tmp_path):
         memory = [figures for title, figures in result.items() if "peak memory" in title]
         assert len(memory) >= (name != "peak")
         assert all(figure > 0 for figures in memory for figure in figures.values())
-        stands_in = name.startswith(("refine", "matching"))
+        stands_in = name.startswith(("gan", "refine", "matching"))
         assert result.get("data") == ("random" if stands_in else None)
     assert found["together-convnet3"]["ratio"]["float32 eager"] > 0
     assert not run("student")

@@ -38,7 +38,7 @@ def stacked(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
         {"archs": ("mlp-w16", "convnet3-bn-w4")},
         {"recipe": AUGMENTED, "archs": ("convnet3-w4",)},
         {"recipe": dataclasses.replace(AUGMENTED, epochs=None, steps=3, average=0.5), "archs": ("convnet3-bn-w4",)},
-        {"recipe": DROPPING, "archs": ("resnet10-bn-w4", "alexnet-bn-w4"), "protocols": ("fixed",)},
+        {"recipe": DROPPING, "archs": ("resnet10-bn-w4", "alexnet-bn-w4", "vgg11-bn-w4")},
         {"teacher": "set", "teacher_arch": "mlp-w8"},
         {
             "teacher": "real",
