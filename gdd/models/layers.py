@@ -109,10 +109,12 @@ class LayerNorm(nn.LayerNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         if torch.compiler.is_compiling():
-            return _Affine.apply(self._standardized(input.float()), self.weight, self.bias)
+            return _Affine.apply(self._standardized(input), self.weight, self.bias)
         return super().forward(input)
 
     def _standardized(self, input: Tensor) -> Tensor:
+        """Return the input less its mean, over its deviation; in float32 at least, for bfloat16 has 8 bits."""
+        input = input.to(torch.promote_types(input.dtype, torch.float32))
         axes = tuple(range(-len(self.normalized_shape), 0))
         centred = input - input.mean(axes, keepdim=True)
         variance = centred.square().mean(axes, keepdim=True)

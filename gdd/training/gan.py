@@ -126,16 +126,17 @@ class GanTrainer:
         with torch.no_grad():
             fake = self.execution(self.generator, noise, fake_labels)  # (B, C, H, W)
 
-        # Compare: one forward pass over both halves.
+        # Compare: one forward pass over both halves. The penalty comes first: each pass moves the vectors of spectral
+        # norms, and a compiled one keeps them themselves, not copies, for its backward pass.
         both = self._augmented(torch.cat([real, fake]), rng.AUGMENT_OF_DISCRIMINATOR_STEP, step)  # (2B, C, H, W)
         both_labels = torch.cat([labels, fake_labels])
+        penalty = self._penalty(step, both, labels, random)
         score, class_logits = self._score(self.discriminator, both, both_labels)  # (2B,), (2B, K)
         real_score, fake_score = score.chunk(2)
 
         # The mean over both halves is half of DiM's sum of the two means, hence the 2.
         loss = adversarial.discriminator_loss(self.loss, real_score, fake_score)
         loss = loss + 2 * self._auxiliary(class_logits, both_labels)
-        penalty = self._penalty(step, both, labels, random)
 
         self._descend(self.opt_d, self.lr_discriminator(step), loss if penalty is None else loss + penalty)
         scalars = {"loss/discriminator": loss, "score/real": real_score.mean(), "score/fake": fake_score.mean()}

@@ -14,6 +14,7 @@ from gdd.data.batches import ClassBatches
 from gdd.data.pixels import Normalizer
 from gdd.data.readers import Dataset
 from gdd.models.dim_gan import DimDiscriminator, DimGenerator
+from gdd.models.gan_parts import Discriminator, Generator
 from gdd.runtime.device import make_accelerator
 from gdd.training.gan import GanTrainer
 from gdd.training.matching import Matcher
@@ -51,14 +52,14 @@ def noisy() -> Dataset:
 def make_gan(accelerator) -> Callable[..., GanTrainer]:
     """Return a function that builds a GanTrainer; one seed has one start."""
 
-    def build(**own) -> GanTrainer:
+    def build(networks: tuple[Generator, Discriminator] | None = None, **own) -> GanTrainer:
         values = {
             "loss": "ns", "lr": lambda step: 1e-3, "lr_discriminator": lambda step: 1e-3, "betas": (0.0, 0.99),
             "ema_decays": (0.99,), "aux_weight": 1.0, "gradient_penalty": 10.0,
             "r1": 0.2, "r1_every": 16, "augmentations": (), "seed": 0, "stage": "test", **own
         }  # fmt: skip
         with rng.seeded(values["seed"], "test-gan"):
-            networks = DimGenerator(SPEC.shape, CLASSES, 4, 8), DimDiscriminator(SPEC.shape, CLASSES, 4)
+            networks = networks or (DimGenerator(SPEC.shape, CLASSES, 4, 8), DimDiscriminator(SPEC.shape, CLASSES, 4))
         return GanTrainer(*networks, accelerator=accelerator, **values)
 
     return build

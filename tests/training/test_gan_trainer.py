@@ -4,6 +4,10 @@ import pytest
 import torch
 from toy import CLASSES, SPEC
 
+from gdd import rng
+from gdd.models.residual_gan import ResidualDiscriminator, ResidualGenerator
+from gdd.runtime.execution import EAGER, Execution
+
 
 @pytest.mark.parametrize("own", [{"loss": "wgan-gp"}, *({"loss": loss, "r1_every": 3} for loss in ("ns", "hinge"))])
 def test_the_discriminators_turn_reports_losses_and_scores_and_the_penalty_when_due(make_gan, own):
@@ -19,3 +23,21 @@ def test_the_discriminators_turn_reports_losses_and_scores_and_the_penalty_when_
 def test_r1_of_0_is_not_computed(make_gan):
     real = torch.zeros(6, *SPEC.shape)
     assert "loss/penalty" not in make_gan(r1=0.0).update_discriminator(0, real, torch.arange(6) % CLASSES)
+
+
+@pytest.mark.slow  # a compiler takes half a minute
+def test_compiled_networks_with_spectral_norm_take_the_penalty_as_eager_ones_do(make_gan):
+    """A pass of the eager penalty moves the norms' vectors, which a compiled graph keeps for its backward pass."""
+    shape, labels = (1, 4, 4), torch.arange(6) % CLASSES
+    real = torch.rand(6, *shape, generator=torch.Generator().manual_seed(0))
+
+    def reports(chosen: Execution) -> list[dict[str, float]]:
+        with rng.seeded(0, "test"):
+            networks = ResidualGenerator(shape, CLASSES, 4, 8), ResidualDiscriminator(shape, CLASSES, 4)
+        gan = make_gan(networks=networks, loss="hinge", r1_every=2, execution=chosen)
+        steps = (gan.update_discriminator(step, real, labels) for step in range(3))
+        return [{name: value.item() for name, value in scalars.items()} for scalars in steps]
+
+    compiled, eager = reports(Execution("float32", compiled=True)), reports(EAGER)
+    assert "loss/penalty" in eager[0].keys() & eager[2].keys()
+    assert compiled == [pytest.approx(scalars, rel=1e-3) for scalars in eager]
