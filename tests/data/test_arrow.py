@@ -142,7 +142,7 @@ BAD: dict[str, tuple[Callable[[], Any], str]] = {
     "no image at all": (lambda: table([0, 1] * 3, images=[None] * 6), "of {path} has no image bytes"),
     "other bytes": (
         lambda: table([0, 1] * 3, images=[{"bytes": b"GIF89a", "path": None}] * 6),
-        "of {path} is not a readable PNG or JPEG image",
+        "of {path} is not a readable image",
     ),
     "no rows": (lambda: TRAIN.slice(0, 0), "{path} holds no rows"),
     "a class without images": (lambda: table([0] * 5), "class 'dog' of {path} has no train image"),

@@ -114,7 +114,7 @@ def test_classes_and_files_that_will_not_do_are_named_with_what_to_do(refused, g
         images(pets, {name: 1})
     refused("init", pets, *out, naming="2 classes ('cow', 'hen') are with fewer than 3 training images; add images to")
     (pets / "hen/0.png").unlink()
-    refused("init", pets, *out, naming="hen holds no .png, .jpg, .jpeg file; add images or remove it")
+    refused("init", pets, *out, naming="hen holds no .png, .jpg, .jpeg, .ppm,")
     for name in ("cow", "hen"):
         for path in (pets / name).iterdir():
             path.unlink()
@@ -124,12 +124,12 @@ def test_classes_and_files_that_will_not_do_are_named_with_what_to_do(refused, g
         path.write_bytes(damage(path.read_bytes()))
     code, said, error = gdd("init", pets, *out)
     assert code == 2
-    assert f"{pets / 'dog/4.png'} is not a readable PNG or JPEG image" in said
-    assert f"{pets} has 1 broken images: replace them or remove them" in error
+    assert f"{pets / 'dog/4.png'} is not a readable image" in said
+    assert f"{pets} has 1 images that cannot be used: replace them or remove them" in error
     (pets / "dog/4.png").unlink()
     code, said, error = gdd("init", pets, *out)
-    assert f"{pets / 'dog/3.png'} is not a readable PNG or JPEG image" in said
-    assert "has 1 broken images" in error
+    assert f"{pets / 'dog/3.png'} is not a readable image" in said
+    assert "has 1 images that cannot be used" in error
     assert not (tmp_path / "a.yaml").exists()
 
 
