@@ -124,7 +124,7 @@ def _by_folder(held: dict[Path, _Found], loose: _Found, folder: Path) -> _Images
     files: list[str] = []
     labels: list[str] = []
     for path, found in held.items():
-        require_utf8(path.name, "the class folder's name")
+        require_utf8(str(path), "the name of class folder")
         name = _name_of(path)
         if name in names:
             raise ConfigError(f"{folder} holds two folders that are called {name}, in two forms of Unicode: merge them")

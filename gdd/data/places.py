@@ -1,5 +1,6 @@
 """Where datasets lie, found without torch and without reading them, so that a missing one is refused at once."""
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -94,8 +95,8 @@ def require_utf8(text: str, what: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        shown = text.encode("utf-8", "backslashreplace").decode()
-        raise ConfigError(f"{what} {shown!r} is not UTF-8: rename it") from None
+        shown = os.fsencode(text).decode("utf-8", "backslashreplace")
+        raise ConfigError(f"{what} {shown} is not UTF-8: rename it") from None
 
 
 def namesake(name: str, root: Path) -> str | None:
