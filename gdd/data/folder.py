@@ -191,7 +191,8 @@ def _name_of(path: Path) -> str:
 
 def _directly(folder: Path) -> _Found:
     with os.scandir(folder) as entries:
-        return _sorted_out(sorted(entry.path for entry in entries if not is_hidden(entry.name) and not entry.is_dir()))
+        files = (entry.path for entry in entries if not is_hidden(entry.name) and not _is_folder(entry))
+        return _sorted_out(sorted(files))
 
 
 def _below(folder: Path) -> _Found:
@@ -216,9 +217,16 @@ def _walk(folder: str, seen: set[tuple[int, int]]) -> Iterator[str]:
     seen.add((facts.st_dev, facts.st_ino))
     with os.scandir(folder) as entries:
         found = sorted((entry for entry in entries if not is_hidden(entry.name)), key=lambda entry: entry.name)
-    yield from (entry.path for entry in found if not entry.is_dir())
-    for entry in found:
-        if entry.is_dir():
-            if entry.path.count(os.sep) > _DEEPEST:
-                raise ConfigError(f"folders nest too deeply below {folder}, expected at most {_DEEPEST} within another")
-            yield from _walk(entry.path, seen)
+    inner = [entry.path for entry in found if _is_folder(entry)]
+    yield from sorted({entry.path for entry in found} - {*inner})
+    for path in inner:
+        if path.count(os.sep) > _DEEPEST:
+            raise ConfigError(f"folders nest too deeply below {folder}, expected at most {_DEEPEST} within another")
+        yield from _walk(path, seen)
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads through too many others
+        return False

@@ -29,7 +29,7 @@ class DatasetSpec:
         valid = min(sides) >= 1 and math.prod(sides) <= MAX_PIXELS
         require(valid, "height and width", sides, f"at least 1 and at most {MAX_PIXELS} pixels")
         for what, text in (("name", self.name), *(("class name", name) for name in names)):
-            require(_is_utf8(text), what, text.encode("utf-8", "backslashreplace").decode(), "text that UTF-8 can hold")
+            require(_is_utf8(text), what, text.encode("utf-8", "backslashreplace").decode(), "another: it is not UTF-8")
         distinct = len(set(names)) == len(names) >= 1 and max(map(len, names)) <= 255
         require(distinct, "class_names", f"{len(names)} texts", "different ones of at most 255 characters")
         for key, numbers, low in (("mean", self.mean, -math.inf), ("std", self.std, 0)):

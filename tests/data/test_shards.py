@@ -10,6 +10,7 @@ from PIL import Image
 from tiny import refuses
 
 from gdd.data.readers import open_dataset
+from gdd.data.shards import list_shards
 
 
 def png(level: int) -> bytes:
@@ -51,6 +52,16 @@ class TestReading:
         assert opened.spec.class_names == ("0", "1")
         assert opened.train.labels.tolist() == [0, 1, 0, 1]
         assert opened.test().labels.tolist() == [1, 0]
+
+    def test_no_image_of_a_test_or_validation_shard_is_trained_on(self, tmp_path, caplog):
+        write(tmp_path / "train0000.tar", samples([0, 1, 0, 1]))
+        write(tmp_path / "test0000.tar", samples([1, 0], 200))
+        write(tmp_path / "val0000.tar", samples([1, 0, 1], 210))
+        (tmp_path / "val0001.tar").write_bytes(b"damaged")
+        assert levels(tmp_path) == ([0, 1, 2, 3], [200, 201])
+        assert f"{tmp_path}/val (images that cannot be counted) is not used" in caplog.text
+        (tmp_path / "val0001.tar").unlink()
+        assert list_shards(tmp_path).notes[0].startswith(f"{tmp_path}/val (3 images) is not used")
 
     def test_a_fifth_is_held_out_of_one_part(self, tmp_path):
         write(tmp_path / "shards/0.tar", samples([0, 1] * 5))

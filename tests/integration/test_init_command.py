@@ -1,5 +1,6 @@
 """gdd init: a config of differences that distil takes, an honest summary, and refusals that say how to mend images."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +99,60 @@ def test_large_colour_images_are_reduced_and_get_residual_networks(done, tmp_pat
     assert config.data.size == (32, 32)
     assert (config.gan.arch, config.gan.loss, config.pretrain.schedule) == ("residual", "hinge", "cosine")
     assert config.refine.lr == 5e-5
+
+
+def test_parts_files_and_orders_that_want_a_word_get_one(done, tmp_path):
+    place = tmp_path / "numbers"
+    for part in ("Training", "Testing", "valid"):
+        images(place / part, {str(label): 3 for label in range(11)})
+    (place / "Training/2/x.gif").write_bytes(b"")
+    said = done("init", place, "--out", tmp_path / "a.yaml")
+    assert f"{place}: 33 to train, 33 to test" in said
+    assert f"note     {place}/valid (33 images) is not used: validation images are carved out of train" in said
+    assert "1 files of" in said
+    assert ": 1 .gif" in said
+    assert "label 2 is class '10'" in said
+
+
+def test_drawings_that_vanish_are_told(done, tmp_path):
+    for name in "ab":
+        (tmp_path / "icons" / name).mkdir(parents=True)
+        for index in range(10):
+            pixels = np.full((16, 16, 4), 0 if name == "a" else 255, np.uint8)  # black ones are seen on white
+            pixels[index:, :, 3] = 0
+            Image.fromarray(pixels).save(tmp_path / "icons" / name / f"{index}.png")
+    said = done("init", tmp_path / "icons", "--out", tmp_path / "a.yaml")
+    told = re.search(r"note     (\d+) of 14 training images have one colour alone", said)
+    assert told is not None
+    assert int(told[1]) in (7, 8)  # the white ones, and the empty black one if it is among them
+
+
+def test_a_column_of_labels_is_chosen(done, refused, tmp_path):
+    place = images(tmp_path / "x", {"all": 12})
+    lines = [f"{index}.png,{index % 2},{index % 3}" for index in range(12)]
+    (place / "x.csv").write_text("\n".join(["file,coarse_label,fine_label", *lines]))
+    refused("init", place, "--out", tmp_path / "a.yaml", naming="choose one, e.g. --data.label coarse_label")
+    said = done("init", place, "--out", tmp_path / "a.yaml", "--data.label", "fine_label")
+    assert "3, of 4 training images each" in said
+    assert parse_config(["--config", str(tmp_path / "a.yaml")]).data.label == "fine_label"
+    done("train-gan", "--config", tmp_path / "a.yaml", "--dry_run")
+
+
+def test_a_folder_called_like_a_known_dataset_is_ambiguous(refused, done, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("digits", "mnist"):
+        images(tmp_path / name, {"cat": 12, "dog": 12})
+        refused("init", name, naming=f"a folder here: write ./{name} for the folder")
+    assert "24 to train" in done("init", "./digits")
+    assert "10 classes" in done("train-gan", "--dry_run")
+
+
+def test_two_images_of_a_class_will_do(done, tmp_path):
+    for part in ("train", "test"):
+        images(tmp_path / "two" / part, {"a": 2, "b": 2})
+    runs = ["--run.root", tmp_path / "runs", "--evaluate.ipc", "[1]"]
+    done("distill", "--data.name", tmp_path / "two", "--name", "two", *TINY, *runs, "--evaluate.seeds", "[0]")
+    assert (tmp_path / "runs/two/evaluate/table.md").exists()
 
 
 @pytest.mark.parametrize("name", ["digits", "pets.npz"])
