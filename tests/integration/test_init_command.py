@@ -1,6 +1,5 @@
 """gdd init: a config of differences that distil takes, an honest summary, and refusals that say how to mend images."""
 
-import re
 from pathlib import Path
 
 import numpy as np
@@ -119,12 +118,11 @@ def test_drawings_that_vanish_are_told(done, tmp_path):
         (tmp_path / "icons" / name).mkdir(parents=True)
         for index in range(10):
             pixels = np.full((16, 16, 4), 0 if name == "a" else 255, np.uint8)  # black ones are seen on white
-            pixels[index:, :, 3] = 0
+            pixels[:, :, 3] = 0
+            pixels[: index + 1, :, 3] = 255
             Image.fromarray(pixels).save(tmp_path / "icons" / name / f"{index}.png")
     said = done("init", tmp_path / "icons", "--out", tmp_path / "a.yaml")
-    told = re.search(r"note     (\d+) of 14 training images have one colour alone", said)
-    assert told is not None
-    assert int(told[1]) in (7, 8)  # the white ones, and the empty black one if it is among them
+    assert "note     7 of 14 training images have one colour alone" in said
 
 
 def test_a_column_of_labels_is_chosen(done, refused, tmp_path):
