@@ -14,12 +14,13 @@ from rich.console import Console
 
 from gdd.cli.command import Command
 from gdd.config import Config, ConfigError, DataConfig
-from gdd.data.places import locate
+from gdd.data.places import locate, namesake
 
 if TYPE_CHECKING:
     from gdd.cli.suggest import Setting
     from gdd.data.encoded import Listing, Survey
     from gdd.data.readers import Dataset
+    from gdd.data.splits import RawDataset
 
 _TINY = 20  # images of a class that are few
 _UNEVEN = 5  # times as many images in the largest class as in the smallest that are worth a word
@@ -31,11 +32,16 @@ _STAGES = ("pretrain", "refine", "evaluate")
 def _add_arguments(parser: ArgumentParser) -> None:
     where = "the images, as in data.name: a folder, a .npz, .tar, .parquet or .arrow file, or a name such as mnist"
     parser.add_argument("path", type=str, help=where)
+    column = "column of labels, where Arrow or Parquet files or a table beside images have several"
+    parser.add_argument("--data.label", type=str | None, default=None, help=column)
     parser.add_argument("--out", type=Path | None, default=None, help="the YAML file to write; null: NAME.yaml here")
     parser.add_argument("--minutes", type=float, default=60.0, help="for distilling and scoring on this machine")
 
 
 def _init(options: Namespace, console: Console) -> None:
+    same = namesake(options.path, DataConfig().root)
+    if same is not None:
+        raise ConfigError(f"{same}, or rename the folder to look at the other")
     kind, place = locate(options.path, DataConfig().root)
     name = re.sub(r"[^\w.-]+", "-", place.resolve().stem if place.is_file() else place.resolve().name).strip("-.")
     name = options.path if kind in ("digits", "torchvision") else name or "images"
@@ -48,26 +54,30 @@ def _init(options: Namespace, console: Console) -> None:
     from gdd import pipeline
     from gdd.cli import summary
     from gdd.cli.suggest import SIDES, Setting, config_of, default_of, size_for, suggest
-    from gdd.data.readers import list_images
+    from gdd.data.readers import divided, list_images, title_of
     from gdd.runtime import checkpoint
     from gdd.runtime.device import device_name, make_accelerator
 
     accelerator = make_accelerator(Config().run)
     device, began = accelerator.device, time.perf_counter()
     data, side = [Setting("name", name, ""), Setting("data.name", options.path, "")], SIDES.get(device.type, 64)
+    if options.data.label is not None:
+        data.append(Setting("data.label", options.data.label, ""))
     kept = ""
     if kind in ("folder", "arrow", "shards"):
         kept = "; decoded images are kept for later commands"
-        listing = list_images(kind, place)
+        listing = list_images(kind, place, options.data.label)
         found = _look(listing, console)
         size = size_for(found.sizes, side)
-        _refuse_broken(listing, size, console)
+        raw = _decoded(listing, size, console)
+        dataset = divided(options.path, title_of(options.path, place), raw, DataConfig().val_fraction, 0)
     else:
         shape = pipeline.open_data(config_of(data).data, 0).spec.shape
         size = size_for(Counter([shape[1:]]), side)
     if size is not None:
         data.append(Setting("data.size", list(size), "height and width that all images are resized to"))
-    dataset = pipeline.open_data(config_of(data).data, 0)
+    if kind not in ("folder", "arrow", "shards"):
+        dataset = pipeline.open_data(config_of(data).data, 0)
     spec = dataset.spec
     _say(console, "read", f"in {time.perf_counter() - began:.0f} s{kept}")
     for note in _notes(dataset):
@@ -118,6 +128,8 @@ def _look(listing: "Listing", console: Console) -> "Survey":
     each = f"{few:,}" if few == many else f"{few:,} ({names[counts.index(few)]}) to {many:,} "
     each += "" if few == many else f"({names[counts.index(many)]})"
     _say(console, "classes", f"{len(names)}, of {each} training images each")
+    for note in listing.notes:
+        _say(console, "note", note)
     found = survey(*(part for part in (train, test) if part is not None))
     total = found.sizes.total()
     if total:
@@ -139,20 +151,22 @@ def _look(listing: "Listing", console: Console) -> "Survey":
     return found
 
 
-def _refuse_broken(listing: "Listing", size: tuple[int, int] | None, console: Console) -> None:
+def _decoded(listing: "Listing", size: tuple[int, int] | None, console: Console) -> "RawDataset":
     """Decode all images, once, and refuse a dataset in which some cannot be."""
     from gdd.data import encoded
 
     broken: list[str] = []
-    encoded.opened(listing, size, None, broken).read_test()
+    raw = encoded.opened(listing, size, None, broken)
+    raw.read_test()
     if broken:
         _raise_broken(listing, broken, console)
+    return raw
 
 
 def _raise_broken(listing: "Listing", broken: list[str], console: Console) -> None:
-    for sentence in broken[:_NAMED]:
+    for sentence in broken[:_NAMED]:  # of a damaged one, or of one that is too large
         _say(console, "broken", sentence)
-    raise ConfigError(f"{listing.place} has {len(broken):,} broken images: replace them or remove them")
+    raise ConfigError(f"{listing.place} has {len(broken):,} images that cannot be used: replace them or remove them")
 
 
 def _listed(names: Sequence[str], kind: str) -> str:
@@ -161,10 +175,19 @@ def _listed(names: Sequence[str], kind: str) -> str:
 
 
 def _notes(dataset: "Dataset") -> list[str]:
-    """Return what the user should know of classes that can be distilled, but not well."""
+    """Return what the user should know of images that can be distilled, but not well."""
+    from gdd.data.spec import order_of_numbers
+
     counts = dataset.train.labels.bincount(minlength=dataset.spec.num_classes).tolist()
     tiny = [name for name, count in zip(dataset.spec.class_names, counts, strict=True) if count < _TINY]
-    notes = []
+    notes = [order] if (order := order_of_numbers(dataset.spec.class_names)) else []
+    flat = dataset.train.images_u8.flatten(1)
+    blank = int((flat.amin(1) == flat.amax(1)).sum())
+    if blank:
+        notes.append(
+            f"{blank:,} of {len(flat):,} training images have one colour alone: nothing is seen on them (what is "
+            "transparent is taken for white, so white drawings on it vanish)"
+        )
     if tiny:
         shown = ", ".join(tiny[:_NAMED]) + (", ..." if len(tiny) > _NAMED else "")
         notes.append(f"fewer than {_TINY} images to learn from in {shown}: a generator will copy or miss them")

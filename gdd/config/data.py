@@ -18,6 +18,8 @@ class DataConfig:
     WebDataset shards (.tar), Arrow or Parquet files of Hugging Face's datasets (docs/data.md)."""
     root: Path = without_effect(Path("data"))
     """Folder below which the named datasets lie; for `folder`, the folder itself."""
+    label: str | None = without_effect(None)
+    """Column of labels where Arrow or Parquet files, or a table beside images, have several; null: the only one."""
     size: Annotated[tuple[int, int] | None, each(16)] = None
     """Height and width in pixels to resize to, at least 16; null keeps the images as they are."""
     channels: Literal[1, 3] | None = None

@@ -18,7 +18,8 @@ import torch
 from gdd.config import ConfigError
 from gdd.data.arrays import MOST_RATIO, MOST_UNPACKED
 from gdd.data.encoded import Listing, Part
-from gdd.data.places import part_files
+from gdd.data.parts import note, part_files
+from gdd.data.places import hub_folder
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 METADATA = b"huggingface"  # of a schema: the features of its columns, as JSON
 USUAL = {"Image": "image", "ClassLabel": "label"}  # what columns of a feature are mostly called
 
+_POINTER = b"version https://git-lfs.github.com"  # what a clone without Git LFS has instead of its files
 _STATE = "state.json"  # of save_to_disk: which of the folder's files are the dataset's; others are caches
 
 
@@ -80,27 +82,40 @@ class Rows:
         return bisect.bisect_right(self.starts, index) - 1
 
 
-def list_arrow(place: Path) -> Listing:
-    """List a folder of `save_to_disk`, one of Parquet files, or a single file; see `places.part_files`.
+def list_arrow(place: Path, label: str | None = None) -> Listing:
+    """List a folder of `save_to_disk`, one of Parquet files, or a single file; see `parts.part_files`.
+
+    Args:
+        place: the folder or file; a clone of the Hub has its Parquet files in a folder of its own.
+        label: the column of ClassLabel; None takes the only one, or the one that is called so.
 
     Raises:
         ConfigError: no train part; a file is damaged, unpacks to far more than it takes, or lacks one column of
             Image and one of ClassLabel; files of different classes; a label that is none of them.
     """
-    train_files, test_files = part_files(place, (".parquet", ".arrow"))
-    train, columns = _part(_named_by_state(train_files))
+    files = part_files(hub_folder(place), (".parquet", ".arrow"))
+    train, columns = _part(_named_by_state(files.train), label)
     test = None
-    if test_files is not None:
-        test, test_columns = _part(_named_by_state(test_files))
+    if files.test is not None:
+        test, test_columns = _part(_named_by_state(files.test), label)
         if test_columns.class_names != columns.class_names:
             raise ConfigError(f"train and test of {place} have different ClassLabel names")
-    return Listing(place, columns.class_names, train, test)
+    notes = tuple(note(place, name, _rows(paths, label)) for name, paths in files.unused.items())
+    return Listing(place, columns.class_names, train, test, notes)
+
+
+def _rows(paths: list[Path], label: str | None) -> int | None:
+    """Return how many images files hold, None if they cannot be read."""
+    try:
+        return len(_part(_named_by_state(paths), label)[0].labels)
+    except ConfigError:
+        return None
 
 
 def _named_by_state(paths: list[Path]) -> list[Path]:
     """Leave out the files that a dataset's state does not list."""
     state = paths[0].parent / _STATE if paths else None
-    if state is None or paths[0].suffix != ".arrow" or not state.is_file():
+    if state is None or paths[0].suffix.lower() != ".arrow" or not state.is_file():
         return paths
     with _reading(state):
         values = json.loads(state.read_bytes())
@@ -113,15 +128,15 @@ def _named_by_state(paths: list[Path]) -> list[Path]:
     return [path for path in paths if path.name in names]
 
 
-def _part(paths: list[Path]) -> tuple[Part, _Columns]:
-    if len({path.suffix for path in paths}) > 1:
+def _part(paths: list[Path], label: str | None) -> tuple[Part, _Columns]:
+    if len({path.suffix.lower() for path in paths}) > 1:
         raise ConfigError(f"{paths[0].parent} holds both Arrow and Parquet files, expected one kind")
     groups: list[_Group] = []
     labels: list[np.ndarray] = []
     found: _Columns | None = None
     for path in paths:
         with _reading(path):
-            columns, file_groups, values = (_parquet if path.suffix == ".parquet" else _stream)(path)
+            columns, file_groups, values = (_parquet if path.suffix.lower() == ".parquet" else _stream)(path, label)
             if found is not None and columns != found:
                 raise ConfigError(f"{path} has other columns or ClassLabel names than {paths[0]}")
             found = columns
@@ -133,10 +148,10 @@ def _part(paths: list[Path]) -> tuple[Part, _Columns]:
     return Part(Rows(groups), torch.arange(len(whole)), whole), found
 
 
-def _parquet(path: Path) -> "tuple[_Columns, list[_Group], pa.ChunkedArray]":
+def _parquet(path: Path, label: str | None) -> "tuple[_Columns, list[_Group], pa.ChunkedArray]":
     from pyarrow import parquet
 
-    columns = _columns(parquet.read_schema(path), path)
+    columns = _columns(parquet.read_schema(path), path, label)
     leaf = f"{columns.image}.bytes"
     # An image that occurs a million times stays one: so a small file cannot fill the memory.
     file = parquet.ParquetFile(path, read_dictionary=[leaf])
@@ -156,13 +171,13 @@ def _parquet(path: Path) -> "tuple[_Columns, list[_Group], pa.ChunkedArray]":
     return columns, groups, file.read(columns=[columns.label]).column(0)
 
 
-def _stream(path: Path) -> "tuple[_Columns, list[_Group], pa.ChunkedArray]":
+def _stream(path: Path, label: str | None) -> "tuple[_Columns, list[_Group], pa.ChunkedArray]":
     import pyarrow as pa
 
     size = path.stat().st_size
     groups, labels, first, unpacked = [], [], 0, 0
     with pa.ipc.open_stream(pa.memory_map(str(path))) as reader:  # rows stay in the file until they are asked for
-        columns = _columns(reader.schema, path)
+        columns = _columns(reader.schema, path, label)
         for batch in reader:
             unpacked += batch.nbytes
             _require_no_bomb(unpacked, size, path)
@@ -180,15 +195,16 @@ def _require_no_bomb(unpacked: int, size: int, path: Path) -> None:
         raise ConfigError(f"{path} unpacks from {size} bytes to {unpacked}")
 
 
-def _columns(schema: "pa.Schema", path: Path) -> _Columns:
-    """Return the columns of images and labels by their features."""
+def _columns(schema: "pa.Schema", path: Path, wanted: str | None) -> _Columns:
+    """Return the columns of images and labels by their features; of the labels' the wanted one."""
     import pyarrow as pa
 
     described = (schema.metadata or {}).get(METADATA)
     if described is None:
         raise ConfigError(f"{path} has no features of Hugging Face's datasets in its schema")
     features = json.loads(described)["info"]["features"]
-    image, label = (_only(kind, usual, features, schema, path) for kind, usual in USUAL.items())
+    image = _only("Image", USUAL["Image"], features, schema, path)
+    label = _only("ClassLabel", wanted or USUAL["ClassLabel"], features, schema, path, wanted is not None)
     kind = schema.field(image).type
     if not pa.types.is_struct(kind) or kind.get_field_index("bytes") < 0:
         raise ConfigError(f"{path}: column {image!r} is {kind}, expected a struct with the bytes of image files")
@@ -201,15 +217,20 @@ def _columns(schema: "pa.Schema", path: Path) -> _Columns:
     return _Columns(image, label, tuple(class_names))
 
 
-def _only(kind: str, usual: str, features: dict[str, Any], schema: "pa.Schema", path: Path) -> str:
-    """Return the column of a kind; of several, the one with the usual name."""
+def _only(
+    kind: str, usual: str, features: dict[str, Any], schema: "pa.Schema", path: Path, wanted: bool = False
+) -> str:
+    """Return the column of a kind that is called so; if it is not wanted by name, the only one will do."""
     names = [name for name, feature in features.items() if feature.get("_type") == kind and name in schema.names]
     if usual in names:
         return usual
-    if len(names) != 1:
-        listed = f"{len(names)} columns of {kind} ({', '.join(names)})" if names else f"no column of {kind}"
-        raise ConfigError(f"{path} has {listed}, expected one, or one called {usual!r}")
-    return names[0]
+    if len(names) == 1 and not wanted:
+        return names[0]
+    listed = f"{len(names)} columns of {kind} ({', '.join(names)})" if names else f"no column of {kind}"
+    if wanted:
+        raise ConfigError(f"{path} has {listed}, but data.label is {usual!r}")
+    choice = f": choose one, e.g. --data.label {names[0]}" if names and kind == "ClassLabel" else ""
+    raise ConfigError(f"{path} has {listed}, expected one, or one called {usual!r}{choice}")
 
 
 def _labels(values: "pa.ChunkedArray", columns: _Columns, path: Path) -> np.ndarray:
@@ -234,5 +255,7 @@ def _reading(path: Path) -> Iterator[None]:
     except ConfigError:
         raise
     except Exception as error:
+        if path.is_file() and path.stat().st_size < 1000 and path.read_bytes().startswith(_POINTER):
+            raise ConfigError(f"{path} is a pointer of Git LFS: git lfs pull fetches the file itself") from error
         reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__
         raise ConfigError(f"{path} cannot be read ({reason})") from error

@@ -18,7 +18,7 @@ from gdd.data.spec import MAX_PIXELS
 logger = logging.getLogger(__name__)
 
 FOLDER = ".gdd-cache"
-VERSION = 2  # raise it when the same files would decode to other bytes
+VERSION = 3  # raise it when the same files would decode to other bytes
 
 
 def path_of(

@@ -1,4 +1,4 @@
-"""Datasets of PNG and JPEG files, wherever they lie: listed first, then decoded once and kept in a cache."""
+"""Datasets of image files, wherever they lie: listed first, then decoded once and kept in a cache."""
 
 import logging
 import math
@@ -17,6 +17,7 @@ from torch import Tensor
 from gdd.config import ConfigError
 from gdd.data import cache
 from gdd.data.image_file import is_grey, open_image, pixels_of, size_of
+from gdd.data.spec import MAX_PIXELS
 from gdd.data.splits import RawDataset, Split, holdout, require_memory
 from gdd.runtime.run import progress_bar
 
@@ -26,6 +27,7 @@ logger = logging.getLogger(__name__)
 # times as long as one. Each thread holds one decoded image, so their number bounds the memory.
 _LARGE = 128 * 128  # pixels of an image from which on several threads decode; a round number, not a measured one
 _MOST_THREADS = 8
+_MOST_PIXELS_AT_ONCE = 2**27  # of all threads' images, at up to 4 bytes each
 _PART = 8  # images that a thread gets at once; Ctrl-C waits for those that are begun
 
 
@@ -60,6 +62,7 @@ class Listing(NamedTuple):
     class_names: tuple[str, ...]
     train: Part
     test: Part | None  # none: it is carved out of train
+    notes: tuple[str, ...] = ()  # sentences: what is there and not used, and how to use it
 
 
 class Survey(NamedTuple):
@@ -85,19 +88,39 @@ def opened(
         ConfigError: a class without train image, or with too few to carve a test part out; images of several sizes
             without `size`; an image that cannot be read or is too large.
     """
-    place, class_names, train, test = listing
+    place, class_names, train, test, _ = listing
     counts = train.labels.bincount(minlength=len(class_names))
     if counts.min() == 0:
         raise ConfigError(f"class {class_names[int(counts.argmin())]!r} of {place} has no train image")
     if test is None:
         kept, held_out = holdout(train.labels, class_names, place)
         train, test = train.subset(kept), train.subset(held_out)
-    train_u8 = _read(place, train, size, channels, broken, unread=test)
+    kept_test = _cache_of(place, test, size, channels)
+    # A test image that is damaged or of another size should stop a run before training, not after.
+    tested = Counter() if kept_test.is_file() else _sound(survey(test), broken).sizes
+    train_u8 = _read(place, train, size, channels, broken, tested)
+    shape = (int(train_u8.shape[2]), int(train_u8.shape[3]))
+    if size is None and {*tested} - {shape}:
+        _one_size(place, Counter({shape: len(train_u8)}) + tested)
 
     def read_test() -> Split:
-        return Split(_read(place, test, size, train_u8.shape[1], broken), test.labels)
+        return Split(_read(place, test, size, train_u8.shape[1], broken, Counter()), test.labels)
 
     return RawDataset(class_names, Split(train_u8, train.labels), read_test)
+
+
+def first_shape(
+    listing: Listing, size: tuple[int, int] | None, channels: int | None
+) -> tuple[tuple[int, int, int], int]:
+    """Return (C, H, W) of a listing's first image, as it would be read alone, and how many classes there are.
+
+    Raises:
+        ConfigError: the image cannot be read.
+    """
+    found = survey(listing.train.subset(torch.zeros(1, dtype=torch.int64)))
+    if found.broken:
+        raise ConfigError(found.broken[0])
+    return (channels or (1 if found.grey else 3), *(size or next(iter(found.sizes)))), len(listing.class_names)
 
 
 def survey(*parts: Part) -> Survey:
@@ -115,34 +138,37 @@ def survey(*parts: Part) -> Survey:
     return Survey(sizes, grey, broken)
 
 
+def _cache_of(place: Path, part: Part, size: tuple[int, int] | None, channels: int | None) -> Path:
+    return cache.path_of(place, part.images.files(part.rows.tolist()), part.rows, size, channels)
+
+
 def _read(
     place: Path,
     part: Part,
     size: tuple[int, int] | None,
     channels: int | None,
     broken: list[str] | None,
-    unread: Part | None = None,
+    others: Counter[tuple[int, int]],
 ) -> Tensor:
-    """Return (N, C, H, W) uint8 from the cache, or decode and fill it.
-
-    The headers of `unread` are checked along with those of `part`: a test image of the wrong size should
-    stop a run before training, not after.
-    """
-    images, rows, _ = part
-    kept = cache.path_of(place, images.files(rows.tolist()), rows, size, channels)
-    images_u8 = cache.load(kept, len(rows), size, channels)
+    """Return (N, C, H, W) uint8 from the cache, or decode and fill it; others have sizes that have to be the same."""
+    kept = _cache_of(place, part, size, channels)
+    images_u8 = cache.load(kept, len(part.rows), size, channels)
     if images_u8 is None:
         found = _sound(survey(part), broken)
-        if size is None:
-            unread_sizes = Counter() if unread is None else _sound(survey(unread), broken).sizes
-            size = _one_size(place, found.sizes + unread_sizes)
+        size = size or _one_size(place, found.sizes + others)
         shape = (channels or (1 if found.grey == found.sizes.total() else 3), *size)
-        several = max(map(math.prod, found.sizes), default=0) >= _LARGE
         known = len(broken or ())
-        images_u8 = decode(part, shape, min(_MOST_THREADS, os.cpu_count() or 1) if several else 1, broken)
+        images_u8 = decode(part, shape, _threads(max(map(math.prod, found.sizes), default=0)), broken)
         if len(broken or ()) == known:
             cache.save(kept, images_u8)
     return images_u8
+
+
+def _threads(most_pixels: int) -> int:
+    """Return how many threads should decode images of up to so many pixels."""
+    if most_pixels < _LARGE:
+        return 1
+    return max(1, min(_MOST_THREADS, os.cpu_count() or 1, _MOST_PIXELS_AT_ONCE // most_pixels))
 
 
 def _sound(found: Survey, broken: list[str] | None) -> Survey:
@@ -153,14 +179,15 @@ def _sound(found: Survey, broken: list[str] | None) -> Survey:
 
 
 def _one_size(place: Path, sizes: Counter[tuple[int, int]]) -> tuple[int, int]:
-    if len(sizes) == 1:
-        return next(iter(sizes))
     shown = [f"{height}x{width}" for (height, width), _ in sizes.most_common(4)]
-    more = ", ..." if len(sizes) > len(shown) else ""
-    raise ConfigError(
-        f"{place} holds images of {len(sizes)} sizes (height x width: {', '.join(shown)}{more}): set "
-        "data.size to resize them all, e.g. --data.size '[32, 32]'"
-    )
+    remedy = "set data.size to resize them all, e.g. --data.size '[32, 32]'"
+    if len(sizes) > 1:
+        more = ", ..." if len(sizes) > len(shown) else ""
+        listed = f"{len(sizes)} sizes (height x width: {', '.join(shown)}{more})"
+        raise ConfigError(f"{place} holds images of {listed}: {remedy}")
+    if math.prod(next(iter(sizes))) > MAX_PIXELS:
+        raise ConfigError(f"{place} holds images of {shown[0]} pixels, too large to learn from: {remedy}")
+    return next(iter(sizes))
 
 
 def decode(part: Part, shape: tuple[int, int, int], threads: int, broken: list[str] | None = None) -> Tensor:

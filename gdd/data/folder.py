@@ -1,14 +1,23 @@
-"""Image folders: one subfolder per class."""
+"""Image folders: one folder per class, to any depth, or images beside a table of their labels."""
 
 import os
-from collections.abc import Sequence
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
 from gdd.config import ConfigError
-from gdd.data.encoded import Listing, Part, survey
+from gdd.data.annotations import human_names, in_order, is_table, labels_of
+from gdd.data.encoded import Listing, Part
 from gdd.data.image_file import SUFFIXES
+from gdd.data.parts import PartFolders, folders, is_hidden, is_part, note, part_folders
+from gdd.data.places import require_utf8
+
+_DEEPEST = 200  # folders within one another; Python's stack bears some five times as many
+_MOST_NAMED = 5  # extensions that a note lists
 
 
 class Files:
@@ -27,73 +36,197 @@ class Files:
         return [self.paths[row] for row in rows]
 
 
-def list_folder(folder: Path) -> Listing:
-    """List `{train,test}/<class>/*.png|jpg|jpeg`, or `<class>/*` without a test part.
+class _Found(NamedTuple):
+    """What lies below a folder."""
 
-    Classes are sorted by name. Names that start with a dot are skipped.
+    images: list[str]
+    others: list[str]
+
+
+class _Images(NamedTuple):
+    """The labelled images of a part."""
+
+    classes: tuple[str, ...]  # in order; of a table, those that occur
+    files: list[str]
+    labels: list[str]  # of each file
+    notes: list[str]
+
+
+def list_folder(folder: Path, label: str | None = None) -> Listing:
+    """List the parts of a folder, or the folder without parts; see `parts.part_folders`.
+
+    A part has a folder for each class with images to any depth, as torchvision's ImageFolder reads them, or images and
+    a table of their labels within it or beside it. Classes are sorted by name, as texts in Unicode's composed form;
+    labels of a table that are whole numbers as numbers. Names that start with a dot are skipped.
+
+    Args:
+        folder: of the dataset.
+        label: the table's column of labels; None takes the only one that can be it.
 
     Raises:
-        ConfigError: an empty class, fewer than two classes, other classes in test than in train.
+        ConfigError: an empty class, fewer than two classes, other classes in test than in train, a class whose name is
+            not UTF-8, labels that cannot be told.
     """
-    class_names, train = _list_images(_train_folder(folder))
-    if not (folder / "test").is_dir():
-        return Listing(folder, class_names, train, None)
-    test_names, test = _list_images(folder / "test")
-    if test_names != class_names:
-        differing = sorted(set(class_names) ^ set(test_names))
-        raise ConfigError(f"train and test of {folder} hold different classes: {', '.join(differing)}")
-    return Listing(folder, class_names, train, test)
-
-
-def first_shape(folder: Path, size: tuple[int, int] | None, channels: int | None) -> tuple[tuple[int, int, int], int]:
-    """Return (C, H, W) of a folder's first image, as it would be read alone, and how many classes there are.
-
-    Raises:
-        ConfigError: fewer than two classes, or the first is empty or its first image cannot be read.
-    """
-    train_folder = _train_folder(folder)
-    names = _class_names(train_folder)
-    files = _files_of(train_folder / names[0])[:1]
-    found = survey(Part(Files(files), torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64)))
-    if found.broken:
-        raise ConfigError(found.broken[0])
-    return (channels or (1 if found.grey else 3), *(size or next(iter(found.sizes)))), len(names)
-
-
-def _train_folder(folder: Path) -> Path:
-    if (folder / "train").is_dir():
-        return folder / "train"
-    if (folder / "test").is_dir():
-        raise ConfigError(f"{folder} holds a test folder but no train folder")
-    return folder
-
-
-def _class_names(folder: Path) -> list[str]:
-    with os.scandir(folder) as entries:
-        names = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
-    if len(names) < 2:
+    parts = part_folders(folder) or PartFolders(folder, None, [])
+    train = _read_part(parts.train, folder, "train", label)
+    if train is None:
+        names = [path.name for path in folders(parts.train)]
         raise ConfigError(
-            f"{folder} holds {len(names)} class folders, expected at least 2 with images directly inside each"
+            f"{parts.train} holds {len(names)} class folders, expected at least 2 with images in each, or a table of "
+            "labels beside the images (.csv, .tsv, annotations.txt)"
         )
-    return names
+    notes = list(train.notes)
+    notes += [note(folder, path.name, len(_below(path).images)) for path in parts.unused]
+    test = None if parts.test is None else _read_part(parts.test, folder, "test", label, train.classes)
+    if parts.test is not None and test is None:
+        count = len(_below(parts.test).images)
+        notes.append(f"{parts.test} ({count:,} images) is not used: nothing tells the labels of its images")
+    if test is not None:
+        notes += test.notes
+        differing = sorted({*train.classes} ^ {*test.classes})
+        if differing:
+            raise ConfigError(f"train and test of {folder} hold different classes: {', '.join(differing[:20])}")
+    if parts.train != folder:
+        loose = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not is_hidden(path.name)]
+        notes += [f"{len(loose):,} images of {folder} lie outside its parts and are not used"] if loose else []
+    names = human_names(folder, train.classes)
+    if names is not None:
+        notes.append(f"classes are called as words.txt of {folder} calls them, in the order of their folders")
+    return Listing(
+        folder, names or train.classes, _part(train, train.classes), test and _part(test, train.classes), tuple(notes)
+    )
 
 
-def _files_of(folder: Path) -> list[str]:
-    with os.scandir(folder) as entries:
-        files = sorted(
-            entry.path for entry in entries if entry.name.lower().endswith(SUFFIXES) and not entry.name.startswith(".")
-        )
-    if not files:
-        raise ConfigError(f"class folder {folder} holds no {', '.join(SUFFIXES)} file; add images or remove it")
-    return files
+def _part(found: _Images, classes: tuple[str, ...]) -> Part:
+    numbers = {name: number for number, name in enumerate(classes)}
+    return Part(Files(found.files), torch.arange(len(found.files)), torch.tensor([numbers[one] for one in found.labels]))
 
 
-def _list_images(folder: Path) -> tuple[tuple[str, ...], Part]:
-    names = _class_names(folder)
+def _read_part(
+    folder: Path, place: Path, part: str, label: str | None, classes: tuple[str, ...] | None = None
+) -> _Images | None:
+    """Return the images of a part; None if nothing tells their labels."""
+    held = {path: _below(path) for path in folders(folder)}
+    loose = _directly(folder)
+    with_images = [path for path, found in held.items() if found.images]
+    known = classes is not None and {_name_of(path) for path in held} & {*classes}
+    if len(with_images) > 1 or known:
+        return _by_folder(held, loose, folder)
+    every = _Found(
+        [*loose.images, *(image for found in held.values() for image in found.images)],
+        [*loose.others, *(other for found in held.values() for other in found.others)],
+    )
+    return _by_table(every, folder, place, part, label, classes)
+
+
+def _by_folder(held: dict[Path, _Found], loose: _Found, folder: Path) -> _Images:
+    names: dict[str, Path] = {}
     files: list[str] = []
-    labels: list[int] = []
-    for label, name in enumerate(names):
-        class_files = _files_of(folder / name)
-        files += class_files
-        labels += [label] * len(class_files)
-    return tuple(names), Part(Files(files), torch.arange(len(files)), torch.tensor(labels))
+    labels: list[str] = []
+    for path, found in held.items():
+        require_utf8(str(path), "the name of class folder")
+        name = _name_of(path)
+        if name in names:
+            raise ConfigError(f"{folder} holds two folders that are called {name}, in two forms of Unicode: merge them")
+        if not found.images:
+            raise ConfigError(f"class folder {path} holds no {', '.join(SUFFIXES)} file; add images or remove it")
+        names[name] = path
+        files += found.images
+        labels += [name] * len(found.images)
+    notes = _left_out(folder, [*loose.others, *(other for found in held.values() for other in found.others)])
+    if loose.images:
+        notes.append(f"{len(loose.images):,} images of {folder} lie outside its class folders and are not used")
+    return _Images(tuple(sorted(names)), files, labels, notes)
+
+
+def _by_table(
+    found: _Found, folder: Path, place: Path, part: str, label: str | None, classes: tuple[str, ...] | None
+) -> _Images | None:
+    for tables in _tables(found, folder, place, part):
+        labelled = labels_of(found.images, folder, tables, label)
+        if labelled is not None:
+            break
+    else:
+        return None
+    table, given, unused = labelled
+    labels = [unicodedata.normalize("NFC", one) for one in given if one is not None]
+    different = in_order(labels)
+    unknown = [] if classes is None else [one for one in different if one not in classes]
+    if unknown:
+        raise ConfigError(f"{table} has labels that train does not have: {', '.join(unknown[:_MOST_NAMED])}")
+    if classes is None and len(different) < 2:
+        raise ConfigError(f"{table} has the label {different[0]!r} alone, expected at least 2 classes")
+    files = [image for image, one in zip(found.images, given, strict=True) if one is not None]
+    notes = _left_out(folder, [other for other in found.others if other != str(table)])
+    if len(files) < len(found.images):
+        notes.append(f"{len(found.images) - len(files):,} images of {folder} are in no row of {table}: not used")
+    if unused:
+        notes.append(f"{unused:,} rows of {table} name no image of {folder}")
+    return _Images(tuple(different) if classes is None else classes, files, labels, notes)
+
+
+def _tables(found: _Found, folder: Path, place: Path, part: str) -> Iterator[list[Path]]:
+    """Yield where a part's labels may stand: within it, beside it in a table of its name, in one for all parts."""
+    yield [Path(other) for other in found.others if is_table(other)]
+    if folder != place:
+        beside = [Path(other) for other in _directly(place).others if is_table(other)]
+        yield [path for path in beside if is_part(path.stem, part)]
+        yield [path for path in beside if not any(is_part(path.stem, one) for one in ("train", "test", "held"))]
+
+
+def _left_out(folder: Path, others: Iterable[str]) -> list[str]:
+    """Return a note that counts files by their extension."""
+    counts = Counter(os.path.splitext(other)[1].lower() or "without extension" for other in others)
+    if not counts:
+        return []
+    shown = ", ".join(f"{count:,} {end}" for end, count in counts.most_common(_MOST_NAMED))
+    more = ", ..." if len(counts) > _MOST_NAMED else ""
+    return [f"{counts.total():,} files of {folder} are not used, which are no {', '.join(SUFFIXES)}: {shown}{more}"]
+
+
+def _name_of(path: Path) -> str:
+    """Return a class's name: macOS writes accents apart from their letters."""
+    return unicodedata.normalize("NFC", path.name)
+
+
+def _directly(folder: Path) -> _Found:
+    with os.scandir(folder) as entries:
+        files = (entry.path for entry in entries if not is_hidden(entry.name) and not _is_folder(entry))
+        return _sorted_out(sorted(files))
+
+
+def _below(folder: Path) -> _Found:
+    return _sorted_out(_walk(str(folder), set()))
+
+
+def _sorted_out(paths: Iterable[str]) -> _Found:
+    found = _Found([], [])
+    for path in paths:
+        (found.images if path.lower().endswith(SUFFIXES) else found.others).append(path)
+    return found
+
+
+def _walk(folder: str, seen: set[tuple[int, int]]) -> Iterator[str]:
+    """Yield the files below a folder, those of each folder before those of its folders; each folder once.
+
+    Links would else lead up, or make a few folders billions.
+    """
+    facts = os.stat(folder)
+    if (facts.st_dev, facts.st_ino) in seen:
+        return
+    seen.add((facts.st_dev, facts.st_ino))
+    with os.scandir(folder) as entries:
+        found = sorted((entry for entry in entries if not is_hidden(entry.name)), key=lambda entry: entry.name)
+    inner = [entry.path for entry in found if _is_folder(entry)]
+    yield from sorted({entry.path for entry in found} - {*inner})
+    for path in inner:
+        if path.count(os.sep) > _DEEPEST:
+            raise ConfigError(f"folders nest too deeply below {folder}, expected at most {_DEEPEST} within another")
+        yield from _walk(path, seen)
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads through too many others
+        return False

@@ -1,11 +1,12 @@
 """Where datasets lie, found without torch and without reading them, so that a missing one is refused at once."""
 
-import re
+import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from gdd.config import ConfigError, nearest
+from gdd.data.parts import folders, is_hidden, part_folders
 
 Kind = Literal["digits", "torchvision", "npz", "folder", "arrow", "shards"]
 # Files that hold many images each, by their names' ends.
@@ -54,8 +55,10 @@ def locate(name: str, root: Path, download: bool = False) -> tuple[Kind, Path]:
         download: whether a dataset of torchvision may be missing.
 
     Raises:
-        ConfigError: the name is unknown, or nothing is there.
+        ConfigError: the name is unknown or not UTF-8, or nothing is there.
     """
+    for text in (name, str(root)):
+        require_utf8(text, "the dataset's path")
     if name == "digits":
         return "digits", root
     if name == "cifar10" and (root / name / "train").is_dir():
@@ -63,17 +66,19 @@ def locate(name: str, root: Path, download: bool = False) -> tuple[Kind, Path]:
     if name in TORCHVISION:
         missing = missing_file(name, root)
         if missing is not None and not download:
+            same = namesake(name, root)
             raise ConfigError(
                 f"{name} was not found: looked for {missing}; add --data.download true to download it, "
-                "or set --data.root to the folder that holds it"
+                f"or set --data.root to the folder that holds it{'' if same is None else f'; {same}'}"
             )
         return "torchvision", root
     path = root if name == "folder" else Path(name)
-    if path.suffix in CONTAINERS and name != "folder":
+    kind = CONTAINERS.get(path.suffix.lower())
+    if kind is not None and name != "folder":
         if not path.exists():
             raise ConfigError(f"{name} was not found; set --data.name to an existing {path.suffix} file")
         if path.is_file():
-            return _readable(CONTAINERS[path.suffix], path)
+            return _readable(kind, path)
     if name and path.is_dir():  # Path("") is the folder one stands in
         return _readable(_kind_of_folder(path), path)
     if name == "folder":
@@ -85,56 +90,48 @@ def locate(name: str, root: Path, download: bool = False) -> tuple[Kind, Path]:
     )
 
 
-def part_files(place: Path, ends: tuple[str, ...]) -> tuple[list[Path], list[Path] | None]:
-    """Return the files that hold a dataset's train part, and those of its test part if it has one.
+def require_utf8(text: str, what: str) -> None:
+    """Refuse a name that other files could not hold: those of gdd are UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(text).decode("utf-8", "backslashreplace")
+        raise ConfigError(f"{what} {shown} is not UTF-8: rename it") from None
 
-    These are the files of the folders `train` and `test`, or those with that word in their names, such as
-    `train-00000-of-00001.parquet`; without such names, all are of the train part, and so is a file on its own. A
-    dataset of the Hub has them in its folder `data`.
 
-    Args:
-        place: the folder, or the file.
-        ends: of the files' names.
+def namesake(name: str, root: Path) -> str | None:
+    """Return what to know of a folder here that is called like a known dataset, which the name is taken for."""
+    if name not in NAMES or name == "folder" or not Path(name).is_dir():
+        return None
+    if (root / name).is_dir() and Path(name).samefile(root / name):
+        return None
+    return f"{name} is the name of a known dataset and a folder here: write ./{name} for the folder"
+
+
+def hub_folder(place: Path) -> Path:
+    """Return where a clone of a dataset of the Hub has its Parquet files: `data`, or a folder of any name.
 
     Raises:
-        ConfigError: there is a test part, or another one, but no train part.
+        ConfigError: it has several datasets.
     """
-    if place.is_file():
-        return [place], None
-    if _is_of_hub(place):
-        place = place / HUB_FOLDER
-    missing = f"{place} holds no train part: no {' or '.join(ends)} file of that name or in a folder train"
-    if (place / "train").is_dir():
-        train, test = (_files(place / part, ends) if (place / part).is_dir() else None for part in ("train", "test"))
-        if not train:
-            raise ConfigError(missing)
-        return train, test
-    files = _files(place, ends)
-    named = {part: [path for path in files if part in re.split(r"[^a-z0-9]", path.name)] for part in ("train", "test")}
-    if named["train"]:
-        return named["train"], named["test"] or None
-    if named["test"] or not files:
-        raise ConfigError(missing)
-    return files, None
-
-
-def _files(folder: Path, ends: tuple[str, ...]) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix in ends and not path.name.startswith("."))
-
-
-def _is_of_hub(folder: Path) -> bool:
-    return any((folder / HUB_FOLDER).glob("*.parquet"))
+    if not place.is_dir() or any(place.glob("*.parquet")) or part_folders(place) is not None:
+        return place
+    found = [folder for folder in folders(place) if any(folder.glob("*.parquet"))]
+    if len(found) > 1:
+        listed = ", ".join(str(folder) for folder in found[:5])
+        raise ConfigError(f"{place} holds {len(found)} datasets of Parquet files: name one of {listed}")
+    return found[0] if found else place
 
 
 def _kind_of_folder(folder: Path) -> Kind:
     """Return what a folder holds: classes of images, unless there are none but files of many images."""
-    if (folder / DATASET_DICT).is_file() or _is_of_hub(folder):
+    if (folder / DATASET_DICT).is_file() or hub_folder(folder) != folder:
         return "arrow"
-    part = folder / "train" if (folder / "train").is_dir() else folder
-    entries = [path for path in part.iterdir() if not path.name.startswith(".")]
-    if any(path.is_dir() for path in entries):
+    parts = part_folders(folder)
+    part = folder if parts is None else parts.train
+    if folders(part):
         return "folder"
-    kinds = {CONTAINERS.get(path.suffix) for path in entries if path.suffix != ".npz"}
+    kinds = {CONTAINERS.get(path.suffix.lower()) for path in part.iterdir() if not is_hidden(path.name)}
     return next((kind for kind in ("arrow", "shards") if kind in kinds), "folder")
 
 

@@ -17,14 +17,12 @@ from gdd.data.arrays import open_digits, open_npz, open_torchvision
 from gdd.data.arrow import list_arrow
 from gdd.data.encoded import Listing
 from gdd.data.folder import list_folder
-from gdd.data.places import Kind, locate
+from gdd.data.places import Kind, locate, namesake
 from gdd.data.shards import list_shards
 from gdd.data.spec import KNOWN, DatasetSpec, Known
 from gdd.data.splits import RawDataset, Split, require_two_each, stratified_split
 
 logger = logging.getLogger(__name__)
-
-_LISTS: dict[Kind, Callable[[Path], Listing]] = {"folder": list_folder, "arrow": list_arrow, "shards": list_shards}
 
 
 @dataclass(frozen=True)
@@ -67,6 +65,7 @@ def open_dataset(
     val_fraction: float = 0.1,
     seed: int = 0,
     download: bool = False,
+    label: str | None = None,
 ) -> Dataset:
     """Read a dataset's train part and carve a validation part out of it.
 
@@ -84,6 +83,7 @@ def open_dataset(
         val_fraction: of every class, in [0, 0.5]; at least one image of each unless 0.
         seed: decides which images validate. A test part carved out of train does not depend on it.
         download: fetch a missing torchvision dataset.
+        label: the column of labels, of Arrow and Parquet files and of tables beside images that have several.
 
     Raises:
         ConfigError: an unknown name, missing or damaged data, or data that cannot be split or shaped so.
@@ -95,7 +95,12 @@ def open_dataset(
     if not 0 <= val_fraction <= 0.5:
         raise ConfigError(f"data.val_fraction is {val_fraction}, expected a number in [0, 0.5]")
 
-    title, raw = _read(name, Path(root), size, channels, download)
+    title, raw = _read(name, Path(root), size, channels, download, label)
+    return divided(name, title, raw, val_fraction, seed)
+
+
+def divided(name: str, title: str, raw: RawDataset, val_fraction: float, seed: int) -> Dataset:
+    """Carve the validation part out of what a reader returned; the arguments are those of `open_dataset`."""
     _check(raw.train, raw.class_names, f"train part of {title}")
     if val_fraction > 0:
         require_two_each(raw.train.labels, raw.class_names, title)
@@ -109,27 +114,38 @@ def open_dataset(
 
 
 def _read(
-    name: str, root: Path, size: tuple[int, int] | None, channels: int | None, download: bool
+    name: str, root: Path, size: tuple[int, int] | None, channels: int | None, download: bool, label: str | None
 ) -> tuple[str, RawDataset]:
     """Return the name that the spec carries, and the data."""
     kind, place = locate(name, root, download)
+    same = namesake(name, root)
+    if same is not None:
+        logger.warning(same)
     if kind == "digits":
         return name, open_digits(size, channels)
     if kind == "torchvision":
         return name, open_torchvision(name, place, size, channels)
     if kind == "npz":
         return place.stem, open_npz(place, size, channels)
-    whole = place.resolve()
-    title = name if name == "cifar10" else whole.stem if whole.is_file() else whole.name
-    listing = list_images(kind, place)
+    listing = list_images(kind, place, label)
+    for note in listing.notes:
+        logger.warning(note)
     if listing.test is None:
         logger.warning("%s has no test part; a fixed fifth of every class is held out as test", place)
-    return title, encoded.opened(listing, size, channels)
+    return title_of(name, place), encoded.opened(listing, size, channels)
 
 
-def list_images(kind: Kind, place: Path) -> Listing:
+def title_of(name: str, place: Path) -> str:
+    """Return what a dataset of image files is called: by its folder or file, wherever that lies."""
+    whole = place.resolve()
+    return name if name == "cifar10" else whole.stem if whole.is_file() else whole.name
+
+
+def list_images(kind: Kind, place: Path, label: str | None = None) -> Listing:
     """List a dataset of image files that `locate` has found; nothing is decoded."""
-    return _LISTS[kind](place)
+    if kind == "shards":
+        return list_shards(place)
+    return (list_folder if kind == "folder" else list_arrow)(place, label)
 
 
 def _check(split: Split, class_names: tuple[str, ...], what: str) -> None:

@@ -15,7 +15,7 @@ import torch
 from gdd.config import ConfigError
 from gdd.data.encoded import Listing, Part
 from gdd.data.image_file import SUFFIXES
-from gdd.data.places import part_files
+from gdd.data.parts import note, part_files
 
 _LABEL = ".cls"
 _MOST_DIGITS = 9  # of a label
@@ -57,26 +57,35 @@ class Members:
 
 
 def list_shards(place: Path) -> Listing:
-    """List a folder of shards, or a single one; see `places.part_files`. Classes are called by their numbers.
+    """List a folder of shards, or a single one; see `parts.part_files`. Classes are called by their numbers.
 
     Raises:
         ConfigError: no train part; a file is no tar file, or is cut off; a member leads out of the archive, or is a
             link; a sample without one image and one label; labels of train that are not 0 to K-1, each of them.
     """
-    train_files, test_files = part_files(place, (".tar",))
-    train = _part(train_files)
+    files = part_files(place, (".tar",))
+    train = _part(files.train)
     present = train.labels.unique()
     if present[-1] != len(present) - 1:
         raise ConfigError(
             f"the train part of {place} holds {len(present)} different labels from {present[0]} to {present[-1]}, "
             f"expected 0 to {len(present) - 1} with none left out"
         )
-    test = None if test_files is None else _part(test_files)
+    test = None if files.test is None else _part(files.test)
     if test is not None and test.labels.max() >= len(present):
         raise ConfigError(
             f"the test part of {place} has label {int(test.labels.max())}, expected 0 to {len(present) - 1}"
         )
-    return Listing(place, tuple(map(str, range(len(present)))), train, test)
+    notes = tuple(note(place, name, _samples_of(paths)) for name, paths in files.unused.items())
+    return Listing(place, tuple(map(str, range(len(present)))), train, test, notes)
+
+
+def _samples_of(paths: list[Path]) -> int | None:
+    """Return how many samples archives hold, None if they cannot be read."""
+    try:
+        return len(_part(paths).labels)
+    except ConfigError:
+        return None
 
 
 def _part(paths: list[Path]) -> Part:

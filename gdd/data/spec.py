@@ -1,6 +1,7 @@
 """What a dataset is: its shape, its classes, its normalisation, and whether mirroring keeps the label."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -27,6 +28,8 @@ class DatasetSpec:
         sides, names = (self.height, self.width), self.class_names
         valid = min(sides) >= 1 and math.prod(sides) <= MAX_PIXELS
         require(valid, "height and width", sides, f"at least 1 and at most {MAX_PIXELS} pixels")
+        for what, text in (("name", self.name), *(("class name", name) for name in names)):
+            require(_is_utf8(text), what, text.encode("utf-8", "backslashreplace").decode(), "another: it is not UTF-8")
         distinct = len(set(names)) == len(names) >= 1 and max(map(len, names)) <= 255
         require(distinct, "class_names", f"{len(names)} texts", "different ones of at most 255 characters")
         for key, numbers, low in (("mean", self.mean, -math.inf), ("std", self.std, 0)):
@@ -50,6 +53,28 @@ class DatasetSpec:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def order_of_numbers(class_names: Sequence[str]) -> str | None:
+    """Return a sentence if all classes are called by whole numbers, but not in the order of numbers, else None."""
+    if not all(name.isdecimal() for name in class_names):
+        return None
+    numbers = [int(name) for name in class_names]
+    moved = (label for label, pair in enumerate(zip(numbers, sorted(numbers), strict=True)) if len({*pair}) > 1)
+    label = next(moved, None)
+    if label is None:
+        return None
+    return (
+        f"classes are called by numbers, but sorted as texts: label {label} is class {class_names[label]!r}; labels that "
+        "count the classes as numbers mean other classes"
+    )
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        return text.encode() is not None
+    except UnicodeEncodeError:  # halves of UTF-16, which stand for other bytes in the names of files
+        return False
 
 
 @dataclass(frozen=True)

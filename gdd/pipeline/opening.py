@@ -11,9 +11,9 @@ from accelerate import Accelerator
 
 from gdd.checks import networks, said_of
 from gdd.config import Config, ConfigError, DataConfig, read_as, to_plain
-from gdd.data import folder
+from gdd.data.encoded import first_shape
 from gdd.data.places import locate
-from gdd.data.readers import Dataset, open_dataset
+from gdd.data.readers import Dataset, list_images, open_dataset
 from gdd.evaluation import grid, sources
 from gdd.evaluation.recipe import Job
 from gdd.evaluation.sources import CEILING, FLOOR, GENERATOR_NAMES, REAL_NAMES, Source
@@ -36,6 +36,7 @@ def open_data(settings: DataConfig, seed: int) -> Dataset:
         val_fraction=settings.val_fraction,
         seed=seed,
         download=settings.download,
+        label=settings.label,
     )
 
 
@@ -52,7 +53,8 @@ def check_networks_early(config: Config) -> None:
     """Do the same before an image folder is decoded, for images like its first."""
     kind, place = locate(config.data.name, config.data.root, config.data.download)
     if kind == "folder":
-        check_networks(config, *folder.first_shape(place, config.data.size, config.data.channels))
+        listing = list_images(kind, place, config.data.label)
+        check_networks(config, *first_shape(listing, config.data.size, config.data.channels))
 
 
 def check_ensemble(config: Config, dataset: Dataset) -> None:

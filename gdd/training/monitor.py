@@ -48,9 +48,14 @@ class Monitor:
         return torch.cat([average(noise.to(device), labels.to(device)) for noise, labels in parts])
 
     def diversity(self, images: Tensor) -> dict[str, Tensor]:
-        """Return each class's diversity relative to real images: the mean and the smallest; collapse shows as 0."""
+        """Return each class's diversity relative to real images: the mean and the smallest; collapse shows as 0.
+
+        Nothing is returned where no class has two different real images.
+        """
         labels = self.labels.to(images.device)
         varied = self.real_diversity > 0  # a class of one real image has nothing to compare with
+        if not varied.any():
+            return {}
         ratio = class_diversity(images, labels, self.num_classes)[varied] / self.real_diversity[varied]
         return {"diversity/mean": ratio.mean(), "diversity/min": ratio.min()}
 

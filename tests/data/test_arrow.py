@@ -13,6 +13,7 @@ from tiny import refuses
 
 from gdd.config import ConfigError
 from gdd.data import places
+from gdd.data.arrow import list_arrow
 from gdd.data.readers import open_dataset
 
 pa = pytest.importorskip("pyarrow")
@@ -86,6 +87,39 @@ class TestReading:
         to_parquet(tmp_path / "test-00000-of-00001.parquet", TEST, **options)
         assert contents(tmp_path) == KNOWN
 
+    @pytest.mark.parametrize("inner", ["plain_text", "data", "."])
+    def test_a_clone_of_the_hub(self, inner, tmp_path):
+        place = tmp_path / "cifar10"
+        for part, rows in (("train", TRAIN), ("test", TEST), ("validation", TEST)):
+            to_parquet(place / inner / f"{part}-00000-of-00001.parquet", rows)
+        (place / "README.md").write_text("the card")
+        assert contents(place) == KNOWN
+        (note,) = list_arrow(place).notes
+        assert "validation (2 images) is not used" in note
+
+    def test_a_clone_of_several_datasets_asks_for_a_choice(self, tmp_path):
+        for name in ("cropped", "full"):
+            to_parquet(tmp_path / name / "train-00000-of-00001.parquet", TRAIN)
+        refuses(f"holds 2 datasets of Parquet files: name one of {tmp_path}/cropped, {tmp_path}/full", tmp_path)
+
+    def test_a_validation_part_of_a_dataset_dict_is_told(self, tmp_path):
+        for part, rows in (("train", TRAIN), ("test", TEST), ("validation", TEST)):
+            saved(tmp_path / part, rows)
+        (tmp_path / "dataset_dict.json").write_text('{"splits": ["train", "test", "validation"]}')
+        assert contents(tmp_path) == KNOWN
+        assert list_arrow(tmp_path).notes[0].startswith(f"{tmp_path}/validation (2 images) is not used")
+
+    def test_one_of_several_label_columns_can_be_chosen(self, tmp_path):
+        kinds = {"image": FEATURES["image"], "fine_label": FEATURES["label"], "coarse_label": FEATURES["label"]}
+        rows = table([0, 1] * 4, features=kinds)
+        columns = rows.append_column("coarse_label", pa.array([0] * 4 + [1] * 4))
+        columns = columns.rename_columns(["image", "fine_label", "coarse_label"])
+        path = to_parquet(tmp_path / "a.parquet", columns.replace_schema_metadata(rows.schema.metadata))
+        refuses("2 columns of ClassLabel (fine_label, coarse_label), expected one, or one called 'label': choose", path)
+        refuses("but data.label is 'other'", path, label="other")
+        opened = open_dataset(str(path), val_fraction=0, label="coarse_label")
+        assert set(opened.train.images_u8[opened.train.labels == 1, 0, 0, 0].tolist()) < {4, 5, 6, 7}
+
     @pytest.mark.parametrize(
         "write", [lambda path: to_parquet(path / "x.parquet", TRAIN), lambda path: saved(path, TRAIN)]
     )
@@ -142,7 +176,7 @@ BAD: dict[str, tuple[Callable[[], Any], str]] = {
     "no image at all": (lambda: table([0, 1] * 3, images=[None] * 6), "of {path} has no image bytes"),
     "other bytes": (
         lambda: table([0, 1] * 3, images=[{"bytes": b"GIF89a", "path": None}] * 6),
-        "of {path} is not a readable PNG or JPEG image",
+        "of {path} is not a readable image",
     ),
     "no rows": (lambda: TRAIN.slice(0, 0), "{path} holds no rows"),
     "a class without images": (lambda: table([0] * 5), "class 'dog' of {path} has no train image"),
@@ -181,6 +215,14 @@ class TestRefusals:
         else:
             path = to_stream(tmp_path / "a.arrow", large, options=pa.ipc.IpcWriteOptions(compression="zstd"))
         refuses(f"{path} unpacks from {path.stat().st_size} bytes to", path)
+
+    def test_a_pointer_of_git_lfs_is_told(self, tmp_path):
+        (tmp_path / "a.parquet").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+        refuses("is a pointer of Git LFS: git lfs pull fetches", tmp_path / "a.parquet")
+
+    def test_names_that_are_not_utf8_are_refused(self, tmp_path):
+        halves = {"label": {"_type": "ClassLabel", "names": ["caf\udce9", "dog"]}}
+        refuses("not UTF-8", to_parquet(tmp_path / "a.parquet", table([0, 1] * 4, features=FEATURES | halves)))
 
     def test_files_of_both_kinds_are_named(self, tmp_path):
         to_parquet(tmp_path / "a.parquet", TRAIN)

@@ -1,12 +1,14 @@
 """What `open_dataset` does with its options, whatever the data."""
 
+import os
 import time
 from pathlib import Path
 
 import pytest
-from tiny import refuses
+from tiny import make_dataset, refuses
 
 from gdd.data.readers import Dataset, open_dataset
+from gdd.data.spec import order_of_numbers
 
 REAL_DATA = Path(__file__).parents[2] / "data"
 
@@ -29,6 +31,39 @@ class TestOptions:
     )
     def test_bad_options(self, options: dict[str, object], sentence: str) -> None:
         refuses(sentence, "digits", **options)
+
+
+class TestNames:
+    @pytest.mark.parametrize("name", ["digits", "mnist"])
+    def test_a_folder_called_like_a_known_dataset_is_told(self, name, tmp_path, monkeypatch, caplog):
+        monkeypatch.chdir(tmp_path)
+        make_dataset(tmp_path / name, {"cat": 4, "dog": 4}, {"cat": 1, "dog": 1})
+        sentence = f"{name} is the name of a known dataset and a folder here: write ./{name} for the folder"
+        if name == "digits":
+            assert open_dataset(name).spec.num_classes == 10
+            assert sentence in caplog.text
+        else:
+            refuses(sentence, name)
+        assert open_dataset(f"./{name}").spec.class_names == ("cat", "dog")
+
+    def test_a_path_that_is_not_utf8_is_refused(self, tmp_path):
+        place = tmp_path / os.fsdecode(b"caf\xe9")
+        make_dataset(place, {"a": 4, "b": 4}, {"a": 1, "b": 1})
+        refuses("caf\\xe9 is not UTF-8: rename it", place)
+
+    @pytest.mark.parametrize(
+        ("names", "label"),
+        [
+            (["0", "1", "10", "11", "2"], 2),
+            ([str(number) for number in range(10)], None),
+            (["08", "09", "10"], None),
+            (["1", "10", "2", "x"], None),
+        ],
+    )
+    def test_numbers_that_sort_as_texts_are_told(self, names, label):
+        said = order_of_numbers(names)
+        assert (said is None) == (label is None)
+        assert said is None or f"label {label} is class {names[label]!r}" in said
 
 
 @pytest.mark.skipif(not (REAL_DATA / "cifar10" / "train").is_dir(), reason="needs data/cifar10")

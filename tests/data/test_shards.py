@@ -10,6 +10,7 @@ from PIL import Image
 from tiny import refuses
 
 from gdd.data.readers import open_dataset
+from gdd.data.shards import list_shards
 
 
 def png(level: int) -> bytes:
@@ -51,6 +52,16 @@ class TestReading:
         assert opened.spec.class_names == ("0", "1")
         assert opened.train.labels.tolist() == [0, 1, 0, 1]
         assert opened.test().labels.tolist() == [1, 0]
+
+    def test_no_image_of_a_test_or_validation_shard_is_trained_on(self, tmp_path, caplog):
+        write(tmp_path / "train0000.tar", samples([0, 1, 0, 1]))
+        write(tmp_path / "test0000.tar", samples([1, 0], 200))
+        write(tmp_path / "val0000.tar", samples([1, 0, 1], 210))
+        (tmp_path / "val0001.tar").write_bytes(b"damaged")
+        assert levels(tmp_path) == ([0, 1, 2, 3], [200, 201])
+        assert f"{tmp_path}/val (images that cannot be counted) is not used" in caplog.text
+        (tmp_path / "val0001.tar").unlink()
+        assert list_shards(tmp_path).notes[0].startswith(f"{tmp_path}/val (3 images) is not used")
 
     def test_a_fifth_is_held_out_of_one_part(self, tmp_path):
         write(tmp_path / "shards/0.tar", samples([0, 1] * 5))
@@ -120,17 +131,17 @@ BAD: dict[str, tuple[dict[str, bytes] | bytes, str]] = {
     "terabytes": (claims(2**40), "is cut off or damaged: 000.png would take 1099511627776 of 0 bytes"),
     "a negative size": (claims(0).replace(b"00000000000\0" * 1, b"\xff" * 12, 1), "a.tar"),
     "a long extended header": (long_header(), "an extended header of 131072 bytes"),
-    "no label": (GOOD | {"x.png": png(1)}, "sample x of {path} has .png, expected one of .png, .jpg, .jpeg and .cls"),
+    "no label": (GOOD | {"x.png": png(1)}, "sample x of {path} has .png, expected one of .png, .jpg, .jpeg, .ppm, "),
     "no image": (GOOD | {"x.cls": b"1"}, "sample x of {path} has .cls, expected"),
     "two images": (GOOD | {"x.png": png(1), "x.jpg": png(1), "x.cls": b"1"}, "has .png, .jpg, .cls, expected one"),
     "a label in words": (GOOD | {"x.png": png(1), "x.cls": b"cat"}, "x.cls of {path} is no label"),
     "a negative label": (GOOD | {"x.png": png(1), "x.cls": b"-1"}, "x.cls of {path} is no label"),
     "a long label": (GOOD | {"x.png": png(1), "x.cls": b"1" * 30}, "x.cls of {path} is no label"),
     "labels left out": (samples([0, 2] * 3), "holds 2 different labels from 0 to 2, expected 0 to 1"),
-    "no image bytes": (GOOD | {"x.png": b"GIF89a", "x.cls": b"1"}, "x.png of {path} is not a readable PNG or JPEG"),
+    "no image bytes": (GOOD | {"x.png": b"GIF89a", "x.cls": b"1"}, "x.png of {path} is not a readable image"),
     "half an image": (
         {name: content[:45] for name, content in GOOD.items()},
-        ".png of {path} is not a readable PNG or JPEG",
+        ".png of {path} is not a readable image",
     ),
 }
 

@@ -31,6 +31,29 @@ def jpeg(height: int, width: int) -> bytes:
     return bytes(whole)
 
 
+def webp(side: int) -> bytes:
+    """Write the header of an extended WebP (its container specification) that claims a canvas, and no image."""
+    canvas = struct.pack("<I", 0) + 2 * (side - 1).to_bytes(3, "little")
+    body = b"WEBPVP8X" + struct.pack("<I", len(canvas)) + canvas
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+def tiff(height: int, width: int, **more: int) -> bytes:
+    """Write a grey TIFF (TIFF 6.0) of 256 bytes of pixels, whose tags may lie: t322 is tag 322."""
+    tags = {256: width, 257: height, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: height, 279: 256}
+    if "t322" in more:
+        tags |= {324: 8, 325: 256}
+    tags |= {int(name[1:]): value for name, value in more.items()}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, tags[tag]) for tag in sorted(tags))
+    return b"II*\0" + struct.pack("<I", 264) + bytes(256) + struct.pack("<H", len(tags)) + entries + bytes(4)
+
+
+def bmp(side: int, compression: int = 0) -> bytes:
+    """Write the headers of a bitmap of 8 bits per pixel, and few pixels."""
+    header = struct.pack("<IiiHHIIiiII", 40, side, side, 1, 8, compression, 0, 0, 0, 256, 0)
+    return b"BM" + struct.pack("<IHHI", 54 + 1024 + 8, 0, 0, 54 + 1024) + header + bytes(1024) + bytes([0, 4, 1, 1])
+
+
 ZEROS = zlib.compress(bytes(2**28), 1)
 IMAGES: dict[str, bytes] = {
     "png of 50000": png(50_000, 50_000),
@@ -50,6 +73,14 @@ IMAGES: dict[str, bytes] = {
     "nothing": b"",
     "huge chunk": png(16, 16)[:33] + struct.pack(">I", 2**31 - 1) + b"zTXt" + b"x" * 100,
     "GIF": b"GIF89a" + bytes(100),
+    "webp of 16383": webp(16_383),
+    "tiff of 2^31": tiff(2**31 - 1, 2**31 - 1),
+    "tiff of huge tiles": tiff(16, 16, t322=2**16, t323=2**15),
+    "tiff of many samples": tiff(16, 16, t277=2**16 - 1),
+    "bmp of 2^31": bmp(2**31 - 1),
+    "bmp of runs that do not end": bmp(16, 1),
+    "ppm of 2^31": b"P6 2147483647 2147483647 255 " + bytes(100),
+    "ppm of a number that does not end": b"P6 " + b"9" * 10**6,
 }
 
 
@@ -59,6 +90,12 @@ def test_a_hostile_image_is_refused(case, tmp_path):
     path.write_bytes(IMAGES[case])
     for size in ([], ["--data.size", "[16, 16]"]):
         guarded.refused("train-gan", "--dry_run", "--data.name", tmp_path, *size, naming=path)
+
+
+def test_a_large_image_of_few_bytes_is_refused(tmp_path):
+    path = folder_of(tmp_path) / "train" / "a" / "hostile.tif"
+    path.write_bytes(tiff(2**13, 2**13, t259=8))
+    guarded.refused("train-gan", "--dry_run", "--data.name", tmp_path, "--data.size", "[16, 16]", naming=path)
 
 
 def test_a_pipe_among_the_images_is_not_waited_for(tmp_path):

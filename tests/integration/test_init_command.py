@@ -100,6 +100,59 @@ def test_large_colour_images_are_reduced_and_get_residual_networks(done, tmp_pat
     assert config.refine.lr == 5e-5
 
 
+def test_parts_files_and_orders_that_want_a_word_get_one(done, tmp_path):
+    place = tmp_path / "numbers"
+    for part in ("Training", "Testing", "valid"):
+        images(place / part, {str(label): 3 for label in range(11)})
+    (place / "Training/2/x.gif").write_bytes(b"")
+    said = done("init", place, "--out", tmp_path / "a.yaml")
+    assert f"{place}: 33 to train, 33 to test" in said
+    assert f"note     {place}/valid (33 images) is not used: validation images are carved out of train" in said
+    assert "1 files of" in said
+    assert ": 1 .gif" in said
+    assert "label 2 is class '10'" in said
+
+
+def test_drawings_that_vanish_are_told(done, tmp_path):
+    for name in "ab":
+        (tmp_path / "icons" / name).mkdir(parents=True)
+        for index in range(10):
+            pixels = np.full((16, 16, 4), 0 if name == "a" else 255, np.uint8)  # black ones are seen on white
+            pixels[:, :, 3] = 0
+            pixels[: index + 1, :, 3] = 255
+            Image.fromarray(pixels).save(tmp_path / "icons" / name / f"{index}.png")
+    said = done("init", tmp_path / "icons", "--out", tmp_path / "a.yaml")
+    assert "note     7 of 14 training images have one colour alone" in said
+
+
+def test_a_column_of_labels_is_chosen(done, refused, tmp_path):
+    place = images(tmp_path / "x", {"all": 12})
+    lines = [f"{index}.png,{index % 2},{index % 3}" for index in range(12)]
+    (place / "x.csv").write_text("\n".join(["file,coarse_label,fine_label", *lines]))
+    refused("init", place, "--out", tmp_path / "a.yaml", naming="choose one, e.g. --data.label coarse_label")
+    said = done("init", place, "--out", tmp_path / "a.yaml", "--data.label", "fine_label")
+    assert "3, of 4 training images each" in said
+    assert parse_config(["--config", str(tmp_path / "a.yaml")]).data.label == "fine_label"
+    done("train-gan", "--config", tmp_path / "a.yaml", "--dry_run")
+
+
+def test_a_folder_called_like_a_known_dataset_is_ambiguous(refused, done, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("digits", "mnist"):
+        images(tmp_path / name, {"cat": 12, "dog": 12})
+        refused("init", name, naming=f"a folder here: write ./{name} for the folder")
+    assert "24 to train" in done("init", "./digits")
+    assert "10 classes" in done("train-gan", "--dry_run")
+
+
+def test_two_images_of_a_class_will_do(done, tmp_path):
+    for part in ("train", "test"):
+        images(tmp_path / "two" / part, {"a": 2, "b": 2})
+    runs = ["--run.root", tmp_path / "runs", "--evaluate.ipc", "[1]"]
+    done("distill", "--data.name", tmp_path / "two", "--name", "two", *TINY, *runs, "--evaluate.seeds", "[0]")
+    assert (tmp_path / "runs/two/evaluate/table.md").exists()
+
+
 @pytest.mark.parametrize("name", ["digits", "pets.npz"])
 def test_arrays_and_names_get_a_config_too(name, done, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -114,7 +167,7 @@ def test_classes_and_files_that_will_not_do_are_named_with_what_to_do(refused, g
         images(pets, {name: 1})
     refused("init", pets, *out, naming="2 classes ('cow', 'hen') are with fewer than 3 training images; add images to")
     (pets / "hen/0.png").unlink()
-    refused("init", pets, *out, naming="hen holds no .png, .jpg, .jpeg file; add images or remove it")
+    refused("init", pets, *out, naming="hen holds no .png, .jpg, .jpeg, .ppm,")
     for name in ("cow", "hen"):
         for path in (pets / name).iterdir():
             path.unlink()
@@ -124,12 +177,12 @@ def test_classes_and_files_that_will_not_do_are_named_with_what_to_do(refused, g
         path.write_bytes(damage(path.read_bytes()))
     code, said, error = gdd("init", pets, *out)
     assert code == 2
-    assert f"{pets / 'dog/4.png'} is not a readable PNG or JPEG image" in said
-    assert f"{pets} has 1 broken images: replace them or remove them" in error
+    assert f"{pets / 'dog/4.png'} is not a readable image" in said
+    assert f"{pets} has 1 images that cannot be used: replace them or remove them" in error
     (pets / "dog/4.png").unlink()
     code, said, error = gdd("init", pets, *out)
-    assert f"{pets / 'dog/3.png'} is not a readable PNG or JPEG image" in said
-    assert "has 1 broken images" in error
+    assert f"{pets / 'dog/3.png'} is not a readable image" in said
+    assert "has 1 images that cannot be used" in error
     assert not (tmp_path / "a.yaml").exists()
 
 

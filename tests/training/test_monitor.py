@@ -62,6 +62,16 @@ class TestMonitor:
         assert measured["diversity/min"].item() == 0
         assert measured["diversity/mean"].item() == pytest.approx(2 / 3)
 
+    @pytest.mark.parametrize("different", [0, 1])
+    def test_classes_without_two_different_images_have_none(self, different):
+        images = torch.zeros(6, *SHAPE, dtype=torch.uint8)
+        images[3 : 3 + different] = 200
+        monitor = Monitor(Batches(images, torch.arange(6) % CLASSES, 6, 0, "test"), CLASSES, 8, 0, PER_CLASS)
+        measured = monitor.diversity(torch.zeros(CLASSES * PER_CLASS, *SHAPE))
+        assert {name: value.item() for name, value in measured.items()} == (
+            {"diversity/mean": 0, "diversity/min": 0} if different else {}
+        )
+
     def test_samples_are_ordered_by_class_and_the_same_each_time(self, monitor):
         painter = Painter().train()
         images = monitor.sample(painter)
