@@ -37,7 +37,10 @@ class Dataset:
     read_test: Callable[[], Split]  # see `test`
 
     def test(self) -> Split:
-        """Read the test part, which nothing else does: evaluation calls this once, at the end, and an audit may."""
+        """Read the test part, which evaluation does once, at the end, and an audit may.
+
+        Nothing else sees it: of arrays it is read once before, to be refused at the start if it does not fit.
+        """
         split = self.read_test()
         _check(split, self.spec.class_names, f"test part of {self.spec.name}")
         if split.images_u8.shape[1:] != self.spec.shape:
@@ -95,24 +98,27 @@ def open_dataset(
     if not 0 <= val_fraction <= 0.5:
         raise ConfigError(f"data.val_fraction is {val_fraction}, expected a number in [0, 0.5]")
 
-    title, raw = _read(name, Path(root), size, channels, download)
+    kind, place = locate(name, Path(root), download)
+    title, raw = _read(kind, place, name, size, channels)
     _check(raw.train, raw.class_names, f"train part of {title}")
     if val_fraction > 0:
         require_two_each(raw.train.labels, raw.class_names, title)
     kept, held_out = stratified_split(raw.train.labels, val_fraction, seed, rng.SPLIT_VALIDATION)
-    return Dataset(
+    dataset = Dataset(
         spec=_spec(title, raw, KNOWN.get(name)),
         train=raw.train.subset(kept),
         val=raw.train.subset(held_out),
         read_test=raw.read_test,
     )
+    if kind == "npz":
+        dataset.test()  # an array's type does not tell its range: what is wrong with it is said before training
+    return dataset
 
 
 def _read(
-    name: str, root: Path, size: tuple[int, int] | None, channels: int | None, download: bool
+    kind: Kind, place: Path, name: str, size: tuple[int, int] | None, channels: int | None
 ) -> tuple[str, RawDataset]:
     """Return the name that the spec carries, and the data."""
-    kind, place = locate(name, root, download)
     if kind == "digits":
         return name, open_digits(size, channels)
     if kind == "torchvision":
