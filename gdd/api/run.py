@@ -11,9 +11,10 @@ import torch
 from pandas import DataFrame
 
 from gdd import pipeline
-from gdd.api.data import Data, data_settings
+from gdd.api.data import data_settings
 from gdd.api.generator import DistilledGenerator, load_generator
 from gdd.api.image_set import ImageSet, load_set
+from gdd.api.in_memory import Data, set_of
 from gdd.api.settings import config_of
 from gdd.checks import said_of
 from gdd.config import Config, ConfigError
@@ -51,6 +52,9 @@ class Distilled:
     def load(self) -> DistilledGenerator | ImageSet:
         """Return the generator, or the set."""
         return load_set(self.file) if self.file.name == set_file.FILE else load_generator(self.file)
+
+
+_NAMED = (str, Path, Distilled, DistilledGenerator, ImageSet)  # sources that are no arrays
 
 
 def distill(data: Data = "digits", test: Data | None = None, **settings: Any) -> Distilled:
@@ -92,7 +96,8 @@ def evaluate(named: Any, data: Data | None = None, test: Data | None = None, **s
     Raises:
         ConfigError: a source, a setting, the data or a file is not as expected; the sentence names it.
     """
-    if "sources" in settings.get("evaluate", {}):
+    section = settings.get("evaluate")
+    if isinstance(section, Mapping) and "sources" in section:
         raise ConfigError("evaluate.sources is given, expected the sources as the first argument")
     config = _config(settings if data is None else {**settings, "data": data}, test)
     given = _by_label(named)
@@ -110,7 +115,7 @@ def _config(settings: dict[str, Any], test: Data | None, distilled: bool = False
     """Return the config, with images in memory written into the run's folder."""
     data = settings.pop("data", {})
     config = config_of(settings)
-    section = data_settings(data, test, config.run.root / config.name)
+    section = data_settings(data, test, config.run.root / config.name, config.run.overwrite)
     return config_of({**settings, "data": section}, distilled, scored=True)
 
 
@@ -131,7 +136,7 @@ def _label(source: Any, number: int) -> str:
 
 
 def _is_arrays(source: Any) -> bool:
-    return isinstance(source, tuple) and len(source) == 2 and not isinstance(source[0], str | Path)
+    return isinstance(source, tuple) and len(source) == 2 and not isinstance(source[0], _NAMED)
 
 
 def _source(label: str, source: Any) -> Source:
@@ -146,13 +151,15 @@ def _source(label: str, source: Any) -> Source:
 
 def _of_arrays(label: str, arrays: tuple[Any, Any], spec: DatasetSpec) -> Source:
     """Return the source of images and labels; ConfigError if they are no set of the dataset's."""
-    images, labels = arrays
-    classes = torch.as_tensor(labels).long()
-    counts = classes.bincount(minlength=spec.num_classes)
-    if len(counts) > spec.num_classes or counts.min() != counts.max():
+    images, labels = set_of(arrays, f"source {label!r}")
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= spec.num_classes:
+        raise ConfigError(f"source {label!r} has labels {low} to {high}, expected 0 to {spec.num_classes - 1}")
+    counts = labels.bincount(minlength=spec.num_classes)
+    if counts.min() != counts.max():
         raise ConfigError(f"source {label!r} has {counts.tolist()} images by class, expected equally many of each")
     with said_of(f"source {label!r}"):
-        stored = SyntheticSet(torch.as_tensor(images), classes, spec, int(counts[0]), {"method": label})
+        stored = SyntheticSet(images, labels, spec, int(counts[0]), {"method": label})
     return Source(label, "set", stored.hash, synthetic=stored)
 
 

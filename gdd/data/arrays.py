@@ -1,7 +1,7 @@
 """Datasets that come as arrays: scikit-learn's digits, torchvision's classes, and .npz files."""
 
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -93,7 +93,17 @@ def open_torchvision(name: str, root: Path, size: tuple[int, int] | None, channe
 
 
 def open_npz(path: Path, size: tuple[int, int] | None, channels: int | None) -> RawDataset:
-    """Read x_train, y_train, x_test, y_test; without x_test, a fixed fifth of train is held out as test.
+    """Read what `npz_parts` does as a dataset; without a test part, a fixed fifth of train is held out as test."""
+    train, class_names, read_test = npz_parts(path)
+    whole = resized(train, size, channels)
+    if read_test is None:
+        kept, held_out = holdout(whole.labels, class_names, path)
+        return RawDataset(class_names, whole.subset(kept), lambda: whole.subset(held_out))
+    return RawDataset(class_names, whole, lambda: resized(read_test(), size, whole.images_u8.shape[1]))
+
+
+def npz_parts(path: Path) -> tuple[Split, tuple[str, ...], Callable[[], Split] | None]:
+    """Read x_train and y_train, and return them, the names of the classes, and how x_test and y_test are read, if there.
 
     Images and labels are those that `gdd.data.given` takes; each label 0..K-1 occurs in train. Texts class_names of
     shape (K,), if there, name the classes.
@@ -102,16 +112,14 @@ def open_npz(path: Path, size: tuple[int, int] | None, channels: int | None) -> 
         ConfigError: the file or an array is missing, or of another type, shape or range.
     """
     names = _load_npz(path, None)
-    whole = resized(npz_part(path, "train", names), size, channels)
+    train = _npz_part(path, "train", names)
     given_names = _load_npz(path, "class_names") if "class_names" in names else None
-    class_names = names_of(whole.labels, given_names, f"y_train of {path}", f"class_names of {path}")
+    class_names = names_of(train.labels, given_names, f"y_train of {path}", f"class_names of {path}")
     if "x_test" not in names and "y_test" not in names:
-        train, test = holdout(whole.labels, class_names, path)
-        return RawDataset(class_names, whole.subset(train), lambda: whole.subset(test))
+        return train, class_names, None
     for name in ("x_test", "y_test"):
         _require_array(path, name, names)
-    channels = whole.images_u8.shape[1]
-    return RawDataset(class_names, whole, lambda: resized(npz_part(path, "test", names), size, channels))
+    return train, class_names, lambda: _npz_part(path, "test", names)
 
 
 def names_of(labels: Tensor, given_names: np.ndarray | None, what: str, names: str) -> tuple[str, ...]:
@@ -143,8 +151,8 @@ def names_of(labels: Tensor, given_names: np.ndarray | None, what: str, names: s
     return tuple(given_names.tolist())
 
 
-def npz_part(path: Path, part: Literal["train", "test"], names: Sequence[str]) -> Split:
-    """Return a part of an .npz file that holds arrays of these names; ConfigError as of `open_npz`."""
+def _npz_part(path: Path, part: Literal["train", "test"], names: Sequence[str]) -> Split:
+    """Return a part of an .npz file that holds arrays of these names; ConfigError as of `npz_parts`."""
     images, labels = (_load_npz(path, _require_array(path, f"{x}_{part}", names)) for x in "xy")
     images_u8 = given.pixels(images, f"x_{part} of {path}")
     return Split(images_u8, given.classes(labels, len(images), f"y_{part} of {path}"))
