@@ -154,13 +154,13 @@ def _spec(title: str, raw: RawDataset, known: Known | None) -> DatasetSpec:
     if known is not None and len(known.mean) == channels:
         mean, std = known.mean, known.std
     else:
-        mean, std = _statistics(raw.train.images_u8)
+        mean, std = statistics(raw.train.images_u8)
     return DatasetSpec(
         title, channels, height, width, raw.class_names, mean, std, flip=known is not None and known.flip
     )
 
 
-def _statistics(images_u8: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def statistics(images_u8: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and std per channel of pixels in [0, 1], exact to the 4 decimals they are rounded to."""
     levels = torch.arange(256, dtype=torch.float64) / 255
     means, stds = [], []
