@@ -62,9 +62,10 @@ def distill(data: Data = "digits", test: Data | None = None, **settings: Any) ->
 
     Args:
         data: a dataset's name (digits, mnist, ...), the path of a folder of images or of an .npz file; or images in
-            memory: arrays (images, labels), or a torch Dataset of such pairs. Images are uint8, or float in [0, 1], of
-            shape (N, H, W), (N, H, W, C) or (N, C, H, W); labels 0..K-1. Images in memory are written into the run's
-            folder, uncompressed. A mapping gives other settings too: `{"name": (images, labels), "size": [16, 16]}`.
+            memory: (images, labels), or a torch Dataset of such pairs. Images are uint8, bool, or float in [0, 1], of
+            shape (N, H, W), (N, H, W, C) or (N, C, H, W), or Pillow's; labels are whole numbers 0..K-1 of shape (N,) or
+            (N, 1). Images in memory are written into the run's folder, uncompressed. A mapping gives other settings
+            too: `{"name": (images, labels), "size": [16, 16]}`.
         test: the test part of images in memory; without it a fifth of `data` is held out.
         **settings: as in a YAML file (docs/configuration.md), such as `name="mine", pretrain={"steps": 500}, seed=1`.
 
@@ -87,8 +88,9 @@ def evaluate(named: Any, data: Data | None = None, test: Data | None = None, **s
     Args:
         named: a source, a list of them, or a mapping from names in the tables to sources. A source is what `distill`,
             `load_set`, `load_generator` or `DistilledGenerator.sample` returned; the path of a run folder, a set or a
-            generator; zoo:NAME, real:random, real:fraction=SHARE, real:all or real:stream; or arrays (images, labels)
-            with equally many images of each class, (N, C, H, W) uint8 or float32 in [0, 1].
+            generator, of a folder of images by class or an .npz file; zoo:NAME, real:random, real:fraction=SHARE,
+            real:all or real:stream; or a tuple of arrays (images, labels) as `distill` takes them, with equally many
+            images of each class, of which floats may leave [0, 1] as far as optimising pixels takes them.
         data: the real dataset, as `distill` takes it; without it, that of the first source that says.
         test: as `distill` takes it.
         **settings: as `distill` takes them, such as `evaluate={"archs": ["convnet3"], "seeds": [0, 1, 2]}`.

@@ -97,6 +97,8 @@ def _export(options: Namespace, console: Console) -> None:
         dc_mtt.write_dc(synthetic, options.out)
     else:
         dc_mtt.write_mtt(synthetic, options.out, options.labels)
+    if synthetic.soft_labels is not None and options.to in ("folder", "npz", "dc"):
+        logger.warning("the soft labels of %s are left out: --to %s has labels alone", options.set, options.to)
     also = "" if options.labels is None else f" and {options.labels}"
     amount = f"{len(synthetic.images)} images of {synthetic.spec.num_classes} classes"
     console.print(f"wrote {options.out}{also}: {amount}", soft_wrap=True)
