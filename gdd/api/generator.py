@@ -73,17 +73,20 @@ class DistilledGenerator(OfDataset):
         Raises:
             ConfigError: labels or noise have another shape or type, or a label is none of the classes'.
         """
-        count, classes = len(labels), len(self.class_names)
-        if labels.dtype != torch.int64 or labels.ndim != 1 or not bool(((labels >= 0) & (labels < classes)).all()):
-            raise ConfigError(
-                f"labels are {labels.dtype} of shape {tuple(labels.shape)}, expected int64 of shape (B,), "
-                f"each from 0 to {classes - 1}"
-            )
-        if noise.dtype != torch.float32 or noise.shape != (count, self.noise_dim):
-            raise ConfigError(
-                f"noise is {noise.dtype} of shape {tuple(noise.shape)}, expected float32 of {(count, self.noise_dim)}"
-            )
+        classes = len(self.class_names)
+        whole = isinstance(labels, Tensor) and labels.dtype == torch.int64 and labels.ndim == 1
+        if not whole or not bool(((labels >= 0) & (labels < classes)).all()):
+            raise ConfigError(f"labels are {_kind(labels)}, expected int64 of shape (B,), each from 0 to {classes - 1}")
+        shape = (len(labels), self.noise_dim)
+        if not isinstance(noise, Tensor) or noise.dtype != torch.float32 or noise.shape != shape:
+            raise ConfigError(f"noise is {_kind(noise)}, expected float32 of {shape}")
         return pm1_to_unit(self.loaded.generator(noise.to(self.device), labels.to(self.device)))
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, Tensor):
+        return f"{value.dtype} of shape {tuple(value.shape)}"
+    return f"a {type(value).__name__}"
 
 
 class Stream(IterableDataset[tuple[Tensor, Tensor]]):

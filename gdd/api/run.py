@@ -11,9 +11,10 @@ import torch
 from pandas import DataFrame
 
 from gdd import pipeline
-from gdd.api.data import Data, data_settings
+from gdd.api.data import data_settings
 from gdd.api.generator import DistilledGenerator, load_generator
 from gdd.api.image_set import ImageSet, load_set
+from gdd.api.in_memory import Data, set_of
 from gdd.api.settings import config_of
 from gdd.checks import said_of
 from gdd.config import Config, ConfigError
@@ -53,14 +54,18 @@ class Distilled:
         return load_set(self.file) if self.file.name == set_file.FILE else load_generator(self.file)
 
 
+_NAMED = (str, Path, Distilled, DistilledGenerator, ImageSet)  # sources that are no arrays
+
+
 def distill(data: Data = "digits", test: Data | None = None, **settings: Any) -> Distilled:
     """Distil a dataset, as `gdd distill` does. The same call goes on where an earlier one was stopped.
 
     Args:
         data: a dataset's name (digits, mnist, ...), the path of a folder of images or of an .npz file; or images in
-            memory: arrays (images, labels), or a torch Dataset of such pairs. Images are uint8, or float in [0, 1], of
-            shape (N, H, W), (N, H, W, C) or (N, C, H, W); labels 0..K-1. Images in memory are written into the run's
-            folder, uncompressed. A mapping gives other settings too: `{"name": (images, labels), "size": [16, 16]}`.
+            memory: (images, labels), or a torch Dataset of such pairs. Images are uint8, bool, or float in [0, 1], of
+            shape (N, H, W), (N, H, W, C) or (N, C, H, W), or Pillow's; labels are whole numbers 0..K-1 of shape (N,) or
+            (N, 1). Images in memory are written into the run's folder, uncompressed. A mapping gives other settings
+            too: `{"name": (images, labels), "size": [16, 16]}`.
         test: the test part of images in memory; without it a fifth of `data` is held out.
         **settings: as in a YAML file (docs/configuration.md), such as `name="mine", pretrain={"steps": 500}, seed=1`.
 
@@ -83,8 +88,9 @@ def evaluate(named: Any, data: Data | None = None, test: Data | None = None, **s
     Args:
         named: a source, a list of them, or a mapping from names in the tables to sources. A source is what `distill`,
             `load_set`, `load_generator` or `DistilledGenerator.sample` returned; the path of a run folder, a set or a
-            generator; zoo:NAME, real:random, real:fraction=SHARE, real:all or real:stream; or arrays (images, labels)
-            with equally many images of each class, (N, C, H, W) uint8 or float32 in [0, 1].
+            generator, of a folder of images by class or an .npz file; zoo:NAME, real:random, real:fraction=SHARE,
+            real:all or real:stream; or a tuple of arrays (images, labels) as `distill` takes them, with equally many
+            images of each class, of which floats may leave [0, 1] as far as optimising pixels takes them.
         data: the real dataset, as `distill` takes it; without it, that of the first source that says.
         test: as `distill` takes it.
         **settings: as `distill` takes them, such as `evaluate={"archs": ["convnet3"], "seeds": [0, 1, 2]}`.
@@ -92,7 +98,8 @@ def evaluate(named: Any, data: Data | None = None, test: Data | None = None, **s
     Raises:
         ConfigError: a source, a setting, the data or a file is not as expected; the sentence names it.
     """
-    if "sources" in settings.get("evaluate", {}):
+    section = settings.get("evaluate")
+    if isinstance(section, Mapping) and "sources" in section:
         raise ConfigError("evaluate.sources is given, expected the sources as the first argument")
     config = _config(settings if data is None else {**settings, "data": data}, test)
     given = _by_label(named)
@@ -110,7 +117,7 @@ def _config(settings: dict[str, Any], test: Data | None, distilled: bool = False
     """Return the config, with images in memory written into the run's folder."""
     data = settings.pop("data", {})
     config = config_of(settings)
-    section = data_settings(data, test, config.run.root / config.name)
+    section = data_settings(data, test, config.run.root / config.name, config.run.overwrite)
     return config_of({**settings, "data": section}, distilled, scored=True)
 
 
@@ -131,7 +138,7 @@ def _label(source: Any, number: int) -> str:
 
 
 def _is_arrays(source: Any) -> bool:
-    return isinstance(source, tuple) and len(source) == 2 and not isinstance(source[0], str | Path)
+    return isinstance(source, tuple) and len(source) == 2 and not isinstance(source[0], _NAMED)
 
 
 def _source(label: str, source: Any) -> Source:
@@ -146,13 +153,15 @@ def _source(label: str, source: Any) -> Source:
 
 def _of_arrays(label: str, arrays: tuple[Any, Any], spec: DatasetSpec) -> Source:
     """Return the source of images and labels; ConfigError if they are no set of the dataset's."""
-    images, labels = arrays
-    classes = torch.as_tensor(labels).long()
-    counts = classes.bincount(minlength=spec.num_classes)
-    if len(counts) > spec.num_classes or counts.min() != counts.max():
+    images, labels = set_of(arrays, f"source {label!r}")
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= spec.num_classes:
+        raise ConfigError(f"source {label!r} has labels {low} to {high}, expected 0 to {spec.num_classes - 1}")
+    counts = labels.bincount(minlength=spec.num_classes)
+    if counts.min() != counts.max():
         raise ConfigError(f"source {label!r} has {counts.tolist()} images by class, expected equally many of each")
     with said_of(f"source {label!r}"):
-        stored = SyntheticSet(torch.as_tensor(images), classes, spec, int(counts[0]), {"method": label})
+        stored = SyntheticSet(images, labels, spec, int(counts[0]), {"method": label})
     return Source(label, "set", stored.hash, synthetic=stored)
 
 

@@ -22,6 +22,8 @@ def _add_import_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--index", type=int | None, default=None, help="dc: which set of the file; null: the last")
     parser.add_argument("--labels", type=Path | None, default=None, help="mtt: the .pt file of the labels")
     parser.add_argument("--lr", type=Path | None, default=None, help="mtt: the .pt file of a learned learning rate")
+    space = "whether images are (x - mean) / std, as both projects store them, or in [0, 1]"
+    parser.add_argument("--space", type=Literal["normalized", "unit"], default="normalized", help=space)
     parser.add_argument("--method", type=str | None, default=None, help="name of the method, for the tables")
 
 
@@ -40,18 +42,23 @@ def _import(options: Namespace, console: Console) -> None:
         spec = open_dataset(options.dataset, options.root).spec
     except ConfigError as error:
         raise ConfigError(f"--dataset {options.dataset} with --root {options.root}: {error}") from error
+    if spec.are_numbers_as_text:
+        first = ", ".join(spec.class_names[:4])
+        logger.warning(
+            "the classes of %s are numbers sorted as text: labels 0, 1, 2, 3 are classes %s; a set whose labels are "
+            "the numbers themselves would stand for other classes",
+            options.dataset,
+            first,
+        )
+    taken = {"space": options.space, "method": options.method}
     if options.format == "dc":
         index = -1 if options.index is None else options.index
-        synthetic = dc_mtt.read_dc(options.file, spec, index, method=options.method)
+        synthetic = dc_mtt.read_dc(options.file, spec, index, **taken)
     else:
-        synthetic = dc_mtt.read_mtt(options.file, options.labels, spec, options.lr, method=options.method)
+        synthetic = dc_mtt.read_mtt(options.file, options.labels, spec, options.lr, **taken)
     set_file.save(options.out, synthetic)
     card.write(options.out)
     low, high = synthetic.images.aminmax()
-    if max(-low, high) > 50:
-        logger.warning(
-            "%s: pixels are far from [0, 1]; is it normalised by %s's mean and std?", options.file, spec.name
-        )
     soft, rate = synthetic.provenance.get("soft_labels"), synthetic.provenance.get("learned_lr")
     console.print(
         f"wrote {options.out}: {len(synthetic.images)} images of {spec.num_classes} classes, {synthetic.ipc} of each, "
@@ -90,6 +97,8 @@ def _export(options: Namespace, console: Console) -> None:
         dc_mtt.write_dc(synthetic, options.out)
     else:
         dc_mtt.write_mtt(synthetic, options.out, options.labels)
+    if synthetic.soft_labels is not None and options.to in ("folder", "npz", "dc"):
+        logger.warning("the soft labels of %s are left out: --to %s has labels alone", options.set, options.to)
     also = "" if options.labels is None else f" and {options.labels}"
     amount = f"{len(synthetic.images)} images of {synthetic.spec.num_classes} classes"
     console.print(f"wrote {options.out}{also}: {amount}", soft_wrap=True)

@@ -1,9 +1,10 @@
 """Datasets that come as arrays: scikit-learn's digits, torchvision's classes, and .npz files."""
 
 import zipfile
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -11,12 +12,13 @@ from einops import rearrange
 from torch import Tensor
 
 from gdd.config import ConfigError
+from gdd.data import given
 from gdd.data.pixels import unit_to_u8
 from gdd.data.places import TORCHVISION, missing_file
 from gdd.data.splits import RawDataset, Split, holdout, resized
 
 # An array may always unpack to so many bytes, and to so many times its bytes in the file.
-MOST_UNPACKED = 2**25
+MOST_UNPACKED = 2**27
 MOST_RATIO = 100
 
 TEN_DIGITS = tuple(str(digit) for digit in range(10))
@@ -67,7 +69,7 @@ def open_torchvision(name: str, root: Path, size: tuple[int, int] | None, channe
         try:
             stored = build(train)
             labels = stored.labels if name == "svhn" else stored.targets
-            images = _channels_first(torch.as_tensor(stored.data), name)
+            images = given.channels_first(torch.as_tensor(stored.data), name)
             return stored, Split(images, torch.as_tensor(labels).long())
         except Exception as error:  # torchvision's parsers raise many types on damaged bytes
             raise ConfigError(
@@ -83,6 +85,7 @@ def open_torchvision(name: str, root: Path, size: tuple[int, int] | None, channe
         except Exception as error:
             raise ConfigError(f"{name} could not be downloaded to {root}: {error}") from error
     stored, split = read(train=True)
+    read(train=False)  # to refuse a damaged file before training, not after
     train_split = resized(split, size, channels)
     channels = train_split.images_u8.shape[1]
     class_names = kind.class_names or tuple(stored.classes)
@@ -90,64 +93,72 @@ def open_torchvision(name: str, root: Path, size: tuple[int, int] | None, channe
 
 
 def open_npz(path: Path, size: tuple[int, int] | None, channels: int | None) -> RawDataset:
-    """Read x_train, y_train, x_test, y_test; without x_test, a fixed fifth of train is held out as test.
+    """Read what `npz_parts` does as a dataset; without a test part, a fixed fifth of train is held out as test."""
+    train, class_names, read_test = npz_parts(path)
+    whole = resized(train, size, channels)
+    if read_test is None:
+        kept, held_out = holdout(whole.labels, class_names, path)
+        return RawDataset(class_names, whole.subset(kept), lambda: whole.subset(held_out))
+    return RawDataset(class_names, whole, lambda: resized(read_test(), size, whole.images_u8.shape[1]))
 
-    Images are uint8, or float in [0, 1], of shape (N, H, W), (N, H, W, C) or (N, C, H, W). Labels are
-    integers 0..K-1 of shape (N,), each of which occurs in train. Texts class_names of shape (K,), if there,
-    name the classes.
+
+def npz_parts(path: Path) -> tuple[Split, tuple[str, ...], Callable[[], Split] | None]:
+    """Read x_train and y_train, and return them, the names of the classes, and how x_test and y_test are read, if there.
+
+    Images and labels are those that `gdd.data.given` takes; each label 0..K-1 occurs in train. Texts class_names of
+    shape (K,), if there, name the classes.
 
     Raises:
         ConfigError: the file or an array is missing, or of another type, shape or range.
     """
     names = _load_npz(path, None)
-    whole = resized(_npz_split(path, "train", names), size, channels)
-    present = whole.labels.unique()
-    if present[0] != 0 or present[-1] != len(present) - 1:
-        raise ConfigError(
-            f"y_train of {path} holds {len(present)} different labels from {present[0]} to {present[-1]}, "
-            f"expected 0 to {len(present) - 1} with none left out"
-        )
-    class_names = _class_names(path, len(present)) if "class_names" in names else tuple(map(str, present.tolist()))
+    train = _npz_part(path, "train", names)
+    given_names = _load_npz(path, "class_names") if "class_names" in names else None
+    class_names = names_of(train.labels, given_names, f"y_train of {path}", f"class_names of {path}")
     if "x_test" not in names and "y_test" not in names:
-        train, test = holdout(whole.labels, class_names, path)
-        return RawDataset(class_names, whole.subset(train), lambda: whole.subset(test))
+        return train, class_names, None
     for name in ("x_test", "y_test"):
         _require_array(path, name, names)
-    channels = whole.images_u8.shape[1]
-    return RawDataset(class_names, whole, lambda: resized(_npz_split(path, "test", names), size, channels))
+    return train, class_names, lambda: _npz_part(path, "test", names)
 
 
-def _class_names(path: Path, count: int) -> tuple[str, ...]:
-    class_names = _load_npz(path, "class_names")
-    if class_names.dtype.kind != "U" or class_names.shape != (count,) or len(set(class_names.tolist())) != count:
+def names_of(labels: Tensor, given_names: np.ndarray | None, what: str, names: str) -> tuple[str, ...]:
+    """Return the names of the classes of all training labels: those that are given, or their numbers.
+
+    Args:
+        labels: (N,) int64.
+        given_names: (K,) texts, if there are some.
+        what: the labels are called in an error's sentence.
+        names: what the names are called.
+
+    Raises:
+        ConfigError: a class has no image, or the names are not as many different texts.
+    """
+    present = labels.unique()
+    count = len(present)
+    if present[0] != 0 or present[-1] != count - 1:
         raise ConfigError(
-            f"class_names of {path} is {class_names.dtype} of shape {class_names.shape}, expected {count} different "
-            "texts, one for each label of y_train"
+            f"{what} holds {count} different labels from {present[0]} to {present[-1]}, expected 0 to {count - 1} with "
+            "none left out"
         )
-    return tuple(class_names.tolist())
+    if given_names is None:
+        return tuple(map(str, range(count)))
+    if given_names.dtype.kind != "U" or given_names.shape != (count,) or len(set(given_names.tolist())) != count:
+        raise ConfigError(
+            f"{names} is {given_names.dtype} of shape {given_names.shape}, expected {count} different texts, one for "
+            "each label of train"
+        )
+    return tuple(given_names.tolist())
 
 
-def _npz_split(path: Path, part: str, names: Any) -> Split:
+def _npz_part(path: Path, part: Literal["train", "test"], names: Sequence[str]) -> Split:
+    """Return a part of an .npz file that holds arrays of these names; ConfigError as of `npz_parts`."""
     images, labels = (_load_npz(path, _require_array(path, f"{x}_{part}", names)) for x in "xy")
-    where = f"x_{part} of {path}"
-    if images.dtype != np.uint8 and not np.issubdtype(images.dtype, np.floating):
-        raise ConfigError(f"{where} is {images.dtype}, expected uint8 or float in [0, 1]")
-    if images.size == 0:
-        raise ConfigError(f"{where} has shape {images.shape}, expected at least one pixel")
-    if images.dtype != np.uint8 and not (images.min() >= 0 and images.max() <= 1):
-        raise ConfigError(f"{where} is float in [{images.min():g}, {images.max():g}], expected [0, 1]")
-    if not np.issubdtype(labels.dtype, np.integer) or labels.shape != images.shape[:1]:
-        raise ConfigError(
-            f"y_{part} of {path} is {labels.dtype} of shape {labels.shape}, expected integers of shape "
-            f"{images.shape[:1]}, one for each image of x_{part}"
-        )
-    images_u8 = torch.from_numpy(images if images.dtype == np.uint8 else images.astype(np.float32))
-    if images.dtype != np.uint8:
-        images_u8 = unit_to_u8(images_u8)
-    return Split(_channels_first(images_u8, where), torch.from_numpy(labels.astype(np.int64)))
+    images_u8 = given.pixels(images, f"x_{part} of {path}")
+    return Split(images_u8, given.classes(labels, len(images), f"y_{part} of {path}"))
 
 
-def _require_array(path: Path, name: str, names: Any) -> str:
+def _require_array(path: Path, name: str, names: Sequence[str]) -> str:
     if name not in names:
         raise ConfigError(f"{path} holds no {name}, only {', '.join(names[:8]) or 'nothing'}")
     return name
@@ -159,30 +170,23 @@ def _load_npz(path: Path, name: str | None) -> Any:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             if name is None:
                 return list(stored.files)
-            _require_no_bomb(stored.zip.getinfo(f"{name}.npy"))
+            _require_no_bomb(path, stored.zip.getinfo(f"{name}.npy"))
             array = stored[name]
             if not isinstance(array, np.ndarray):  # bytes of anything else
                 raise ValueError(f"{name} is no array")
             return array
+    except ConfigError:
+        raise
     except Exception as error:  # numpy and zipfile raise many types on damaged bytes
         raise ConfigError(f"{path} is not a readable .npz file: {error}") from error
 
 
-def _require_no_bomb(part: zipfile.ZipInfo) -> None:
-    """Refuse what unpacks to far more than it takes; of images, even drawings shrink less."""
+def _require_no_bomb(path: Path, part: zipfile.ZipInfo) -> None:
+    """Refuse what unpacks to far more than it takes; of images, few drawings shrink more, and they can be kept plain."""
     known = part.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
     if not known or part.file_size > max(MOST_UNPACKED, MOST_RATIO * part.compress_size):
-        raise ValueError(f"{part.filename} unpacks from {part.compress_size} bytes to {part.file_size}")
-
-
-def _channels_first(images_u8: Tensor, where: str) -> Tensor:
-    if images_u8.ndim == 3:
-        return images_u8.unsqueeze(1)
-    if images_u8.ndim == 4:
-        first, last = images_u8.shape[1] in (1, 3), images_u8.shape[3] in (1, 3)
-        if first != last:
-            return images_u8 if first else rearrange(images_u8, "n h w c -> n c h w").contiguous()
-    raise ConfigError(
-        f"{where} has shape {tuple(images_u8.shape)}, expected (N, H, W), (N, H, W, C) or (N, C, H, W) with "
-        "C of 1 or 3, and neither H nor W of 1 or 3"
-    )
+        raise ConfigError(
+            f"{part.filename} of {path} unpacks from {part.compress_size:,} bytes to {part.file_size:,}, expected at "
+            f"most {MOST_UNPACKED:,} or {MOST_RATIO} times as many, by deflate; if it is yours, write it with np.savez, "
+            "which does not compress"
+        )

@@ -59,3 +59,9 @@ def unit_to_u8(images_unit: Tensor) -> Tensor:
 
 def u8_to_unit(images_u8: Tensor) -> Tensor:
     return images_u8.float() / 255
+
+
+def is_far_from_unit(images: Tensor) -> bool:
+    """Tell whether pixels are so far from [0, 1] that they are of another space: levels to 255, or normalised twice."""
+    low, high = images.aminmax()
+    return max(-float(low), float(high)) > 50

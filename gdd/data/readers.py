@@ -35,7 +35,10 @@ class Dataset:
     read_test: Callable[[], Split]  # see `test`
 
     def test(self) -> Split:
-        """Read the test part, which nothing else does: evaluation calls this once, at the end, and an audit may."""
+        """Read the test part, which evaluation does once, at the end, and an audit may.
+
+        Nothing else sees it: of arrays it is read once before, to be refused at the start if it does not fit.
+        """
         split = self.read_test()
         _check(split, self.spec.class_names, f"test part of {self.spec.name}")
         if split.images_u8.shape[1:] != self.spec.shape:
@@ -95,8 +98,15 @@ def open_dataset(
     if not 0 <= val_fraction <= 0.5:
         raise ConfigError(f"data.val_fraction is {val_fraction}, expected a number in [0, 0.5]")
 
-    title, raw = _read(name, Path(root), size, channels, download, label)
-    return divided(name, title, raw, val_fraction, seed)
+    kind, place = locate(name, Path(root), download)
+    same = namesake(name, Path(root))
+    if same is not None:
+        logger.warning(same)
+    title, raw = _read(kind, place, name, size, channels, label)
+    dataset = divided(name, title, raw, val_fraction, seed)
+    if kind == "npz":
+        dataset.test()  # an array's type does not tell its range: what is wrong with it is said before training
+    return dataset
 
 
 def divided(name: str, title: str, raw: RawDataset, val_fraction: float, seed: int) -> Dataset:
@@ -114,13 +124,9 @@ def divided(name: str, title: str, raw: RawDataset, val_fraction: float, seed: i
 
 
 def _read(
-    name: str, root: Path, size: tuple[int, int] | None, channels: int | None, download: bool, label: str | None
+    kind: Kind, place: Path, name: str, size: tuple[int, int] | None, channels: int | None, label: str | None
 ) -> tuple[str, RawDataset]:
     """Return the name that the spec carries, and the data."""
-    kind, place = locate(name, root, download)
-    same = namesake(name, root)
-    if same is not None:
-        logger.warning(same)
     if kind == "digits":
         return name, open_digits(size, channels)
     if kind == "torchvision":
@@ -164,13 +170,13 @@ def _spec(title: str, raw: RawDataset, known: Known | None) -> DatasetSpec:
     if known is not None and len(known.mean) == channels:
         mean, std = known.mean, known.std
     else:
-        mean, std = _statistics(raw.train.images_u8)
+        mean, std = statistics(raw.train.images_u8)
     return DatasetSpec(
         title, channels, height, width, raw.class_names, mean, std, flip=known is not None and known.flip
     )
 
 
-def _statistics(images_u8: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def statistics(images_u8: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and std per channel of pixels in [0, 1], exact to the 4 decimals they are rounded to."""
     levels = torch.arange(256, dtype=torch.float64) / 255
     means, stds = [], []

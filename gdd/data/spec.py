@@ -41,6 +41,14 @@ class DatasetSpec:
         return len(self.class_names)
 
     @property
+    def are_numbers_as_text(self) -> bool:
+        """Whether the classes are called by whole numbers in another order than that of the numbers, as 0, 1, 10, 2."""
+        if not all(name.isdecimal() for name in self.class_names):
+            return False
+        numbers = [int(name) for name in self.class_names]
+        return numbers != sorted(numbers)
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W)."""
         return self.channels, self.height, self.width

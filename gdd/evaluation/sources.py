@@ -8,6 +8,7 @@ from typing import Any, Literal, cast
 from gdd.config import ConfigError, stable_hash
 from gdd.data.readers import Dataset
 from gdd.evaluation.named import CEILING, FILTER, FLOOR, FRACTION, STREAM_CEILING, fraction_of, path_of, split_filter
+from gdd.formats import plain
 from gdd.runtime import checkpoint
 from gdd.sampling import curate, ensemble_file, generator_file, set_file
 from gdd.sampling.ensemble_file import Ensemble
@@ -90,8 +91,8 @@ def file_of(path: Path) -> Path:
         if (path / name).exists():
             return path / name
     raise ConfigError(
-        f"{path} holds neither {generator_file.FILE} nor {set_file.FILE}, expected the folder of a finished run of "
-        "gdd train-gan or gdd distill"
+        f"{path} holds neither {generator_file.FILE} nor {set_file.FILE} nor images by class, expected the folder of a "
+        "finished run of gdd train-gan or gdd distill, or that of a set of images"
     )
 
 
@@ -100,8 +101,8 @@ def read(text: str, label: str | None = None) -> Source:
 
     Args:
         text: real:random, real:fraction=SHARE, real:all, real:stream, zoo:NAME, or the path of a set, a generator or
-            a run folder; also PATH,filter=ENSEMBLE: those samples of a generator that an ensemble classifies as their
-            label.
+            a run folder, or of a folder of images by class or an .npz file; also PATH,filter=ENSEMBLE: those samples of
+            a generator that an ensemble classifies as their label.
         label: its name in tables, instead of the text.
 
     Raises:
@@ -115,6 +116,8 @@ def read(text: str, label: str | None = None) -> Source:
             return Source(label, FRACTION, hash=str(fraction), fraction=fraction)
         return Source(label, cast(Kind, text), hash="")
     _, judges = split_filter(text)
+    if judges is None and _is_plain(named):
+        return of_set(plain.read(named), named, label)
     path = file_of(named)
     tensors, metadata = checkpoint.load_tensors(path)
     if metadata.get("kind") == "generator":
@@ -127,6 +130,11 @@ def read(text: str, label: str | None = None) -> Source:
     if judges is not None:
         raise ConfigError(f"{path} holds no generator, expected one before {FILTER}")
     return of_set(set_file.from_tensors(path, tensors, metadata), path, label)
+
+
+def _is_plain(path: Path) -> bool:
+    is_run = path.is_dir() and any((path / name).exists() for name in (generator_file.FILE, set_file.FILE))
+    return not is_run and plain.is_plain(path)
 
 
 def of_set(synthetic: SyntheticSet, path: Path, label: str = "set") -> Source:
@@ -155,7 +163,7 @@ def complete(
     kinds = {source.kind for source in named}
     wanted = {FLOOR: True, STREAM_CEILING: streams, CEILING: ceiling}
     added = [read(kind, REAL_NAMES[kind]) for kind, is_wanted in wanted.items() if is_wanted and kind not in kinds]
-    sources = [_fitted(source, dataset) for source in (*added, *named)]
+    sources = [fitted(source, dataset) for source in (*added, *named)]
     _require_different(sources)
     sources.sort(key=lambda source: place(source.kind))
     stored = {source.synthetic.ipc for source in sources if source.synthetic is not None}
@@ -172,14 +180,18 @@ def complete(
     return sources, floor_ipcs
 
 
-def _fitted(source: Source, dataset: Dataset) -> Source:
-    """Return real images with the hash of the data, and anything else as it is if it fits the dataset."""
+def fitted(source: Source, dataset: Dataset) -> Source:
+    """Return real images with the hash of the data, and anything else if it fits the dataset; ConfigError otherwise."""
     content = source.synthetic or source.generator
     if content is None:
         if source.fraction is None:
             return replace(source, hash=dataset.fingerprint)
         ipc = round(source.fraction * len(dataset.train.labels) / dataset.spec.num_classes)
         return replace(source, hash=stable_hash(dataset.fingerprint, source.fraction), fraction_ipc=max(1, ipc))
+    if source.synthetic is not None:
+        synthetic = plain.fitted(source.synthetic, dataset.spec)
+        source = replace(source, synthetic=synthetic, hash=synthetic.hash)
+        content = synthetic
     set_file.check_matches(content.spec, dataset.spec, source.path or source.label)
     if source.ensemble is not None:
         set_file.check_matches(source.ensemble.spec, dataset.spec, "the ensemble")

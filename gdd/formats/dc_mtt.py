@@ -1,7 +1,8 @@
 """Other projects' sets: the .pt files of DatasetCondensation (`dc`) and of MTT (`mtt`), and of their descendants.
 
-Both hold images in classifier space, (x - mean) / std with their dataset's constants; gdd's sets hold float32 pixels in
-unclipped [0, 1]-scale. Each way is computed in float64 and rounded to float32 once. So, with e = 2**-24:
+Both hold images in classifier space, (x - mean) / std with their dataset's constants, and some descendants in [0, 1];
+gdd's sets hold float32 pixels in unclipped [0, 1]-scale. Each way is computed in float64 and rounded to float32 once.
+So, with e = 2**-24:
 
     .pt -> set -> .pt   |x' - x| <= e * (|u| / std + |x'|), u the pixel between, and for float32 x <= 2e * |u| / std
     set -> .pt -> set   |u' - u| <= e * (|u - mean| + |u'|), and |u' - u| <= 2e * |u - mean|
@@ -12,22 +13,27 @@ and what is below 1.2e-38, the least that float32 holds in full, becomes that.
 
 import hashlib
 import io
+import logging
 import math
 import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from gdd.config import ConfigError
-from gdd.data.pixels import Normalizer, u8_to_unit
+from gdd.data.pixels import Normalizer, is_far_from_unit, u8_to_unit
 from gdd.data.spec import DatasetSpec
 from gdd.runtime.checkpoint import creating, write_atomically
 from gdd.runtime.pickle_scan import Unwanted, check_legacy, check_zip
 from gdd.sampling.set_file import SyntheticSet
+
+logger = logging.getLogger(__name__)
+
+Space = Literal["normalized", "unit"]  # what images are in: (x - mean) / std, or [0, 1]
 
 
 class NumpyValue:
@@ -111,21 +117,27 @@ def _soft_logits(soft: Tensor, what: str) -> tuple[Tensor, str]:
 
 
 def _assemble(
-    path: Path, images: object, labels: Tensor, soft: Tensor | None, spec: DatasetSpec, provenance: dict[str, Any]
+    path: Path,
+    images: object,
+    labels: Tensor,
+    soft: Tensor | None,
+    spec: DatasetSpec,
+    space: Space,
+    provenance: dict[str, Any],
 ) -> SyntheticSet:
-    """Check images in classifier space against (N,) labels, order both by class, and make a set of them."""
-    images_std = _tensor(images, f"the images of {path}")
-    if not images_std.is_floating_point() or images_std.ndim != 4 or tuple(images_std.shape[1:]) != spec.shape:
+    """Check images against (N,) labels, order both by class, and make a set of them."""
+    made = _tensor(images, f"the images of {path}")
+    if not made.is_floating_point() or made.ndim != 4 or tuple(made.shape[1:]) != spec.shape:
         raise ConfigError(
-            f"the images of {path} are {_summary(images_std)}, expected normalised float (N, C, H, W) "
-            f"with (C, H, W) = {spec.shape} of {spec.name}"
+            f"the images of {path} are {_summary(made)}, expected {'normalised ' * (space == 'normalized')}float "
+            f"(N, C, H, W) with (C, H, W) = {spec.shape} of {spec.name}"
         )
-    if len(labels) != len(images_std) or len(labels) == 0:
-        raise ConfigError(f"{path} has {len(images_std)} images for {len(labels)} labels, expected one for each")
+    if len(labels) != len(made) or len(labels) == 0:
+        raise ConfigError(f"{path} has {len(made)} images for {len(labels)} labels, expected one for each")
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= spec.num_classes:
         raise ConfigError(f"the labels of {path} go from {low} to {high}, expected 0 to {spec.num_classes - 1}")
-    if not bool(images_std.double().isfinite().all()):
+    if not bool(made.double().isfinite().all()):
         raise ConfigError(f"the images of {path} hold NaN or infinite values, expected finite ones")
     counts = labels.bincount(minlength=spec.num_classes)
     least, most = int(counts.argmin()), int(counts.argmax())
@@ -136,7 +148,11 @@ def _assemble(
             f"{spec.class_names[most]!r}, expected the same number of each of the {spec.num_classes} of {spec.name}"
         )
     order = labels.argsort(stable=True)
-    images_unit = Normalizer(spec.mean, spec.std).to_unit(images_std[order])
+    if space == "unit":
+        images_unit, provenance = made[order].float(), {**provenance, "space": space}
+    else:
+        images_unit = Normalizer(spec.mean, spec.std).to_unit(made[order])
+    _warn_of_space(path, made, images_unit, spec, space)
     try:
         return SyntheticSet(
             images_unit, labels[order], spec, ipc, provenance, soft_labels=None if soft is None else soft[order]
@@ -145,26 +161,62 @@ def _assemble(
         raise ConfigError(f"{path}: {error}") from error
 
 
+def _warn_of_space(path: Path, images: Tensor, images_unit: Tensor, spec: DatasetSpec, space: Space) -> None:
+    """Say so where pixels look like those of another space than they were taken for."""
+    if is_far_from_unit(images_unit):
+        expected = "in [0, 1]" if space == "unit" else f"normalised by {spec.name}'s mean and std"
+        logger.warning("%s: pixels are far from [0, 1]; is it %s?", path, expected)
+    elif space == "normalized" and images.min() >= 0 and images.max() <= 1:
+        logger.warning(
+            "%s: all values are within [0, 1], as of images that were never normalised; if so, add --space unit", path
+        )
+
+
+def _classes_of(soft: Tensor, what: str) -> Tensor:
+    """Return the class of each image that has learned labels (N, K).
+
+    Sets are stored class by class, N / K images of each, and a learned label may come to favour another class than that
+    of its image. So the place decides where most labels agree with it; else the label does, and the order is another.
+    """
+    count, num_classes = soft.shape
+    favoured = soft.argmax(1)
+    if count == 0 or count % num_classes:
+        return favoured
+    by_place = torch.arange(count) // (count // num_classes)
+    moved = int((favoured != by_place).sum())
+    if 2 * moved >= count:
+        return favoured
+    if moved:
+        logger.info("%s: %d of %d favour another class than that of their image", what, moved, count)
+    return by_place
+
+
 def _hard_labels(labels: Tensor, what: str, expected: str) -> Tensor:
     if labels.ndim != 1 or labels.dtype not in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64):
         raise ConfigError(f"{what} are {_summary(labels)}, expected {expected}")
     return labels.long()
 
 
-def read_dc(path: Path, spec: DatasetSpec, index: int = -1, *, method: str | None = None) -> SyntheticSet:
+def read_dc(
+    path: Path, spec: DatasetSpec, index: int = -1, *, space: Space = "normalized", method: str | None = None
+) -> SyntheticSet:
     """Read one set of a file that DC, DSA, DM or a descendant saved: {"data": [[images, labels], ...], ...}.
+
+    IDC saves a lone pair, [images, labels].
 
     Args:
         path: the .pt file.
         spec: the dataset that the set stands for, whose mean and std its images were normalised with.
         index: which pair of the list; a negative one counts from the end.
+        space: "unit" if the images are in [0, 1] instead, as IDC's are.
         method: name of the method that made the set, for the provenance.
 
     Raises:
         ConfigError: the file is missing, damaged, of another structure, does not fit `spec`, or would run code.
     """
     content, sha256 = _load(path)
-    pairs = content.get("data") if isinstance(content, dict) else None
+    is_pair = isinstance(content, list | tuple) and len(content) == 2 and all(isinstance(x, Tensor) for x in content)
+    pairs = [content] if is_pair else content.get("data") if isinstance(content, dict) else None
     if not isinstance(pairs, list) or not pairs:
         summary = _summary(content if pairs is None else pairs)
         raise ConfigError(f"{path} holds {summary}, expected a dict whose 'data' lists pairs of images and labels")
@@ -178,7 +230,7 @@ def read_dc(path: Path, spec: DatasetSpec, index: int = -1, *, method: str | Non
     labels = _hard_labels(_tensor(pair[1], what), what, "integers (N,)")
     provenance: dict[str, Any] = {"method": method, "imported": path.name, "sha256": sha256, "format": "dc"}
     provenance["index"] = index % len(pairs)
-    return _assemble(path, pair[0], labels, None, spec, provenance)
+    return _assemble(path, pair[0], labels, None, spec, space, provenance)
 
 
 def read_mtt(
@@ -187,6 +239,7 @@ def read_mtt(
     spec: DatasetSpec,
     lr_path: Path | None = None,
     *,
+    space: Space = "normalized",
     method: str | None = None,
 ) -> SyntheticSet:
     """Read a set that MTT or a descendant saved: a tensor of images, one of labels, and maybe a learning rate.
@@ -196,6 +249,7 @@ def read_mtt(
         labels_path: .pt file of integers (N,), or of soft labels (N, K), logits or probabilities.
         spec: the dataset that the set stands for, whose mean and std its images were normalised with.
         lr_path: .pt file of the learning rate that was learned with the images, for the provenance.
+        space: "unit" if the images are in [0, 1] instead.
         method: name of the method that made the set, for the provenance.
 
     Raises:
@@ -210,12 +264,12 @@ def read_mtt(
         if labels.ndim != 2 or labels.shape[1] != spec.num_classes:
             raise ConfigError(f"{what} are {_summary(labels)}, expected {expected} for {spec.name}")
         soft, provenance["soft_labels"] = _soft_logits(labels, what)
-        labels = soft.argmax(1)
+        labels = _classes_of(soft, what)
     else:
         labels = _hard_labels(labels, what, expected)
     if lr_path is not None:
         provenance["learned_lr"] = _learning_rate(lr_path)
-    return _assemble(images_path, images, labels, soft, spec, provenance)
+    return _assemble(images_path, images, labels, soft, spec, space, provenance)
 
 
 def _learning_rate(path: Path) -> float:

@@ -17,6 +17,7 @@ from gdd.data.readers import Dataset, list_images, open_dataset
 from gdd.evaluation import grid, sources
 from gdd.evaluation.recipe import Job
 from gdd.evaluation.sources import CEILING, FLOOR, GENERATOR_NAMES, REAL_NAMES, Source
+from gdd.formats import plain
 from gdd.models import registry
 from gdd.models.layers import Shape
 from gdd.runtime.signals import on_signals
@@ -73,6 +74,9 @@ def with_data_of_sources(config: Config, named: Sequence[Source]) -> Config:
     """Take the data settings of the first source that carries them, unless the config has its own.
 
     Where the data lie, and whether they may be fetched, stays what the config says.
+
+    Raises:
+        ConfigError: there are none, and a source stands for another dataset than the default.
     """
     default = DataConfig()
     if replace(config.data, root=default.root, download=default.download) != default:
@@ -88,6 +92,13 @@ def with_data_of_sources(config: Config, named: Sequence[Source]) -> Config:
         taken = read_as(Config, {**values, "seed": made_with.get("seed")}, source.label)
         logger.info("data settings of %s: data.name %s", source.label, taken.data.name)
         return taken
+    for source in named:
+        content = source.synthetic or source.generator
+        if content is not None and content.spec.name != config.data.name and not plain.is_unnamed(source.provenance):
+            raise ConfigError(
+                f"{source.label} stands for {content.spec.name} and does not say where its images are; add --data.name "
+                "with their name or place"
+            )
     return config
 
 

@@ -10,7 +10,7 @@ from accelerate import Accelerator
 
 from gdd.config import Config, ConfigError, stable_hash
 from gdd.data.readers import Dataset
-from gdd.evaluation import dd_ranking, grid
+from gdd.evaluation import dd_ranking, grid, sources
 from gdd.evaluation.dd_ranking import Arm
 from gdd.evaluation.landscape import RESULT, STAGE, Landscape, measure
 from gdd.evaluation.recipe import Conditions, Job
@@ -18,7 +18,6 @@ from gdd.evaluation.row import Row
 from gdd.evaluation.sources import Source
 from gdd.pipeline.opening import Work, own_sources, plan, read_sources
 from gdd.pipeline.stages import distill, open_run
-from gdd.sampling import set_file
 
 if TYPE_CHECKING:  # pandas, matplotlib and scipy take a second, and are needed when all is scored
     from gdd.evaluation.audit import Audit
@@ -139,9 +138,7 @@ def audit(config: Config, dataset: Dataset, accelerator: Accelerator, source: So
     from gdd.report import audit as pictures
     from gdd.report import card
 
-    content = source.synthetic or source.generator
-    assert content is not None
-    set_file.check_matches(content.spec, dataset.spec, source.path)
+    source = sources.fitted(source, dataset)
     real = measures.real_images(source, dataset)  # a folder that is claimed would refuse other data
     fingerprint = stable_hash(measures.STAGE, source.hash, dataset.spec.to_dict(), dataset.fingerprint)
     with open_run(config, measures.STAGE, fingerprint, accelerator) as run:

@@ -1,5 +1,6 @@
 """Distilling and scoring from Python do what the commands do, and give objects for what they write."""
 
+import re
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ import torch
 from commands import MATCHING, TINY, launch
 
 import gdd
-from gdd.api.run import Distilled
+from gdd.api.run import Distilled, _by_label, _of_arrays
 from gdd.cli.main import parse_config
 from gdd.config import ConfigError, to_plain
 from gdd.report.statistics import read_rows
@@ -93,22 +94,59 @@ def test_the_process_computes_as_before(distilled, tmp_path):
     assert not torch.are_deterministic_algorithms_enabled()
 
 
-@pytest.mark.parametrize(
-    ("source", "words"),
-    [
-        (3, "source 'set 1' is a int, expected a path, a name, a set or a generator"),
-        ((np.zeros((4, 1, 16, 16), np.uint8), [0, 1, 2, 2]), "images by class, expected equally many"),
-        ((np.zeros((10, 1, 8, 8), np.uint8), np.arange(10)), r"source 'set 1': the set's images are \(10, 1, 8, 8\)"),
-        ((np.zeros((10, 1, 16, 16), np.int32), np.arange(10)), "images are torch.int32, expected uint8 or float32"),
-        ("nowhere", "nowhere"),
-    ],
-)
+LEVELS = np.arange(10 * 256).reshape(10, 1, 16, 16) % 256
+TEN = np.arange(10)
+NO_SOURCES = {
+    "a number": (3, "source 'set 1' is a int, expected a path, a name, a set or a generator"),
+    "unequal": ((LEVELS[:4].astype(np.uint8), [0, 1, 2, 2]), "images by class, expected equally many"),
+    "size": ((LEVELS[..., :8].astype(np.uint8), TEN), "source 'set 1': the set's images are (10, 1, 16, 8)"),
+    "type": ((LEVELS.astype(np.int32), TEN), "array of source 'set 1' is int32, expected uint8, bool or float"),
+    "path": ("nowhere", "nowhere"),
+    "levels": ((LEVELS.astype(np.float32), TEN), "source 'set 1' has pixels from 0 to 255, expected them on the scale"),
+    "0 and 1": (
+        ((LEVELS > 99).astype(np.uint8), TEN),
+        "array of source 'set 1' has no pixel above 1 and would be black",
+    ),
+    "nan": ((LEVELS * np.nan, TEN), "source 'set 1': the set's images hold values that are infinite or not a number"),
+    "empty": ((np.zeros((0, 1, 16, 16)), []), "has shape (0, 1, 16, 16), expected at least one pixel"),
+    "cut": ((LEVELS / 255, TEN + 0.9), "label array of source 'set 1' is float64 of shape (10,), expected integers"),
+    "negative": ((LEVELS / 255, TEN - 1), "source 'set 1' has labels -1 to 8, expected 0 to 9"),
+    "beyond": ((LEVELS / 255, TEN + 1), "source 'set 1' has labels 1 to 10, expected 0 to 9"),
+    "one-hot": ((LEVELS / 255, np.eye(10)), "label array of source 'set 1' is float64 of shape (10, 10), expected"),
+    "text": ((LEVELS / 255, list("abcdefghij")), "a label of source 'set 1' is 'a', expected numbers"),
+}
+
+
+@pytest.mark.parametrize(("source", "words"), NO_SOURCES.values(), ids=NO_SOURCES)
 def test_what_is_no_source_is_refused(source, words, tmp_path):
-    with pytest.raises(ConfigError, match=words):
+    with pytest.raises(ConfigError, match=re.escape(words)):
         gdd.evaluate(source, "digits", evaluate=SHORT, run={"root": tmp_path})
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_section_evaluate_has_no_sources_of_its_own():
     with pytest.raises(ConfigError, match=r"evaluate\.sources is given"):
         gdd.evaluate("real:all", evaluate={"sources": ["real:all"]})
-    assert not list(tmp_path.iterdir())
+    with pytest.raises(ConfigError, match=r"evaluate is 3, expected a mapping"):
+        gdd.evaluate("real:all", evaluate=3)
+
+
+def test_arrays_may_have_labels_in_a_column_and_any_floats(tmp_path, caplog):
+    spec = gdd.open_dataset("digits").spec
+    pixels = torch.from_numpy(LEVELS / 255)
+    for images in (pixels, pixels.half(), pixels.requires_grad_(), pixels[:, 0]):
+        found = _of_arrays("mine", (images, TEN[:, None]), spec)
+        assert torch.equal(found.synthetic.labels, torch.arange(10))
+        torch.testing.assert_close(found.synthetic.images, pixels.detach().float(), atol=1e-3, rtol=0)
+    assert not caplog.text
+    _of_arrays("mine", (2 * LEVELS / 255 - 1, TEN), spec)
+    assert "source 'mine' has pixels from -1 to 1: only optimised ones should leave [0, 1]" in caplog.text
+
+
+def test_two_sources_may_stand_in_a_tuple(distilled):
+    generator = distilled.load()
+    assert [*_by_label((generator, (LEVELS, TEN)))] == ["set 1", "set 2"]
+    assert [*_by_label((LEVELS, TEN))] == ["set 1"]
 
 
 def test_images_in_memory_are_distilled_and_scored(tmp_path):

@@ -3,6 +3,7 @@
 import itertools
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from generators import PETS, save_generator
@@ -106,6 +107,11 @@ def test_what_cannot_be_generated_is_refused(pets):
     for labels in (torch.tensor([0, 3]), torch.tensor([-1, 0]), torch.zeros(2), torch.zeros(2, 1, dtype=torch.int64)):
         with pytest.raises(ConfigError, match=r"labels are .* expected int64 of shape \(B,\), each from 0 to 2"):
             pets.generate(labels, noise)
+    for labels in ([0, 1], np.array([0, 1]), 3, None):
+        with pytest.raises(ConfigError, match=r"labels are a \w+, expected int64 of shape \(B,\)"):
+            pets.generate(labels, noise)
+    with pytest.raises(ConfigError, match=r"noise is a ndarray, expected float32 of \(2, 6\)"):
+        pets.generate(torch.tensor([0, 1]), noise.numpy())
     for wrong in (noise[:1], noise.double(), torch.zeros(2, 3)):
         with pytest.raises(ConfigError, match=r"noise is .* expected float32 of \(2, 6\)"):
             pets.generate(torch.tensor([0, 1]), wrong)

@@ -12,6 +12,7 @@ from scoring import Evaluate
 from gdd.config import ConfigError
 from gdd.data.readers import Dataset, open_dataset
 from gdd.evaluation.sources import CEILING, FLOOR, complete, read
+from gdd.formats import export
 from gdd.runtime import checkpoint
 from gdd.sampling import generator_file, sample, set_file
 
@@ -74,6 +75,20 @@ def test_a_fraction_is_as_many_random_real_images_of_each_class(evaluate: Evalua
         assert (row.source, row.distinct_images_seen, row.method) == ("real:fraction=0.05", 60, "real")
         assert (row.correct, row.train_loss) == (floor.correct, floor.train_loss)
     assert of["real:fraction"][6, "mlp-w8", 0].train_loss != of["real:fraction"][6, "mlp-w8", 1].train_loss
+
+
+def test_exported_sets_are_scored_as_the_set_is(evaluate: Evaluate, store: Store, tmp_path: Path) -> None:
+    path = store("set")
+    export.export_folder(set_file.load(path), tmp_path / "out")
+    export.export_npz(set_file.load(path), tmp_path / "out.npz")
+    scores = [
+        (row.correct, row.train_loss, row.ipc, row.source_hash)
+        for place in (path, tmp_path / "out", tmp_path / "out.npz")
+        for row in evaluate(str(place), folder=f"of{Path(place).suffix}")
+        if row.kind == "set"
+    ]
+    assert len(scores) == 3
+    assert len(set(scores)) == 1
 
 
 SELECTING = {"teacher": "set", "teacher_arch": "mlp-w8", "select_alpha": (0.2, 0.8)}

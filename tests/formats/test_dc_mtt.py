@@ -213,3 +213,67 @@ def test_a_learned_rate_is_kept(rate, tmp_path):
     assert (synthetic.provenance["method"], synthetic.provenance["format"]) == ("mtt", "mtt")
     set_file.save(tmp_path / "set.safetensors", synthetic)
     assert set_file.load(tmp_path / "set.safetensors").provenance == synthetic.provenance
+
+
+@pytest.mark.parametrize("kind", ["logits", "probabilities"])
+def test_a_learned_label_that_favours_another_class_leaves_its_image_in_its_own(kind, tmp_path, caplog):
+    """Of a published set of 100 images, 5 labels had come to favour another class than that of their image."""
+    caplog.set_level("INFO")
+    soft = 6 * torch.eye(3)[torch.arange(12) // 4]
+    soft[1] = torch.tensor([5.9, 6.1, 0.0])
+    soft = soft.softmax(1) if kind == "probabilities" else soft
+    images = normalised(GREY, 12)
+    synthetic = dc_mtt.read_mtt(*mtt_files(tmp_path, soft, images), GREY)
+    assert synthetic.labels.tolist() == [0] * 4 + [1] * 4 + [2] * 4
+    assert synthetic.soft_labels.argmax(1).tolist() == [0, 1, 0, 0] + [1] * 4 + [2] * 4
+    dc_mtt.write_mtt(synthetic, tmp_path / "i.pt", tmp_path / "l.pt")
+    assert torch.allclose(torch.load(tmp_path / "i.pt", weights_only=True), images, atol=1e-6)  # in their order
+    assert "1 of 12 favour another class" in caplog.text
+
+
+def test_labels_decide_where_the_order_is_not_that_of_the_classes(tmp_path):
+    labels = torch.tensor([0, 1, 2, 0, 1, 2])
+    assert dc_mtt.read_mtt(*mtt_files(tmp_path, 6 * torch.eye(3)[labels]), GREY).labels.tolist() == [0, 0, 1, 1, 2, 2]
+    moved = torch.tensor([0, 1, 2, 0, 1, 1])  # neither
+    assert "has 1 images of class 'eel' but 3" in refusal(
+        dc_mtt.read_mtt, *mtt_files(tmp_path, 6 * torch.eye(3)[moved]), GREY
+    )
+
+
+@pytest.mark.parametrize("pack", [list, tuple])
+def test_a_lone_pair_in_0_to_1_is_read(pack, tmp_path, caplog):
+    """As IDC saves it."""
+    images = torch.rand(6, *GREY.shape, generator=rng.generator(6, "test"))
+    path = saved(tmp_path / "data.pt", pack([images, LABELS]))
+    synthetic = dc_mtt.read_dc(path, GREY, space="unit")
+    assert torch.equal(synthetic.images, images)
+    assert synthetic.provenance["space"] == "unit"
+    assert not caplog.text
+    dc_mtt.read_dc(path, GREY)
+    assert (
+        f"{path}: all values are within [0, 1], as of images that were never normalised; if so, add --space unit"
+        in (caplog.text)
+    )
+
+
+def test_two_pairs_are_no_lone_pair(tmp_path):
+    content = [[normalised(GREY), LABELS]] * 2
+    assert "holds a list of 2, expected a dict whose 'data'" in refusal(
+        dc_mtt.read_dc, saved(tmp_path / "x.pt", content), GREY
+    )
+
+
+@pytest.mark.parametrize(
+    ("space", "expected"), [("unit", "is it in [0, 1]?"), ("normalized", "by grey's mean and std?")]
+)
+def test_pixels_of_another_space_are_told(space, expected, tmp_path, caplog):
+    dc_mtt.read_mtt(*mtt_files(tmp_path, LABELS, 255 * torch.rand(6, *GREY.shape)), GREY, space=space)
+    assert "pixels are far from [0, 1]" in caplog.text
+    assert expected in caplog.text
+
+
+def test_normalised_images_are_read_without_a_word(tmp_path, caplog):
+    caplog.set_level("INFO")
+    dc_mtt.read_mtt(*mtt_files(tmp_path, 6 * torch.eye(3)[LABELS]), GREY)
+    dc_mtt.read_dc(dc_file(tmp_path / "x.pt", normalised(GREY)), GREY)
+    assert not caplog.text

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from foreign_files import dc_file, saved
+from PIL import Image
 
 from gdd import rng
 from gdd.sampling import set_file
@@ -42,6 +43,40 @@ def test_the_command_imports_and_exports_mtt(done, tmp_path):
     done("export", out, "--to", "mtt", "--out", images_out, "--labels", labels_out)
     assert torch.allclose(torch.load(images_out, weights_only=True), images, atol=1e-6, rtol=0)
     assert torch.allclose(torch.load(labels_out, weights_only=True), soft, atol=1e-6, rtol=0)
+
+
+@pytest.fixture
+def numbered(tmp_path):
+    """A folder whose classes are called by numbers, and a set of as many."""
+
+    def call(names):
+        for number, name in enumerate(names):
+            for index in range(3):
+                path = tmp_path / "numbers" / name / f"{index}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.new("L", (16, 16), 20 * number + index).save(path)
+        images = torch.rand(len(names), 1, 16, 16, generator=rng.generator(6, "test"))
+        return tmp_path / "numbers", dc_file(tmp_path / "x.pt", images, torch.arange(len(names)))
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("names", "noted"),
+    [(map(str, range(12)), True), (map(str, range(1, 11)), True), (map(str, range(10)), False), ("ab1", False)],
+)
+def test_classes_whose_numbers_are_sorted_as_text_are_noted(names, noted, numbered, done, caplog, tmp_path):
+    dataset, file = numbered([*names])
+    done("import", file, "--format", "dc", "--dataset", dataset, "--out", tmp_path / "s.safetensors")
+    assert ("are numbers sorted as text: labels 0, 1, 2, 3 are classes" in caplog.text) == noted
+
+
+def test_images_in_0_to_1_keep_their_pixels(numbered, done, tmp_path):
+    dataset, file = numbered("abc")
+    flags = ("--format", "dc", "--space", "unit", "--dataset", dataset, "--out", tmp_path / "s.safetensors")
+    done("import", file, *flags)
+    images = torch.load(file, weights_only=True)["data"][0][0]
+    assert torch.equal(set_file.load(tmp_path / "s.safetensors").images, images)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """gdd audit on digits: of a run, of a lone file, and of a set that holds training images."""
 
+import dataclasses
 import json
 import shutil
 
@@ -92,3 +93,26 @@ def test_a_mistake_is_named_and_claims_no_folder(refused, run, flags, sentence):
 @pytest.mark.parametrize("source", ["real:all", "nowhere"])
 def test_a_source_that_cannot_be_is_named(refused, source):
     refused("audit", source, naming=source)
+
+
+def test_an_exported_set_is_audited_as_the_set_is(done, dataset, tmp_path):
+    kept = dataset.train.subset(torch.cat([torch.nonzero(dataset.train.labels == label)[:2, 0] for label in range(10)]))
+    set_file.save(tmp_path / "s.safetensors", SyntheticSet(kept.images_u8, kept.labels, dataset.spec, 2))
+    done("audit", tmp_path / "s.safetensors", "--run.root", tmp_path / "runs")
+    done("export", tmp_path / "s.safetensors", "--to", "folder", "--out", tmp_path / "out")
+    done("audit", tmp_path / "out", "--run.root", tmp_path / "runs", "--name", "other")
+    found, other = (found_in(tmp_path / f"runs/{name}/audit") for name in ("audit", "other"))
+    assert found.pop("source")["hash"] == other.pop("source")["hash"]
+    assert found == other
+
+
+def test_a_set_of_other_images_asks_for_them(done, refused, dataset, tmp_path):
+    """As an imported one, which does not say where its dataset lies; digits would fit by its classes and size."""
+    spec = dataclasses.replace(dataset.spec, name="mnist16")
+    images = dataset.train.images_u8[dataset.train.labels.argsort()][::130][:10]
+    set_file.save(tmp_path / "s.safetensors", SyntheticSet(images, torch.arange(10), spec, 1, {"imported": "x.pt"}))
+    flags = (tmp_path / "s.safetensors", "--run.root", tmp_path / "runs")
+    expected = "stands for mnist16 and does not say where its images are; add --data.name"
+    refused("audit", *flags, naming=expected)
+    refused("compare", "real:random", *flags, naming=expected)
+    done("audit", *flags, "--data.name", "digits", "--data.val_fraction", "0.2")
