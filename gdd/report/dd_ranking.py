@@ -70,7 +70,7 @@ def section(
     """
     used = [row for row in rows if row.protocol == "fixed" and row.kind in SCORED]
     table = _with_scores(used, other, hard)
-    found = [statistics.summarise(table, replicates, name) for name in _SCORES]
+    found = [statistics.summarise(table, replicates, name, shared_draws=True) for name in _SCORES]
     most = max(tables.most_seeds(summary[name]) for name, summary in zip(_SCORES, found, strict=True))
     order = found[0].sort_values("ipc", kind="stable").index
     lines = []
@@ -122,7 +122,7 @@ def _of(formula: Callable[[float, float], float], one: float | None, other: floa
 
 def _notes(table: DataFrame, other: Row, hard: Sequence[Row], brief: bool, replicates: bool) -> list[str]:
     row, floor = table.iloc[0], table[table["kind"] == FLOOR].iloc[0]
-    spread = ", mean ± half width of the 95 % t-interval" if table["seed"].nunique() > 1 or replicates else ""
+    spread = f", mean ± {tables.spread(replicates)}" if table["seed"].nunique() > 1 or replicates else ""
     lines = [
         f"HLR and IOR in points (lower is better for HLR), LRS and ARS in percent{spread}; "
         f"{tables.facts(table, 'fixed', replicates)}.",
