@@ -270,8 +270,8 @@ def test_replicates_are_one_curve_with_whiskers_over_their_means(
     ]
     source = Compared(Source("skd", "generator", ""), "skd")
     compare.write(tmp_path, rows, [source, source], [], replicates=True)
-    # 51 and 56 have the variance 12.5, and 52, 53 and 55.5 by student 3.25, so V_d = 6.25 and V_s = 1.0833 (`intervals`'
-    # docstring): h^2 = 3.8415 + .8523^2 (12.7062^2 - 3.8415) + .1477^2 (4.3027^2 - 3.8415) = 118.65.
+    # 51 and 56 have the variance 12.5, and 52, 53 and 55.5 by student 3.25, so V_d = 6.25 and V_s = 1.0833 (docstring
+    # of `two_way_half_width`): h^2 = 3.8415 + .8523^2 (12.7062^2 - 3.8415) + .1477^2 (4.3027^2 - 3.8415) = 118.65.
     reach = (118.6524 * (6.25 + 3.25 / 3)) ** 0.5
     for name, at in (("accuracy-ipc.png", [1, 10]), ("accuracy-seconds.png", [12, 12])):
         (axes,) = drawn[name]

@@ -29,13 +29,13 @@ def share_that_hold(truth: float, scores: Floats) -> float:
     return float((abs(scores.mean((1, 2)) - truth) <= two_way_half_width(scores)).mean())
 
 
-SMALL = [(2, 2), (2, 5), (2, 10), (3, 2), (3, 3), (5, 2), (10, 2)]
-LARGE = [(5, 3), (5, 5), (10, 3), (10, 5)]
+SMALL = [(2, 2), (2, 5), (2, 10), (3, 2), (3, 3), (5, 2), (10, 2), (5, 3)]
+LARGE = [(5, 5), (10, 3), (10, 5)]
 
 
 @pytest.mark.parametrize(("distillations", "students"), SMALL + LARGE)
 def test_differences_to_real_images_hold_the_truth(distillations: int, students: int) -> None:
-    """Never in less than 93 %; with 5 distillations and 3 student seeds in 93 to 97 %, with fewer perhaps in more."""
+    """Never in less than 93 %; with 5 distillations of 5 students, or 10 of 3, in 93 to 97 %, with fewer perhaps in more."""
     of_distillation, of_student, of_seed, of_real = drawn(1, distillations, students)
     for spread, real in itertools.product((0.3, 1.0), (0.5, 1.5, 3.0)):
         # What a student seed does to all distillations alike: nothing; the same to real images, so that it cancels; and
@@ -49,13 +49,21 @@ def test_differences_to_real_images_hold_the_truth(distillations: int, students:
                 assert found < 0.97 + ERROR, (spread, real, alike, other, found)
 
 
+@pytest.mark.parametrize(("distillations", "students"), [(3, 2), (3, 3), (5, 3), (10, 3)])
+def test_real_images_that_vary_most_are_counted(distillations: int, students: int) -> None:
+    """Over distillations alone, intervals held the truth in 60, 63, 41 and 26 % of these studies."""
+    of_distillation, of_student, _, of_real = drawn(0, distillations, students)
+    found = share_that_hold(0, 0.3 * of_distillation + 0.5 * of_student - 1.5 * of_real)
+    assert 0.93 - ERROR < found < 0.97 + ERROR
+
+
 @pytest.mark.parametrize(("distillations", "students"), [(2, 2), (3, 3), (5, 3), (10, 5)])
 def test_shares_hold_the_ratio_of_the_truths(distillations: int, students: int) -> None:
     of_distillation, of_student, of_seed, of_real = drawn(2, distillations, students)
     for real in (0.5, 1.5):
         scores = 60 + 0.5 * of_distillation + 0.5 * of_student + 0.5 * of_seed
         found = share_that_hold(100 * 60 / 75, 100 * scores / (75 + real * of_real + 0.5 * of_seed))
-        assert 0.93 - ERROR < found < (0.97 + ERROR if distillations >= 5 else 1), (real, found)
+        assert 0.93 - ERROR < found < (0.97 + ERROR if distillations == 10 else 1), (real, found)
 
 
 @pytest.mark.parametrize(("distillations", "students"), [(2, 2), (3, 3), (5, 3), (10, 2), (10, 5)])
