@@ -73,6 +73,8 @@ def scores(rows: list[Row]) -> tuple[Score, ...]:
 
 
 def _mean(estimate: Estimate) -> Mean:
+    if estimate.failed:
+        raise SystemExit(f"{estimate.failed} of {estimate.students} students failed, for which a manifest has no place")
     width = None if math.isnan(estimate.half_width) else round(estimate.half_width, 3)
     return Mean(round(estimate.mean, 3), width, estimate.n)
 

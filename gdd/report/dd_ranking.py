@@ -66,7 +66,7 @@ def section(
         other: of its fixed sources, with the other augmentation.
         hard: of these and of all real images, with hard labels alone.
         brief: for a terminal, with fewer notes.
-        replicates: whether intervals are over the seeds of distillation, as in the tables beside this one.
+        replicates: whether intervals are over distillations and students, as in the tables beside this one.
     """
     used = [row for row in rows if row.protocol == "fixed" and row.kind in SCORED]
     table = _with_scores(used, other, hard)

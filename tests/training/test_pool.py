@@ -229,8 +229,8 @@ class TestExam:
     def test_a_member_whose_logits_are_nan_knows_nothing(self):
         """Were nan a class, it would know the images of the first."""
         pool = learning(members=("mlp-w8",))
-        with torch.no_grad():
-            next(iter(pool.network(0).parameters())).fill_(math.nan)
+        member = pool.network(0)  # frozen
+        next(iter(member.parameters())).fill_(math.nan)
         assert (LABELS == 0).any()
         assert [share.item() for share in Exam(self.VAL, NORMALIZE, (), 0).accuracies(pool).values()] == [0]
 
