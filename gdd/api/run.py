@@ -33,7 +33,7 @@ class Scores:
     folder: Path  # rows.jsonl, tables and pictures
     rows: DataFrame  # a line per student: what it was trained on and how, its accuracy in percent, its seconds
     # A line per source, IPC, protocol and architecture: accuracy, half_width of its 95 % t-interval and std in percent,
-    # n students that have one, and how many failed.
+    # n students that have one, and how many of all students failed.
     summary: DataFrame
 
     def __repr__(self) -> str:
