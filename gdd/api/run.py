@@ -33,7 +33,7 @@ class Scores:
     folder: Path  # rows.jsonl, tables and pictures
     rows: DataFrame  # a line per student: what it was trained on and how, its accuracy in percent, its seconds
     # A line per source, IPC, protocol and architecture: accuracy, half_width of its 95 % t-interval and std in percent,
-    # n students that have one, and how many of all students failed.
+    # n students that have one, and how many failed.
     summary: DataFrame
 
     def __repr__(self) -> str:
@@ -177,6 +177,7 @@ def _scores(config: Config, rows: list[Row]) -> Scores:
     found = statistics.frame(rows)
     lines = statistics.summarise(found)
     estimates = DataFrame([vars(estimate) for estimate in lines["accuracy"]], index=lines.index)
+    estimates = estimates[["mean", "std", "half_width", "n", "failed"]]
     where = lines[["source", "ipc", "protocol", "arch"]]
     summary = where.join(estimates.rename(columns={"mean": "accuracy"})).reset_index(drop=True)
     return Scores(config.run.root / config.name / "evaluate", found.convert_dtypes(), summary)
