@@ -3,8 +3,9 @@
     python benchmarks/ablation.py --out FOLDER --seeds 0 1 2 [--arms control features] [--minutes 9] FLAGS
 
 FLAGS are those of distill.py, such as `--config configs/fashion_mnist-cpu.yaml`; students are those of its
-`evaluate.archs` and `evaluate.seeds`. What is finished is not done again, so the same command goes on; with --minutes
-each command stops after so many with a checkpoint, and with it this script.
+`evaluate.archs` and `evaluate.seeds`, of which one leaves no interval against real images. What is finished is not done
+again, so the same command goes on; with --minutes each command stops after so many with a checkpoint, and with it this
+script.
 """
 
 import argparse

@@ -27,7 +27,7 @@ from gdd.evaluation.named import fraction_of
 from gdd.evaluation.row import Row
 from gdd.models import registry
 from gdd.report import plots
-from gdd.report.statistics import estimate
+from gdd.report.intervals import estimate
 from gdd.report.tables import interval
 
 STEP = 100  # images

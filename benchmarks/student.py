@@ -22,7 +22,7 @@ from gdd.data.pixels import Normalizer
 from gdd.data.splits import Split
 from gdd.evaluation.batches import Fixed, StudentBatches
 from gdd.evaluation.recipe import Recipe
-from gdd.evaluation.student import count_correct
+from gdd.evaluation.student import examined
 from gdd.models import registry
 from gdd.models.cost import TRAINING, classifier_flop
 from gdd.runtime.device import device_name, make_accelerator
@@ -91,7 +91,7 @@ def measure(side: str, options: argparse.Namespace) -> dict[str, float]:
             return fit(network, batches, range(batches.total), optimizer, execution=chosen)
 
         def testing() -> int:
-            return count_correct(network, part, normalize, chosen).correct
+            return examined(network, part, normalize, chosen).correct
 
     train_seconds, test_seconds = seconds(training, device, 1), seconds(testing, device, 1)
     memory = peak_memory_mb(device)  # before the large matrices

@@ -23,7 +23,7 @@ from gdd.evaluation.row import Row
 from gdd.evaluation.sources import FLOOR, STREAM_CEILING
 from gdd.report import card, statistics
 from gdd.report.card import facts, subject
-from gdd.report.statistics import Estimate
+from gdd.report.intervals import Estimate
 from gdd.runtime.checkpoint import load_tensors, write_json
 from gdd.sampling import generator_file
 from gdd.zoo import FILE, HOME, MANIFEST, PREFIX, Manifest, Mean, Score, sha256
@@ -73,6 +73,8 @@ def scores(rows: list[Row]) -> tuple[Score, ...]:
 
 
 def _mean(estimate: Estimate) -> Mean:
+    if estimate.failed:
+        raise SystemExit(f"{estimate.failed} of {estimate.students} students failed, for which a manifest has no place")
     width = None if math.isnan(estimate.half_width) else round(estimate.half_width, 3)
     return Mean(round(estimate.mean, 3), width, estimate.n)
 

@@ -186,6 +186,7 @@ def _scores(config: Config, rows: list[Row]) -> Scores:
     found = statistics.frame(rows)
     lines = statistics.summarise(found)
     estimates = DataFrame([vars(estimate) for estimate in lines["accuracy"]], index=lines.index)
+    estimates = estimates[["mean", "std", "half_width", "n", "failed"]]
     where = lines[["source", "ipc", "protocol", "arch"]]
     summary = where.join(estimates.rename(columns={"mean": "accuracy"})).reset_index(drop=True)
     return Scores(config.run.root / config.name / "evaluate", found.convert_dtypes(), summary)

@@ -30,7 +30,7 @@ def _add_compare_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--arch", type=str, nargs="+", help="students, instead of evaluate.archs")
     parser.add_argument("--ipc", type=int, nargs="+", help="images per class to draw, instead of evaluate.ipc")
     parser.add_argument("--mark", type=float, nargs="*", default=[], help="published accuracies to draw, in percent")
-    replicates = "count sources of equal settings as one method, with intervals over the seeds of their distillation"
+    replicates = "count sources of equal settings as one method, with intervals over their seeds and the students'"
     parser.add_argument("--replicates", action="store_true", help=replicates)
     scores = "add DD-Ranking's HLR, IOR, LRS and ARS, for which more students are trained"
     parser.add_argument("--scores", type=Literal["dd-ranking"] | None, default=None, help=scores)

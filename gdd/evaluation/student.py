@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache, partial
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -28,10 +27,8 @@ from gdd.sampling import curate, sample
 from gdd.sampling.curate import Generated, Kept
 from gdd.sampling.set_file import SyntheticSet
 from gdd.training.average import averaged
-from gdd.training.classifier import Loss, cross_entropy, fit, lion, sgd
+from gdd.training.classifier import ANSWERED, Answers, Loss, count_correct, cross_entropy, fit, lion, sgd
 from gdd.training.together import Stacked, each
-
-TEST_BATCH = 500
 
 
 @dataclass(frozen=True)
@@ -43,24 +40,15 @@ class RealImages:
     test: Callable[[], Split]  # reads the test part once and keeps it
 
 
-class Answers(NamedTuple):
-    """What a network makes of some images."""
-
-    correct: int  # classified correctly
-    broken: int  # whose logits are not all finite, so they have no class
-
-
-@torch.inference_mode()
-def count_correct(network: nn.Module, split: Split, normalize: Normalizer, execution: Execution = EAGER) -> Answers:
+def examined(network: nn.Module, split: Split, normalize: Normalizer, execution: Execution = EAGER) -> Answers:
     """Return how many of the images the network classifies correctly in eval mode, and how many not at all."""
     network.eval()
-    correct, broken = torch.zeros(2, dtype=torch.int64, device=split.labels.device)
-    for images_u8, labels in zip(split.images_u8.split(TEST_BATCH), split.labels.split(TEST_BATCH), strict=True):
-        logits = execution(network, normalize.from_u8(images_u8), compiled=len(labels) == TEST_BATCH)
-        finite = logits.isfinite().all(1)
-        correct += ((logits.argmax(1) == labels) & finite).sum()  # argmax of nan is a class like any other
-        broken += (~finite).sum()
-    return Answers(int(correct), int(broken))
+
+    def answer(images_u8: Tensor) -> Tensor:
+        logits: Tensor = execution(network, normalize.from_u8(images_u8), compiled=len(images_u8) == ANSWERED)
+        return logits
+
+    return count_correct(answer, split.images_u8, split.labels)
 
 
 def _data_job(job: Job) -> Job:
@@ -255,7 +243,7 @@ class StudentTrainer:
         memory, rates = peak_memory_mb(self.device), tuple(kept.in_force) if kept is not None else None
         validated: list[Answers | None] = [None] * len(jobs)
         if self.conditions.selects:
-            validated = [count_correct(network, self.real.val, self.normalize, execution) for network in networks]
+            validated = [examined(network, self.real.val, self.normalize, execution) for network in networks]
         return [
             Trained(network, pair, answers, train_loss, batches[0].total, rates, seconds, generating, memory, len(jobs))
             for network, answers, train_loss in zip(networks, validated, last, strict=True)
@@ -308,7 +296,7 @@ class StudentTrainer:
         test = self.real.test()
         total = len(test.labels)
         execution = self.executions[job.arch]
-        correct, broken = count_correct(best.network, test, self.normalize, execution)
+        correct, broken = examined(best.network, test, self.normalize, execution)
         failure = None
         if broken:
             failure = (

@@ -24,6 +24,18 @@ def standardize(logits: Tensor, eps: float = 1e-7) -> Tensor:
     return torch.where(constant, torch.zeros_like(centred), centred / (std + eps))
 
 
+def classified(logits: Tensor, labels: Tensor | int) -> Tensor:
+    """Return which images are classified as their label, (B,) bool; none of them by logits that are not all finite.
+
+    The argmax of nan is a class like any other.
+
+    Args:
+        logits: (B, K).
+        labels: (B,), or one for all.
+    """
+    return (logits.argmax(1) == labels) & logits.isfinite().all(1)
+
+
 def kl(p_logits: Tensor, q_logits: Tensor) -> Tensor:
     """Return mean_b KL(softmax(p) || softmax(q)) of logits (B, K)."""
     p, q = F.log_softmax(p_logits, dim=1), F.log_softmax(q_logits, dim=1)

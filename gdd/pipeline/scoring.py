@@ -83,7 +83,7 @@ def compare(
     """Score the planned students, write tables and pictures, and return a terminal's tables.
 
     Each source is compared with the first of `compared`; the picture of seconds shows `marks`, accuracies in percent.
-    Of `replicates`, which share a label, intervals are over the seeds of their distillation. DD-Ranking's `scores` are
+    Of `replicates`, which share a label, intervals are over distillations and students. DD-Ranking's `scores` are
     a table more, and take more students.
     """
     from gdd.report import compare as comparison

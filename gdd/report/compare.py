@@ -138,7 +138,7 @@ def sections(rows: Sequence[Row], reference: str, brief: bool, replicates: bool 
     """Return a table per protocol, each source's difference to `reference` in it.
 
     `brief`, for a terminal, writes differences below accuracies instead of beside them. Of `replicates`, rows of one
-    source, intervals are over the seeds of their distillation.
+    source, intervals are over the seeds of distillations and students.
     """
     table = statistics.frame(rows)
     is_reference = table["source"] == reference
@@ -182,7 +182,7 @@ def _section(
         lines.append([*tables.name_and_ipc(first, protocol), *scores, *costs, f"{first.distinct_images_seen:,}"])
     heads = [arch + ending for arch in archs for ending in ("", ": difference")[: len(kinds)]]
     cost_heads = ["KiB", "seconds to distil", "seconds for another IPC", "images seen"]
-    notes = tables.notes(shown, protocol, "half width of the 95 % t-interval", brief, replicates)
+    notes = tables.notes(shown, protocol, tables.spread(replicates), brief, replicates)
     if compares:
         where = "Below an accuracy" if brief else "Difference"
         paired = "by the seeds of distillation and student" if replicates else "by seed"
@@ -221,8 +221,8 @@ def write(
     """Write rows.csv, compare.md and .json, accuracy-ipc.png and, if a source knows its seconds, accuracy-seconds.png.
 
     The first of `shown` is what the others are compared with; `marks`, accuracies in percent, are dotted lines. Of
-    `replicates` intervals are over the seeds of their distillation. What has no student but failed ones is in no
-    picture, and a picture of nothing is not drawn. The tables of `more` stand below the others.
+    `replicates` intervals are over the seeds of distillations and students. What has no student but
+    failed ones is in no picture, and a picture of nothing is not drawn. The tables of `more` stand below the others.
     """
     found = [*sections(rows, shown[0].source.label, brief=False, replicates=replicates), *more]
     text = tables.page("Comparison", found)
@@ -238,7 +238,12 @@ def write(
     points["snapshot"] = points["line"] != points["source"]
     points = points[[accuracy.n > 0 for accuracy in points["accuracy"]]]
     title = f"{rows[0].dataset}: student accuracy on the test part"
-    facts = f"Markers: mean; whiskers: 95 % t-interval; {tables.facts(table, rows[0].protocol, replicates)}."
+    facts = " ".join(
+        [
+            f"Markers: mean; whiskers: 95 % interval; {tables.facts(table, rows[0].protocol, replicates)}.",
+            *tables.failures(table),
+        ]
+    )
     drawn = plots.draw_ipc(by_ipc, points, title, facts)
     timed = plots.draw_seconds(by_seconds, points, marks, title, f"Numbers at markers and lines: IPC. {facts}")
     return [sheet, page, data, *([by_ipc] if drawn else []), *([by_seconds] if timed else [])]

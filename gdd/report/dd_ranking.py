@@ -66,11 +66,11 @@ def section(
         other: of its fixed sources, with the other augmentation.
         hard: of these and of all real images, with hard labels alone.
         brief: for a terminal, with fewer notes.
-        replicates: whether intervals are over the seeds of distillation, as in the tables beside this one.
+        replicates: whether intervals are over distillations and students, as in the tables beside this one.
     """
     used = [row for row in rows if row.protocol == "fixed" and row.kind in SCORED]
     table = _with_scores(used, other, hard)
-    found = [statistics.summarise(table, replicates, name) for name in _SCORES]
+    found = [statistics.summarise(table, replicates, name, shared_draws=True) for name in _SCORES]
     most = max(tables.most_seeds(summary[name]) for name, summary in zip(_SCORES, found, strict=True))
     order = found[0].sort_values("ipc", kind="stable").index
     lines = []
@@ -122,7 +122,7 @@ def _of(formula: Callable[[float, float], float], one: float | None, other: floa
 
 def _notes(table: DataFrame, other: Row, hard: Sequence[Row], brief: bool, replicates: bool) -> list[str]:
     row, floor = table.iloc[0], table[table["kind"] == FLOOR].iloc[0]
-    spread = ", mean ± half width of the 95 % t-interval" if table["seed"].nunique() > 1 or replicates else ""
+    spread = f", mean ± {tables.spread(replicates)}" if table["seed"].nunique() > 1 or replicates else ""
     lines = [
         f"HLR and IOR in points (lower is better for HLR), LRS and ARS in percent{spread}; "
         f"{tables.facts(table, 'fixed', replicates)}.",

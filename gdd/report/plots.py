@@ -19,7 +19,7 @@ from matplotlib.patheffects import withStroke
 from pandas import DataFrame
 
 from gdd.evaluation.sources import CEILING, FIXED_REAL, FLOOR, ROLES, STREAM_CEILING, Kind, Protocol
-from gdd.report.statistics import Estimate
+from gdd.report.intervals import Estimate
 from gdd.runtime.checkpoint import write_atomically
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart; grey is for real images.

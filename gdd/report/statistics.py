@@ -1,47 +1,25 @@
 """From rows to estimates: means over seeds with their intervals, and differences paired by seed.
 
-The seeds are those of students or, where `replicates` are asked for, those of distillations.
+The seeds are those of students or, where `replicates` are asked for, those of distillations and students.
 """
 
 import math
-import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
-from pandas import DataFrame, Series
-from scipy.special import stdtrit
+from pandas import DataFrame, Series, isna
 
 from gdd.config import ConfigError
 from gdd.evaluation import grid
 from gdd.evaluation.row import Row
 from gdd.evaluation.sources import CEILING, REAL_NAMES, STREAM_CEILING, place
+from gdd.report.intervals import Estimate, crossed, estimate
 
 # Rows that agree in these differ by their seed alone.
 _CELL = ["recipe_hash", "precision", "epochs", "source", "source_hash", "ipc", "protocol", "arch"]
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over seeds, in percent (points for a difference)."""
-
-    mean: float  # of the values; nan if all students failed
-    std: float  # of the sample (n - 1); nan for one value
-    half_width: float  # of the 95 % confidence interval by Student's t; nan for one value
-    n: int  # values
-    failed: int = 0  # students that have no value
-
-
-def estimate(scores: Sequence[float | None]) -> Estimate:
-    """Return mean, sample standard deviation and the half width of the 95 % t-interval; none is a failed student."""
-    values = [score for score in scores if score is not None]
-    n, failed = len(values), len(scores) - len(values)
-    mean = statistics.fmean(values) if values else math.nan
-    if n < 2:
-        return Estimate(mean, math.nan, math.nan, n, failed)
-    std = statistics.stdev(values)
-    return Estimate(mean, std, float(stdtrit(n - 1, 0.975)) * std / math.sqrt(n), n, failed)
+# What tells distillations apart: of a row, of a pair both.
+_HASHES = ("source_hash", "source_hash_b")
 
 
 def read_rows(folder: Path) -> list[Row]:
@@ -59,36 +37,43 @@ def frame(rows: Sequence[Row]) -> DataFrame:
     return DataFrame([row.to_dict() for row in rows], columns=columns, dtype=object)
 
 
-def _estimates(rows: DataFrame, cell: list[str], column: str, replicates: bool) -> DataFrame:
+def _estimates(
+    rows: DataFrame, cell: list[str], column: str, replicates: bool, shared_draws: bool = False
+) -> DataFrame:
     """Return the first row of each cell, in their order, with an estimate in place of the column's value.
 
-    For replicates a distillation counts once, by the mean over its students. Real images are not distilled, so there
-    the students count.
+    Of replicates it is over distillations crossed with students; of real images, which are not distilled, over
+    students.
     """
     if replicates:
-        real = rows.filter(regex="^kind").isin([*REAL_NAMES]).all(axis=1)  # of a pair both
-        rows = _combined(rows, [*cell, rows["seed"].where(real)], column, _mean)
-        cell = [name for name in cell if name not in ("source_hash", "source_hash_b")]
-    return _combined(rows, cell, column, estimate)
-
-
-def _mean(scores: Sequence[float | None]) -> float | None:
-    """Return the mean of what did not fail; none if all did."""
-    values = [score for score in scores if score is not None]
-    return statistics.fmean(values) if values else None
-
-
-def _combined(
-    rows: DataFrame, cell: list[Any], column: str, combine: Callable[[list[float | None]], object]
-) -> DataFrame:
-    """Return the first row of each cell, in their order, with its values of the column combined."""
+        cell = [name for name in cell if name not in _HASHES]
     cells = rows.groupby(cell, sort=False, dropna=False)
     first = cells.head(1)
-    combined = [combine(list(values)) for _, values in cells[column]]
-    return first.assign(**{column: Series(combined, index=first.index, dtype=object)})  # or None would become NaN
+    found = [
+        _of_replicates(of_cell, column, shared_draws) if replicates else estimate(list(of_cell[column]))
+        for _, of_cell in cells
+    ]
+    return first.assign(**{column: Series(found, index=first.index, dtype=object)})
 
 
-def summarise(rows: DataFrame, replicates: bool = False, column: str = "accuracy") -> DataFrame:
+def _of_replicates(rows: DataFrame, column: str, shared_draws: bool) -> Estimate:
+    """Return the estimate of one cell, whose scores also share draws if a side of a difference has no distillation."""
+    if rows.filter(regex="^kind").isin([*REAL_NAMES]).all(axis=None):  # of a pair both
+        return estimate(list(rows[column]))
+    table: dict[tuple[str, ...], dict[int, float | None]] = {}
+    hashes = rows[[name for name in _HASHES if name in rows]]
+    for distillation, seed, score in zip(
+        hashes.itertuples(index=False, name=None), rows["seed"], rows[column], strict=True
+    ):
+        table.setdefault(distillation, {})[seed] = score
+    seeds = rows["seed"].unique()
+    shared = shared_draws or bool(rows.filter(regex="^distillation_seed").isna().any(axis=None))
+    return crossed([[line.get(seed, math.nan) for seed in seeds] for line in table.values()], shared)
+
+
+def summarise(
+    rows: DataFrame, replicates: bool = False, column: str = "accuracy", shared_draws: bool = False
+) -> DataFrame:
     """Return a line per source, IPC, protocol and architecture: floor first, ceiling last, else as given.
 
     `column` holds its estimate, the other columns what the first of its rows says; but replicates, which are one
@@ -98,7 +83,7 @@ def summarise(rows: DataFrame, replicates: bool = False, column: str = "accuracy
         seconds = rows.assign(generator_seconds=rows["generator_seconds"].astype(float))
         means = seconds.groupby(["source", "ipc"], dropna=False)["generator_seconds"].transform("mean")
         rows = rows.assign(generator_seconds=means)
-    summary = _estimates(rows, _CELL, column, replicates)
+    summary = _estimates(rows, _CELL, column, replicates, shared_draws)
     return summary.sort_values("kind", key=lambda kinds: kinds.map(place), kind="stable")
 
 
@@ -107,10 +92,10 @@ def differences(rows: DataFrame, others: DataFrame, replicates: bool = False) ->
 
     `points` holds the estimate, `source` and `source_b` the pair. A seed fixes the student's initialisation, order
     and augmentation and the generators' noise, so that the paired interval is narrower than one of two independent
-    means. Replicates are paired by the seed of their distillation too.
+    means. Replicates are paired by the seed of their distillation too. A pair has failed if either student has.
     """
     pairs = _paired(rows, others, replicates)
-    pairs["points"] = pairs["accuracy"] - pairs["accuracy_b"]
+    pairs["points"] = _of_pairs(pairs, lambda one, other: one - other)
     return _estimates(pairs, [*_CELL, "epochs_b", "source_b", "source_hash_b"], "points", replicates)
 
 
@@ -120,21 +105,25 @@ def shares(rows: DataFrame, replicates: bool = False) -> DataFrame:
     An estimate in percent over the seeds that both have, of the ratio of each seed.
     """
     pairs = _paired(rows[rows["kind"] == "generator"], rows[rows["kind"] == STREAM_CEILING], replicates)
-    pairs["share"] = 100 * pairs["accuracy"] / pairs["accuracy_b"]
+    pairs["share"] = _of_pairs(pairs, lambda one, other: 100 * one / other)
     return _estimates(pairs, _CELL, "share", replicates)
 
 
 def _paired(rows: DataFrame, others: DataFrame, replicates: bool) -> DataFrame:
-    """Pair rows by the seed of their students and, for replicates that both have one, by that of their distillation.
-
-    What failed has no pair.
-    """
+    """Pair rows by the seed of their students and, for replicates that both have one, by that of their distillation."""
     alike = ["recipe_hash", "precision", "ipc", "protocol", "arch", "seed"]
-    pairs = rows[rows["failure"].isna()].merge(others[others["failure"].isna()], on=alike, suffixes=("", "_b"))
+    pairs = rows.merge(others, on=alike, suffixes=("", "_b"))
     if not replicates:
         return pairs
     one, other = pairs["distillation_seed"], pairs["distillation_seed_b"]
     return pairs[one.isna() | other.isna() | (one == other)].copy()
+
+
+def _of_pairs(pairs: DataFrame, formula: Callable[[float, float], float]) -> Series:
+    """Return what a formula makes of each pair's accuracies; none where a student failed."""
+    both = zip(pairs["accuracy"], pairs["accuracy_b"], strict=True)
+    found = [None if isna(one) or isna(other) else formula(one, other) for one, other in both]
+    return Series(found, index=pairs.index, dtype=object)
 
 
 def refinement(rows: DataFrame) -> DataFrame:

@@ -1,6 +1,7 @@
 """Tables in a terminal and as Markdown, and rows as CSV; fixed and stream never share a column."""
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from rich.text import Text
 from gdd.evaluation.row import Row
 from gdd.evaluation.sources import CEILING, FIXED_REAL, REAL_NAMES, ROLES, Protocol
 from gdd.report import plots, statistics
-from gdd.report.statistics import Estimate
+from gdd.report.intervals import Estimate
 from gdd.runtime.checkpoint import write_atomically
 
 WIDTH = 100  # characters of a line in a terminal
@@ -27,8 +28,8 @@ TITLES: dict[Protocol, str] = {
     "fixed": "fixed: exactly IPC stored images per class, the same every epoch",
     "stream": "stream: new samples every epoch, as many steps and images per step as fixed",
 }
-_DIFFERENCES = "difference in points, paired by seed, ± half width of the 95 % t-interval"
-_SHARE = "share: percent of the accuracy of fresh real images, paired by seed, ± half width of the 95 % t-interval"
+_DIFFERENCES = "difference in points, paired by seed"
+_SHARE = "share: percent of the accuracy of fresh real images, paired by seed"
 
 
 @dataclass(frozen=True)
@@ -145,10 +146,10 @@ def _accuracies(rows: DataFrame, protocol: Protocol, brief: bool) -> Section:
         scores = cells.set_index("arch")["score"].reindex(archs, fill_value="")
         lines.append([*name_and_ipc(first, protocol), *costs, *scores])
     cost_heads = ["images seen", "KiB", "steps"]
-    spread = "standard deviation" + ("" if brief else " (± half width of the 95 % t-interval)")
+    plus = "standard deviation" + ("" if brief else f" (± {spread()})")
     title = f"{rows['dataset'].iloc[0]}, {TITLES[protocol]}"
     headers = ["trained on", "IPC", *cost_heads, *archs]
-    return Section(title, notes(shown, protocol, spread, brief), headers, lines, cost_heads)
+    return Section(title, notes(shown, protocol, plus, brief), headers, lines, cost_heads)
 
 
 def shares(rows: DataFrame, protocol: Protocol, replicates: bool = False) -> Iterator[Section]:
@@ -163,7 +164,7 @@ def shares(rows: DataFrame, protocol: Protocol, replicates: bool = False) -> Ite
         [source, str(ipc), *cells.set_index("arch")["text"].reindex(archs, fill_value="")]
         for (source, ipc), cells in found.groupby(["source", "ipc"], sort=False)
     ]
-    title = f"{rows['dataset'].iloc[0]}, {_SHARE}"
+    title = f"{rows['dataset'].iloc[0]}, {_SHARE}, ± {spread(replicates)}"
     yield Section(title, limits(streams, replicates), ["trained on", "IPC", *archs], lines)
 
 
@@ -181,13 +182,13 @@ def _differences(rows: DataFrame, protocol: Protocol, brief: bool) -> Iterator[S
         for (a, b), pair in differences.groupby(["source", "source_b"], sort=False)
         for ipc, cells in pair.groupby("ipc", sort=False)
     ]
-    title = f"{rows['dataset'].iloc[0]}, {protocol}: {_DIFFERENCES}"
+    title = f"{rows['dataset'].iloc[0]}, {protocol}: {_DIFFERENCES}, ± {spread()}"
     yield Section(title, limits(scored), [header, "IPC", *archs], lines)
 
 
 def most_seeds(estimates: Sequence[Estimate]) -> int:
-    """Return how many students most of the cells have."""
-    return max(estimate.n + estimate.failed for estimate in estimates)
+    """Return how many values most of the cells have, or would have had no student failed."""
+    return max(estimate.n + estimate.lost for estimate in estimates)
 
 
 def name_and_ipc(row: Row, protocol: Protocol) -> tuple[str, str]:
@@ -205,8 +206,8 @@ def _score(accuracy: Estimate, most: int, brief: bool) -> str:
 
 
 def interval(value: Estimate, most: int, sign: Literal["", "+"] = "") -> str:
-    """Return mean ± half width; n is shown where it is not `most`, and a plus with `sign` +."""
-    text = f"{value.mean:{sign}.1f}" + (f" ± {value.half_width:.1f}" if value.n > 1 else "")
+    """Return mean ± half width, if it is known; n is shown where it is not `most`, and a plus with `sign` +."""
+    text = f"{value.mean:{sign}.1f}" + ("" if math.isnan(value.half_width) else f" ± {value.half_width:.1f}")
     return _counted(text, value, most)
 
 
@@ -215,7 +216,7 @@ def _counted(text: str, value: Estimate, most: int) -> str:
     if value.n == 0:
         return "failed"
     if value.failed:
-        return f"{text}, {value.failed} of {value.n + value.failed} failed"
+        return f"{text}, {value.failed} of {value.students} failed"
     return text if value.n == most else f"{text}, n = {value.n}"
 
 
@@ -224,13 +225,7 @@ def notes(rows: DataFrame, protocol: Protocol, spread: str, brief: bool, replica
     scale = "Test accuracy in percent after the last step"
     if rows["seed"].nunique() > 1 or (replicates and _distillations(rows) > 1):
         scale += f", mean ± {spread}"
-    lines = [f"{scale}; {facts(rows, protocol, replicates)}.", *limits(rows, replicates)]
-    reasons = rows["failure"].dropna()
-    if len(reasons):
-        lines.append(
-            f"{len(reasons)} of {len(rows)} students failed and are part of no mean; rows.csv says why, of the first: "
-            f"{reasons.iloc[0]}."
-        )
+    lines = [f"{scale}; {facts(rows, protocol, replicates)}.", *limits(rows, replicates), *failures(rows)]
     if not brief:
         lines.append(
             "A student seed sets the student and draws its set from a generator or from real data; a stored set stays "
@@ -240,6 +235,22 @@ def notes(rows: DataFrame, protocol: Protocol, spread: str, brief: bool, replica
         library = ", ".join(f"{name} {version}" for name, version in row.versions.items())
         lines.append(f"{library}; git {row.git_revision or 'unknown'}; recipe hash {row.recipe_hash}.")
     return lines
+
+
+def spread(replicates: bool = False) -> str:
+    """Return what follows ± in words; of replicates the interval is not that of Student's t alone."""
+    return f"half width of the 95 % {'interval' if replicates else 't-interval'}"
+
+
+def failures(rows: DataFrame) -> list[str]:
+    """Return how many students failed, and why the first of them did; nothing if none did."""
+    reasons = rows["failure"].dropna()
+    if not len(reasons):
+        return []
+    return [
+        f"{len(reasons)} of {len(rows)} students failed and are part of no mean; rows.csv says why, of the first: "
+        f"{reasons.iloc[0]}."
+    ]
 
 
 def _distillations(rows: DataFrame) -> int:
@@ -260,9 +271,14 @@ def limits(rows: DataFrame, replicates: bool = False) -> list[str]:
             "With n = 1 distillation seed there is no interval, so nothing can be said about another distillation; ± "
             "of the accuracy of real images, which are not distilled, is over student seeds."
         ]
+    if rows["seed"].nunique() == 1:
+        return [
+            "With one student seed ± is over distillation seeds alone, and what compares with real images has none, "
+            "for one draw of them does not tell how much draws differ: more student seeds (evaluate.seeds) do."
+        ]
     return [
-        "Each distillation seed counts once, by the mean over its student seeds, and ± is over distillation seeds; "
-        "that of the accuracy of real images, which are not distilled, is over student seeds."
+        "Each distillation seed counts once, by the mean over its student seeds, and ± counts the chance of both, with "
+        "the draws of real images; that of the accuracy of real images, which are not distilled, is over student seeds."
     ]
 
 
@@ -313,7 +329,8 @@ def write(folder: Path, rows: Sequence[Row], mixed: bool = False) -> list[Path]:
     for part in parts:
         row = part.iloc[0]
         picture = folder / ("accuracy.png" if len(parts) == 1 else f"accuracy-{row.recipe_hash}-{row.precision}.png")
-        note = f"Bars: mean; whiskers: 95 % t-interval; {facts(part, row.protocol)}."
+        facts_of_bars = f"Bars: mean; whiskers: 95 % t-interval; {facts(part, row.protocol)}."
+        note = " ".join([facts_of_bars, *failures(part)])
         title = f"{row.dataset}: student accuracy on the test part"
         plots.draw_bars(picture, statistics.summarise(part), title, note)
         paths.append(picture)

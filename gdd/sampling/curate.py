@@ -10,6 +10,7 @@ from torch import Tensor
 from gdd.config import ConfigError
 from gdd.data.spec import DatasetSpec
 from gdd.data.splits import Split, shuffled
+from gdd.losses.logits import classified
 from gdd.sampling import latents, sample, select
 from gdd.sampling.ensemble_file import Ensemble
 from gdd.sampling.generator_file import LoadedGenerator
@@ -102,7 +103,7 @@ class Kept:
             state = self._classes[label] = _OfClass()
         while state.first + len(state.images) < stop:
             chunk = self.samples.images(label, state.scanned, state.scanned + sample.CHUNK)
-            right = self.ensemble.logits(chunk.to(self.device)).argmax(1).cpu() == label
+            right = classified(self.ensemble.logits(chunk.to(self.device)), label).cpu()
             state.images += chunk[right].unbind()
             state.scanned += len(chunk)
             self.scanned += len(chunk)

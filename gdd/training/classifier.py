@@ -1,12 +1,16 @@
 """Train one classifier; pool members, teachers and students all go through here."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gdd.losses.logits import classified
 from gdd.runtime.execution import EAGER, Execution
+
+ANSWERED = 500  # images that are answered at once in a test
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -64,7 +68,7 @@ def fit(
         shape = shape or images_std.shape
         inputs = (images_std,) if kept is None else (images_std, kept(step, images_std.shape[-4]))
         logits = execution(network, *inputs, compiled=images_std.shape == shape)
-        if max_accuracy < 1 and (logits.argmax(1) == labels).float().mean() >= max_accuracy:
+        if max_accuracy < 1 and classified(logits, labels).float().mean() >= max_accuracy:
             continue
         value = loss(logits, labels, images_std)
         if lr is not None:
@@ -74,3 +78,27 @@ def fit(
         value.sum().backward()  # of several networks: a mean would divide each one's gradient
         optimizer.step()
     return value.detach()
+
+
+class Answers(NamedTuple):
+    """What a network makes of some images."""
+
+    correct: int  # classified correctly
+    broken: int  # whose logits are not all finite, so they have no class
+
+
+@torch.inference_mode()
+def count_correct(answer: Callable[[Tensor], Tensor], images_u8: Tensor, labels: Tensor) -> Answers:
+    """Return how many of the images are classified correctly, and how many not at all.
+
+    Args:
+        answer: maps some of the images, all `ANSWERED` of them but the last ones, to logits (B, K); in eval mode.
+        images_u8: (N, C, H, W).
+        labels: (N,), on the device of the logits.
+    """
+    correct, broken = torch.zeros(2, dtype=torch.int64, device=labels.device)
+    for images, own in zip(images_u8.split(ANSWERED), labels.split(ANSWERED), strict=True):
+        logits = answer(images)
+        correct += classified(logits, own).sum()
+        broken += (~logits.isfinite().all(1)).sum()
+    return Answers(int(correct), int(broken))

@@ -19,7 +19,7 @@ from gdd.runtime.checkpoint import Stateful
 from gdd.runtime.run import Run
 from gdd.sampling import ensemble_file
 from gdd.sampling.ensemble_file import Ensemble
-from gdd.training.classifier import fit, sgd
+from gdd.training.classifier import count_correct, fit, sgd
 from gdd.training.pool import execution_of, told_apart
 from gdd.training.schedule import share
 from gdd.training.stage import provenance
@@ -27,7 +27,6 @@ from gdd.training.stage import provenance
 logger = logging.getLogger(__name__)
 
 STAGE = "ensemble"
-_BATCH = 500  # validation images that are answered at once
 
 
 def train_ensemble(config: Config, dataset: Dataset, run: Run) -> Path:
@@ -71,13 +70,9 @@ def train_ensemble(config: Config, dataset: Dataset, run: Run) -> Path:
     return run.folder / ensemble_file.FILE
 
 
-@torch.no_grad()
 def _accuracy(ensemble: Ensemble, val: Split, device: torch.device) -> float | None:
     """Return the percent of the validation images that it gets right; None without any."""
     if not len(val.labels):
         return None
-    right = [
-        ensemble.logits(images.to(device)).argmax(1).cpu() == labels.cpu()
-        for images, labels in zip(val.images_u8.split(_BATCH), val.labels.split(_BATCH), strict=True)
-    ]
-    return round(100 * torch.cat(right).float().mean().item(), 2)
+    found = count_correct(lambda images: ensemble.logits(images.to(device)).cpu(), val.images_u8, val.labels.cpu())
+    return round(100 * found.correct / len(val.labels), 2)

@@ -22,6 +22,7 @@ from gdd.data.augment import AugmentedBatches
 from gdd.data.batches import Batches
 from gdd.data.pixels import Normalizer
 from gdd.data.splits import Split
+from gdd.losses.logits import classified
 from gdd.models import registry
 from gdd.models.cost import TRAINING, classifier_flop
 from gdd.models.layers import Shape
@@ -235,7 +236,7 @@ class Exam:
         if not len(self.labels):
             return {}
         return {
-            f"accuracy/{name}": (network.eval()(self.images_std).argmax(1) == self.labels).float().mean()
+            f"accuracy/{name}": classified(network.eval()(self.images_std), self.labels).float().mean()
             for name, network in pool.networks().items()
         }
 

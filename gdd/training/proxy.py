@@ -11,10 +11,9 @@ from gdd.data.splits import Split
 from gdd.models import registry
 from gdd.models.gan_parts import Generator
 from gdd.runtime.execution import EAGER, Execution
-from gdd.training.classifier import fit, sgd
+from gdd.training.classifier import count_correct, fit, sgd
 
 _LR = 0.01
-_BATCH = 500  # validation images that are answered at once
 
 
 @dataclass(eq=False, repr=False)
@@ -49,7 +48,9 @@ class Proxy:
 
         fit(network, batch, range(self.steps), sgd(network, _LR, self.execution.fused), execution=self.execution)
         network.eval()
-        with torch.inference_mode():
-            images = self.val.images_u8.split(_BATCH)
-            answers = [self.execution(network, self.normalize.from_u8(part), compiled=False) for part in images]
-        return (torch.cat(answers).argmax(1) == self.val.labels).float().mean().item()
+
+        def answer(images_u8: Tensor) -> Tensor:
+            logits: Tensor = self.execution(network, self.normalize.from_u8(images_u8), compiled=False)
+            return logits
+
+        return count_correct(answer, self.val.images_u8, self.val.labels).correct / len(self.val.labels)

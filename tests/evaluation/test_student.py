@@ -16,12 +16,13 @@ from gdd.data.splits import Split
 from gdd.evaluation import grid, student
 from gdd.evaluation.row import Row
 from gdd.models import registry
+from gdd.training import classifier
 
 
 @pytest.mark.parametrize("batch", [1, 7, 500])
 def test_score_does_not_depend_on_the_test_batch(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """In train mode, batch norm would see the batch's own statistics, and would keep them."""
-    monkeypatch.setattr(student, "TEST_BATCH", batch)
+    monkeypatch.setattr(classifier, "ANSWERED", batch)
     draw = torch.Generator().manual_seed(0)
     images = torch.randint(256, (20, 1, 16, 16), dtype=torch.uint8, generator=draw)
     normalize = Normalizer((0.5,), (0.3,))
@@ -32,7 +33,7 @@ def test_score_does_not_depend_on_the_test_batch(batch: int, monkeypatch: pytest
     answers = network(normalize.from_u8(images)).argmax(1)
     labels = torch.where(torch.arange(20) < 13, answers, (answers + 1) % 4)
     network.train()
-    assert student.count_correct(network, Split(images, labels), normalize) == (13, 0)
+    assert student.examined(network, Split(images, labels), normalize) == (13, 0)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
@@ -52,7 +53,7 @@ def test_logits_that_are_not_finite_are_no_class() -> None:
     logits = torch.tensor([[1.0, 0.0], [math.nan, 0.0], [math.inf, 0.0], [0.0, -math.inf], [0.0, 1.0]])
     split = Split(torch.zeros(5, 1, 2, 2, dtype=torch.uint8), torch.zeros(5, dtype=torch.int64))
     assert logits.argmax(1).tolist() == [0, 0, 0, 0, 1]
-    assert student.count_correct(Fixed(logits), split, Normalizer((0.0,), (1.0,))) == (1, 3)
+    assert student.examined(Fixed(logits), split, Normalizer((0.0,), (1.0,))) == (1, 3)
 
 
 DIVERGING = replace(SHORT, lr=1e30)

@@ -14,10 +14,10 @@ from gdd.data.splits import Split
 from gdd.evaluation import student
 from gdd.evaluation.recipe import Recipe
 from gdd.evaluation.row import Row
-from gdd.evaluation.student import Answers
 from gdd.report import statistics, tables
 from gdd.sampling import generator_file, sample, set_file
 from gdd.sampling.set_file import SyntheticSet
+from gdd.training.classifier import Answers
 
 ONE_STEP = dataclasses.replace(SHORT, epochs=1)
 LONGER = Recipe("dc", lr=0.05, epochs=40, batch_size=256)
@@ -70,7 +70,7 @@ def met(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The part that each score was read on; of four candidates, validation ranks the second and third equal best."""
     events: list[str] = []
     scripted: Iterator[int] = itertools.cycle([3, 7, 7, 5])
-    count = student.count_correct
+    count = student.examined
 
     def spy(network: torch.nn.Module, split: Split, *rest: object) -> Answers:
         if torch.equal(split.images_u8, dataset.val.images_u8) and torch.equal(split.labels, dataset.val.labels):
@@ -79,7 +79,7 @@ def met(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         events.append("test")
         return count(network, split, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(student, "count_correct", spy)
+    monkeypatch.setattr(student, "examined", spy)
     return events
 
 
@@ -136,13 +136,13 @@ class TestSelection:
     ) -> None:
         """Were nan a class, the first candidate would win."""
         scripted = itertools.cycle([Answers(9, broken=1), Answers(2, broken=0), Answers(3, broken=0), Answers(8, 8)])
-        count = student.count_correct
+        count = student.examined
 
         def spy(network: torch.nn.Module, split: Split, *rest: object) -> Answers:
             is_val = len(split.labels) == len(dataset.val.labels)
             return next(scripted) if is_val else count(network, split, *rest)  # type: ignore[arg-type]
 
-        monkeypatch.setattr(student, "count_correct", spy)
+        monkeypatch.setattr(student, "examined", spy)
         for row in evaluate(**TEACHER, **CANDIDATES):
             assert (row.alpha, row.temperature) == (0.8, 1.0)
             assert row.validation_accuracy == 100 * 3 / len(dataset.val.labels)

@@ -3,12 +3,13 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from scipy import stats
 
 from gdd.evaluation.student import StudentTrainer
 from gdd.report import statistics
+from gdd.report.intervals import two_way_half_width
 from gdd.sampling import generator_file, set_file
 
 FILES = {".lock", "config.json", "rows.jsonl", "rows.csv", "compare.md", "compare.json"}
@@ -76,14 +77,13 @@ def test_replicates_are_one_line_over_the_seeds_of_their_distillation(done, refu
     done(*command, "--replicates")
     folder = tmp_path / "runs/compare/compare"
     page, rows = (folder / "compare.md").read_text(), statistics.read_rows(folder)
-    means = [
-        sum(row.accuracy for row in rows if row.protocol == "fixed" and row.distillation_seed == seed) / 2
-        for seed in (0, 1)
-    ]
-    assert means[0] != means[1]
-    low, high = stats.t.interval(0.95, 1, sum(means) / 2, stats.sem(means))
+    scores = np.array(
+        [[row.accuracy for row in rows if row.protocol == "fixed" and row.distillation_seed == seed] for seed in (0, 1)]
+    )
+    assert scores.shape == (2, 2)
+    assert scores[0].mean() != scores[1].mean()
     assert page.count("| pretrained generator | 10 | ") == 3  # fixed, stream, share
-    assert f"| pretrained generator | 10 | {sum(means) / 2:.1f} ± {(high - low) / 2:.1f} |" in page
+    assert f"| pretrained generator | 10 | {scores.mean():.1f} ± {two_way_half_width(scores):.1f} |" in page
     assert "n = 2 distillation seeds (0, 1), each with 2 student seeds (0, 1)" in page
 
     # Without, the same rows are two lines, over the seeds of students.

@@ -11,6 +11,7 @@ from scipy.special import log_softmax, rel_entr, softmax
 from torch.nn import functional as F
 
 from gdd.losses.logits import (
+    classified,
     distillation,
     log_probability_mse,
     paired,
@@ -216,6 +217,15 @@ def test_probabilities_may_stand_for_labels(formula):
     every = [F.cross_entropy(student, torch.full_like(LABELS, k)).item() for k in range(10)]
     uniform = formula(student, teacher, torch.full_like(certain, 0.1), 0.0, 2.0).item()
     assert uniform == pytest.approx(sum(every) / 10, abs=1e-14)
+
+
+def test_logits_that_are_not_finite_classify_nothing():
+    """argmax takes the first nan, and the largest of infinities."""
+    nan, inf = float("nan"), float("inf")
+    logits = torch.tensor([[1.0, 0.0], [nan, 0.0], [0.0, nan], [inf, 0.0], [0.0, -inf], [0.0, 1.0]])
+    assert logits.argmax(1).tolist() == [0, 0, 1, 0, 0, 1]
+    assert classified(logits, torch.tensor([0, 0, 1, 0, 0, 1])).tolist() == [True, False, False, False, False, True]
+    assert classified(logits, 1).tolist() == [False] * 5 + [True]
 
 
 class TestPaired:

@@ -128,6 +128,31 @@ def test_replicates_count_once_each(arms: tuple[list[Row], list[Row], list[Row]]
         return [*(one for one in part if one.kind != "set"), *sets, *again]
 
     section = dd_ranking.section(twice(rows, 2), twice(other, 2), twice(hard, 4), brief=False, replicates=True)
-    # HLR: mean 36, and 40 of the second; IOR: 12 and 10. Half widths 6.3531 times 4 and 2.
-    assert section.lines[1][3:5] == ["38.0 ± 25.4", "11.0 ± 12.7"]
+    # HLR: mean 36, and 40 of the second, of variance 8, and 37 and 39 by student, of variance 2: V_d 4 and V_s 1.
+    # IOR: 12 and 10, of variance 2, and 9 and 13, of variance 8: V_d 1 and V_s 4. With t(.975, 1) = 12.7062 for both,
+    # h^2 = 1.96^2 + (.8^2 + .2^2) (12.7062^2 - 1.96^2) = 111.01, times 5: 23.560^2 of either.
+    assert section.lines[1][3:5] == ["38.0 ± 23.6", "11.0 ± 23.6"]
     assert section.lines[0][3] == "42.0 ± 25.4"
+
+
+def test_one_student_leaves_no_interval_of_replicates(arms: tuple[list[Row], list[Row], list[Row]]) -> None:
+    """All scores but ARS of the same set hold one draw of real images, or one student of all of them."""
+    rows, other, hard = ([one for one in arm if one.seed == 0] for arm in arms)
+    first, second = (
+        [
+            [
+                dataclasses.replace(one, distillation_seed=of, source_hash=f"{of}", accuracy=one.accuracy + of)  # type: ignore[operator]
+                for one in arm
+                if one.kind == "set"
+            ]
+            for arm in (rows, other, hard)
+        ]
+        for of in (0, 1)
+    )
+    both = [
+        [*(one for one in arm if one.kind != "set"), *a, *b]
+        for arm, a, b in zip((rows, other, hard), first, second, strict=True)
+    ]
+    section = dd_ranking.section(*both, brief=False, replicates=True)
+    assert all("±" not in cell for line in section.lines for cell in line)
+    assert "what compares with real images has none" in " ".join(section.notes)

@@ -30,6 +30,14 @@ from gdd.sampling.set_file import SyntheticSet
 
 T1 = 12.706205  # of Student's t with one degree of freedom, at 0.975
 T2 = 4.302653  # with two
+Z = 1.959964  # of the normal distribution
+
+
+def half(by_distillation: float, by_student: float, *t: float) -> float:
+    """The half width from both variances of a mean and their quantiles, as `intervals.two_way_half_width` says."""
+    total = by_distillation + by_student
+    shares = (by_distillation / total, by_student / total)
+    return math.sqrt(total * (Z**2 + sum(share**2 * (of**2 - Z**2) for share, of in zip(shares, t, strict=True))))
 
 
 def scored(row: Row, source: str, accuracies: dict[int | None, Sequence[float]], **fields: Any) -> list[Row]:
@@ -51,13 +59,15 @@ def estimates(table: Any, column: str) -> list[tuple[float, float, int]]:
     return [(found.mean, found.half_width, found.n) for found in table[column]]
 
 
-ONE = {0: (50, 51, 52), 1: (54, 55, 59)}  # 51 and 56, or 53.5 with standard deviation 5 / sqrt(2)
+ONE = {0: (50, 51, 52), 1: (54, 55, 59)}
+# Means 51 and 56, whose variance is 12.5, and by student 52, 53 and 55.5, whose variance is 3.25.
+OF_ONE = half(12.5 / 2, 3.25 / 3, T1, T2)
 
 
 @pytest.mark.parametrize(
     ("accuracies", "over_distillations", "over_students"),
     [
-        (ONE, (53.5, T1 * 2.5, 2), [(51, T2 / math.sqrt(3), 3), (56, T2 * math.sqrt(7 / 3), 3)]),
+        (ONE, (53.5, OF_ONE, 2), [(51, T2 / math.sqrt(3), 3), (56, T2 * math.sqrt(7 / 3), 3)]),
         ({0: (50,) * 3, 1: (60,) * 3}, (55, T1 * 5, 2), [(50, 0, 3), (60, 0, 3)]),  # students agree
         ({0: (40, 50, 60), 1: (60, 50, 40)}, (50, 0, 2), [(50, T2 * 10 / math.sqrt(3), 3)] * 2),  # distillations do
         ({None: (50, 51, 52)}, (51, math.nan, 1), [(51, T2 / math.sqrt(3), 3)]),
@@ -104,27 +114,51 @@ def test_differences_are_paired_by_either_seed(row: Row) -> None:
 def test_a_difference_to_what_has_no_seed_is_one_for_each_distillation(row: Row) -> None:
     one = scored(row, "one", ONE)
     for other in (real(row, (10, 20)), scored(row, "theirs", {None: (10, 20)}, kind="set", stage=None)):
-        # 40 and 31 of one distillation, 44 and 35 of the other.
-        assert differences(one, other) == [pytest.approx((37.5, T1 * 2, 2))]
-        assert differences(other, one) == [pytest.approx((-37.5, T1 * 2, 2))]
+        # 40 and 31 of one distillation, 44 and 35 of the other: 35.5 and 39.5, of variance 8, and by student 42 and 33,
+        # of variance 40.5: what the two students of the other vary by counts.
+        expected = half(8 / 2, 40.5 / 2, T1, T1)
+        assert differences(one, other) == [pytest.approx((37.5, expected, 2))]
+        assert differences(other, one) == [pytest.approx((-37.5, expected, 2))]
     theirs = scored(row, "theirs", {None: (11, 23)}, kind="set", stage=None)
     assert differences(theirs, real(row, (10, 20))) == [pytest.approx((2, math.nan, 1), nan_ok=True)]
     # Nothing of either is distilled, so that student seeds count: 1 and 3.
     assert differences(real(row, (11, 23), kind="real:stream"), real(row, (10, 20))) == [pytest.approx((2, T1, 2))]
 
 
-def test_shares_are_over_distillations_of_the_ratio_of_each_student(row: Row) -> None:
+def test_one_student_leaves_no_interval_against_real_images_and_the_table_says_so(row: Row) -> None:
+    rows = [
+        *scored(row, "one", {0: (50,), 1: (56,)}),
+        *scored(row, "other", {0: (40,), 1: (47,)}),
+        *real(row, (20,)),
+    ]
+    cells, notes = table_of(rows)
+    # Between distilled sources differences stay paired: -10 and -9.
+    assert cells == {
+        "one": ["53.0 ± 38.1", ""],
+        "other": ["43.5 ± 44.5", "-9.5 ± 6.4"],
+        "real:random (floor)": ["20.0, n = 1", "-33.0"],
+    }
+    assert "what compares with real images has none" in notes
+    stream = {"protocol": "stream"}
+    streams = [*scored(row, "one", {0: (50,), 1: (60,)}, **stream), *real(row, (80,), kind="real:stream", **stream)]
+    (section,) = tables.shares(statistics.frame(streams), "stream", replicates=True)
+    assert section.lines == [["one", "1", "68.8"]]
+    assert "what compares with real images has none" in section.notes[0]
+
+
+def test_shares_are_over_distillations_and_students_of_the_ratio_of_each(row: Row) -> None:
     stream = {"protocol": "stream"}
     rows = [
         *scored(row, "skd", {0: (40, 15), 1: (60, 45)}, **stream),  # 50 and 25 percent; 75 and 75
         *real(row, (80, 60), kind="real:stream", **stream),
     ]
     assert estimates(statistics.shares(statistics.frame(rows), replicates=True), "share") == [
-        pytest.approx((56.25, T1 * 18.75, 2))
+        # 37.5 and 75, of variance 703.125, and by student 62.5 and 50, of variance 78.125.
+        pytest.approx((56.25, expected := half(703.125 / 2, 78.125 / 2, T1, T1), 2))
     ]
     (section,) = tables.shares(statistics.frame(rows), "stream", replicates=True)
-    assert section.lines == [["skd", "1", "56.2 ± 238.2"]]
-    assert "over distillation seeds" in section.notes[0]
+    assert section.lines == [["skd", "1", f"56.2 ± {expected:.1f}"]]
+    assert "± counts the chance of both" in section.notes[0]
 
 
 def table_of(rows: Sequence[Row], replicates: bool = True) -> tuple[dict[str, list[str]], str]:
@@ -142,14 +176,16 @@ def test_a_table_says_which_seeds_it_counts(row: Row) -> None:
     ]
     cells, notes = table_of(rows)
     assert cells == {
-        "one": ["53.5 ± 31.8", ""],
-        "other": ["44.0 ± 38.1", "-9.5 ± 6.4"],
+        "one": [f"53.5 ± {OF_ONE:.1f}", ""],
+        # 41 and 47, of variance 18, and by student 42.5, 43.5 and 46, of variance 3.25; differences: 9.5 by each.
+        "other": [f"44.0 ± {half(18 / 2, 3.25 / 3, T1, T2):.1f}", "-9.5 ± 6.4"],
         "single": ["47.0, n = 1", "-9.0, n = 1"],
-        "real:random (floor)": ["20.0 ± 24.8, n = 3", "-33.5 ± 31.8"],
+        # -31 and -36, of variance 12.5, and by student -42, -33 and -25.5, of variance 68.25.
+        "real:random (floor)": ["20.0 ± 24.8, n = 3", f"-33.5 ± {half(12.5 / 2, 68.25 / 3, T1, T2):.1f}"],
     }
     assert "mean ± half width" in notes
     assert "n = 2 distillation seeds (0, 1), each with 3 student seeds (0, 1, 2)," in notes
-    assert "by the mean over its student seeds, and ± is over distillation seeds; that of" in notes
+    assert "by the mean over its student seeds, and ± counts the chance of both, with the draws" in notes
     assert "paired by the seeds of distillation and student" in notes
     cells, notes = table_of(rows[-6:], replicates=False)
     assert cells == {"single": ["47.0 ± 6.6", ""], "real:random (floor)": ["20.0 ± 24.8", "-27.0 ± 18.8"]}
@@ -300,12 +336,17 @@ def test_a_failed_student_leaves_its_distillation_to_the_others(row: Row) -> Non
     failed = {4: replace(rows[4], accuracy=None, failure="not finite")}
     rows = [failed.get(index, made) for index, made in enumerate(rows)]
     table = statistics.summarise(statistics.frame(rows), replicates=True)
-    assert estimates(table, "accuracy") == [(pytest.approx((51 + 56.5) / 2), pytest.approx(T1 * 5.5 / 2), 2)]
+    # 51 and 56.5, of variance 15.125, and by student 52, 51 and 55.5, of variance 67 / 12.
+    assert estimates(table, "accuracy") == [pytest.approx((53.75, half(15.125 / 2, 67 / 36, T1, T2), 2))]
+    cells, notes = table_of([*rows, *real(row, (10, 20, 30))])
+    assert cells["skd"][0].endswith(", 1 of 6 failed")
+    assert cells["real:random (floor)"][1].endswith(", 1 of 6 failed")
+    assert "1 of 9 students failed and are part of no mean" in notes
     every = [
         replace(made, accuracy=None, failure="not finite") if made.distillation_seed == 1 else made for made in rows
     ]
     (found,) = statistics.summarise(statistics.frame(every), replicates=True)["accuracy"]
-    assert (found.mean, found.n, found.failed) == (51, 1, 1)
+    assert (found.mean, found.n, found.failed, found.students, found.lost) == (51, 1, 3, 6, 1)
 
 
 def test_a_filtered_generator_is_no_replicate_of_a_plain_one() -> None:

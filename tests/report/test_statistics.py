@@ -10,28 +10,29 @@ from scipy import stats
 from gdd.config import ConfigError
 from gdd.evaluation.row import Row
 from gdd.report import statistics
+from gdd.report.intervals import estimate
 
 
 def test_interval_is_that_of_scipy() -> None:
     values = [61.0, 64.5, 60.2, 66.1]
-    found = statistics.estimate(values)
+    found = estimate(values)
     low, high = stats.t.interval(0.95, 3, loc=found.mean, scale=stats.sem(values))
     assert (found.mean - found.half_width, found.mean + found.half_width) == pytest.approx((low, high))
     assert found.std == pytest.approx(stats.tstd(values))
 
 
 def test_one_seed_has_no_spread() -> None:
-    found = statistics.estimate([50.0])
+    found = estimate([50.0])
     assert (found.mean, found.n) == (50.0, 1)
     assert math.isnan(found.std)
     assert math.isnan(found.half_width)
 
 
 def test_what_failed_is_counted_and_is_no_value() -> None:
-    found = statistics.estimate([61.0, None, 64.5])
-    assert replace(found, failed=0) == statistics.estimate([61.0, 64.5])
-    assert found.failed == 1
-    nothing = statistics.estimate([None, None])
+    found = estimate([61.0, None, 64.5])
+    assert replace(found, failed=0, lost=0, students=2) == estimate([61.0, 64.5])
+    assert (found.failed, found.lost, found.students) == (1, 1, 3)
+    nothing = estimate([None, None])
     assert (nothing.n, nothing.failed) == (0, 2)
     assert math.isnan(nothing.mean)
 
@@ -43,10 +44,11 @@ def test_a_failed_student_leaves_all_other_numbers_as_they_are_without_it(rows: 
     failed = statistics.frame([replace(row, accuracy=None, failure="why") if is_failed(row) else row for row in rows])
     without = statistics.frame([row for row in rows if not is_failed(row)])
     for one, other in zip(*(statistics.summarise(table)["accuracy"] for table in (failed, without)), strict=True):
-        assert replace(one, failed=0) == other
+        assert replace(one, failed=0, lost=0, students=other.n) == other
         assert one.failed == 3 - other.n
-    assert list(statistics.refinement(failed)["points"]) == list(statistics.refinement(without)["points"])
-    assert [points.n for points in statistics.refinement(failed)["points"]] == [2, 2]
+    for one, other in zip(*(statistics.refinement(table)["points"] for table in (failed, without)), strict=True):
+        assert replace(one, failed=0, lost=0, students=2) == other
+        assert (one.n, one.failed, one.students) == (2, 1, 3)
 
 
 def test_difference_is_paired(rows: list[Row]) -> None:

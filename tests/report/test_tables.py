@@ -149,7 +149,13 @@ def test_failed_students_are_named_beside_the_mean_over_the_others(rows: list[Ro
     assert "| 65.0 ± 8.5 (± 76.2), 1 of 3 failed |" in fixed[4]
     assert "31.0 ± 1.0" in fixed[2]
     assert "4 of 12 students failed and are part of no mean; rows.csv says why, of the first: why 0." in text
-    assert "refined − pretrained" not in text
+    # A difference of which a student failed is no value either, and counts as what failed.
+    assert text.count("| refined − pretrained | 1 | failed |") == 2
+    partly = [
+        replace(row, accuracy=None, failure="why") if row.seed == 1 and row.source == "refined" else row for row in rows
+    ]
+    # 9 and 11 are left of 9, 10 and 11: Student's t with one degree of freedom at .975, 12.7, times sqrt(2) / sqrt(2).
+    assert markdown(partly).count("| refined − pretrained | 1 | +10.0 ± 12.7, 1 of 3 failed |") == 2
     assert "students failed" not in markdown(rows)
     brief = "\n".join(printed(tables.sections(some, brief=True)))
     assert "65.0 ± 8.5, 1 of 3 failed" in brief
@@ -163,7 +169,7 @@ def test_failed_students_are_named_beside_the_mean_over_the_others(rows: list[Ro
 
 def test_an_evaluation_of_failed_students_alone_has_its_tables_and_picture(rows: list[Row], tmp_path: Path) -> None:
     none = [replace(row, accuracy=None, failure="why") for row in rows]
-    assert markdown(none).count("| failed |") == 8
+    assert markdown(none).count("| failed |") == 10  # 8 means and 2 differences
     assert all(path.exists() for path in tables.write(tmp_path, none))
 
 

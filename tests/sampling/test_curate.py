@@ -52,6 +52,14 @@ def by_parity(label: int) -> Stub:
     return Stub(lambda images: torch.where(parity(images) == 1, label, (label + 1) % CLASSES))
 
 
+def test_what_the_ensemble_answers_with_nan_is_not_kept(loaded):
+    """Were nan a class, all samples of the first would be kept."""
+    ensemble = Stub(parity)
+    ensemble.logits = lambda images_u8: torch.full((len(images_u8), CLASSES), torch.nan)  # type: ignore[method-assign]
+    with pytest.raises(ConfigError, match="the ensemble classifies 0 as that"):
+        Kept(Generated(loaded, 3), ensemble).images(0, 0, 1)
+
+
 def test_the_kept_are_those_that_the_ensemble_calls_by_their_label(loaded):
     kept = Kept(Generated(loaded, 3), by_parity(1))
     every = sample.sample_images(loaded, 1, 0, 160, 3, "cpu")

@@ -92,6 +92,11 @@ def test_a_proxy_of_right_labels_is_right_and_one_of_swapped_ones_is_wrong() -> 
     assert judge.accuracy(Painter([0.9, 0.0, -0.9])) <= 1 / 3 + 1e-6
 
 
+def test_a_proxy_that_answers_with_nan_knows_nothing() -> None:
+    """Were nan a class, it would know the images of the first."""
+    assert proxy(painted([-0.9, 0.0, 0.9]), steps=2).accuracy(Painter([torch.nan] * 3)) == 0
+
+
 def test_a_proxy_repeats_itself() -> None:
     assert u8_to_pm1(painted([-1.0, 1.0]).images_u8).abs().eq(1).all()
     judge = proxy(painted([-0.1, 0.1]), steps=3)

@@ -15,6 +15,8 @@ from gdd.config import Config, EnsembleConfig
 from gdd.data import augment
 from gdd.models import registry
 from gdd.sampling import ensemble_file
+from gdd.sampling.ensemble_file import Ensemble
+from gdd.training import ensemble as ensemble_stage
 from gdd.training.ensemble import train_ensemble
 
 ARCHS = ("convnet3-bn-w4", "mlp-w8")
@@ -55,6 +57,15 @@ def test_the_file_has_the_members_and_what_they_know_of_the_validation_part(tmp_
     right = ensemble.logits(DATASET.val.images_u8).argmax(1) == DATASET.val.labels
     assert found["all"] == pytest.approx(100 * right.float().mean().item(), abs=0.01)
     assert ensemble.provenance["data"] == DATASET.fingerprint
+
+
+def test_members_that_diverge_know_nothing(tmp_path: Path) -> None:
+    """Were nan a class, they would know the images of the first."""
+    assert (DATASET.val.labels == 0).any()
+    with torch.no_grad():
+        member = registry.build("mlp-w8", SPEC.shape, CLASSES)
+        next(iter(member.parameters())).fill_(math.nan)
+    assert ensemble_stage._accuracy(Ensemble(["mlp-w8"], SPEC, [member]), DATASET.val, torch.device("cpu")) == 0
 
 
 def test_it_goes_on_where_it_stopped_within_a_member_and_between(tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import math
 from collections import Counter
 from typing import get_args
 
@@ -224,6 +225,14 @@ class TestExam:
         for name, network in networks.items():
             right = network.eval()(NORMALIZE.from_u8(IMAGES)).argmax(1) == LABELS
             assert found[f"accuracy/{name}"].item() == pytest.approx(right.float().mean().item())
+
+    def test_a_member_whose_logits_are_nan_knows_nothing(self):
+        """Were nan a class, it would know the images of the first."""
+        pool = learning(members=("mlp-w8",))
+        member = pool.network(0)  # frozen
+        next(iter(member.parameters())).fill_(math.nan)
+        assert (LABELS == 0).any()
+        assert [share.item() for share in Exam(self.VAL, NORMALIZE, (), 0).accuracies(pool).values()] == [0]
 
     def test_the_images_are_augmented_as_the_questions_are(self):
         plain, augmented = Exam(self.VAL, NORMALIZE, (), 0), Exam(self.VAL, NORMALIZE, ("cutout",), 0)
