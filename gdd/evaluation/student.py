@@ -28,7 +28,7 @@ from gdd.sampling import curate, sample
 from gdd.sampling.curate import Generated, Kept
 from gdd.sampling.set_file import SyntheticSet
 from gdd.training.average import averaged
-from gdd.training.classifier import Loss, cross_entropy, fit, lion, sgd
+from gdd.training.classifier import Loss, adamw, cross_entropy, fit, lion, sgd
 from gdd.training.together import Stacked, each
 
 TEST_BATCH = 500
@@ -89,7 +89,8 @@ def train(
 def _optimizer(network: nn.Module, recipe: Recipe, execution: Execution) -> torch.optim.Optimizer:
     if recipe.optimizer == "lion":
         return lion(network, recipe.lr, recipe.weight_decay)
-    return sgd(network, recipe.lr, execution.fused, recipe.weight_decay)
+    make = adamw if recipe.optimizer == "adamw" else sgd
+    return make(network, recipe.lr, execution.fused, recipe.weight_decay)
 
 
 Pair = tuple[float, float]
