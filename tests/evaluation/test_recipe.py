@@ -83,7 +83,11 @@ def test_the_baseline_of_robusts_paper_is_dsa_with_another_optimiser() -> None:
     baseline = named("dsa", optimizer="adamw", lr=5e-4, batch_size=100)
     assert baseline.name == "dsa, batch_size 100, lr 0.0005, optimizer adamw"
     assert (baseline.epochs, baseline.batch_size, baseline.weight_decay) == (1000, 100, 5e-4)
-    assert (baseline.augment, baseline.pick, baseline.drop_path) == ("color_crop_cutout_flip_scale_rotate", "one", "off")
+    assert (baseline.augment, baseline.pick, baseline.drop_path) == (
+        "color_crop_cutout_flip_scale_rotate",
+        "one",
+        "off",
+    )
     assert [baseline.lr_at(step, 1000) for step in (0, 499, 500, 999)] == pytest.approx([5e-4, 5e-4, 5e-5, 5e-5])
 
 
