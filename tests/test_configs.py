@@ -6,12 +6,14 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from settings import holds_only_differences
 
 from gdd import pipeline
 from gdd.cli.main import parse_config
-from gdd.config import Config, to_plain
+from gdd.config import Config, RecipeConfig, stable_hash, to_plain
+from gdd.models import registry
 
 ROOT = Path(__file__).parents[1]
 SHAPES = {"digits": (1, 16, 16), "mnist": (1, 28, 28), "fashion_mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
@@ -35,26 +37,39 @@ POOLS = {
 }
 
 
-def paper_rows() -> list[dict[str, str]]:
-    """Return the cells of every row of docs/paper-2402.13007.md by their column; FLAGS are all of the row's command."""
+def paper_tables() -> tuple[dict[str, str], list[dict[str, str]]]:
+    """Return what docs/paper-2402.13007.md says: the command of each set by its name, and the cells of every row.
+
+    A row's `command`, of its section, is that which scores its set.
+    """
+    commands: dict[str, str] = {}
     rows = []
     for section in (ROOT / "docs/paper-2402.13007.md").read_text().split("\n## ")[2:]:
-        command = re.findall(r"```bash\n.* distill.py (.*?) FLAGS\n```", section.replace("\\\n", ""))[0]
+        command = re.findall(r"```bash\n.* (?:distill|evaluate).py (.*?)\n```", section.replace("\\\n", ""))[0]
         head, _, *body = [
             [cell.strip(" `") for cell in line.strip("|").split("|")]
             for line in section.splitlines()
             if line.startswith("|")
         ]
-        rows += [dict(zip(head, [*cells[:-1], f"{command} {cells[-1]}"], strict=True)) for cells in body]
-    return rows
+        if head[0] == "name":
+            commands |= {name: command.replace("FLAGS", flags) for name, *_, flags in body}
+            continue
+        for cells in body:
+            row = dict(zip(head, cells, strict=True))
+            rows.append({**row, "command": command.replace("NAME", row["set"].split("/")[1])})
+    return commands, rows
 
 
-PAPER = paper_rows()
+DISTILLING, PAPER = paper_tables()
 
 
 @cache
 def row_config(flags: str) -> Config:
     return parse_config(shlex.split(flags))
+
+
+def config_of(name: str) -> Config:
+    return row_config(f"--config {ROOT / 'configs' / name}.yaml")
 
 
 def check_networks(config: Config) -> None:
@@ -93,28 +108,72 @@ def test_every_row_of_the_papers_tables_is_there_once():
 
 
 @pytest.mark.parametrize("cells", PAPER, ids=lambda cells: "{IPC}-{iterations}-{row}".format(**cells))
-def test_the_flags_of_a_row_are_what_its_cells_say(cells):
-    config = row_config(cells["FLAGS"])
-    assert (config.method, config.data.name) == ("matching", "cifar10")
-    assert (str(config.matching.ipc), str(config.matching.iterations)) == (cells["IPC"], cells["iterations"])
-    assert config.matching.pool.kind == cells["pool"] == POOLS[cells["row"]]
+def test_the_set_of_a_row_is_what_its_cells_say(cells):
+    _, name, *place = cells["set"].split("/")
+    made = row_config(DISTILLING[name])
+    assert (made.name, made.method, made.data.name, made.score) == (name, "matching", "cifar10", False)
+    assert str(made.matching.ipc) == cells["IPC"]
+    assert made.matching.pool.kind == cells["pool"] == POOLS[cells["row"]]
+    stored = {made.matching.iterations: ["matching"]}
+    stored |= {count: ["matching", f"set-{count:08d}.safetensors"] for count in made.run.snapshots}
+    assert stored[int(cells["iterations"])] == place
+    check_networks(made)
+
+    scored = row_config(cells["command"])
+    assert {cells["set"], f"runs/{name}/matching"} < {*scored.evaluate.sources}
+    assert len(scored.evaluate.sources) == len(stored) == 3
+    assert (scored.name, scored.data) == (made.name, made.data)  # or its folder of scores would be another's
     has_kd = cells["row"].endswith("KD")
-    assert config.evaluate.teacher == ("set" if has_kd else "none")
-    assert bool(config.evaluate.select_temperature) == has_kd
-    assert {ARCHS[name] for name in cells.keys() & ARCHS} == set(config.evaluate.archs) - (
+    assert scored.evaluate.teacher == ("set" if has_kd else "none")
+    assert bool(scored.evaluate.select_temperature) == has_kd
+    # All images are distilled where none is needed to choose on.
+    assert (made.data.val_fraction > 0) == has_kd
+    assert not scored.evaluate.ceiling
+    assert {ARCHS[name] for name in cells.keys() & ARCHS} == set(scored.evaluate.archs) - (
         {"convnet3"} if has_kd else set()
     )
     published = [cells[name] for name in ARCHS if cells.get(name, "-") != "-"]
     assert len(published) == (6 if cells["row"] == "baseline" else 5)
     assert all(9 < float(accuracy) < 50 for accuracy in published)
-    check_networks(config)
+    check_networks(scored)
 
 
-def test_rows_of_one_name_distil_one_set():
-    distilling: dict[str, list[Config]] = {}
-    for config in (row_config(cells["FLAGS"]) for cells in PAPER):
-        distilling.setdefault(config.name, []).append(config)
-    assert sorted(map(len, distilling.values())) == [1] * 12 + [2] * 6 + [3] * 6
-    for first, *others in distilling.values():
-        for other in others:
-            assert (first.seed, first.data, first.matching) == (other.seed, other.data, other.matching)
+def test_every_set_is_distilled_once_and_scored():
+    assert {*DISTILLING} == {cells["set"].split("/")[1] for cells in PAPER}
+    made = [row_config(command) for command in DISTILLING.values()]
+    assert len({stable_hash(config.matching, config.data) for config in made}) == len(made) == 12
+
+
+PUBLISHED = ("paper-2402.13007", "paper-2501.04202", "mnist", "fashion_mnist", "cifar10-gm", "cifar10-gm-dsa")
+
+
+@pytest.mark.parametrize("name", [*PUBLISHED, "cifar10-gm-pool"])
+def test_published_settings_train_on_all_images(name):
+    assert config_of(name).data.val_fraction == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "images", "resnet"),
+    [
+        ("paper-2501.04202", 50_000, "resnet18-bn-w32"),
+        ("mnist", 60_000, "resnet18-bn"),
+        ("fashion_mnist", 60_000, "resnet18-bn"),
+    ],
+)
+def test_skd_as_published_has_dims_lengths_and_students(name, images, resnet):
+    """gen_condense.py, pool_match.py and validate.py: epochs of whole batches of all images."""
+    config = config_of(name)
+    pretrain, refine, pool = config.pretrain, config.refine, config.refine.pool
+    assert (pretrain.steps, pretrain.batch_size, pretrain.lr) == (150 * (images // 128), 128, 1e-4)
+    assert (refine.steps, refine.batch_size, refine.lr) == (100 * (images // 64), 64, 5e-6)
+    assert (pool.redraw_every, pool.steps_before, pool.steps_between) == (images // 64, 16, 16)
+    assert pool.members == ("convnet3", resnet.replace("18", "10"), resnet)
+    assert (config.gan.arch, config.gan.width, config.gan.loss, config.gan.beta2) == ("dim", 196, "wgan-gp", 0.9)
+    assert config.evaluate.archs == ("convnet3", resnet, "alexnet-bn", "vgg11-bn")
+    assert (config.evaluate.recipe, config.evaluate.protocols) == (RecipeConfig(name="dim"), ("stream",))
+
+
+def test_dims_resnets_have_its_numbers_of_weights():
+    for name, count in {"resnet10-bn-w32": 1_228_970, "resnet18-bn-w32": 2_797_610}.items():
+        with torch.device("meta"):
+            assert sum(weights.numel() for weights in registry.build(name, (3, 32, 32), 10).parameters()) == count

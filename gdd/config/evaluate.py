@@ -17,7 +17,8 @@ class EvaluateConfig:
 
     sources: tuple[str, ...] = ()
     """Stored sets, run folders, zoo:NAME, real:random, real:fraction=SHARE, real:all, real:stream; empty means what
-    this run distilled. Random real images, all of them and, beside streams, fresh ones (real:stream) are added."""
+    this run distilled. Random real images, all of them (evaluate.ceiling) and, beside streams, fresh ones (real:stream)
+    are added."""
     ipc: Annotated[tuple[int, ...], Field(min_length=1), each(1)] = (10,)
     """Images per class of sets drawn from generators and from real data, each at least 1."""
     protocols: Annotated[tuple[Literal["fixed", "stream"], ...], Field(min_length=1)] = ("fixed", "stream")
@@ -26,6 +27,9 @@ class EvaluateConfig:
     """Student architectures."""
     seeds: Annotated[tuple[int, ...], Field(min_length=1), each(0)] = (0, 1, 2)
     """One student per seed; a seed also draws its own set from a generator or from real data."""
+    ceiling: bool = True
+    """Whether students of all real images are trained beside others, which may take most of the time; the floor, random
+    real images, and the ceiling of streams cost no more than what is scored and always stay."""
     all_epochs: AtLeast1OrNull = 20
     """Epochs on the whole real training part, at least 1; null uses the recipe's, which may take days."""
     teacher: Literal["none", "set", "real"] = "none"

@@ -28,7 +28,8 @@ class MatchingPoolConfig:
     """The pools of Zhou et al. 2024, of which each iteration takes a new, untrained network."""
 
     kind: PoolKind = "main"
-    """main alone, main+similar (random ConvNets), main+various, or total random (main and various alike)."""
+    """main alone, main+similar (random ConvNets, without pools if main has none), main+various, or total random (main
+    and various alike)."""
     main: str = "convnet3"
     """The main model (Zhou et al.: ConvNet3)."""
     main_probability: Share = 0.9

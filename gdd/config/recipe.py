@@ -28,8 +28,8 @@ class RecipeConfig:
     """Images per step, at least 1; a smaller set is one batch (dc, dsa: 256; dim: 64; long: 10; robust: 100)."""
     lr: PositiveOrNull = None
     """First learning rate, or the highest of a cyclic one, above 0 (robust: 5e-5; others: 0.01)."""
-    optimizer: Literal["sgd", "lion"] | None = None
-    """sgd with momentum 0.9, or lion with betas .95 and .98 (robust)."""
+    optimizer: Literal["sgd", "adamw", "lion"] | None = None
+    """sgd with momentum 0.9, adamw with betas .9 and .999, or lion with betas .95 and .98 (robust)."""
     schedule: Literal["constant", "step", "cosine", "cyclic"] | None = None
     """How the rate goes on: constant (dim), step, a tenth from half of the steps on (dc, dsa), cosine to 0 (long),
     cyclic (robust): warmed up anew at each eighth of the steps, to .8 of the peak before, and in the last quarter to a

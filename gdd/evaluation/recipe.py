@@ -26,7 +26,8 @@ class Recipe:
     batch_size: int  # images per step; a smaller set is one batch, and an epoch's last batch may be smaller
     epochs: int | None = None  # passes over all images, at least 1
     steps: int | None = None  # optimiser steps, at least 1
-    optimizer: Literal["sgd", "lion"] = "sgd"  # sgd with momentum .9, lion with betas .95 and .98
+    # sgd with momentum .9, adamw with betas .9 and .999, lion with betas .95 and .98
+    optimizer: Literal["sgd", "adamw", "lion"] = "sgd"
     schedule: Literal["constant", "step", "cosine", "cyclic"] = "constant"  # how the rate goes on
     weight_decay: float = 5e-4  # of the optimiser
     augment: str = "none"  # DSA operations joined by underscores, or none; each image draws its own parameters

@@ -27,7 +27,7 @@ from gdd.sampling import curate, sample
 from gdd.sampling.curate import Generated, Kept
 from gdd.sampling.set_file import SyntheticSet
 from gdd.training.average import averaged
-from gdd.training.classifier import ANSWERED, Answers, Loss, count_correct, cross_entropy, fit, lion, sgd
+from gdd.training.classifier import ANSWERED, Answers, Loss, adamw, count_correct, cross_entropy, fit, lion, sgd
 from gdd.training.together import Stacked, each
 
 
@@ -77,7 +77,8 @@ def train(
 def _optimizer(network: nn.Module, recipe: Recipe, execution: Execution) -> torch.optim.Optimizer:
     if recipe.optimizer == "lion":
         return lion(network, recipe.lr, recipe.weight_decay)
-    return sgd(network, recipe.lr, execution.fused, recipe.weight_decay)
+    make = adamw if recipe.optimizer == "adamw" else sgd
+    return make(network, recipe.lr, execution.fused, recipe.weight_decay)
 
 
 Pair = tuple[float, float]
@@ -102,6 +103,15 @@ class Trained:
     def merit(self) -> tuple[bool, int]:
         """What validation data choose the highest of: first that all logits are finite, then correct images."""
         return (True, 0) if self.validated is None else (self.validated.broken == 0, self.validated.correct)
+
+
+@dataclass(eq=False, repr=False)
+class Teacher:
+    """A network whose outputs students imitate."""
+
+    network: nn.Module  # in eval mode
+    seconds: float  # of its training
+    accuracy: float | None = None  # percent of the test images, once they have been read
 
 
 @dataclass(eq=False, repr=False)
@@ -161,8 +171,8 @@ class StudentTrainer:
             labels = (stored.soft_labels.float() / self.conditions.recipe.label_temperature).softmax(1)
         return Fixed(stored.images.to(self.device), labels.to(self.device), self.normalize), stored
 
-    def _train_teacher(self, job: Job | None, seed: int) -> tuple[nn.Module, float]:
-        """Train a teacher by the students' recipe on the job's set or all real images; return its seconds."""
+    def _train_teacher(self, job: Job | None, seed: int) -> Teacher:
+        """Train a teacher by the students' recipe on the job's set or all real images."""
         began = time.perf_counter()
         data = self._all_real() if job is None else self.images(job)
         recipe = self.conditions.recipe_for(CEILING if job is None else job.source.kind)
@@ -170,7 +180,17 @@ class StudentTrainer:
         network = self._build(arch, seed, rng.TEACHER)
         train(network, StudentBatches(data, recipe, seed, rng.TEACHER), execution=self.executions[arch])
         network.eval().requires_grad_(False)
-        return network, time.perf_counter() - began
+        return Teacher(network, time.perf_counter() - began)
+
+    def _accuracy_of(self, teacher: Teacher | None) -> float | None:
+        """Return a teacher's accuracy on the test part, which is read for it once: when its first student is scored."""
+        if teacher is not None and teacher.accuracy is None:
+            test = self.real.test()
+            answers = count_correct(
+                teacher.network, test, self.normalize, self.executions[self.conditions.teacher_arch]
+            )
+            teacher.accuracy = 100 * answers.correct / len(test.labels)
+        return None if teacher is None else teacher.accuracy
 
     def images(self, job: Job) -> Images:
         """Return the images that a job's student is trained on."""
@@ -192,14 +212,14 @@ class StudentTrainer:
         self.executions[arch].place(network.to(self.device))
         return network
 
-    def _losses(self, job: Job) -> tuple[dict[Pair | None, Loss], float]:
-        """Return the loss of each candidate, and what training their teacher took."""
+    def _losses(self, job: Job) -> tuple[dict[Pair | None, Loss], Teacher | None]:
+        """Return the loss of each candidate, and their teacher."""
         conditions = self.conditions
         if conditions.teacher == "none":
-            return {None: cross_entropy}, 0.0
+            return {None: cross_entropy}, None
         # One teacher for all students of a set and seed: the architecture must not be part of its key.
         teacher_job = replace(job, arch="") if conditions.teacher == "set" else None
-        teacher, seconds = self._teacher(teacher_job, job.seed)
+        teacher = self._teacher(teacher_job, job.seed)
         formula = released_distillation if conditions.kd_recipe == "released" else distillation
         execution = self.executions[conditions.teacher_arch]
         answered: tuple[Tensor, Tensor] | None = None  # a batch and what the teacher said to it
@@ -209,10 +229,10 @@ class StudentTrainer:
             # A set that is one batch and not augmented comes in the same memory in every step.
             if answered is None or not answered[0].is_set_to(images_std):
                 with torch.no_grad():
-                    answered = images_std, execution(teacher, images_std)
+                    answered = images_std, execution(teacher.network, images_std)
             return formula(logits, answered[1], labels, alpha, temperature)
 
-        return {(a, t): partial(kd_loss, alpha=a, temperature=t) for a, t in conditions.candidates}, seconds
+        return {(a, t): partial(kd_loss, alpha=a, temperature=t) for a, t in conditions.candidates}, teacher
 
     def _train_students(
         self, jobs: Sequence[Job], data: Sequence[Images], pair: Pair | None, losses: Sequence[Loss]
@@ -272,8 +292,8 @@ class StudentTrainer:
             best = [max(both, key=lambda one: one.merit) for both in zip(best or trained, trained, strict=True)]
         seconds = time.perf_counter() - began
         return [
-            self._row(job, student, *own, seconds_drawing / len(jobs), seconds_teacher, seconds / len(jobs))
-            for job, student, own, (_, seconds_teacher) in zip(jobs, best, drawn, taught, strict=True)
+            self._row(job, student, *own, teacher, seconds_drawing / len(jobs), seconds / len(jobs))
+            for job, student, own, (_, teacher) in zip(jobs, best, drawn, taught, strict=True)
         ]
 
     def _row(
@@ -282,8 +302,8 @@ class StudentTrainer:
         best: Trained,
         data: Images,
         stored: SyntheticSet | None,
+        teacher: Teacher | None,
         seconds_drawing: float,
-        seconds_teacher: float,
         seconds: float,
     ) -> Row:
         """Read the test part and return the row of a student that took so many seconds with its other candidates."""
@@ -334,7 +354,7 @@ class StudentTrainer:
             train_loss=best.train_loss,
             seconds=round(seconds_drawing + best.seconds - best.seconds_generating + generating, 3),
             seconds_generating=round(seconds_drawing + generating, 3),
-            seconds_teacher=round(seconds_teacher, 3),
+            seconds_teacher=0.0 if teacher is None else round(teacher.seconds, 3),
             seconds_selecting=round(seconds_selecting, 3),
             peak_memory_mb=best.peak_memory_mb,
             device=device_name(self.device),
@@ -352,4 +372,5 @@ class StudentTrainer:
             distillation_seed=source.distillation_seed,
             failure=failure,
             keep_rates=best.keep_rates,
+            teacher_accuracy=self._accuracy_of(teacher),
         )

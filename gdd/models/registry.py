@@ -173,14 +173,18 @@ def fresh_members(kind: PoolKind, main: str, various: tuple[str, ...], similar_d
 
 
 def _similar(main: str, depth: int) -> tuple[str, ...]:
-    """Return every ConvNet of the main model's width that the random one can be; the main model may be among them."""
+    """Return every ConvNet of the main model's width that the random one can be; the main model may be among them.
+
+    Those of a main model without pools have none either: of so deep ones, pools would leave no pixel.
+    """
     arch = parse(main)
     if not arch.base.startswith("convnet"):
         raise ConfigError(f"matching.pool.main is {main!r}, expected a convnet with matching.pool.kind main+similar")
     base = "convnet3" if depth == 3 else "convnet"
+    poolings = ("none",) if arch.pooling == "none" else _SIMILAR_POOLINGS
     return tuple(
         Arch(base, norm, arch.width, depth, activation, pooling).name
-        for activation, norm, pooling in product(_SIMILAR_ACTIVATIONS, _SIMILAR_NORMS, _SIMILAR_POOLINGS)
+        for activation, norm, pooling in product(_SIMILAR_ACTIVATIONS, _SIMILAR_NORMS, poolings)
     )
 
 

@@ -116,7 +116,8 @@ def own_sources(config: Config) -> list[Source]:
         distilled.append(replace(matched, label=str(matched.provenance.get("method"))))
     if not distilled:
         raise ConfigError(f"{home} holds no finished stage; run gdd distill first or name evaluate.sources")
-    return [sources.read(FLOOR, REAL_NAMES[FLOOR]), *distilled, sources.read(CEILING, REAL_NAMES[CEILING])]
+    ceiling = [sources.read(CEILING, REAL_NAMES[CEILING])] if config.evaluate.ceiling else []
+    return [sources.read(FLOOR, REAL_NAMES[FLOOR]), *distilled, *ceiling]
 
 
 def plan(config: Config, dataset: Dataset, named: Sequence[Source], ceiling: bool = True) -> list[Job]:
@@ -129,7 +130,7 @@ def plan(config: Config, dataset: Dataset, named: Sequence[Source], ceiling: boo
     ipcs = (config.matching.ipc,) if matched else settings.ipc
     generates = not matched if not named else any(source.kind == "generator" for source in named)
     streams = generates and "stream" in settings.protocols
-    completed, floor_ipcs = sources.complete(named, ipcs, dataset, ceiling, streams)
+    completed, floor_ipcs = sources.complete(named, ipcs, dataset, ceiling and settings.ceiling, streams)
     if not named:
         names = ("set",) if matched else ("pretrained", "refined")
         completed[1:1] = [Source(name, FLOOR if matched else "generator", name) for name in names]

@@ -174,14 +174,16 @@ def _section(
     if brief:
         summary["score"] = (summary["score"] + "\n" + summary["gain"]).str.rstrip()
     kinds = ["score", "gain"] if compares and not brief else ["score"]
-    lines = []
+    lines, teachers = [], statistics.teachers(shown)
     for _, cells in summary.groupby(["source", "ipc"], sort=False, dropna=False):
         first = cells.iloc[0]
         scores = cells.set_index("arch")[kinds].reindex(archs, fill_value="").to_numpy().flat
         costs = [f"{first.bytes / 1024:,.1f}", _seconds(first.generator_seconds), _seconds_of_another(first, rows)]
-        lines.append([*tables.name_and_ipc(first, protocol), *scores, *costs, f"{first.distinct_images_seen:,}"])
+        costs = [*tables.teacher_of(first, teachers), *costs, f"{first.distinct_images_seen:,}"]
+        lines.append([*tables.name_and_ipc(first, protocol), *scores, *costs])
     heads = [arch + ending for arch in archs for ending in ("", ": difference")[: len(kinds)]]
     cost_heads = ["KiB", "seconds to distil", "seconds for another IPC", "images seen"]
+    cost_heads = [*["teacher"] * bool(teachers), *cost_heads]
     notes = tables.notes(shown, protocol, tables.spread(replicates), brief, replicates)
     if compares:
         where = "Below an accuracy" if brief else "Difference"

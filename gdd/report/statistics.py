@@ -87,6 +87,16 @@ def summarise(
     return summary.sort_values("kind", key=lambda kinds: kinds.map(place), kind="stable")
 
 
+def teachers(rows: DataFrame) -> dict[tuple[str, int | None], Estimate]:
+    """Return the accuracy of the teachers of each source and IPC over seeds; nothing where rows do not say it."""
+    told = rows[rows["teacher_accuracy"].notna()]
+    own = told.drop_duplicates(["source", "source_hash", "ipc", "protocol", "seed"])  # of all architectures one
+    cells = own.groupby(["source", "ipc"], sort=False, dropna=False)["teacher_accuracy"]
+    return {
+        (source, None if ipc is None or math.isnan(ipc) else ipc): estimate(list(of)) for (source, ipc), of in cells
+    }
+
+
 def differences(rows: DataFrame, others: DataFrame, replicates: bool = False) -> DataFrame:
     """Return `rows` minus `others`, a line per pair of sources, IPC, protocol and architecture, over the seeds of both.
 

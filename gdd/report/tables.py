@@ -139,17 +139,26 @@ def _accuracies(rows: DataFrame, protocol: Protocol, brief: bool) -> Section:
     summary = statistics.summarise(shown)
     archs, most = shown["arch"].unique(), most_seeds(summary["accuracy"])
     summary["score"] = [_score(accuracy, most, brief) for accuracy in summary["accuracy"]]
-    lines = []
+    lines, teachers = [], statistics.teachers(shown)
     for _, cells in summary.groupby(["source", "ipc"], sort=False, dropna=False):
         first = cells.iloc[0]
         costs = [f"{first.distinct_images_seen:,}", f"{first.bytes / 1024:,.1f}", f"{first.optimizer_steps:,}"]
         scores = cells.set_index("arch")["score"].reindex(archs, fill_value="")
-        lines.append([*name_and_ipc(first, protocol), *costs, *scores])
+        lines.append([*name_and_ipc(first, protocol), *costs, *teacher_of(first, teachers), *scores])
     cost_heads = ["images seen", "KiB", "steps"]
     plus = "standard deviation" + ("" if brief else f" (± {spread()})")
     title = f"{rows['dataset'].iloc[0]}, {TITLES[protocol]}"
-    headers = ["trained on", "IPC", *cost_heads, *archs]
-    return Section(title, notes(shown, protocol, plus, brief), headers, lines, cost_heads)
+    headers = ["trained on", "IPC", *cost_heads, *["teacher"] * bool(teachers), *archs]
+    below = notes(shown, protocol, plus, brief)
+    if not (rows["kind"] == CEILING).any():
+        below.insert(1, "No student was trained on all real images, so sets of this table have no ceiling.")
+    return Section(title, below, headers, lines, [*["teacher"] * bool(teachers), *cost_heads])
+
+
+def teacher_of(row: Row, teachers: dict[tuple[str, int | None], Estimate]) -> list[str]:
+    """Return the cell of a line's teachers, if any line has some: their mean accuracy ± half width, or nothing."""
+    found = teachers.get((row.source, row.ipc))
+    return [interval(found, found.n) if found else ""] * bool(teachers)
 
 
 def shares(rows: DataFrame, protocol: Protocol, replicates: bool = False) -> Iterator[Section]:

@@ -25,6 +25,11 @@ def sgd(network: nn.Module, lr: float, fused: bool | None = None, weight_decay: 
     return torch.optim.SGD(network.parameters(), lr=lr, momentum=0.9, weight_decay=weight_decay, fused=fused)
 
 
+def adamw(network: nn.Module, lr: float, fused: bool | None = None, weight_decay: float = 5e-4) -> torch.optim.AdamW:
+    """Return AdamW with betas .9 and .999, the baseline of Zhong and Liu (arXiv 2309.04195, config.py)."""
+    return torch.optim.AdamW(network.parameters(), lr=lr, weight_decay=weight_decay, fused=fused)
+
+
 def lion(network: nn.Module, lr: float, weight_decay: float) -> torch.optim.Optimizer:
     """Return Lion as Zhong and Liu set it (arXiv 2309.04195, optim.py)."""
     from timm.optim import Lion  # takes seconds

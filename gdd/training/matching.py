@@ -368,7 +368,7 @@ def match(config: Config, dataset: Dataset, run: Run) -> Path:
     save_snapshot(0)
     images_per_step = matcher.outer * spec.num_classes * settings.batch_real
     for step in run.loop(matcher.states(), settings.iterations, images_per_step, STAGE, fixed_world_size=False):
-        step.record({"loss/matching": matcher.iterate(step.index)})
+        step.record({"loss/matching": matcher.iterate(step.index), **matcher.pool.counts()})
         save_snapshot(step.done)
         if step.grid_due:
             step.images = matcher.grid()

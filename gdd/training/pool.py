@@ -285,6 +285,13 @@ class FreshPool:
         self.uses[member] += 1
         return self.execution.place(network.to(self.device)).eval()
 
+    def counts(self) -> dict[str, float]:
+        """Return how often each network was drawn that was, by the name of its curve; nothing of one alone."""
+        if len(self.members) == 1:
+            return {}
+        named = zip(told_apart(self.members), self.uses, strict=True)
+        return {f"uses/{name}": float(count) for name, count in named if count}
+
     def state_dict(self) -> dict[str, Any]:
         return {"members": list(self.members), "uses": list(self.uses)}
 

@@ -78,6 +78,26 @@ def test_robust_has_every_part_of_its_paper_and_each_can_be_switched_off_alone()
         )
 
 
+def test_the_baseline_of_robusts_paper_is_dsa_with_another_optimiser() -> None:
+    """Their train.py without its parts: AdamW, one operation for each batch, a tenth of the rate from half on."""
+    baseline = named("dsa", optimizer="adamw", lr=5e-4, batch_size=100)
+    assert baseline.name == "dsa, batch_size 100, lr 0.0005, optimizer adamw"
+    assert (baseline.epochs, baseline.batch_size, baseline.weight_decay) == (1000, 100, 5e-4)
+    assert (baseline.augment, baseline.pick, baseline.drop_path) == (
+        "color_crop_cutout_flip_scale_rotate",
+        "one",
+        "off",
+    )
+    assert [baseline.lr_at(step, 1000) for step in (0, 499, 500, 999)] == pytest.approx([5e-4, 5e-4, 5e-5, 5e-5])
+
+
+def test_a_student_is_trained_by_the_optimiser_of_its_recipe(evaluate: Evaluate) -> None:
+    recipes = {name: named("dc", optimizer=name, lr=1e-3, steps=5) for name in ("sgd", "adamw")}
+    rows = {name: evaluate(recipe=recipe, folder=name)[0] for name, recipe in recipes.items()}
+    assert rows["adamw"].recipe == "dc, steps 5, lr 0.001, optimizer adamw"
+    assert rows["sgd"].train_loss != rows["adamw"].train_loss
+
+
 @pytest.mark.parametrize(
     ("changes", "name"),
     [
@@ -112,7 +132,7 @@ def test_every_change_of_a_recipe_tells_rows_apart() -> None:
         *({"name": name} for name in ("dsa", "dim", "long", "robust")),
         *({"epochs": 301}, {"steps": 300}, {"batch_size": 255}, {"lr": 0.02}, {"schedule": "cosine"}),
         *({"weight_decay": 0.0}, {"augment": "crop"}, {"pick": "all"}, {"average": 0.9}),
-        *({"optimizer": "lion"}, {"label_temperature": 0.3}),
+        *({"optimizer": "lion"}, {"optimizer": "adamw"}, {"label_temperature": 0.3}),
         *({"drop_path": "phases", **rate} for rate in ({}, *({f"keep_{name}": 0.2} for name in RATES))),
     ]
     assert {name for change in changes for name in change} == {*RecipeConfig.__dataclass_fields__}

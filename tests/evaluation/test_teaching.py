@@ -9,6 +9,7 @@ import pytest
 import torch
 from scoring import SHORT, Evaluate
 
+from gdd import rng
 from gdd.data.readers import Dataset
 from gdd.data.splits import Split
 from gdd.evaluation import student
@@ -76,11 +77,48 @@ def met(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         if torch.equal(split.images_u8, dataset.val.images_u8) and torch.equal(split.labels, dataset.val.labels):
             events.append("val")
             return Answers(next(scripted), broken=0)
-        events.append("test")
+        events.append("teacher" if len(next(network.parameters())) == 8 else "test")
         return count(network, split, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(student, "examined", spy)
     return events
+
+
+@pytest.mark.parametrize("on", ["set", "real"])
+def test_a_row_says_how_good_its_teacher_is(evaluate: Evaluate, dataset: Dataset, monkeypatch, on: str) -> None:
+    """Percent of the test images, which are read after a student's last step as always."""
+    events, teachers = [], {}
+    train, count = student.train, student.count_correct
+
+    def trained(network: torch.nn.Module, batches, *rest: object, **more: object) -> torch.Tensor:
+        events.append("train")
+        if batches.who == rng.TEACHER:
+            teachers[network] = batches
+        return train(network, batches, *rest, **more)
+
+    def counted(network: torch.nn.Module, *rest: object) -> Answers:
+        events.append("teacher tested" if network in teachers else "student tested")
+        return count(network, *rest)
+
+    monkeypatch.setattr(student, "train", trained)
+    monkeypatch.setattr(student, "count_correct", counted)
+    rows = evaluate(seeds=(0, 1), archs=("mlp-w16", "mlp-w4"), **TEACHER | {"teacher": on})
+    test, mean, std = dataset.test(), dataset.spec.mean[0], dataset.spec.std[0]
+    images = (test.images_u8 / 255 - mean) / std
+    right = {100 * (one(images).argmax(1) == test.labels).float().mean().item() for one in teachers}
+    assert sorted({row.teacher_accuracy for row in rows}) == pytest.approx(sorted(right), abs=1e-4)
+    assert events[:3] == ["train", "train", "student tested"]  # the first teacher and its student
+    # A teacher is tested once, whatever the number of its students.
+    assert events.count("teacher tested") == len(teachers) == (2 if on == "real" else 4)
+    alike = {(row.source, row.seed): row.teacher_accuracy for row in rows}
+    assert all(row.teacher_accuracy == alike[row.source, row.seed] for row in rows)
+
+
+def test_rows_without_a_teacher_have_no_teachers_accuracy(evaluate: Evaluate) -> None:
+    row = evaluate()[0]
+    assert row.teacher_accuracy is None
+    old = {key: value for key, value in row.to_dict().items() if key != "teacher_accuracy"}
+    assert Row.from_dict(old) == row
 
 
 class TestSelection:
@@ -88,7 +126,7 @@ class TestSelection:
         self, evaluate: Evaluate, dataset: Dataset, met: list[str]
     ) -> None:
         rows = evaluate(**TEACHER, **CANDIDATES)
-        assert met == ["val", "val", "val", "val", "test"] * 2
+        assert met == ["val", "val", "val", "val", "test", "teacher"] * 2
         for row in rows:
             assert (row.alpha, row.temperature) == (0.2, 4.0)
             assert row.validation_accuracy == 100 * 7 / len(dataset.val.labels)

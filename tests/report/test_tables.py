@@ -130,6 +130,32 @@ def test_files(rows: list[Row], tmp_path: Path) -> None:
     assert tables.write(folder, rows[:1])[2].exists()  # one bar, one seed, no interval
 
 
+@pytest.mark.parametrize("command", ["evaluate", "compare"])
+def test_the_teachers_accuracy_stands_beside_its_students(command: str, rows: list[Row]) -> None:
+    taught = [replace(row, teacher_accuracy=20.0 + row.seed) if row.source == "refined" else row for row in rows]
+    taught += [replace(row, arch="mlp-w4") for row in taught]  # of the same teachers
+
+    def text(rows: list[Row]) -> str:
+        if command == "evaluate":
+            return markdown(rows)
+        return tables.page("Comparison", compare.sections(rows, "real:random", brief=False))
+
+    head, _, *body = lines_of(text(taught), "fixed: exactly")
+    place = [cell.strip() for cell in head.split("|")].index("teacher")
+    cells = {line.split("|")[1].strip().split(" (")[0]: line.split("|")[place].strip() for line in body}
+    assert {name for name, cell in cells.items() if cell} == {"refined"}
+    assert cells["refined"].startswith("21.0 ± ")
+    assert "teacher" not in lines_of(text(rows), "fixed: exactly")[0]
+
+
+def test_an_evaluation_without_all_real_images_says_so(rows: list[Row]) -> None:
+    note = "No student was trained on all real images, so sets of this table have no ceiling."
+    assert note not in markdown(rows)
+    fixed, stream = markdown([row for row in rows if row.kind != "real:all"]).split("stream: new samples")
+    assert note in fixed
+    assert note in stream
+
+
 def test_another_recipe_has_its_own_tables_and_picture(rows: list[Row], tmp_path: Path) -> None:
     others = [replace(row, recipe_hash="other", accuracy=1.0) for row in rows]
     names = [path.name for path in tables.write(tmp_path, [*rows, *others])]

@@ -4,7 +4,7 @@ from torch import nn
 from toy import same, state
 
 from gdd.rng import generator, seeded
-from gdd.training.classifier import fit, lion, sgd
+from gdd.training.classifier import adamw, fit, lion, sgd
 
 CLASSES = 4
 
@@ -126,4 +126,19 @@ def test_lion_takes_its_papers_steps():
         optimizer.step()
         weight = weight * (1 - 0.1 * 0.5) - 0.1 * (0.95 * momentum + 0.05 * gradient).sign()
         momentum = 0.98 * momentum + 0.02 * gradient
+        torch.testing.assert_close(network.weight.detach(), weight)
+
+
+def test_adamw_takes_its_papers_steps():
+    """w goes to w (1 - lr decay) - lr m' / (root v' + eps), m' and v' the means of g and g^2 without their bias."""
+    network = nn.Linear(3, 1, bias=False).double()
+    optimizer, random = adamw(network, 0.1, weight_decay=0.5), torch.Generator().manual_seed(0)
+    weight, mean, square = network.weight.detach().clone(), torch.zeros(1, 3).double(), torch.zeros(1, 3).double()
+    for step in range(1, 6):
+        gradient = torch.randn(1, 3, generator=random, dtype=torch.float64)
+        network.weight.grad = gradient.clone()
+        optimizer.step()
+        mean, square = 0.9 * mean + 0.1 * gradient, 0.999 * square + 0.001 * gradient**2
+        unbiased = mean / (1 - 0.9**step), square / (1 - 0.999**step)
+        weight = weight * (1 - 0.1 * 0.5) - 0.1 * unbiased[0] / (unbiased[1].sqrt() + 1e-8)
         torch.testing.assert_close(network.weight.detach(), weight)

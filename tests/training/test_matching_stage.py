@@ -1,6 +1,7 @@
+import json
 import math
 from collections.abc import Callable
-from itertools import count
+from itertools import count, pairwise
 from pathlib import Path
 
 import pytest
@@ -26,12 +27,18 @@ from gdd.training.matching import Matcher, check_first_images, first_images, loo
 NORMALIZE = Normalizer(SPEC.mean, SPEC.std)
 
 
-def settings(seed: int = 0, snapshots: tuple[int, ...] = (), pool: dict[str, object] | None = None, **own) -> Config:
+def settings(
+    seed: int = 0,
+    snapshots: tuple[int, ...] = (),
+    log_every: int = 50,
+    pool: dict[str, object] | None = None,
+    **own,
+) -> Config:
     values = {"ipc": 2, "iterations": 3, "batch_real": 8, "batch_train": 4, **own}
     if values.get("objective") != "embedding":
         values = {"outer": 2, "inner": 1, **values}
     networks = MatchingPoolConfig(**{"main": "convnet3-w4", "various": ("mlp-w8", "lenet"), **(pool or {})})
-    run = RunConfig(snapshots=snapshots)
+    run = RunConfig(snapshots=snapshots, log_every=log_every)
     return Config(method="matching", seed=seed, matching=MatchingConfig(pool=networks, **values), run=run)
 
 
@@ -216,6 +223,27 @@ class TestStoredSet:
     def test_its_seconds_include_those_of_its_generator(self, distil, untrained):
         made = distil(iterations=1, init="generator", generator=untrained())
         assert 1000 <= made.provenance["seconds"] < 1600
+
+    def test_its_metrics_count_how_often_each_network_was_drawn(self, distil, tmp_path):
+        pool = {"kind": "total random", "main": "mlp-w4", "various": ("mlp-w8", "mlp-w4", "convnet3-w4")}
+        distil(iterations=6, pool=pool, outer=1, log_every=1)
+        lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+        uses = [{key: value for key, value in line.items() if key.startswith("uses/")} for line in lines]
+        assert {*uses[-1]} <= {"uses/mlp-w4 0", "uses/mlp-w4 2", "uses/mlp-w8", "uses/convnet3-w4"}
+        assert [sum(counts.values()) for counts in uses] == [1, 2, 3, 4, 5, 6]
+        # One more of one network in each line, that which the pool has drawn for the iteration.
+        drawn = [{key for key in now if now[key] > before.get(key, 0)} for before, now in pairwise([{}, *uses])]
+        weights = torch.full((4,), 0.25)
+        names = ("mlp-w4 0", "mlp-w8", "mlp-w4 2", "convnet3-w4")
+        expected = [
+            torch.multinomial(weights, 1, generator=rng.generator(0, rng.POOL_MEMBER, step)) for step in range(6)
+        ]
+        assert drawn == [{f"uses/{names[int(member)]}"} for member in expected]
+        assert len({*uses[-1]}) > 1
+
+    def test_of_one_network_there_is_nothing_to_count(self, distil, tmp_path):
+        distil(iterations=1)
+        assert "uses/" not in (tmp_path / "run/metrics.jsonl").read_text()
 
     def test_snapshots_are_the_sets_of_shorter_runs(self, distil, tmp_path):
         made = distil(iterations=3, snapshots=(0, 1, 3))

@@ -271,6 +271,15 @@ class TestKinds:
         # A main model of the same depth is among them in a form of its own.
         assert ("convnet3-gn-w12" in similar) is (depth == 3)
 
+    def test_similar_ones_of_a_main_model_without_pools_have_none(self):
+        """Nothing is left to draw a pool for, and pools would leave no pixel of a deep network's maps."""
+        main, *similar = fresh_members("main+similar", "convnet-d9-w4-nopool", (), 9)
+        assert len(similar) == len(set(similar)) == 4 * 4
+        assert {registry.parse(name).pooling for name in similar} == {"none"}
+        # Images of 32 pixels cannot be halved nine times.
+        for name in (main, *similar):
+            assert registry.build(name, (3, 32, 32), 2)(torch.zeros(1, 3, 32, 32)).shape == (1, 2)
+
     @pytest.mark.parametrize("main", ["resnet18", "mlp", "lenet-w4"])
     def test_only_a_convnet_has_similar_ones(self, main):
         with pytest.raises(ConfigError, match=rf"^matching\.pool\.main is '{main}', expected a convnet"):

@@ -12,7 +12,7 @@ from toy import CLASSES, SPEC, network_of, state
 from gdd import rng
 from gdd.models import drop_path, registry
 from gdd.runtime.execution import EAGER, Execution
-from gdd.training.classifier import cross_entropy, fit, sgd
+from gdd.training.classifier import adamw, cross_entropy, fit, sgd
 from gdd.training.together import Stacked, each
 
 SEEDS, STEPS, BATCH = 3, 4, 6
@@ -109,6 +109,21 @@ def test_a_step_is_the_one_by_hand():
         error = (before.flatten() * x).softmax(0) - F.one_hot(label, 2)
         expected = before.flatten() - 0.1 * (x * error + 5e-4 * before.flatten())
         torch.testing.assert_close(network.weight.detach().flatten(), expected)
+
+
+@pytest.mark.parametrize("fused", [False, True], ids=["plain", "fused"])
+@pytest.mark.parametrize("batches", ["classes"], indirect=True)
+def test_adamw_steps_each_as_it_would_alone(fused: bool, batches: Batches):
+    # Without norms: the bias before one has a gradient of rounding alone, which AdamW would scale up.
+    together, alone = ([network_of("convnet3-nonorm-w4", seed).double() for seed in range(SEEDS)] for _ in range(2))
+    stacked = Stacked(together)
+    optimizer = adamw(stacked, 0.01, fused, weight_decay=0.1)
+    fit(stacked, batches, range(STEPS), optimizer, loss=each([cross_entropy] * SEEDS))
+    stacked.give_back()
+    for i, network in enumerate(alone):
+        own = lambda step: tuple(part[i] for part in batches(step))  # noqa: B023, E731
+        fit(network, own, range(STEPS), adamw(network, 0.01, weight_decay=0.1))
+        torch.testing.assert_close(state(together[i]), state(network), rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.parametrize("chosen", [Execution("bfloat16"), Execution("float32", True)], ids=lambda one: one.name)

@@ -20,6 +20,7 @@ _TITLES = {
     "proxy": "Validation accuracy of a proxy, by the average that taught it",
     "gradient": "Matching gradient's norm, relative to the adversarial one",
     "lessons": "Share of the time that the pool learns",
+    "uses": "Iterations so far that drew a network of the pool",
 }
 
 
