@@ -108,12 +108,14 @@ def test_every_field_of_the_sections_that_play_a_part_counts_and_no_other(finger
 
 
 def test_folders_are_known_by_what_their_settings_were_called_before(fingerprint, config, monkeypatch):
-    """The same refinement has the same fingerprint, whether it was asked for by a weight of 0 or by refine.loss none."""
+    """One refinement has one fingerprint, whether a weight of 0 or refine.loss none asks for it."""
     told = []
     monkeypatch.setattr(pipeline.stages, "stable_hash", lambda *parts: told.append(parts) or stable_hash(*parts))
 
     def of(**refine) -> str:
-        return fingerprint("refine", replace(config, refine=RefineConfig(pretrained=config.refine.pretrained, **refine)))
+        return fingerprint(
+            "refine", replace(config, refine=RefineConfig(pretrained=config.refine.pretrained, **refine))
+        )
 
     assert of() == of(weight=0.01) != of(weight=0.02)
     assert of(loss="none") not in (of(), of(balance=0.5), of(loss="log_mse"))
