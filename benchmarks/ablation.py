@@ -16,10 +16,10 @@ from pathlib import Path
 from gdd.sampling import generator_file
 
 HERE = Path(__file__).resolve().parent
-_MATCHED = "--refine.weight 0 --refine.balance 0.5 --refine.pool.augmented true"
-_GROWN = "--refine.weight 0 --refine.pool.augmented true --refine.pool.ages [100,400,1200]"
+_MATCHED = "--refine.balance 0.5 --refine.pool.augmented true"
+_GROWN = "--refine.pool.augmented true --refine.pool.ages [100,400,1200]"
 ARMS = {
-    "control": "--refine.weight 0",
+    "control": "--refine.loss none",
     "paper": "--refine.weight 0.01",
     "balanced": _MATCHED,
     "optimal": f"{_MATCHED} --refine.pairing optimal",

@@ -27,7 +27,7 @@ PARTS = {
         "student-resnet18": "benchmarks/student.py --arch resnet18 --steps 50 --tests 10000 --rounds 2",
     },
     "gan": {"gan": "benchmarks/gan.py --config configs/cifar10.yaml"},
-    "refine": {"refine": "benchmarks/refine.py --config configs/cifar10.yaml --refine.weight 0.01"},
+    "refine": {"refine": "benchmarks/refine.py --config configs/cifar10.yaml"},
     "matching": {
         "matching-ipc1": "benchmarks/matching.py --config configs/cifar10-gm.yaml",
         "matching-ipc10": "benchmarks/matching.py --config configs/cifar10-gm.yaml --matching.ipc 10",

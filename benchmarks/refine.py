@@ -1,6 +1,6 @@
 """Images per second of a refinement step and their share of the peak, in each way to execute it; prints JSON.
 
-`uv run python benchmarks/refine.py --config configs/mnist-cpu.yaml --refine.weight 0.01 --run.threads 1`
+`uv run python benchmarks/refine.py --config configs/mnist-cpu.yaml --run.threads 1`
 (any flag of the scripts may follow).
 """
 

@@ -11,7 +11,6 @@ ROOT = Path(__file__).parents[1]
 TINY = [
     *("--gan.width", "4", "--gan.noise_dim", "8", "--gan.r1_every", "2"),
     *("--pretrain.steps", "6", "--pretrain.batch_size", "8", "--refine.steps", "4", "--refine.batch_size", "8"),
-    *("--refine.weight", "0.01"),
     *("--refine.pool.members", "[convnet3-w4, resnet10-w4]", "--refine.pool.redraw_every", "2"),
     *("--refine.pool.steps_before", "1", "--refine.pool.steps_between", "1", "--refine.pool.batch_size", "8"),
     *("--evaluate.archs", "[mlp-w4]", "--evaluate.seeds", "[0, 1]", "--evaluate.ipc", "[2]"),

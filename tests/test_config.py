@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from settings import nested, types_by_key
 
 import gdd.config
+from gdd.cli.main import parse_config
 from gdd.config import Config, ConfigError, DataConfig, EvaluateConfig, counted, nearest, read_as, stable_hash, to_plain
 
 TYPES = types_by_key()
@@ -43,7 +44,13 @@ NUMBERS = [
         (0.0, 0, -1),
         "a number above 0",
     ),
-    ("gan.aux_weight gan.gradient_penalty gan.r1 refine.weight", (0, 1e300), (-0.01, -1), "a number of at least 0"),
+    ("gan.aux_weight gan.gradient_penalty gan.r1", (0, 1e300), (-0.01, -1), "a number of at least 0"),
+    (
+        "refine.weight",
+        (None, 1e-300, 1e300),
+        (0.0, 0, -0.01),
+        "a number above 0; refine.loss none goes on with the adversarial loss alone",
+    ),
     ("gan.beta1 gan.beta2", (0.0, 0.999), (-0.1,), "a number of at least 0"),
     ("gan.beta1 gan.beta2", (), (1.0, 1), "a number below 1"),
     ("gan.ema_decays", ([0.0], [0.999]), ([-0.1],), "numbers of at least 0"),
@@ -194,7 +201,7 @@ def test_a_section_built_directly_checks_its_values_alike(key):
     assert part() == part()
 
 
-LOG_MSE, EMBEDDING = {"refine.loss": "log_mse", "refine.weight": 0.01}, {"matching.objective": "embedding"}
+LOG_MSE, EMBEDDING = {"refine.loss": "log_mse"}, {"matching.objective": "embedding"}
 # Settings that hold together; one more that does not fit them; what is expected of it.
 EXCLUSIVE = [
     (LOG_MSE, "refine.tau", 3.0, "its default 2.0 with loss log_mse"),
@@ -241,8 +248,9 @@ EXCLUSIVE = [
     ({"refine.steps": 9}, "refine.warmup", 10, "fewer than refine.steps, 9"),
     ({}, "gan.ema_decays", [0.9, 0.99], "one decay without gan.proxy.every"),
     ({"gan.proxy.every": 5}, "gan.ema_decays", [0.9, 0.9], "different decays"),
-    ({}, "refine.loss", "features", "its default skd without refine.weight or refine.balance"),
-    ({}, "refine.pairing", "optimal", "its default class without refine.weight or refine.balance"),
+    ({"refine.loss": "none"}, "refine.weight", 0.01, "null with refine.loss none"),
+    ({"refine.loss": "none"}, "refine.balance", 0.5, "null with refine.loss none"),
+    ({"refine.balance": 0.5}, "refine.weight", 0.01, "null with refine.balance"),
     ({"gan.proxy.every": 5}, "data.val_fraction", 0.0, "a number above 0 with gan.proxy.every"),
     ({}, "refine.pool.ages", [40, 3], "different ascending numbers"),
     ({}, "refine.pool.ages", [3, 3], "different ascending numbers"),
@@ -255,7 +263,7 @@ EXCLUSIVE = [
         "optimal",
         "its default class with loss features",
     ),
-    ({"refine.loss": "gradient", "refine.weight": 0.01}, "refine.tau", 3.0, "its default 2.0 with loss gradient"),
+    ({"refine.loss": "gradient"}, "refine.tau", 3.0, "its default 2.0 with loss gradient"),
     *(
         ({}, f"evaluate.recipe.keep_{name}", 0.5, "null without evaluate.recipe.drop_path phases")
         for name in ("period", "decrement", "minimum", "final")
@@ -281,6 +289,7 @@ TOGETHER = [
     {"matching.init": "generator", "matching.generator": "runs/digits/refine"},
     {"refine.pool.members": ["mlp"], "refine.pool.weights": [2.0]},
     {"run.snapshots": [5000]},
+    {"refine.loss": "none", "refine.tau": 3.0, "refine.pairing": "optimal", "refine.pool.members": ["mlp"]},
     {"gan.ema_decays": [0.9, 0.99], "gan.proxy.every": 5},
 ]
 
@@ -297,6 +306,25 @@ def test_settings_that_exclude_each_other_are_refused(held, key, value, expected
 def test_settings_that_belong_together_are_taken(held):
     plain = to_plain(read_as(Config, nested(held)))
     assert all(reduce(dict.__getitem__, key.split("."), plain) == value for key, value in held.items())
+
+
+def test_the_earlier_name_of_a_method_is_taken_for_that_of_now():
+    assert read_as(Config, {"method": "skd"}) == Config() == Config(method="skd") == parse_config(["--method", "skd"])
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "expected"),
+    [
+        ("mnist", {}, 0.001),
+        ("fashion_mnist", {}, 0.01),
+        ("digits", {"loss": "features"}, 0.01),
+        ("mnist", {"weight": 0.5}, 0.5),
+        ("mnist", {"balance": 1.0}, 0),
+        ("mnist", {"loss": "none"}, 0),
+    ],
+)
+def test_lambda_is_that_of_the_paper_unless_it_is_said(name, settings, expected):
+    assert read_as(Config, {"data": {"name": name}, "refine": settings}).refine_weight == expected
 
 
 def test_a_generator_to_start_from_must_be_named():

@@ -12,7 +12,11 @@ from settings import holds_only_differences
 
 from gdd import pipeline
 from gdd.cli.main import parse_config
+from gdd.cli.suggest import Setting, config_of, suggest
 from gdd.config import Config, RecipeConfig, stable_hash, to_plain
+from gdd.data.readers import Dataset
+from gdd.data.spec import DatasetSpec
+from gdd.data.splits import Split
 from gdd.models import registry
 
 ROOT = Path(__file__).parents[1]
@@ -95,6 +99,48 @@ def test_a_config_says_its_command_machine_minutes_and_result(path):
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_a_config_holds_only_differences(path):
     holds_only_differences(yaml.safe_load(path.read_text()) | {"name": path.stem}, to_plain(Config()) | {"name": None})
+
+
+SKD = {"loss": "skd", "standardize": True, "tau": 2.0, "tau_mode": "divide", "balance": None, "pairing": "class"}
+
+
+def refines_with_skd(config: Config) -> bool:
+    """Tell whether a config refines as the paper of SKD says, with the pool of its three networks, drawn alike."""
+    refine, pool = config.refine, config.refine.pool
+    drawn = [registry.parse(name).base for name in pool.members], pool.weights, pool.ages
+    weight = 0.001 if config.data.name == "mnist" else 0.01
+    return (
+        {key: getattr(refine, key) for key in SKD} == SKD
+        and config.refine_weight == weight
+        and drawn == (["convnet3", "resnet10", "resnet18"], (), ())
+    )
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_config_refines_with_skd_and_one_flag_makes_its_control(path):
+    assert refines_with_skd(parse_config(["--config", str(path)]))
+    control = parse_config(["--config", str(path), "--refine.loss", "none"])
+    assert (control.refine.matches, control.refine_weight) == (False, 0)
+
+
+def test_no_argument_refines_with_skd():
+    assert refines_with_skd(parse_config([]))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("on_gpu", [False, True])
+@pytest.mark.parametrize("count", [300, 3000])
+def test_what_init_suggests_refines_with_skd(channels, on_gpu, count):
+    spec = DatasetSpec("own", channels, 28, 28, ("a", "b"), (0.5,) * channels, (0.25,) * channels, flip=False)
+    train, val = (Split(torch.empty(n, *spec.shape, dtype=torch.uint8), torch.arange(n) % 2) for n in (count, 400))
+    own = Dataset(spec, train, val, None)  # type: ignore[arg-type]
+    data = [Setting("name", "own", ""), Setting("data.name", "own", "")]
+    config = config_of(suggest(data, own, on_gpu, 60.0, lambda config, stages: config.pretrain.steps / 100))
+    assert refines_with_skd(config)
+    pipeline.check_networks(config, spec.shape, spec.num_classes)
+    widths = [registry.parse(name).width for name in config.refine.pool.members]
+    if count > 2000:
+        assert widths == ([128, 32, 32] if on_gpu else [32, 16, 16] if channels == 3 else [24, 8, 8])
 
 
 def test_the_config_of_no_argument_is_digits():

@@ -11,7 +11,7 @@ from generators import save_generator
 from pydantic.dataclasses import dataclass
 
 from gdd import pipeline
-from gdd.config import Config, ConfigError, MatchingConfig, RefineConfig, RunConfig, counted, stable_hash
+from gdd.config import Config, ConfigError, DataConfig, MatchingConfig, RefineConfig, RunConfig, counted, stable_hash
 from gdd.config.fields import without_effect
 from gdd.data.readers import Dataset
 from gdd.data.splits import Split
@@ -69,7 +69,7 @@ def fingerprint(monkeypatch, dataset):
 
     monkeypatch.setattr(pipeline.stages, "open_run", open_run)
     monkeypatch.setattr(pipeline.stages, "_check_start", lambda *_: None)
-    distilled_by = {"refine": "skd", "matching": "matching"}
+    distilled_by = {"refine": "generator", "matching": "matching"}
 
     def run_stage(stage: str, config: Config, of: Dataset) -> None:
         if stage == "pretrain":
@@ -101,9 +101,32 @@ def test_every_field_of_the_sections_that_play_a_part_counts_and_no_other(finger
         if name in ("pretrained", "generator"):  # the weights there count: see below
             continue
         counts = section in SECTIONS[stage] and not declared
-        assert (fingerprint(stage, changed(config, section, name)) != plain) is counts, f"{section}.{name}"
+        other = DataConfig(root=Path("elsewhere")) if name == "data" else "another value"
+        assert (fingerprint(stage, changed(config, section, name, other)) != plain) is counts, f"{section}.{name}"
         counting += counts
     assert counting >= 10
+
+
+def test_folders_are_known_by_what_their_settings_were_called_before(fingerprint, config, monkeypatch):
+    """One refinement has one fingerprint, whether a weight of 0 or refine.loss none asks for it."""
+    told = []
+    monkeypatch.setattr(pipeline.stages, "stable_hash", lambda *parts: told.append(parts) or stable_hash(*parts))
+
+    def of(**refine) -> str:
+        return fingerprint(
+            "refine", replace(config, refine=RefineConfig(pretrained=config.refine.pretrained, **refine))
+        )
+
+    assert of() == of(weight=0.01) != of(weight=0.02)
+    assert of(loss="none") not in (of(), of(balance=0.5), of(loss="log_mse"))
+    told.clear()
+    of(loss="none")
+    of(balance=0.5)
+    named = [{key: parts[1]["refine"][key] for key in ("loss", "weight", "balance")} for parts in told]
+    assert named == [
+        {"loss": "skd", "weight": 0.0, "balance": None},
+        {"loss": "skd", "weight": 0.0, "balance": 0.5},
+    ]
 
 
 def test_stages_and_data_have_their_own(fingerprint, config, dataset):

@@ -91,7 +91,7 @@ ONE_STEP = {
     "score": False,
 }
 COMMANDS = {
-    "skd": (["distill", "--method", "skd"], "refine/generator.safetensors"),
+    "generator": (["distill", "--method", "generator"], "refine/generator.safetensors"),
     "gradient matching": (["distill", "--method", "matching"], "matching/set.safetensors"),
     "ensemble": (["train-ensemble"], "ensemble/ensemble.safetensors"),
     "evaluate": (["evaluate", "--evaluate.sources", "[real:random]"], "evaluate/table.md"),

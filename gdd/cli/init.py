@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 _TINY = 20  # images of a class that are few
 _UNEVEN = 5  # times as many images in the largest class as in the smallest that are worth a word
 _NAMED = 5  # classes or files that are named
-_SHOWN = ("data.size", "gan.arch", "gan.size", "pretrain.steps", "refine.steps", "evaluate.ipc", "evaluate.archs")
+_SHOWN = (
+    *("data.size", "gan.arch", "gan.size", "pretrain.steps", "refine.steps", "refine.loss", "refine.pool.members"),
+    *("evaluate.ipc", "evaluate.archs"),
+)
 _STAGES = ("pretrain", "refine", "evaluate")
 
 

@@ -145,7 +145,17 @@ def _networks(dataset: Dataset, on_gpu: bool, steps: int) -> list[Setting]:
     settings += [Setting(f"pretrain.{key}", rate, "") for key, rate in rates.items()]
     settings += [Setting("pretrain.schedule", "cosine", ""), Setting("refine.batch_size", 64, "")]
     settings += [Setting(f"refine.{key}", rate, "") for key, rate in refined.items()]
-    return [*settings, Setting("refine.schedule", "cosine", "")]
+    settings.append(Setting("refine.schedule", "cosine", ""))
+    return [
+        *settings,
+        Setting("refine.pool.members", _pool(spec.channels, on_gpu), "SKD's, as wide as suits the images"),
+    ]
+
+
+def _pool(channels: int, on_gpu: bool) -> list[str]:
+    """Return SKD's networks, which it asks about images: wider for colour, and on a GPU."""
+    convnet, resnet = (128, 32) if on_gpu else (32, 16) if channels == 3 else (24, 8)
+    return [f"convnet3-w{convnet}", f"resnet10-w{resnet}", f"resnet18-w{resnet}"]
 
 
 def _scores(

@@ -15,6 +15,7 @@ from gdd.data.spec import DatasetSpec
 from gdd.evaluation import dd_ranking
 from gdd.evaluation.grid import estimated_cost
 from gdd.evaluation.recipe import Conditions, Job
+from gdd.evaluation.sources import LOSS_NAMES
 from gdd.models.cost import TRAINING, classifier_flop, gan_flop, gan_step_flop
 from gdd.models.gan import width_of
 from gdd.runtime.device import device_name
@@ -25,7 +26,6 @@ from gdd.training import matching
 # The share of a large matrix product's speed that training reaches, and the seconds of a step's many small calls, both
 # fitted once to runs on two CPU cores. Estimates are meant to tell minutes from hours.
 _EFFICIENCY, _GAN_STEP, _STUDENT_STEP = 0.4, 0.03, 0.001
-_LOSSES = {"skd": "SKD", "log_mse": "DiM's loss", "features": "features' moments", "gradient": "class gradients"}
 
 
 class Speed(NamedTuple):
@@ -99,8 +99,8 @@ def step_flop(stage: str, config: Config, spec: DatasetSpec) -> float:
         return config.pretrain.batch_size * both
     if not config.refine.matches:
         return config.refine.batch_size * both
-    pool, member = config.refine.pool, _member_flop(config, spec)
-    return config.refine.batch_size * (both + 4 * member) + 3 * pool.steps_between * pool.batch_size * member
+    asked = config.refine.images_asked / config.refine.steps
+    return config.refine.batch_size * both + TRAINING * asked * _member_flop(config, spec)
 
 
 def _gan_flop(config: Config, spec: DatasetSpec) -> tuple[float, float]:
@@ -132,7 +132,7 @@ def _work(stage: str, config: Config, dataset: Dataset, jobs: Sequence[Job], tea
     if stage == "refine":
         steps, batch = config.refine.steps, config.refine.batch_size
         start = "it" if config.refine.pretrained is None else f"the generator of {config.refine.pretrained}"
-        how = _LOSSES[config.refine.loss] if config.refine.matches else "adversarial loss alone"
+        how = LOSS_NAMES[config.refine.loss]
         text = f"refine {start} ({how}): {steps:,} x {batch} images"
         return _Work(text, *_adversarial(stage, steps, config, spec), of_gan=True)
     if stage == "ensemble":

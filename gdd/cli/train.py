@@ -59,5 +59,7 @@ def _distill(options: Namespace, console: Console) -> None:
 COMMANDS = (
     Command("train-gan", "pretrain the conditional GAN", add_settings, _train_gan),
     Command("train-ensemble", "train the classifiers that judge samples", add_settings, _train_ensemble),
-    Command("distill", "distil a dataset, by SKD or by matching, and score the result", add_settings, _distill),
+    Command(
+        "distill", "distil a dataset into a generator or, by matching, a set, and score it", add_settings, _distill
+    ),
 )

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, model_validator
 from pydantic.dataclasses import dataclass
 
+from gdd.config import earlier
 from gdd.config.data import DataConfig
 from gdd.config.ensemble import EnsembleConfig
 from gdd.config.errors import ConfigError, nearest, read_as, require
@@ -37,8 +38,12 @@ class Config:
 
     name: Annotated[str, AfterValidator(_is_folder_name)] = without_effect("digits")
     """Folder below run.root that this experiment writes to."""
-    method: Literal["skd", "matching"] = without_effect("skd")  # it chooses the stages, each with its fingerprint
-    """How gdd distill distils: skd refines a generator, matching optimises pixels (DC, DSA, DM)."""
+    # It chooses the stages, each with its fingerprint.
+    method: Annotated[Literal["generator", "matching", "skd"], AfterValidator(earlier.method)] = without_effect(
+        "generator"
+    )
+    """How gdd distill distils: generator pretrains and refines one, matching optimises pixels (DC, DSA, DM); skd, the
+    earlier name of generator, is taken for it."""
     seed: AtLeast0 = 0
     """Root of every random draw, at least 0."""
     score: bool = without_effect(True)
@@ -51,6 +56,18 @@ class Config:
     ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     run: RunConfig = field(default_factory=RunConfig)
+
+    @property
+    def skd_weight(self) -> float:
+        """Lambda of SKD's paper for these data."""
+        return 0.001 if self.data.name == "mnist" else 0.01
+
+    @property
+    def refine_weight(self) -> float:
+        """Lambda: refine.weight or, where it is null, that of SKD; 0 if nothing is weighed, or by a balance."""
+        if not self.refine.matches or self.refine.balance is not None:
+            return 0.0
+        return self.refine.weight or self.skd_weight
 
     @model_validator(mode="after")
     def _selects_on_something(self) -> "Config":

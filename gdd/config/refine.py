@@ -1,10 +1,11 @@
-"""Settings of refinement by self-knowledge distillation, and of the pool that it asks."""
+"""Settings of refinement, of its matching loss, and of the pool that this asks."""
 
+import math
 from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from gdd.config.errors import require
@@ -13,7 +14,6 @@ from gdd.config.fields import (
     AtLeast0,
     AtLeast1,
     AtLeast2,
-    NotNegative,
     Positive,
     PositiveOrNull,
     Schedule,
@@ -63,14 +63,29 @@ class RefinePoolConfig:
             require(not self.ages or value == default, f"refine.pool.{name}", value, f"its default {default} with ages")
         return self
 
+    def lessons(self, uses: int) -> int:
+        """Return the training steps that members get in so many uses, each drawn as often as its weight says."""
+        weights = self.weights or (1.0,) * len(self.members)
+        drawn = [uses * weight / sum(weights) for weight in weights]
+        if self.ages:
+            return min(uses, sum(count > 0 for count in drawn)) * self.ages[-1]
+        lives = min(uses, sum(math.ceil(count / self.redraw_every) for count in drawn))
+        return lives * self.steps_before + (uses - lives) * self.steps_between
+
 
 # Settings that one loss alone has, with their defaults.
 _OF_SKD: tuple[tuple[str, object], ...] = (("tau", 2.0), ("tau_mode", "divide"), ("standardize", True))
 
 
+def _above_0(weight: float | None) -> float | None:
+    if weight is not None and weight <= 0:
+        raise ValueError("a number above 0; refine.loss none goes on with the adversarial loss alone")
+    return weight
+
+
 @dataclass(frozen=True, config=STRICT)
 class RefineConfig:
-    """Refinement of the generator: the adversarial loss plus self-knowledge distillation (SKD)."""
+    """Refinement of the generator: the adversarial loss plus a matching loss, self-knowledge distillation (SKD)."""
 
     pretrained: Path | None = without_effect(None)  # its generator's hash counts instead
     """Run folder of a finished pretraining; null pretrains first, beside the folder of the refinement."""
@@ -86,19 +101,19 @@ class RefineConfig:
     """How the rate goes on: constant (DiM), linear or by half a cosine to 0 after the last step."""
     warmup: AtLeast0 = 0
     """Steps in which the rate rises to its first value, at least 0 and fewer than all."""
-    loss: Literal["skd", "log_mse", "features", "gradient"] = "skd"
+    loss: Literal["none", "skd", "log_mse", "features", "gradient"] = "skd"
     """skd: KL divergence between (standardized) logits; log_mse: between log-probabilities (DiM, without tau);
     features: means and covariances of each class's features, layer by layer; gradient: the gradients that each class's
-    images cause in the network, as gradient matching compares them (DC)."""
+    images cause in the network, as gradient matching compares them (DC); none, the control, goes on with the
+    adversarial loss alone and needs no pool: settings of losses and pool are without effect."""
     standardize: bool = True
     """Whether skd standardizes each sample's logits over the classes first (SKD)."""
     tau: Positive = 2.0
     """Temperature of skd, above 0 (SKD: 2)."""
     tau_mode: Literal["divide", "multiply"] = "divide"
     """divide softens as the text of SKD means it; multiply is its printed formula."""
-    weight: NotNegative = 0.0
-    """Lambda, weight of the matching loss, at least 0 (SKD: .001 MNIST, .01 Fashion-MNIST and CIFAR-10); 0, without
-    refine.balance, goes on with the adversarial loss alone and needs no pool."""
+    weight: Annotated[float | None, AfterValidator(_above_0)] = None
+    """Lambda, weight of the matching loss, above 0; null is that of SKD: 0.001 on mnist, 0.01 on all other data."""
     balance: PositiveOrNull = None
     """Instead of a fixed weight the one that makes the matching loss ask this much of the images beside the
     adversarial loss: the ratio of the norms of their gradients, above 0; null keeps refine.weight."""
@@ -114,7 +129,18 @@ class RefineConfig:
     @property
     def matches(self) -> bool:
         """Whether there is a matching loss at all."""
-        return self.weight > 0 or self.balance is not None
+        return self.loss != "none"
+
+    @property
+    def method(self) -> str:
+        """What a generator that is refined so was made by."""
+        return f"gan + {self.loss}" if self.matches else "gan"
+
+    @property
+    def images_asked(self) -> float:
+        """Images that the pool's networks see, lessons included; one that needs no gradient is a third of an image."""
+        asked = self.steps * self.batch_size * 4 / 3  # real and generated ones
+        return asked + self.pool.lessons(self.steps) * self.pool.batch_size
 
     @model_validator(mode="after")
     def _warmup_ends(self) -> "RefineConfig":
@@ -123,20 +149,15 @@ class RefineConfig:
 
     @model_validator(mode="after")
     def _one_weight(self) -> "RefineConfig":
-        require(self.balance is None or self.weight == 0, "refine.weight", self.weight, "its default 0 with balance")
-        return self
-
-    @model_validator(mode="after")
-    def _a_loss_has_a_weight(self) -> "RefineConfig":
-        for name, default in (("loss", "skd"), ("pairing", "class")):
+        for name in ("weight", "balance"):
             value = getattr(self, name)
-            fits = self.matches or value == default
-            require(fits, f"refine.{name}", value, f"its default {default} without refine.weight or refine.balance")
+            require(self.matches or value is None, f"refine.{name}", value, "null with refine.loss none")
+        require(self.balance is None or self.weight is None, "refine.weight", self.weight, "null with refine.balance")
         return self
 
     @model_validator(mode="after")
     def _loss_uses_its_settings(self) -> "RefineConfig":
-        defaults = {"skd": (), "log_mse": _OF_SKD}.get(self.loss, (*_OF_SKD, ("pairing", "class")))
+        defaults = {"none": (), "skd": (), "log_mse": _OF_SKD}.get(self.loss, (*_OF_SKD, ("pairing", "class")))
         for name, default in defaults:
             value = getattr(self, name)
             require(value == default, f"refine.{name}", value, f"its default {default} with loss {self.loss}")

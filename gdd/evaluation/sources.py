@@ -22,6 +22,14 @@ REAL_NAMES = {FLOOR: "random real", FRACTION: "fraction of real", CEILING: "all 
 ROLES: dict[Kind, str] = {FLOOR: "floor", CEILING: "ceiling", STREAM_CEILING: "ceiling"}
 FIXED_REAL: tuple[Kind, ...] = (FLOOR, CEILING)
 GENERATOR_NAMES = {"pretrain": "pretrained generator", "refine": "refined generator"}
+# Of the losses of refine.loss, which the name of a refined generator tells.
+LOSS_NAMES = {
+    "none": "no matching loss",
+    "skd": "SKD",
+    "log_mse": "DiM's loss",
+    "features": "features' moments",
+    "gradient": "class gradients",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +84,16 @@ class Source:
         if self.kind == "generator":
             return of_generators
         return ("stream",) if self.kind == STREAM_CEILING else ("fixed",)
+
+
+def generator_name(provenance: dict[str, Any]) -> str | None:
+    """Return what a generator, or that of a set of samples, is called by its provenance: `refined generator (SKD)`."""
+    stage, made_by = provenance.get("stage"), provenance.get("method")
+    name = GENERATOR_NAMES.get(str(stage))
+    if stage != "refine" or made_by is None:
+        return name
+    loss = str(made_by).partition(" + ")[2] or "none"
+    return f"{name} ({LOSS_NAMES[loss]})" if loss in LOSS_NAMES else name
 
 
 def place(kind: Kind) -> int:

@@ -106,11 +106,15 @@ def own_sources(config: Config) -> list[Source]:
     """Read what a bare evaluation scores: floor, what this run distilled, ceiling; ConfigError if nothing is there."""
     home = config.run.root / config.name
     folders = {"pretrain": config.refine.pretrained or home / pretrain.STAGE, "refine": home / refine.STAGE}
-    distilled = [
-        sources.read(str(folder), GENERATOR_NAMES[stage])
+    made = {
+        stage: sources.read(str(folder), GENERATOR_NAMES[stage])
         for stage, folder in folders.items()
         if (folder / generator_file.FILE).exists()
-    ]
+    }
+    if "refine" in made:
+        name = sources.generator_name(made["refine"].provenance) or made["refine"].label
+        made["refine"] = replace(made["refine"], label=name)
+    distilled = [*made.values()]
     if (home / matching.STAGE / set_file.FILE).exists():
         matched = sources.read(str(home / matching.STAGE / set_file.FILE))
         distilled.append(replace(matched, label=str(matched.provenance.get("method"))))

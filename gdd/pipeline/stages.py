@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from accelerate import Accelerator
 
@@ -39,7 +40,7 @@ def _run_stage(
     stage, the content of the dataset, and the weights of the generator `start`.
     """
     start_hash = None if start is None else generator_file.load(start).hash
-    parts = stage, counted(config, without), dataset.spec.to_dict(), dataset.fingerprint, start_hash
+    parts = stage, _counted(config, without), dataset.spec.to_dict(), dataset.fingerprint, start_hash
     with open_run(config, stage, stable_hash(*parts), accelerator) as run:
         files = generator_file.FILE, set_file.FILE, ensemble_file.FILE
         if any((run.folder / name).exists() for name in files):
@@ -53,10 +54,22 @@ def _run_stage(
     return run.folder
 
 
+def _counted(config: Config, without: tuple[str, ...]) -> dict[str, Any]:
+    """Return the settings that count but for sections, by the names under which there are folders.
+
+    Before refine.loss none there was, its weight was 0; and a weight that is null is the one that it stands for.
+    """
+    settings = counted(config, without)
+    if "refine" in settings:
+        loss = settings["refine"]["loss"] if config.refine.matches else "skd"
+        settings["refine"] |= {"loss": loss, "weight": config.refine_weight}
+    return settings
+
+
 def stages_of(config: Config) -> list[str]:
     """Return the stages that distilling by the config runs."""
-    skd = ["pretrain"] * (config.refine.pretrained is None) + ["refine"]
-    return (["matching"] if config.method == "matching" else skd) + ["evaluate"] * config.score
+    generator = ["pretrain"] * (config.refine.pretrained is None) + ["refine"]
+    return (["matching"] if config.method == "matching" else generator) + ["evaluate"] * config.score
 
 
 def train_gan(config: Config, dataset: Dataset, accelerator: Accelerator) -> Path:

@@ -113,7 +113,7 @@ def _method(source: Source) -> str:
         return f"{100 * source.fraction:g} % of real"
     if source.kind in REAL_NAMES:
         return REAL_NAMES[source.kind]
-    generator = GENERATOR_NAMES.get(str(source.provenance.get("stage")))
+    generator = sources.generator_name(source.provenance)
     if generator is not None:
         if source.kind == "generator":
             return f"{generator}, filtered" if source.ensemble is not None else generator

@@ -93,6 +93,8 @@ def _settings(provenance: dict[str, Any]) -> dict[str, Any] | None:
 def _by_key(config: Config, without: tuple[str, ...] = ()) -> dict[str, Any]:
     """Return the settings that count by dotted key, in the config's order: those of the data and of a distillation."""
     settings = _flat({"data": counted(config.data), **counted(config, ("evaluate", *without))})
+    if settings.get("refine.weight") == config.skd_weight:
+        settings["refine.weight"] = None  # which stands for it
     return {key: value for key, value in settings.items() if key not in ("seed", "matching.ipc")}
 
 

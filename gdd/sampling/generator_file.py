@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gdd import __version__, zoo
-from gdd.config import ConfigError, GanConfig, read_as
+from gdd.config import ConfigError, GanConfig, earlier, read_as
 from gdd.data.spec import DatasetSpec
 from gdd.models.gan import make_generator, width_of
 from gdd.models.gan_parts import Generator
@@ -129,10 +129,9 @@ def errors_naming(path: Path) -> Iterator[None]:
 
 
 def stored_provenance(metadata: dict[str, Any]) -> dict[str, Any]:
-    """Return the provenance of a header; KeyError or ConfigError if what gdd reads of it has another type."""
-    provenance = metadata["provenance"]
-    read_as(_Provenance, provenance, "provenance")
-    return provenance
+    """Return the provenance of a header, by the names of now; KeyError or ConfigError if a part has another type."""
+    read_as(_Provenance, metadata["provenance"], "provenance")
+    return earlier.provenance(metadata["provenance"])
 
 
 def _build_on_meta(spec: DatasetSpec, sizes: GanConfig) -> Generator:

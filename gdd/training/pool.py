@@ -45,8 +45,8 @@ def _require_members(state: dict[str, Any], members: tuple[str, ...]) -> None:
         raise ValueError(f"the state is of the members {state['members']}, expected {list(members)}")
 
 
-def execution_of(members: tuple[str, ...], shape: Shape, num_classes: int, images: int, run: Run) -> Execution:
-    """Decide how the members of a pool are executed that are asked about `images` in all, gradients included."""
+def execution_of(members: tuple[str, ...], shape: Shape, num_classes: int, images: float, run: Run) -> Execution:
+    """Decide how the members of a pool are executed that answer `images` in all, gradients included."""
     with torch.device("meta"):
         networks = [registry.build(name, shape, num_classes) for name in members]
     flop = sum(classifier_flop(name, shape, num_classes) for name in members) / len(members)

@@ -29,7 +29,7 @@ from gdd.runtime.run import Run, Step
 from gdd.sampling import generator_file
 from gdd.training.monitor import Monitor
 from gdd.training.pool import Exam, LearningPool, Lessons, SnapshotPool, execution_of
-from gdd.training.refine_loss import OF_ALL, RefineLoss, make_loss
+from gdd.training.refine_loss import BY_OTHERS, OF_ALL, RefineLoss, make_loss
 from gdd.training.stage import choice, gan_trainer, observe, provenance, real_batches, save_generator
 
 STAGE = rng.REFINE
@@ -68,8 +68,8 @@ class Matching:
     match: RefineLoss
     _: KW_ONLY
     name: str  # of the loss, for the metrics
-    weight: float  # of the loss, if there is no balance
-    balance: Balance | None  # finds the weight
+    weight: float | Balance  # of the loss, or what finds it
+    batches: Batches  # of real images
     normalize: Normalizer  # to classifier space
     augmentations: tuple[str, ...]  # of what the network is shown
     exam: Exam  # tells how much members know
@@ -81,7 +81,7 @@ class Matching:
 
     def states(self) -> dict[str, Stateful]:
         """Return what a checkpoint holds, by name."""
-        return {"pool": self.pool} | ({} if self.balance is None else {"balance": self.balance})
+        return {"pool": self.pool} | ({"balance": self.weight} if isinstance(self.weight, Balance) else {})
 
     def gradient(self, step: Step, images_u8: Tensor, fake: Tensor, labels: Tensor, adversarial: Tensor) -> Tensor:
         """Return the weighted gradient at the generated images, and record what it is made of.
@@ -101,13 +101,17 @@ class Matching:
         # Show it both batches.
         real_std = augment.apply(augmentation, self.normalize.from_u8(images_u8))  # (B, C, H, W) in classifier space
         fake_std = augment.apply(augmentation, self.normalize.from_pm1(fake))
-        loss = self.match(network, real_std, fake_std, labels)
+        others_std = []
+        if self.name in BY_OTHERS:
+            others_u8, _ = self.batches(step.index + 1)
+            others_std = [augment.apply(augmentation, self.normalize.from_u8(others_u8))]
+        loss = self.match(network, real_std, fake_std, labels, *others_std)
 
         # Weigh what it asks.
         (gradient,) = torch.autograd.grad(loss, fake)
         gradient = gradient * (self.accelerator.num_processes if self.name in OF_ALL else 1)
         norms = self._norms(gradient, adversarial)
-        weight = self.weight if self.balance is None else self.balance.weight(norms)
+        weight = self.weight.weight(norms) if isinstance(self.weight, Balance) else self.weight
         step.record({f"loss/{self.name}": loss.detach(), "gradient/ratio": weight * norms[0] / norms[1]})
         return weight * gradient
 
@@ -128,8 +132,6 @@ def _matching(config: Config, dataset: Dataset, batches: Batches, run: Run) -> M
     refinement, settings, spec = config.refine, config.refine.pool, dataset.spec
     normalize = Normalizer(spec.mean, spec.std, run.device)
     augmentations = parse_strategy(refinement.augment, spec.flip)
-    steps = len(settings.members) * max(settings.ages, default=0) or refinement.steps * settings.steps_between
-    asked = 2 * refinement.steps * refinement.batch_size + steps * settings.batch_size
     lessons = Lessons(
         batches.images_u8,
         batches.labels,
@@ -140,7 +142,7 @@ def _matching(config: Config, dataset: Dataset, batches: Batches, run: Run) -> M
         lr=settings.lr,
         augmentations=augmentations if settings.augmented else (),
         seed=config.seed,
-        execution=execution_of(settings.members, spec.shape, spec.num_classes, asked, run),
+        execution=execution_of(settings.members, spec.shape, spec.num_classes, refinement.images_asked, run),
     )
     life = settings.redraw_every, settings.steps_before, settings.steps_between
     pool = (
@@ -152,8 +154,8 @@ def _matching(config: Config, dataset: Dataset, batches: Batches, run: Run) -> M
         pool,
         make_loss(refinement, lessons.execution, run.accelerator),
         name=refinement.loss,
-        weight=refinement.weight,
-        balance=Balance(refinement.balance) if refinement.balance else None,
+        weight=config.refine_weight if refinement.balance is None else Balance(refinement.balance),
+        batches=batches,
         normalize=normalize,
         augmentations=augmentations,
         exam=Exam(dataset.val, normalize, augmentations, config.seed),
@@ -197,5 +199,5 @@ def refine(config: Config, dataset: Dataset, run: Run, pretrained: Path) -> Path
             step.record(gan.update_discriminator(step.index, u8_to_pm1(images_u8), labels))
         observe(step, gan, monitor, chosen)
     seconds = generator_file.load(pretrained).provenance["seconds"] + run.seconds
-    origin = provenance(run, config, dataset, STAGE, config.method, seconds)
+    origin = provenance(run, config, dataset, STAGE, settings.method, seconds)
     return save_generator(run, dataset, chosen, monitor, origin)

@@ -21,8 +21,10 @@ from gdd.runtime.execution import Execution
 
 OF_ALL = ("features", "gradient")
 
-# Network, real images (B, C, H, W), generated images (B, C, H, W), labels (B,).
-RefineLoss = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
+BY_OTHERS = ("features",)  # what also takes other real images
+
+# Network, real images (B, C, H, W), generated images (B, C, H, W), labels (B,), perhaps other real images (B, C, H, W).
+RefineLoss = Callable[..., Tensor]
 
 
 def make_loss(settings: RefineConfig, execution: Execution, accelerator: Accelerator) -> RefineLoss:
@@ -58,18 +60,29 @@ def logit_loss(
 
 
 def feature_loss(
-    network: nn.Module, real_std: Tensor, fake_std: Tensor, labels: Tensor, accelerator: Accelerator
+    network: nn.Module,
+    real_std: Tensor,
+    fake_std: Tensor,
+    labels: Tensor,
+    others_std: Tensor,
+    accelerator: Accelerator,
 ) -> Tensor:
     """Compare mean and covariance of each class's features, the mean over the network's layers.
+
+    Features are standardized by those of other real images, whose draw is independent of the compared ones: then the
+    loss is least in expectation where both sides have the same moments. By the compared images themselves it would be
+    least where the generated ones vary too little, for their scale is that of the very images that they are held to.
 
     In float32: covariances need more digits than bfloat16 has.
     """
     assert isinstance(network, Classifier)
     labels = accelerator.gather(labels)
     with torch.no_grad():
-        real_layers = [accelerator.gather(layer) for layer in network.activations(real_std)]
+        real_layers, other_layers = (
+            [accelerator.gather(layer) for layer in network.activations(images)] for images in (real_std, others_std)
+        )
     fake_layers = [_of_all(layer, accelerator) for layer in network.activations(fake_std)]
-    layers = [standardized_by(real, real, fake) for real, fake in zip(real_layers, fake_layers, strict=True)]
+    layers = map(standardized_by, other_layers, real_layers, fake_layers)
     distances = [moment_distance(real, fake, labels, labels) for real, fake in layers]
     return torch.stack(distances).mean()
 

@@ -35,7 +35,7 @@ def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["gdd", "sam"], {"sample"}),
         (["gdd", "sample", "--ip"], {"--ipc"}),
         (["gdd", "distill", "--refine.tau"], {"--refine.tau", "--refine.tau_mode"}),
-        (["gdd", "distill", "--method", ""], {"skd", "matching"}),
+        (["gdd", "distill", "--method", ""], {"generator", "matching", "skd"}),
         (["gdd", "nothing"], set()),
     ],
 )

@@ -11,6 +11,7 @@ from gdd.cli import summary
 from gdd.cli.main import COMMANDS, parse_config
 from gdd.config import Config, read_as, to_plain
 from gdd.evaluation import sources
+from gdd.models.cost import classifier_flop
 from gdd.runtime.device import make_accelerator
 
 DATA = "digits: 10 classes of 16x16x1, 1,293 training and 145 validation images"
@@ -57,6 +58,7 @@ def test_a_command_begins_with_a_line_for_each_stage_and_four_more(distilled_onc
     [
         ([], ["pretrain"], (), "pretrain a GAN: 6 x 8 images"),
         (["--refine.pretrained", "x"], ["refine"], (), "refine the generator of x (SKD): 4 x 8 images"),
+        (["--refine.loss", "none"], ["refine"], (), "refine it (no matching loss): 4 x 8 images"),
         (MATCHING, ["matching"], (), MATCHED),
         # Floor, own set and ceiling, of two seeds each.
         (MATCHING, ["matching", "evaluate"], (), f"{MATCHED}; train and score 6 students"),
@@ -84,6 +86,24 @@ def test_the_estimate_tells_minutes_from_days(block, monkeypatch):
     said = [time_of(steps) for steps in (10, 10**5, 10**6, 10**8)]
     assert [text.split()[-1] for text in said] == ["min", "min", "h", "days"]
     assert said[0] == "about 1 min"
+
+
+@pytest.mark.parametrize(
+    ("pool", "lessons"),
+    [
+        (["--refine.pool.ages", "[100, 400, 1600]"], 3 * 1600),  # three members, each trained once
+        (["--refine.pool.weights", "[1, 0, 0]"], 3 * 16 + 497 * 1),  # three lives of one member
+    ],
+)
+def test_the_estimate_counts_the_lessons_that_the_stage_gives(pool, lessons, dataset):
+    def flop(*flags: str) -> float:
+        return 500 * summary.step_flop("refine", parse_config([*flags]), dataset.spec)
+
+    members = Config().refine.pool.members
+    answer = sum(classifier_flop(name, dataset.spec.shape, 10) for name in members) / len(members)
+    # A step asks about 32 generated images, with a gradient, and as many real ones without; a lesson has 64.
+    asked = 500 * 32 * (3 + 1) + lessons * 64 * 3
+    assert flop(*pool) - flop("--refine.loss", "none") == pytest.approx(asked * answer)
 
 
 def test_print_config_prints_the_whole_config(done):

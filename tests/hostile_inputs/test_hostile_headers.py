@@ -75,7 +75,7 @@ def test_a_broken_file_is_refused(case, tmp_path):
 def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with a generator, an ensemble and a set that nobody has touched."""
     folder = tmp_path_factory.mktemp("honest")
-    generator_file.save(folder, DimGenerator(SPEC.shape, 2, 4, 8), SPEC, {"method": "skd"})
+    generator_file.save(folder, DimGenerator(SPEC.shape, 2, 4, 8), SPEC, {"method": "gan"})
     member = registry.build("convnet3-w4", SPEC.shape, 2)
     ensemble_file.save(folder, Ensemble(["convnet3-w4"], SPEC, [member]), {"data": "d"})
     images = torch.arange(2 * 256, dtype=torch.int32).to(torch.uint8).view(2, 1, 16, 16)

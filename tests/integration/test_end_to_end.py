@@ -31,17 +31,27 @@ def test_distill_writes_exactly_this_tree_and_a_table(distilled):
     expected = {f"pretrain/{name}" for name in stage | {"checkpoint-00000004.pt", "checkpoint-00000006.pt"}}
     expected |= {f"refine/{name}" for name in stage | {"checkpoint-00000002.pt", "checkpoint-00000004.pt"}}
     assert tree(folder) == expected | SCORES
-    for word in ("random real", "pretrained generator", "refined generator", "all real", "fixed", "stream"):
+    for word in ("random real", "pretrained generator", "refined generator (SKD)", "all real", "fixed", "stream"):
         assert word in out
     assert {path.parts[-3] for path in folder.rglob("*tfevents*")} == {"pretrain", "refine"}
     card = (folder / "refine/README.md").read_text()
-    for fact in ("pretrain.steps 6", "| this generator | 2 |", "n = 2 student seeds (0, 1)", "CC BY 4.0"):
+    for fact in (
+        "**Method:** gan + skd",
+        "pretrain.steps 6",
+        "| this generator | 2 |",
+        "n = 2 student seeds (0, 1)",
+        "CC BY 4.0",
+    ):
         assert fact in card
     assert "pretrained generator" not in card
     logged = lines(folder / "refine/metrics.jsonl")
     assert [line["step"] for line in logged] == [2, 4]
     keys = {"loss/generator", "loss/discriminator", "loss/skd", "diversity/min", "images_per_second"}
     assert keys <= logged[-1].keys()
+    assert all(0 < line["loss/skd"] < float("inf") for line in logged)
+    origin = generator_file.load(folder / "refine").provenance
+    assert (origin["method"], origin["config"]["refine"]["loss"]) == ("gan + skd", "skd")
+    assert {row["method"] for row in lines(folder / "evaluate/rows.jsonl")} == {"real", "gan", "gan + skd"}
 
 
 def test_matching_writes_exactly_this_tree_and_scores_its_set(matched):

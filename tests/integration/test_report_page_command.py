@@ -25,7 +25,7 @@ def test_a_run_of_a_generator_with_its_evaluation(distilled, done, out):
     assert text.count('class="distance"') == 2 * 100
     assert "10 classes, grey images of 16 × 16 pixels" in text
     assert "adversarial, non-saturating and 0.01 × skd, networks convnet3-w4, resnet10-w4" in text
-    assert "refined generator − pretrained generator" in text
+    assert "refined generator (SKD) − pretrained generator" in text
     assert files_below(folder) == before
 
 

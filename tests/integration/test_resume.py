@@ -45,7 +45,7 @@ def equal(left: object, right: object) -> bool:
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of runs of either method, of which nothing was killed."""
     root = tmp_path_factory.mktemp("undisturbed")
-    for method in ("skd", "matching"):
+    for method in ("generator", "matching"):
         assert main(["distill", *flags(method, root)]) == 0
     return root / "digits"
 
@@ -68,10 +68,10 @@ def test_kill_9_then_the_same_command_gives_the_same_bits(stage, undisturbed, do
         assert equal(states(tmp_path / "digits" / name), states(undisturbed / name))
 
 
-@pytest.mark.parametrize("method", ["skd", "matching"])
+@pytest.mark.parametrize("method", ["generator", "matching"])
 def test_another_seed_gives_another_result(method, undisturbed, done, tmp_path):
     done("distill", *flags(method, tmp_path), "--seed", "1")
-    stage = "refine" if method == "skd" else method
+    stage = "refine" if method == "generator" else method
     assert states(tmp_path / "digits" / stage)[-1] != states(undisturbed / stage)[-1]
 
 

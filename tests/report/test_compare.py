@@ -124,7 +124,7 @@ def test_sources_are_called_by_their_methods(generator: Path, stored) -> None:
     texts = [
         stored("a/set.safetensors", 2, method="gradient matching"),
         str(generator),
-        stored("drawn.safetensors", 2, method="skd", stage="refine", seconds=5.0),
+        stored("drawn.safetensors", 2, method="gan + skd", stage="refine", seconds=5.0),
         stored("theirs.safetensors", 2),
         "real:all",
         stored("b/set.safetensors", 1, method="gradient matching"),
@@ -132,7 +132,7 @@ def test_sources_are_called_by_their_methods(generator: Path, stored) -> None:
     expected = [
         "gradient matching",
         "pretrained generator",
-        "samples of refined generator",
+        "samples of refined generator (SKD)",
         "theirs",
         "all real",
         "gradient matching",

@@ -184,7 +184,8 @@ def test_settings_cost_and_origin(page: Page, dataset: Dataset) -> None:
     facts = said(page)
     assert facts["Distilled"] == ["digits: 10 classes, grey images of 16 × 16 pixels"] * 2
     assert facts["Length"][1] == f"{Config().refine.steps:,} steps of 32 images, learning rate 0.0005 (constant)"
-    assert facts["Loss"] == ["adversarial, non-saturating"] * 2
+    alone = "adversarial, non-saturating"
+    assert facts["Loss"] == [alone, f"{alone} and 0.01 × skd, networks {', '.join(Config().refine.pool.members)}"]
     assert facts["Students"] == ["mlp-w16; seeds 0, 1, 2"]
     assert facts["Dataset fingerprint"] == [dataset.fingerprint] * 2
     assert [json.loads(text) for text in page.texts_of("pre")] == [to_plain(Config())] * 3

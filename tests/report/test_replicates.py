@@ -229,13 +229,24 @@ def test_old_rows_have_no_distillation_seed(row: Row) -> None:
     assert Row.from_dict(replace(row, distillation_seed=3).to_dict()).distillation_seed == 3
 
 
+def test_old_rows_of_a_refined_generator_do_not_say_by_which_loss(row: Row) -> None:
+    values = replace(row, stage="refine").to_dict() | {"method": "skd"}
+    assert Row.from_dict(values).method is None
+    assert Row.from_dict(values | {"stage": None}).method == "skd"  # of another's set, called so by its user
+
+
 hashes = iter(range(1000))
 
 
 def generator(seed: int, stage: str = "refine", /, **config: Any) -> Source:
     """A generator that says how it was made."""
     name = f"{next(hashes)}"
-    provenance = {"method": "skd", "stage": stage, "seed": seed, "config": to_plain(Config(seed=seed, **config))}
+    provenance = {
+        "method": "gan + skd" if stage == "refine" else "gan",
+        "stage": stage,
+        "seed": seed,
+        "config": to_plain(Config(seed=seed, **config)),
+    }
     made = LoadedGenerator(None, PETS, name, 1, provenance)  # type: ignore[arg-type]
     return Source(f"runs/{name}/{stage}", "generator", name, generator=made)
 
@@ -244,7 +255,7 @@ def labels(sources: Sequence[Source]) -> list[str]:
     return [one.source.label for one in compared(sources, replicates=True)][:-1]
 
 
-SKD, GAN = "refined generator", "pretrained generator"
+SKD, GAN = "refined generator (SKD)", "pretrained generator"
 
 
 def test_replicates_share_a_name_and_stand_together() -> None:
@@ -266,15 +277,17 @@ def test_what_has_no_effect_tells_nobody_apart() -> None:
 
 def test_arms_are_called_by_the_settings_in_which_they_differ() -> None:
     nearest = RefineConfig(balance=0.5, pairing="optimal", steps=900)
-    off = RefineConfig(weight=0.01, steps=900)
+    off = RefineConfig(weight=0.5, steps=900)
     sources = [generator(seed, refine=refine) for seed in (0, 1) for refine in (off, nearest)]
-    expected = [f"{SKD}, refine.weight 0.01", f"{SKD}, refine.balance 0.5, refine.pairing optimal"]
+    expected = [f"{SKD}, refine.weight 0.5", f"{SKD}, refine.balance 0.5, refine.pairing optimal"]
     # What both have, refine.steps, tells nothing; defaults do not stand there.
     assert labels(sources) == [name for name in expected for _ in (0, 1)]
     plain = generator(0, refine=RefineConfig(steps=900))
     assert labels([*sources, plain])[-1] == SKD
     steps = [generator(0), generator(0, data=DataConfig(val_fraction=0.25), run=RunConfig(tf32=False))]
     assert labels([*steps, generator(2)]) == [SKD, SKD, f"{SKD}, data.val_fraction 0.25, run.tf32 false"]
+    said = generator(1, refine=RefineConfig(weight=0.01, steps=900))  # as it is if nothing is said
+    assert labels([plain, said]) == [SKD, SKD]
     pools = [RefineConfig(pool=RefinePoolConfig(members=members)) for members in (("mlp",), ("mlp", "lenet"))]
     names = [f"{SKD}, refine.pool.members {members}" for members in ("[mlp]", "[mlp, lenet]")]
     assert labels([generator(0, refine=pool) for pool in pools]) == names

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from toy import same, state
 
-from gdd.config import ConfigError, PoolKind
+from gdd.config import ConfigError, PoolKind, RefinePoolConfig
 from gdd.data.batches import Batches
 from gdd.data.pixels import Normalizer
 from gdd.data.splits import Split
@@ -368,3 +368,32 @@ def test_a_member_that_is_there_twice_has_two_curves():
     for step in range(12):
         pool.network(step)
     assert pool.networks().keys() == {"mlp-w8 0", "mlp-w8 1", "mlp-w4"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "uses"),
+    [
+        ({"members": MEMBERS[:1]}, 7),
+        ({"members": MEMBERS[:1], "redraw_every": 7, "steps_before": 0, "steps_between": 4}, 7),
+        ({"members": MEMBERS, "weights": (0.0, 1.0), "redraw_every": 2}, 3),
+        ({"members": MEMBERS, "ages": (1, 3, 9)}, 30),
+        ({"members": MEMBERS, "ages": (2,), "weights": (1.0, 0.0)}, 30),
+        ({"members": MEMBERS, "redraw_every": 10_000, "steps_before": 5, "steps_between": 2}, 60),
+    ],
+)
+def test_the_lessons_that_are_estimated_are_those_that_a_pool_gives(settings, uses, monkeypatch):
+    """Where chance has no say, exactly: one member, or several that all live on or are trained once."""
+    taught = []
+    monkeypatch.setattr(Lessons, "teach", lambda own, network, optimizer, steps: taught.append(len(steps)))
+    life = {} if "ages" in settings else {"redraw_every": 3, "steps_before": 2, "steps_between": 1}
+    config = RefinePoolConfig(**life | settings)
+    pool = (
+        SnapshotPool(lessons(), config.members, config.weights, config.ages)
+        if config.ages
+        else LearningPool(
+            lessons(), config.members, config.weights, config.redraw_every, config.steps_before, config.steps_between
+        )
+    )
+    for step in range(uses):
+        pool.network(step)
+    assert sum(taught) == config.lessons(uses)

@@ -126,7 +126,7 @@ def test_the_averaged_generator_is_kept_with_the_seconds_of_both_stages(pretrain
     loaded = generator_file.load(tmp_path / "refine")
     for name, value in loaded.generator.named_parameters():
         assert torch.equal(value, last["average"][f"module.{name}"])
-    assert (loaded.spec, loaded.provenance["stage"], loaded.provenance["method"]) == (SPEC, "refine", "skd")
+    assert (loaded.spec, loaded.provenance["stage"], loaded.provenance["method"]) == (SPEC, "refine", "gan + skd")
     assert 1000 < loaded.provenance["seconds"] < 1100
 
 
@@ -160,7 +160,7 @@ def test_the_network_that_is_asked_has_learned_from_real_images(
 def test_a_balance_takes_the_weight_that_gives_the_wanted_ratio(pretrained: Path, tmp_path: Path) -> None:
     fixed, balanced = tmp_path / "fixed", tmp_path / "balanced"
     run_stage(refine, configured(refine={"weight": 2.0}), fixed, pretrained)
-    run_stage(refine, configured(refine={"balance": 0.25, "weight": 0.0}), balanced, pretrained)
+    run_stage(refine, configured(refine={"balance": 0.25, "weight": None}), balanced, pretrained)
     ratio = metrics(fixed)[0]["gradient/ratio"]
     assert metrics(balanced)[0]["gradient/ratio"] == pytest.approx(0.25)
     # So the first step is that of the fixed weight which has this ratio.
@@ -192,7 +192,7 @@ def test_a_stage_1_without_checkpoints_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("loss", ["features", "gradient"])
 def test_other_losses_on_snapshots_go_on_where_they_stopped(loss: str, pretrained: Path, tmp_path: Path) -> None:
-    config = configured(refine={"loss": loss, "balance": 0.5, "weight": 0.0, "steps": 4}, pool={**SNAPSHOTS})
+    config = configured(refine={"loss": loss, "balance": 0.5, "weight": None, "steps": 4}, pool={**SNAPSHOTS})
     whole = run_stage(refine, config, tmp_path / "whole", pretrained)
     logged = metrics(tmp_path / "whole")
     assert all(line[f"loss/{loss}"] != 0 and line["gradient/ratio"] > 0 for line in logged)
@@ -215,10 +215,12 @@ def test_lessons_have_their_share_of_the_time(pretrained: Path, tmp_path: Path) 
     assert all(0 < line["lessons/share"] < 1 for line in metrics(tmp_path / "some"))
 
 
-def test_without_a_weight_there_is_no_pool_and_the_adversarial_loss_goes_on_alone(
+def test_without_a_loss_there_is_no_pool_and_the_adversarial_loss_goes_on_alone(
     pretrained: Path, tmp_path: Path
 ) -> None:
-    alone = run_stage(refine, configured(refine={"weight": 0.0}), tmp_path / "alone", pretrained)
+    control = {"loss": "none", "weight": None}
+    alone = run_stage(refine, configured(refine=control), tmp_path / "alone", pretrained)
+    assert generator_file.load(tmp_path / "alone").provenance["method"] == "gan"
     hardly = run_stage(refine, configured(refine={"weight": 1e-30}), tmp_path / "hardly", pretrained)
     for first, second in zip(alone, hardly, strict=True):
         assert second.keys() - first.keys() == {"pool"}

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from gdd.config import earlier
 from gdd.data.places import NAMES
 from gdd.data.spec import DatasetSpec
 from gdd.evaluation.sources import Source
@@ -67,7 +68,7 @@ def of_shards(folder: Path) -> Subject:
     """Return the same of a folder of whole shards; ConfigError if its manifest is damaged."""
     plan, values = webdataset.read_plan(folder / webdataset.MANIFEST)
     found, origin = webdataset.totals(folder, plan), values.get("provenance")
-    provenance = {**origin, "sample_seed": plan.seed} if isinstance(origin, dict) else {}
+    provenance = earlier.provenance({**origin, "sample_seed": plan.seed}) if isinstance(origin, dict) else {}
     provenance.pop("config", None)  # nobody has checked it, and samples carry none
     # Not the folder's name: shards of one plan are the same wherever they lie, and so is their card.
     return Subject("shards", "shards", plan.spec, plan.generator, found.bytes, provenance, plan.ipc, plan.shards)

@@ -62,10 +62,9 @@ def _of_training(stage: str, config: Config) -> Facts:
     steps = config.pretrain if stage == pretrain.STAGE else config.refine
     loss = f"adversarial, {_LOSSES[config.gan.loss]}"
     if stage == refine.STAGE and config.refine.matches:
-        wanted, balance = config.refine, config.refine.balance
-        weight = (
-            f"{wanted.weight:g}" if balance is None else f"(a weight that makes their gradients' ratio {balance:g})"
-        )
+        wanted, weight = config.refine, f"{config.refine_weight:g}"
+        if wanted.balance is not None:
+            weight = f"(a weight that makes their gradients' ratio {wanted.balance:g})"
         loss += f" and {weight} × {wanted.loss}, networks {', '.join(wanted.pool.members)}"
     return [
         ("Loss", loss),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gdd.config import ConfigError, read_as
+from gdd.config import ConfigError, earlier, read_as
 from gdd.evaluation import audit, grid, sources
 from gdd.evaluation.audit import Audit
 from gdd.evaluation.row import Row
@@ -100,7 +100,8 @@ def read(folder: Path, name: str, mixed: bool = False) -> Stage:
         ConfigError: a file is damaged, or a comparison has no tables.
     """
     mark = folder / "config.json"
-    config = read_as(dict[str, Any], checkpoint.read_json(mark).get("config", {}), str(mark)) if mark.exists() else {}
+    stored = checkpoint.read_json(mark).get("config", {}) if mark.exists() else {}
+    config = earlier.settings(read_as(dict[str, Any], stored, str(mark)))
     if (folder / audit.RESULT).exists():
         picture = folder / audit_pictures.PICTURE
         return Audited(name, config, audit.read(folder), picture.read_bytes() if picture.exists() else None)
