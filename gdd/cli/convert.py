@@ -32,9 +32,8 @@ def _import(options: Namespace, console: Console) -> None:
             raise ConfigError(f"--{flag} is {options[flag]}, expected none with --format {options.format}")
     if options.format == "mtt" and options.labels is None:
         raise ConfigError("--labels is not given, expected the .pt file of the labels with --format mtt")
-    dataset = options.root if options.dataset == "folder" else Path(options.dataset)
-    read = [options.file, options.labels, options.lr, dataset]
-    require_free("--out", options.out, [path for path in read if path is not None])
+    images = options.root if options.dataset == "folder" else Path(options.dataset)
+    require_free("--out", options.out, [options.file, options.labels, options.lr], images)
     from gdd.data.readers import open_dataset
     from gdd.formats import dc_mtt
     from gdd.report import card

@@ -10,22 +10,25 @@ from gdd.config import ConfigError
 _OF_A_STAGE = (zoo.FILE, "set.safetensors", "ensemble.safetensors", "config.json", "rows.jsonl", "metrics.jsonl")
 
 
-def require_free(flag: str, out: Path, inputs: Iterable[Path] = ()) -> None:
+def require_free(flag: str, out: Path, files: Iterable[Path | None] = (), folder: Path | None = None) -> None:
     """Refuse a file or folder that a command would write to the loss of another.
 
     Args:
         flag: that names it.
         out: the file or the folder.
-        inputs: files and folders that the command reads.
+        files: what the command reads.
+        folder: of images, of which it reads everything.
 
     Raises:
-        ConfigError: it is an input, by whatever link or spelling, or a file in a stage's folder that is there already
+        ConfigError: it is read, by whatever link or spelling; or it is a file in a stage's folder that is there already
             or that a stage would take for its own.
     """
     place = out.resolve()
-    for one in inputs if out.exists() else ():
-        if one.exists() and (out.samefile(one) or one.resolve() in place.parents):
-            raise ConfigError(f"{flag} is {out}, which is read as {one} or a part of it; expected another path")
+    if out.exists():
+        read = [one for one in files if one is not None and one.exists() and one.samefile(out)]
+        read += [folder] if folder is not None and folder.resolve() in (place, *place.parents) else []
+        if read:
+            raise ConfigError(f"{flag} is {out}, which is read as {read[0]} or a part of it; expected another path")
     in_a_stage = (place.parent / "config.json").is_file()
     if in_a_stage and not place.is_dir() and (place.exists() or place.name in _OF_A_STAGE):
         raise ConfigError(f"{flag} is {out}, a file of the run in {place.parent}; expected another path")

@@ -55,7 +55,7 @@ def test_sample_keeps_its_generator_and_its_ensemble(refused, generator, tmp_pat
     file = generator / "generator.safetensors"
     before = file.read_bytes()
     for source in (generator, file):
-        refused("sample", source, "--ipc", "1", "--out", file, naming=f"--out is {file}, which is read as {source}")
+        refused("sample", source, "--ipc", "1", "--out", file, naming=f"--out is {file}, which is read as {file}")
     judges = tmp_path / "judges.safetensors"
     shutil.copy(file, judges)
     flags = ["--ensemble", judges, "--filter", "--out", judges]
