@@ -46,7 +46,7 @@ def test_a_run_is_the_generator_of_its_last_stage(generator_path, tmp_path):
         (run / stage).mkdir(parents=True)
         (run / stage / "config.json").write_text("{}")
     generator_path.rename(run / "pretrain" / generator_path.name)
-    with pytest.raises(ConfigError, match="run/refine holds no generator.safetensors; a finished run"):
+    with pytest.raises(ConfigError, match="run/refine holds no generator"):
         generator_file.load(run)  # the last one is not finished
     last = save_generator(run / "refine")
     assert generator_file.file_of(run, generator_file.FILE, "gdd distill") == sources.file_of(run) == last
@@ -60,7 +60,7 @@ def test_a_run_of_two_methods_asks_which_is_meant(tmp_path):
     for stage in ("refine", "matching"):
         (tmp_path / stage).mkdir()
         (tmp_path / stage / "config.json").write_text("{}")
-    with pytest.raises(ConfigError, match="holds several results, expected one of .*/refine and .*/matching"):
+    with pytest.raises(ConfigError, match="holds several results, expected one of"):
         sources.file_of(tmp_path)
 
 
