@@ -12,7 +12,7 @@ from settings import holds_only_differences
 
 from gdd import pipeline
 from gdd.cli.main import parse_config
-from gdd.cli.suggest import Setting, config_of, suggest
+from gdd.cli import suggest
 from gdd.config import Config, RecipeConfig, stable_hash, to_plain
 from gdd.data.readers import Dataset
 from gdd.data.spec import DatasetSpec
@@ -134,8 +134,10 @@ def test_what_init_suggests_refines_with_skd(channels, on_gpu, count):
     spec = DatasetSpec("own", channels, 28, 28, ("a", "b"), (0.5,) * channels, (0.25,) * channels, flip=False)
     train, val = (Split(torch.empty(n, *spec.shape, dtype=torch.uint8), torch.arange(n) % 2) for n in (count, 400))
     own = Dataset(spec, train, val, None)  # type: ignore[arg-type]
-    data = [Setting("name", "own", ""), Setting("data.name", "own", "")]
-    config = config_of(suggest(data, own, on_gpu, 60.0, lambda config, stages: config.pretrain.steps / 100))
+    data = [suggest.Setting("name", "own", ""), suggest.Setting("data.name", "own", "")]
+    config = suggest.config_of(
+        suggest.suggest(data, own, on_gpu, 60.0, lambda config, stages: config.pretrain.steps / 100)
+    )
     assert refines_with_skd(config)
     pipeline.check_networks(config, spec.shape, spec.num_classes)
     widths = [registry.parse(name).width for name in config.refine.pool.members]

@@ -38,7 +38,9 @@ def _settings(options: Namespace) -> Config:
 
 
 def _run_of(path: Path) -> Path | None:
-    """Return the folder of the run that a stage's folder or file lies in, if it lies in one."""
+    """Return the folder of the run that this is, or that a stage's folder or file lies in, if it lies in one."""
+    if path.is_dir() and any(path.glob("*/config.json")):
+        return path.resolve()
     stage = path.resolve() if path.is_dir() else path.resolve().parent
     return stage.parent if (stage / "config.json").exists() else None
 

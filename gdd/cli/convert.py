@@ -8,6 +8,7 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
 from gdd.cli.command import Command
+from gdd.cli.outputs import require_free
 from gdd.config import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -33,6 +34,8 @@ def _import(options: Namespace, console: Console) -> None:
             raise ConfigError(f"--{flag} is {options[flag]}, expected none with --format {options.format}")
     if options.format == "mtt" and options.labels is None:
         raise ConfigError("--labels is not given, expected the .pt file of the labels with --format mtt")
+    images = options.root if options.dataset == "folder" else Path(options.dataset)
+    require_free("--out", options.out, [options.file, options.labels, options.lr], images)
     from gdd.data.readers import open_dataset
     from gdd.formats import dc_mtt
     from gdd.report import card
@@ -81,6 +84,9 @@ def _export(options: Namespace, console: Console) -> None:
         raise ConfigError("--labels is not given, expected the .pt file of the labels to write with --to mtt")
     if options.to != "mtt" and options.labels is not None:
         raise ConfigError(f"--labels is {options.labels}, expected none with --to {options.to}")
+    require_free("--out", options.out, [options.set])
+    if options.labels is not None:
+        require_free("--labels", options.labels, [options.set])
     from gdd.evaluation import sources
     from gdd.formats import dc_mtt, export, hugging_face
     from gdd.report import card
@@ -110,6 +116,7 @@ def _add_preview_arguments(parser: ArgumentParser) -> None:
 
 
 def _preview(options: Namespace, console: Console) -> None:
+    require_free("--out", options.out, [options.set])
     from gdd.formats import export
     from gdd.sampling import set_file
 

@@ -9,20 +9,23 @@ from collections.abc import Sequence
 from functools import cache
 from typing import NoReturn
 
-from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_loader, set_parsing_settings
 from rich.console import Console
 
 from gdd import __version__
-from gdd.cli import audit, convert, doctor, evaluate, init, landscape, report, sample, train, zoo
+from gdd.cli import audit, convert, doctor, evaluate, init, landscape, report, sample, train, yaml_text, zoo
 from gdd.cli.settings import read_config
 from gdd.config import Config, ConfigError
 from gdd.runtime.signals import Stopped, with_launcher
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True, add_print_completion_argument=True)
+set_loader("yaml", yaml_text.load, (yaml.YAMLError,))
 
 _MODULES = (init, train, evaluate, landscape, audit, sample, convert, report, zoo, doctor)
 COMMANDS = {command.name: command for module in _MODULES for command in module.COMMANDS}
 _LOG_WIDTH = 100  # of a terminal that is none, such as a log file
+_NO_SETTINGS = "it holds no settings, expected keys with their values"
 _MOST_SAID = 800  # characters of a sentence
 
 
@@ -51,7 +54,9 @@ def _parse(arguments: Sequence[str], program: str) -> Namespace:
         return _parser(program).parse_args(list(arguments))
     except ArgumentError as error:
         if files and re.match("Problems parsing config|Unexpected config|.*unable to load", str(error)):
-            raise ConfigError(f"--config {', '.join(files)} cannot be used: {error}") from error
+            reason = re.sub(r"Unexpected config:.*", _NO_SETTINGS, str(error), flags=re.DOTALL)
+            reason = reason.replace("Problems parsing config: ", "", 1).replace('in "<unicode string>", ', "in ")
+            raise ConfigError(f"--config {', '.join(files)} cannot be used: {reason}") from error
         raise
     except (UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"--config {', '.join(files)} cannot be read ({error})") from error

@@ -6,6 +6,7 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
 from gdd.cli.command import Command
+from gdd.cli.outputs import require_free
 
 
 def _add_arguments(parser: ArgumentParser) -> None:
@@ -29,6 +30,7 @@ def _report(options: Namespace, console: Console) -> None:
 
 
 def _write_page(options: Namespace, console: Console) -> None:
+    require_free("--html", options.html)
     from gdd import pipeline
     from gdd.report.page import document
 

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from gdd import zoo
 from gdd.cli.command import Command
+from gdd.cli.outputs import require_free
 from gdd.config import ConfigError, DataConfig, RunConfig, read_as
 from gdd.evaluation.named import FLOOR
 from gdd.runtime.signals import on_signals
@@ -93,8 +94,8 @@ def _out(options: Namespace) -> Path:
 
 def _sample(options: Namespace, console: Console) -> None:
     _check(options)
-    zoo.path_of(options.source)
-    out = _out(options)
+    source, out = zoo.path_of(options.source), _out(options)
+    require_free("--out", out, [source, source / zoo.FILE, options.ensemble])
     from gdd.formats import webdataset
     from gdd.report import card
     from gdd.runtime.device import make_accelerator

@@ -102,14 +102,15 @@ def place(kind: Kind) -> int:
 
 
 def file_of(path: Path) -> Path:
-    """Return the generator's or the set's file that a path names, itself or by its run folder."""
+    """Return the generator's or the set's file that a path names, itself or by the folder of a stage or a run."""
     if not path.is_dir():
         return path
+    folder = generator_file.last_stage(path, generator_file.FILE, set_file.FILE)
     for name in (generator_file.FILE, set_file.FILE):
-        if (path / name).exists():
-            return path / name
+        if (folder / name).exists():
+            return folder / name
     raise ConfigError(
-        f"{path} holds neither {generator_file.FILE} nor {set_file.FILE} nor images by class, expected the folder of a "
+        f"{folder} holds neither {generator_file.FILE} nor {set_file.FILE} nor images by class, expected the folder of a "
         "finished run of gdd train-gan or gdd distill, or that of a set of images"
     )
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from gdd import __version__, zoo
+from gdd import __version__, rng, zoo
 from gdd.config import ConfigError, GanConfig, earlier, read_as
 from gdd.data.spec import DatasetSpec
 from gdd.models.gan import make_generator, width_of
@@ -18,6 +18,8 @@ from gdd.models.gan_parts import Generator
 from gdd.runtime import checkpoint
 
 FILE = zoo.FILE  # named there, where torch is not imported
+# The stages of a run that end in such a file, in their order.
+_STAGES = {FILE: (rng.PRETRAIN, rng.REFINE), "set.safetensors": ("matching",), "ensemble.safetensors": ("ensemble",)}
 
 
 @dataclass
@@ -88,12 +90,32 @@ def load(path: Path | str) -> LoadedGenerator:
 
 
 def file_of(path: Path, name: str, maker: str) -> Path:
-    """Return a file, or that of a run folder; ConfigError if the folder of its `maker` holds none."""
+    """Return a file, or that of a stage's or a run's folder; ConfigError if the folder of its `maker` holds none."""
     if not path.is_dir():
         return path
-    if not (path / name).exists():
-        raise ConfigError(f"{path} holds no {name}; a finished run of {maker} was expected")
-    return path / name
+    folder = last_stage(path, name)
+    if not (folder / name).exists():
+        raise ConfigError(f"{folder} holds no {name}; a finished run of {maker} was expected")
+    return folder / name
+
+
+def last_stage(path: Path, *names: str) -> Path:
+    """Return where a file of one of these names is to be looked for: the last stage of a run's folder, or the path.
+
+    Raises:
+        ConfigError: the folder has stages of several methods that end in such files.
+    """
+    if any((path / name).exists() for name in names):
+        return path
+    begun = [
+        [path / stage for stage in stages if (path / stage / "config.json").exists()]
+        for name, stages in _STAGES.items()
+        if name in names
+    ]
+    last = [stages[-1] for stages in begun if stages]
+    if len(last) > 1:
+        raise ConfigError(f"{path} holds several results, expected one of {' and '.join(map(str, last))}")
+    return last[0] if last else path
 
 
 def from_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> LoadedGenerator:

@@ -23,7 +23,7 @@ def found_in(folder):
 
 
 def test_an_audit_goes_to_the_run_of_its_source(done, refused, run):
-    out = done("audit", run / "refine", "--ipc", "5")
+    out = done("audit", run, "--ipc", "5")  # of its last stage
     folder = run / "audit"
     found = found_in(folder)
     assert {path.name for path in folder.iterdir()} == FILES

@@ -8,6 +8,7 @@ from generators import save_generator, untrained
 from gdd import rng
 from gdd.config import ConfigError
 from gdd.data.readers import open_dataset
+from gdd.evaluation import sources
 from gdd.formats import export
 from gdd.runtime import checkpoint
 from gdd.sampling import generator_file, sample, set_file
@@ -37,6 +38,30 @@ def _rewrite(path, change):
     tensors, metadata = checkpoint.load_tensors(path)
     change(tensors, metadata)
     checkpoint.save_tensors(path, tensors, metadata)
+
+
+def test_a_run_is_the_generator_of_its_last_stage(generator_path, tmp_path):
+    run = tmp_path / "run"
+    for stage in ("pretrain", "refine", "evaluate"):
+        (run / stage).mkdir(parents=True)
+        (run / stage / "config.json").write_text("{}")
+    generator_path.rename(run / "pretrain" / generator_path.name)
+    with pytest.raises(ConfigError, match="run/refine holds no generator"):
+        generator_file.load(run)  # the last one is not finished
+    last = save_generator(run / "refine")
+    assert generator_file.file_of(run, generator_file.FILE, "gdd distill") == sources.file_of(run) == last
+    last.unlink()
+    (run / "refine/config.json").unlink()
+    (run / "refine").rmdir()
+    assert sources.file_of(run) == run / "pretrain" / generator_path.name
+
+
+def test_a_run_of_two_methods_asks_which_is_meant(tmp_path):
+    for stage in ("refine", "matching"):
+        (tmp_path / stage).mkdir()
+        (tmp_path / stage / "config.json").write_text("{}")
+    with pytest.raises(ConfigError, match="holds several results, expected one of"):
+        sources.file_of(tmp_path)
 
 
 def test_a_changed_weight_is_noticed(generator_path):
