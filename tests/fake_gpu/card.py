@@ -48,17 +48,30 @@ class Card(TorchDispatchMode):
         if not (there or goes_there):
             with torch._C._DisableTorchDispatch():
                 return func(*args, **kwargs)
-        if func in _COPIES and (answer := self._copied(func, args, kwargs)) is not None:
-            return answer
         if func in (aten.item.default, aten._local_scalar_dense.default):
             self.counted["reads"] += 1
-            return torch.zeros((), dtype=args[0].dtype).item()
+            return args[0].dtype != torch.bool  # as _read
+        if torch.is_inference_mode_enabled() and _is_composite(func):
+            with self:  # in inference mode it comes whole
+                return func.decompose(*args, **kwargs)
+        if func in _COPIES and (answer := self._copied(func, args, kwargs)) is not None:
+            return answer
+        if func is aten.is_set_to.default:  # which no card is asked about
+            one, other = args
+            same = one.untyped_storage()._cdata == other.untyped_storage()._cdata
+            return same and one.shape == other.shape and one.stride() == other.stride()
         if func is aten.equal.default:
             self.counted["reads"] += 1
             return False
         if func in _UNIQUE:
             self.counted["reads"] += 1
             return torch.arange(CLASSES, device=CUDA).to(args[0].dtype), *(args[0].long() for _ in range(2))
+        if func is aten.nonzero.default:
+            self.counted["reads"] += 1
+            return torch.zeros(_share(args[0]), args[0].ndim, dtype=torch.int64, device=CUDA)
+        if func is aten.bincount.default:
+            self.counted["reads"] += 1
+            return torch.zeros(CLASSES, dtype=torch.int64, device=CUDA)
         if func in _INDEXING:
             args = args[0], [self._index(one) for one in args[1]], *args[2:]
         name = func.overloadpacket.__name__
@@ -68,8 +81,10 @@ class Card(TorchDispatchMode):
         # Three that the fake mode does not know.
         if name.startswith("_fused_"):
             return self._stepped(tensors)
-        if name == "grid_sampler_2d_backward":
-            return torch.empty_like(args[1]), torch.empty_like(args[2])
+        if name in ("grid_sampler_2d_backward", "cudnn_grid_sampler_backward"):
+            return tuple(torch.empty_like(one) for one in tensors if one.ndim == 4)[-3:][:2]
+        if name == "cudnn_grid_sampler":
+            return args[0].new_empty(*args[0].shape[:2], *args[1].shape[1:3])
         return func(*args, **kwargs)
 
     def _stepped(self, tensors: Iterable[Tensor]) -> None:
@@ -92,9 +107,11 @@ class Card(TorchDispatchMode):
         if goes:
             return None
         self.counted["reads"] += 1
+        answer = _read(source, kwargs.get("dtype"))
+        if target is None:
+            return answer
         with torch._C._DisableTorchDispatch():
-            answer = torch.zeros(source.shape, dtype=kwargs.get("dtype") or source.dtype)
-            return answer if target is None else target.copy_(answer)
+            return target.copy_(answer)
 
     def _index(self, index: Tensor | None) -> Tensor | None:
         """Return an index of known size, for a mask has to be counted by the host first."""
@@ -102,7 +119,7 @@ class Card(TorchDispatchMode):
             return None
         if index.dtype in (torch.bool, torch.uint8):
             self.counted["reads"] += 1
-            return torch.zeros(max(1, index.numel() // CLASSES), dtype=torch.int64, device=CUDA)
+            return torch.zeros(_share(index), dtype=torch.int64, device=CUDA)
         if not isinstance(index, FakeTensor):
             self.counted["copies"] += 1
             return torch.zeros(index.shape, dtype=torch.int64, device=CUDA)
@@ -111,6 +128,21 @@ class Card(TorchDispatchMode):
     def wait(self, *_: object) -> None:
         """Stand in for torch.cuda.synchronize."""
         self.counted["reads"] += 1
+
+
+def _is_composite(func: Any) -> bool:
+    key = torch._C.DispatchKey.CompositeImplicitAutograd
+    return func.namespace == "aten" and func.has_kernel_for_dispatch_key(key)
+
+
+def _share(mask: Tensor) -> int:
+    return max(1, mask.numel() // CLASSES)
+
+
+def _read(values: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Return what the host reads instead of values: False, or 1."""
+    with torch._C._DisableTorchDispatch():
+        return torch.full(values.shape, values.dtype != torch.bool, dtype=dtype or values.dtype)
 
 
 @contextlib.contextmanager

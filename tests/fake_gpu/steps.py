@@ -171,6 +171,9 @@ def students(
     real = RealImages(train, val, lambda: val)
     trainer = StudentTrainer(real, SPEC, conditions, executions, CUDA, "config", count)
 
+    for job in jobs if kind == STREAM_CEILING else ():
+        trainer.images(job)._sizes = data.train.labels.bincount().tolist()  # which no fake tensor knows
+
     def call(counting: Card) -> None:
         fit = student.fit
         last: dict[str, int] = {}
