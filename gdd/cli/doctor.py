@@ -17,7 +17,6 @@ from gdd.data.places import NAMES, locate
 from gdd.runtime import requirements
 
 _LIBRARIES = ("torch", "torchvision", "accelerate", "numpy", "timm", "safetensors")
-_BATCH, _SIZE = 25, 1024  # of the speed check, which a slow core does within seconds too
 
 
 def _add_arguments(parser: ArgumentParser) -> None:
@@ -85,7 +84,7 @@ def _machine(config: Config) -> Iterator[tuple[str, str]]:
         precision = execution.resolve(config.run.precision, used)
         yield "networks", f"on {used.type}, in {precision} (run.precision {config.run.precision})"
         for dtype in (torch.float32, torch.bfloat16) if execution.has_bfloat16(used) else (torch.float32,):
-            rates = speed.matrix_product(used, dtype, _SIZE), speed.convolution(used, dtype, _BATCH)
+            rates = speed.matrix_product(used, dtype), speed.convolution(used, dtype)
             name = str(dtype).removeprefix("torch.")
             yield "speed", f"{name}: matrix product {rates[0]:,.0f}, convolution {rates[1]:,.0f} GFLOP/s"
         dataset = pipeline.open_data(config.data, config.seed)

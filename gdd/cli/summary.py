@@ -1,7 +1,6 @@
 """What a command says before it works: what it does, on which data and machine, for how long, and where results go."""
 
 import math
-import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -20,6 +19,7 @@ from gdd.models.cost import TRAINING, classifier_flop, gan_flop, gan_step_flop
 from gdd.models.gan import width_of
 from gdd.runtime.device import device_name
 from gdd.runtime.execution import resolve
+from gdd.runtime.speed import matrix_product
 from gdd.runtime.workers import Team, team_for
 from gdd.training import matching
 
@@ -178,14 +178,5 @@ def _work(stage: str, config: Config, dataset: Dataset, jobs: Sequence[Job], tea
 def speed(config: Config, device: torch.device) -> Speed:
     """Measure large matrix products on this process's threads."""
     own = getattr(torch, resolve(config.run.precision, device))
-    return Speed(_product(device, own), _product(device, torch.float32))
-
-
-def _product(device: torch.device, dtype: torch.dtype) -> float:
-    matrix = torch.ones(1024, 1024, device=device, dtype=dtype)
-    seconds = []
-    for _ in range(3):
-        began = time.perf_counter()
-        (matrix @ matrix).sum().item()
-        seconds.append(time.perf_counter() - began)
-    return _EFFICIENCY * 2 * 1024**3 / min(seconds)
+    rates = {dtype: _EFFICIENCY * 1e9 * matrix_product(device, dtype) for dtype in {own, torch.float32}}
+    return Speed(rates[own], rates[torch.float32])

@@ -23,6 +23,19 @@ def _halvings(size: int) -> tuple[int, int, int, int]:
     return sides[3], sides[2], sides[1], sides[0]
 
 
+class _Largest(nn.AdaptiveMaxPool2d):
+    """The largest value of each map: torch's own pool has no deterministic gradient on a GPU.
+
+    Where several are the largest, which training has not met, they share the gradient; torch's own gives it to one.
+    """
+
+    def _get_name(self) -> str:
+        return "AdaptiveMaxPool2d"  # as earlier checkpoints have it
+
+    def forward(self, input: Tensor) -> Tensor:
+        return input.flatten(2).amax(2)
+
+
 class DimGenerator(Generator):
     """Map noise and a class to an image in [-1, 1].
 
@@ -96,7 +109,7 @@ class DimDiscriminator(Discriminator):
                 nn.LeakyReLU(0.01),
             ]
             channels = width
-        self.features = nn.Sequential(*layers, nn.AdaptiveMaxPool2d(1), nn.Flatten())
+        self.features = nn.Sequential(*layers, _Largest(1), nn.Flatten())
         self.critic = nn.Linear(width, 1)
         self.classes = nn.Linear(width, num_classes)
 

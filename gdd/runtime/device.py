@@ -32,6 +32,9 @@ def make_accelerator(settings: RunConfig) -> Accelerator:
     Args:
         settings: threads, precision, tf32 and deterministic. Threads that are not given are this machine's cores
             shared among its processes, for `accelerate launch` would leave each with one.
+
+    Raises:
+        ConfigError: other processes than asked for, or a device that gdd does not know.
     """
     # For several processes the launcher names a port, even when it starts only one of them.
     several = is_launched() and "MASTER_PORT" in os.environ
@@ -47,6 +50,7 @@ def make_accelerator(settings: RunConfig) -> Accelerator:
             InitProcessGroupKwargs(timeout=PATIENCE),
         ],
     )
+    require_known(accelerator.device)
     asked = int(os.environ.get("WORLD_SIZE", "1"))
     if accelerator.num_processes != asked:
         raise ConfigError(f"WORLD_SIZE is {asked} but {accelerator.num_processes} process started; {_HOW}")
@@ -60,6 +64,12 @@ def make_accelerator(settings: RunConfig) -> Accelerator:
     if settings.precision == "bfloat16" and not execution.has_bfloat16(accelerator.device):
         logger.warning("run.precision is bfloat16, which this machine emulates: up to 300 times slower than float32")
     return accelerator
+
+
+def require_known(device: torch.device) -> None:
+    """Raise ConfigError unless networks can be executed on the device."""
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"gdd works on CPUs and CUDA devices, not on {device.type}; set ACCELERATE_USE_CPU=true")
 
 
 def set_up_worker(settings: RunConfig, threads: int) -> None:

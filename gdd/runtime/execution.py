@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 logger = logging.getLogger(__name__)
 
@@ -123,10 +124,11 @@ def decide(
 
 @functools.cache
 def can_compile(device: torch.device) -> bool:
-    """Tell whether torch.compile works here, and say once if it does not."""
+    """Tell whether torch.compile works here, gradients included, and say once if it does not."""
     try:
         _use_cache()
-        torch.compile(_probe)(torch.zeros(1, device=device))
+        images, kernels = (torch.ones(*shape, device=device) for shape in ((2, 2, 4, 4), (2, 2, 3, 3)))
+        torch.compile(_probe, dynamic=False)(images, kernels.requires_grad_()).backward()
     except Exception as error:  # every kind, from a missing compiler to missing headers
         reason = str(error).strip().partition("\n")[0][:200]
         logger.warning("networks are not compiled, since torch.compile does not work here (%s)", reason)
@@ -134,8 +136,10 @@ def can_compile(device: torch.device) -> bool:
     return True
 
 
-def _probe(values: Tensor) -> Tensor:
-    return values + 1
+def _probe(images: Tensor, kernels: Tensor) -> Tensor:
+    """Return a number from what networks are made of: a convolution, products of matrices, apart and in a batch."""
+    maps = F.conv2d(images, kernels, padding=1).flatten(2)
+    return (maps[0] @ maps[0].T + torch.bmm(maps, maps.mT)).sum()
 
 
 def _use_cache() -> None:

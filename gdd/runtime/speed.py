@@ -10,7 +10,9 @@ import torch.nn.functional as F
 from gdd import rng
 
 ROUNDS = 5
-SIZE = {"cpu": 2048, "cuda": 8192}  # of matrices that keep a device busy
+# Of matrices, and images in a convolution's batch, that keep a device busy; a slow core is done with them in seconds.
+SIZE, IMAGES = {"cpu": 1024, "cuda": 8192}, {"cpu": 25, "cuda": 1000}
+_DRAWN = 1024  # rows and columns that a matrix repeats
 
 
 def here() -> torch.device:
@@ -36,16 +38,24 @@ def seconds(call: Callable[[], object], device: torch.device, rounds: int = ROUN
 
 @torch.inference_mode()
 def matrix_product(device: torch.device, dtype: torch.dtype = torch.float32, size: int | None = None) -> float:
-    """Return the GFLOP/s of a product of two square matrices; float32 is TF32 on a GPU if the package has set that."""
+    """Return the GFLOP/s of a product of two square matrices; float32 is TF32 on a GPU if the package has set that.
+
+    The `size` of the matrices, if it is given, is at most 1024 or a multiple of that.
+    """
     size = size or SIZE[device.type]
     # Not of equal numbers, with which a GPU needs less power and so is faster.
-    left, right = torch.randn(2, size, size, generator=rng.generator(0, rng.SPEED)).to(device, dtype)
+    drawn = min(size, _DRAWN)
+    tiles = torch.randn(2, drawn, drawn, generator=rng.generator(0, rng.SPEED)).to(device, dtype)
+    left, right = tiles.repeat(1, size // drawn, size // drawn)
     return 2 * size**3 / seconds(lambda: left @ right, device) / 1e9
 
 
 @torch.inference_mode()
-def convolution(device: torch.device, dtype: torch.dtype = torch.float32, batch: int = 100, width: int = 128) -> float:
+def convolution(
+    device: torch.device, dtype: torch.dtype = torch.float32, batch: int | None = None, width: int = 128
+) -> float:
     """Return the GFLOP/s of a 3x3 convolution of `batch` maps of 32x32, `width` channels to as many."""
+    batch = batch or IMAGES[device.type]
     draw = rng.generator(0, rng.SPEED)
     images = torch.randn(batch, width, 32, 32, generator=draw).to(device, dtype)
     kernels = torch.randn(width, width, 3, 3, generator=draw).to(device, dtype)

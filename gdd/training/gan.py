@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -52,14 +52,18 @@ class GanTrainer:
         self.rank, self.world_size = self.accelerator.process_index, self.accelerator.num_processes
         device = self.accelerator.device
         self.averages = {
-            decay: AveragedModel(self.generator, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True).to(device)
+            decay: AveragedModel(self.generator, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
             for decay in self.ema_decays
         }
+        for average in self.averages.values():
+            average.module.to(device)  # and not its count, which the host reads in every step
         fused = self.execution.fused
         optimizers = [
             torch.optim.Adam(network.parameters(), lr(0), self.betas, fused=fused)
             for network, lr in zip(networks, (self.lr, self.lr_discriminator), strict=True)
         ]
+        for optimizer in optimizers:
+            optimizer.register_load_state_dict_pre_hook(self._keeping_own)
         prepared = self.accelerator.prepare(*networks, *optimizers)
         self.generator, self.discriminator, self.opt_g, self.opt_d = prepared
 
@@ -80,11 +84,16 @@ class GanTrainer:
         }
 
     def start_from(self, path: Path) -> None:
-        """Load weights and moments of another stage's checkpoint, but keep this stage's decays."""
+        """Load weights and moments of another stage's checkpoint."""
         checkpoint.load(path, self.states())
-        for optimizer in (self.opt_g, self.opt_d):
-            for group in optimizer.param_groups:
-                group.update(betas=self.betas, fused=self.execution.fused)
+
+    def _keeping_own(self, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+        """Return an optimiser's state to load, with this stage's decays and kernels.
+
+        Before it is loaded, since they decide where the count of its steps is kept.
+        """
+        own = {"betas": self.betas, "fused": self.execution.fused}
+        return {**state, "param_groups": [{**group, **own} for group in state["param_groups"]]}
 
     def generate(self, step: int, labels: Tensor) -> Tensor:
         """Return images (B, C, H, W) in [-1, 1] of the given classes (B,), with the generator in their graph."""

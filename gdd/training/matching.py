@@ -76,7 +76,7 @@ def freeze_statistics(network: nn.Module, real: ClassBatches, *counters: int) ->
         images = [real(label, STATISTICS_IMAGES, rng.MATCHING_STATISTICS, *counters) for label in classes]
         for norm in norms:
             norm.reset_running_stats()
-            norm.momentum = None  # the average of all batches since the reset, which is this one
+            norm.momentum = 1.0  # this batch's, all of them
         network.train()
         with torch.no_grad():
             network(torch.cat(images))

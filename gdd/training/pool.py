@@ -13,7 +13,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from gdd import rng
 from gdd.config import PoolKind
@@ -83,12 +83,13 @@ class Lessons:
         return network, sgd(network, self.lr, self.execution.fused)
 
     def teach(self, network: nn.Module, optimizer: torch.optim.SGD, steps: range) -> None:
-        """Train a member on the batches of some steps, if there are any."""
+        """Train a member on the batches of some steps, if there are any; afterwards it is the same on all processes."""
         if not steps:
             return
         began = self._now()
         network.requires_grad_(True)
         fit(network, self.batches, steps, optimizer, max_accuracy=self.max_accuracy, execution=self.execution)
+        _agree(network)
         self.seconds += self._now() - began
 
     def _now(self) -> float:
@@ -96,6 +97,18 @@ class Lessons:
         if self.images_u8.device.type == "cuda":
             torch.cuda.synchronize(self.images_u8.device)
         return time.perf_counter()
+
+
+@torch.no_grad()
+def _agree(network: nn.Module) -> None:
+    """Give all processes the first one's weights and statistics: on GPUs, sums may round differently in each."""
+    if not distributed.is_initialized() or distributed.get_world_size() == 1:
+        return
+    tensors = [one for one in (*network.parameters(), *network.buffers()) if one.is_floating_point()]
+    joined = torch.cat([one.flatten() for one in tensors])
+    distributed.broadcast(joined, 0)
+    for one, values in zip(tensors, joined.split([one.numel() for one in tensors]), strict=True):
+        one.copy_(values.view(one.shape))
 
 
 @dataclass(eq=False, repr=False)

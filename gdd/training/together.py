@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from gdd.training.classifier import Loss
 
@@ -26,8 +27,12 @@ class Stacked(nn.Module):
         warnings.filterwarnings("ignore", "There is a performance drop.*aten::as_strided_", UserWarning)
         self._networks = tuple(networks)  # no submodules, so they are not trained
         self.network = copy.deepcopy(networks[0])
+        # Under vmap, cuDNN's batch norm cannot be asked for maps that lie channels-last.
+        contiguous = any(isinstance(module, _BatchNorm) for module in self.network.modules())
         for stacked, alone in self._pairs():
-            stacked.data = torch.stack([tensor.detach() for tensor in alone])
+            together = torch.stack([tensor.detach() for tensor in alone])
+            # Not `contiguous()`, which leaves the strides of 1x1 kernels as they are.
+            stacked.data = together.clone(memory_format=torch.contiguous_format) if contiguous else together
 
     def _pairs(self) -> Iterator[tuple[Tensor, tuple[Tensor, ...]]]:
         """Yield each weight and buffer of all, and the S networks' own."""
