@@ -11,8 +11,8 @@ import yaml
 from settings import holds_only_differences
 
 from gdd import pipeline
-from gdd.cli.main import parse_config
 from gdd.cli import suggest
+from gdd.cli.main import parse_config
 from gdd.config import Config, RecipeConfig, stable_hash, to_plain
 from gdd.data.readers import Dataset
 from gdd.data.spec import DatasetSpec

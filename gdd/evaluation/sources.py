@@ -110,8 +110,8 @@ def file_of(path: Path) -> Path:
         if (folder / name).exists():
             return folder / name
     raise ConfigError(
-        f"{folder} holds neither {generator_file.FILE} nor {set_file.FILE} nor images by class, expected the folder of a "
-        "finished run of gdd train-gan or gdd distill, or that of a set of images"
+        f"{folder} holds neither {generator_file.FILE} nor {set_file.FILE} nor images by class, expected the folder of "
+        "a finished run of gdd train-gan or gdd distill, or that of a set of images"
     )
 
 

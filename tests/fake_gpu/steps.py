@@ -15,8 +15,17 @@ import torch
 from card import CLASSES, CUDA, Card, card
 from torch import Tensor, nn
 
-from gdd.config import Config, EvaluateConfig, GanConfig, MatchingConfig, MatchingPoolConfig, PretrainConfig
-from gdd.config import RecipeConfig, RefineConfig, RefinePoolConfig
+from gdd.config import (
+    Config,
+    EvaluateConfig,
+    GanConfig,
+    MatchingConfig,
+    MatchingPoolConfig,
+    PretrainConfig,
+    RecipeConfig,
+    RefineConfig,
+    RefinePoolConfig,
+)
 from gdd.data.pixels import Normalizer, u8_to_pm1
 from gdd.data.readers import Dataset
 from gdd.data.spec import DatasetSpec
