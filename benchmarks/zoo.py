@@ -1,6 +1,6 @@
 """A generator of gdd/zoo with what belongs to it: settings that made it, rows of students, audit, manifest and card.
 
-    python benchmarks/zoo.py NAME [--from STAGE] [--archs convnet3-w24 mlp] [--seeds 0 1 2] [--out runs]
+    python benchmarks/zoo.py NAME [--from STAGE] [--archs convnet3-w24 mlp] [--seeds 0 1 2] [--longer] [--out runs]
 
 STAGE is the folder of a finished stage, such as runs/digits/refine, whose generator becomes zoo:NAME; without it the
 generator that is there is scored anew. Students train in float32, uncompiled and with one thread, so that other
@@ -33,6 +33,14 @@ CONDITIONS = [
     *("--ipc", "10", "--evaluate.protocols", "[stream]"),
     *("--run.precision", "float32", "--run.compile", "off", "--run.threads", "1"),
 ]
+# A generator looks best where students stop early, so the first of them goes on with --longer.
+LONGER: dict[int, list[str]] = {
+    1000: [],
+    5000: [
+        *("--evaluate.recipe.schedule", "cosine"),
+        *("--evaluate.recipe.augment", "flip_crop", "--evaluate.recipe.pick", "all"),
+    ],
+}
 SAMPLES = "500"  # of each class, in an audit
 _COMMANDS = {"pretrain": "train_gan.py", "refine": "distill.py"}  # that end with the stage
 
@@ -61,14 +69,16 @@ def config_text(name: str, provenance: dict[str, Any]) -> str:
 
 
 def scores(rows: list[Row]) -> tuple[Score, ...]:
-    """Return the score of each architecture, to a thousandth of a percent."""
-    lines = statistics.summarise(statistics.frame(rows))
+    """Return the score of each architecture after each number of steps, to a thousandth of a percent."""
     found = []
-    for arch in dict.fromkeys(lines["arch"]):
-        of = lines[lines["arch"] == arch].set_index("kind")
-        (facts,) = of.loc[["generator"]].itertuples()
-        means = (_mean(of.at[kind, "accuracy"]) for kind in (FLOOR, "generator", STREAM_CEILING))
-        found.append(Score(arch, facts.protocol, facts.ipc, facts.recipe, facts.precision, *means))
+    for part in statistics.by_recipe(statistics.frame(rows)):
+        lines = statistics.summarise(part)
+        for arch in dict.fromkeys(lines["arch"]):
+            of = lines[lines["arch"] == arch].set_index("kind")
+            (facts,) = of.loc[["generator"]].itertuples()
+            means = (_mean(of.at[kind, "accuracy"]) for kind in (FLOOR, "generator", STREAM_CEILING))
+            how = facts.protocol, facts.ipc, facts.recipe, facts.optimizer_steps, facts.precision
+            found.append(Score(arch, *how, *means))
     return tuple(found)
 
 
@@ -101,6 +111,7 @@ def main() -> None:
     parser.add_argument("--from", dest="stage", type=Path, help="folder of the finished stage that made the generator")
     parser.add_argument("--archs", nargs="+", default=[*ARCHS], help="students")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the students")
+    parser.add_argument("--longer", action="store_true", help="train the first of --archs for 1,000 and 5,000 steps too")
     parser.add_argument("--out", type=Path, default=Path("runs"), help="where students are scored")
     options = parser.parse_args()
     folder, out = HOME / options.name, options.out.resolve()
@@ -112,6 +123,9 @@ def main() -> None:
     scored = f"zoo-{options.name}-{loaded.hash}"
     own = ["--name", scored, "--run.root", str(out), "--evaluate.seeds", str(options.seeds)]
     run("-m gdd compare", f"gdd/zoo/{options.name}", "--arch", *options.archs, *CONDITIONS, *own)
+    for steps, flags in LONGER.items() if options.longer else ():
+        longer = ["--arch", options.archs[0], *CONDITIONS, "--evaluate.recipe.steps", str(steps), *flags]
+        run("-m gdd compare", f"gdd/zoo/{options.name}", *longer, *own)
     shutil.copyfile(out / scored / "compare" / grid.ROWS, folder / grid.ROWS)
     run("-m gdd audit", f"gdd/zoo/{options.name}", "--ipc", SAMPLES, "--name", scored, "--run.root", str(out))
     shutil.copyfile(out / scored / audit.STAGE / audit.RESULT, folder / audit.RESULT)

@@ -104,14 +104,15 @@ def test_its_scores_are_means_over_its_rows(name):
     assert len(rows) == len((HOME / name / ROWS).read_text().splitlines())
     assert {row.source_hash for row in rows if row.kind == "generator"} == {loaded.hash}
     assert {row.source_hash for row in rows if row.kind != "generator"} == {loaded.provenance["data"]}
-    assert {row.recipe_hash for row in rows} == {rows[0].recipe_hash}
     assert all((row.failure, row.validation_accuracy) == (None, None) for row in rows)
     scores = zoo.manifest(name).scores
-    assert [score.arch for score in scores] == list(dict.fromkeys(row.arch for row in rows))
+    assert [(score.recipe, score.arch) for score in scores] == list(dict.fromkeys((row.recipe, row.arch) for row in rows))
+    assert len({row.recipe_hash for row in rows}) == len({row.recipe for row in rows})
     for score in scores:
         for kind, role in ROLES.items():
-            of = [row for row in rows if (row.kind, row.arch) == (kind, score.arch)]
-            assert {(row.recipe, row.precision, row.ipc) for row in of} == {(score.recipe, score.precision, score.ipc)}
+            of = [row for row in rows if (row.kind, row.arch, row.recipe) == (kind, score.arch, score.recipe)]
+            told = {(row.optimizer_steps, row.precision, row.ipc) for row in of}
+            assert told == {(score.steps, score.precision, score.ipc)}
             mean = getattr(score, role)
             assert mean.mean == pytest.approx(fmean(row.accuracy for row in of), abs=1e-3)
             assert mean.n == len({row.seed for row in of}) == len(of) >= 2
@@ -185,7 +186,7 @@ def test_all_are_listed_with_their_scores(done):
         below = listed.partition(f"zoo:{name}")[2].splitlines()
         for line, score in zip(below, zoo.manifest(name).scores, strict=False):
             means = (f"{one.mean:.1f} ± {one.half_width:.1f}" for one in (score.floor, score.generator, score.ceiling))
-            assert re.split(r"\s{2,}", line)[-4:] == [score.arch, *means]
+            assert re.split(r"\s{2,}", line)[-5:] == [score.arch, f"{score.steps:,}", *means]
 
 
 @pytest.mark.slow

@@ -9,10 +9,11 @@ from gdd import zoo
 from gdd.cli.command import Command
 from gdd.zoo import Mean
 
-_HEADS = ("name", "student", "random real", "generator", "fresh real")
+_HEADS = ("name", "student", "steps", "random real", "generator", "fresh real")
 _NOTE = (
-    "Students' accuracy on the real test images in percent, mean ± half width of the 95 % t-interval over their seeds, "
-    "by what they were trained on. The manifest of each, in {}, says more. gdd sample zoo:NAME draws images."
+    "Students' accuracy on the real test images in percent after so many steps, mean ± half width of the 95 % "
+    "t-interval over their seeds, by what they were trained on. The manifest of each, in {}, says more. gdd sample "
+    "zoo:NAME draws images."
 )
 
 
@@ -32,7 +33,10 @@ def _zoo(options: Namespace, console: Console) -> None:
         one = zoo.manifest(name)
         channels, height, width = one.shape
         size, made = f"{height}x{width}x{channels}, {one.bytes / 1e6:.1f} MB", f"made in {one.seconds / 60:.0f} min"
-        scores = [(score.arch, *map(_shown, (score.floor, score.generator, score.ceiling))) for score in one.scores]
+        scores = [
+            (score.arch, f"{score.steps:,}", *map(_shown, (score.floor, score.generator, score.ceiling)))
+            for score in one.scores
+        ]
         table.add_row("\n".join([f"{zoo.PREFIX}{name}", size, made, ""]), *map("\n".join, zip(*scores, strict=True)))
     console.print(table, _NOTE.format(zoo.HOME), soft_wrap=True)
 

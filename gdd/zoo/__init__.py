@@ -35,6 +35,7 @@ class Score:
     protocol: str  # of the generator
     ipc: int  # images per class: of random real ones, and of an epoch of a stream
     recipe: str
+    steps: int  # of the students' optimiser
     precision: str  # of the students
     floor: Mean  # on random real images
     generator: Mean
@@ -53,7 +54,7 @@ class Manifest:
     version: str  # of gdd, which made it
     stage: str  # of the distillation: pretrain or refine
     seconds: float  # that its training took
-    scores: tuple[Score, ...]  # one per architecture
+    scores: tuple[Score, ...]  # one per number of steps and architecture
 
 
 def names() -> list[str]:
