@@ -89,11 +89,11 @@ def list_folder(folder: Path, label: str | None = None) -> Listing:
     if parts.train != folder:
         loose = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not is_hidden(path.name)]
         notes += [f"{len(loose):,} images of {folder} lie outside its parts and are not used"] if loose else []
-    names = human_names(folder, train.classes)
-    if names is not None:
+    words = human_names(folder, train.classes)
+    if words is not None:
         notes.append(f"classes are called as words.txt of {folder} calls them, in the order of their folders")
     return Listing(
-        folder, names or train.classes, _part(train, train.classes), test and _part(test, train.classes), tuple(notes)
+        folder, words or train.classes, _part(train, train.classes), test and _part(test, train.classes), tuple(notes)
     )
 
 

@@ -9,6 +9,7 @@ import re
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -21,6 +22,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".
 _FORMATS = ("PNG", "JPEG", "PPM", "BMP", "TIFF", "WEBP")
 MOST_PIXELS = 2**26  # of a file; cameras have up to 61 million, and one in colour takes 256 MiB while it is decoded
 _LARGE = 2**24  # pixels beyond which a JPEG is decoded at a fraction of its size, if it is to become small
+_MOST_PER_BYTE = 256  # pixels in a large file; a photograph has about one, a JPEG of one colour some 70
 _GREY = ("1", "L", "LA", "La", "F")  # modes of Pillow without colour, beside those of 16 bits
 _WHITE = 255
 # How an image is turned that a camera has stored by its sensor's rows (EXIF 2.3, tag Orientation).
@@ -51,7 +53,7 @@ def open_image(source: str | bytes, name: str) -> Iterator[Image.Image]:
             raise OSError("it is no regular file")  # a pipe would be waited for without end
         stream = source if isinstance(source, str) else io.BytesIO(source)
         with Image.open(stream, formats=_FORMATS) as image:
-            _require_few_pixels(image, name)
+            _require_few_pixels(image, name, os.path.getsize(source) if isinstance(source, str) else len(source))
             yield image
     except ConfigError:
         raise
@@ -72,7 +74,8 @@ def is_grey(image: Image.Image) -> bool:
 
 def size_of(image: Image.Image) -> tuple[int, int]:
     """Return (H, W) once the image is upright."""
-    height, width = (image.tag_v2[tag] for tag in (_HEIGHT, _WIDTH)) if _is_tiff(image) else (image.height, image.width)
+    tags = _tags(image)
+    height, width = (image.height, image.width) if tags is None else (tags[_HEIGHT], tags[_WIDTH])
     return (width, height) if _orientation(image) in _SWAPPED else (height, width)
 
 
@@ -86,13 +89,14 @@ def pixels_of(image: Image.Image, shape: tuple[int, int, int]) -> np.ndarray:
     Raises:
         ValueError: floating-point or 32-bit levels, of which nobody tells what is white.
     """
-    turn = None if _is_tiff(image) else _TURNED.get(_orientation(image))
+    is_tiff = _tags(image) is not None
+    turn = None if is_tiff else _TURNED.get(_orientation(image))
     if image.width * image.height > _LARGE:
-        image.draft(None, (2 * max(shape[1:]), 2 * max(shape[1:])))  # type: ignore[arg-type]
+        image.draft(None, (2 * max(shape[1:]), 2 * max(shape[1:])))
     white = _highest_level(image)
     if turn is not None:
         image = image.transpose(turn)
-    elif _is_tiff(image):
+    elif is_tiff:
         image.load()  # which turns it
     if white is not None:
         image = _of_8_bits(image, white)
@@ -101,10 +105,15 @@ def pixels_of(image: Image.Image, shape: tuple[int, int, int]) -> np.ndarray:
     return to_array(image, shape[1:], shape[0])
 
 
-def _require_few_pixels(image: Image.Image, name: str) -> None:
-    if image.width * image.height > MOST_PIXELS:
-        raise ConfigError(_too_many(name, f"{image.height:,} x {image.width:,}"))
-    tile = (image.tag_v2.get(_TILE_WIDTH, 1) * image.tag_v2.get(_TILE_HEIGHT, 1)) if _is_tiff(image) else 0
+def _require_few_pixels(image: Image.Image, name: str, size: int) -> None:
+    """Refuse an image that takes more memory than one may, or large ones of more than the `size` of its file tells."""
+    pixels, sides = image.width * image.height, f"{image.height:,} x {image.width:,}"
+    if pixels > MOST_PIXELS:
+        raise ConfigError(_too_many(name, sides))
+    if pixels > max(_LARGE, _MOST_PER_BYTE * size):
+        raise ConfigError(f"{name} unpacks from {size:,} bytes to {sides} pixels: save it smaller, or remove it")
+    tags = _tags(image) or {}
+    tile = tags.get(_TILE_WIDTH, 1) * tags.get(_TILE_HEIGHT, 1)
     if tile > _LARGE:  # each is decoded whole, whatever the image takes of it
         raise ConfigError(f"{name} is stored in tiles of {tile:,} pixels, expected at most {_LARGE:,}")
 
@@ -114,8 +123,9 @@ def _too_many(name: str, pixels: str) -> str:
     return f"{name} has {pixels} pixels, more than {MOST_PIXELS:,} ({side} x {side}): save it smaller, or remove it"
 
 
-def _is_tiff(image: Image.Image) -> bool:
-    return hasattr(image, "tag_v2")
+def _tags(image: Image.Image) -> Any:
+    """Return the tags of a TIFF, by number; None of other images."""
+    return getattr(image, "tag_v2", None)
 
 
 def _has_16_bits(image: Image.Image) -> bool:
@@ -129,7 +139,7 @@ def _highest_level(image: Image.Image) -> int | None:
         raise ValueError(f"it has {kind} levels, of which nobody tells what is white; save it with 8 or 16 bits")
     if not _has_16_bits(image):
         return None
-    bits = image.tag_v2.get(_BITS, (16,))[0] if _is_tiff(image) else 16  # a TIFF may have 12
+    bits = (_tags(image) or {}).get(_BITS, (16,))[0]  # a TIFF may have 12
     return 2**bits - 1
 
 
@@ -155,8 +165,9 @@ def _on_white(image: Image.Image) -> Image.Image:
 def _orientation(image: Image.Image) -> int:
     """Return the orientation that EXIF, ImageMagick's profile or XMP tells, 1 if none does or it is damaged."""
     try:
-        if _is_tiff(image):
-            return int(image.tag_v2.get(_ORIENTATION, 1))
+        tags = _tags(image)
+        if tags is not None:
+            return int(tags.get(_ORIENTATION, 1))
         if _tells_late(image):
             image.load()
         # Not that of PNG files, which decodes every image that has none.
@@ -167,11 +178,12 @@ def _orientation(image: Image.Image) -> int:
 
 def _tells_late(image: Image.Image) -> bool:
     """Return whether a PNG file that is not decoded yet has words after its pixels, which Pillow reads after them."""
-    if image.format != "PNG" or not image.tile or (file := getattr(image, "fp", None)) is None:
+    file, tile = (getattr(image, name, None) for name in ("fp", "tile"))
+    if image.format != "PNG" or file is None or not tile:
         return False
     place = file.tell()
     try:
-        file.seek(image.tile[0][2] - 8)  # the header of the chunk that the pixels begin in
+        file.seek(tile[0][2] - 8)  # the header of the chunk that the pixels begin in
         kind = b"IDAT"
         while kind not in (*_WORDS, b"IEND"):
             length, kind = struct.unpack(">I4s", file.read(8))

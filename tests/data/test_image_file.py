@@ -215,7 +215,7 @@ class TestLargeImages:
         """Two halves, of one grey level each: wherever pixels are taken from, they keep it."""
         halves = np.full((4000, 6000), 40, np.uint8)
         halves[2000:] = 200
-        with open_image(encoded(Image.fromarray(halves), "JPEG"), "photo") as image:
+        with open_image(encoded(Image.fromarray(halves).convert("RGB"), "JPEG"), "photo") as image:
             assert size_of(image) == (4000, 6000)
             found = pixels_of(image, (1, 32, 48))
             assert image.width * image.height <= 2**24  # a fraction of the pixels was decoded
@@ -227,6 +227,10 @@ class TestLargeImages:
         said = rf"photo has {said}, more than 67,108,864 \(8192 x 8192\): save it smaller, or remove it"
         with pytest.raises(ConfigError, match=said):
             open_image(claiming(side), "photo").__enter__()
+
+    def test_many_pixels_of_few_bytes_are_refused(self):
+        with pytest.raises(ConfigError, match=r"photo unpacks from \d+ bytes to 4,097 x 4,097 pixels"):
+            open_image(claiming(4097), "photo").__enter__()
 
     def test_huge_tiles_of_a_tiff_are_refused(self):
         content = tiff(16, 16, 8, bytes(256), t322=2**16, t323=2**14, t324=8, t325=256)
