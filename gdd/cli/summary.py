@@ -17,9 +17,9 @@ from gdd.evaluation.recipe import Conditions, Job
 from gdd.evaluation.sources import LOSS_NAMES
 from gdd.models.cost import TRAINING, classifier_flop, gan_flop, gan_step_flop
 from gdd.models.gan import width_of
+from gdd.runtime import speed as machine
 from gdd.runtime.device import device_name
 from gdd.runtime.execution import resolve
-from gdd.runtime.speed import matrix_product
 from gdd.runtime.workers import Team, team_for
 from gdd.training import matching
 
@@ -178,5 +178,5 @@ def _work(stage: str, config: Config, dataset: Dataset, jobs: Sequence[Job], tea
 def speed(config: Config, device: torch.device) -> Speed:
     """Measure large matrix products on this process's threads."""
     own = getattr(torch, resolve(config.run.precision, device))
-    rates = {dtype: _EFFICIENCY * 1e9 * matrix_product(device, dtype) for dtype in {own, torch.float32}}
+    rates = {dtype: _EFFICIENCY * 1e9 * machine.matrix_product(device, dtype) for dtype in {own, torch.float32}}
     return Speed(rates[own], rates[torch.float32])

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 from unittest.mock import patch
 
 import torch
@@ -34,13 +34,14 @@ from gdd.evaluation import grid, student
 from gdd.evaluation.recipe import Conditions, Job
 from gdd.evaluation.sources import FLOOR, STREAM_CEILING, Source
 from gdd.evaluation.student import RealImages, StudentTrainer, count_correct
-from gdd.models.gan import make_generator
+from gdd.models.gan import make_discriminator, make_generator
 from gdd.models.registry import FAMILIES
 from gdd.runtime import execution
-from gdd.runtime.execution import Execution
+from gdd.runtime.execution import Execution, Precision
 from gdd.sampling import sample
 from gdd.sampling.generator_file import LoadedGenerator
 from gdd.training import matching, refine
+from gdd.training.gan import GanTrainer
 from gdd.training.stage import gan_trainer, real_batches
 
 SPEC = DatasetSpec("fake", 3, 16, 16, tuple("abcdefghij"[:CLASSES]), (0.5,) * 3, (0.25,) * 3, flip=True)
@@ -51,7 +52,10 @@ Step = Callable[[int], object]
 class Accelerator:
     """What gdd asks of accelerate's, of one process on the card."""
 
-    device, process_index, num_processes, is_main_process = CUDA, 0, 1, True
+    process_index, num_processes, is_main_process = 0, 1, True
+
+    def __init__(self, device: torch.device = CUDA) -> None:
+        self.device = device
 
     def prepare(self, *parts: Any) -> tuple[Any, ...]:
         """Move networks to the card and optimisers with them; fake weights are others than those on the CPU."""
@@ -59,7 +63,7 @@ class Accelerator:
         for part in parts:
             if isinstance(part, nn.Module):
                 before = list(part.parameters())
-                moved |= {id(one): there for one, there in zip(before, part.to(CUDA).parameters(), strict=True)}
+                moved |= {id(one): there for one, there in zip(before, part.to(self.device).parameters(), strict=True)}
             else:
                 for group in part.param_groups:
                     group["params"] = [moved[id(one)] for one in group["params"]]
@@ -80,8 +84,8 @@ class Run:
 
     device, rank, world_size, is_main, accelerator = CUDA, 0, 1, True, Accelerator()
 
-    def __init__(self) -> None:
-        self.precision = execution.resolve("auto", CUDA)
+    def __init__(self, precision: Precision | Literal["auto"] = "auto") -> None:
+        self.precision = execution.resolve(precision, CUDA)
 
     def execution(self, networks: list[nn.Module], flop: float) -> Execution:
         return execution.decide(self.precision, "auto", CUDA, networks, flop)
@@ -106,6 +110,30 @@ def _gan(**settings: Any) -> tuple[Any, Any]:
     return gan, real_batches(dataset(), BATCH, 0, "pretrain", run)
 
 
+def gan_of(execution: Execution, accelerator: Accelerator) -> GanTrainer:
+    """Return a trainer of DiM's networks in some precision."""
+    settings = GanConfig(arch="dim", noise_dim=8)
+    sizes = "dim", SPEC.shape, SPEC.num_classes, 8
+    return GanTrainer(
+        make_generator(*sizes, settings.noise_dim),
+        make_discriminator(*sizes),
+        loss="ns",
+        lr=lambda step: 1e-3,
+        lr_discriminator=lambda step: 1e-3,
+        betas=(0.0, 0.99),
+        ema_decays=(0.9,),
+        aux_weight=1.0,
+        gradient_penalty=10.0,
+        r1=0.0,
+        r1_every=16,
+        augmentations=(),
+        seed=0,
+        stage="pretrain",
+        accelerator=accelerator,
+        execution=execution,
+    )
+
+
 def generator(**settings: Any) -> Step:
     gan, batches = _gan(**settings)
 
@@ -128,13 +156,13 @@ def discriminator(**settings: Any) -> Step:
     return step
 
 
+MEMBERS = {"members": ("convnet3-w8", "convnet-bn-w4-d2"), "batch_size": BATCH}
+
+
 def _matching(pool: RefinePoolConfig, **settings: Any) -> refine.Matching:
     config = Config(refine=RefineConfig(pool=pool, **({"weight": 0.01} | settings)))
     data, run = dataset(), Run()
     return refine._matching(config, data, real_batches(data, BATCH, 0, "refine", run), run)
-
-
-MEMBERS = {"members": ("convnet3-w8", "resnet10-bn-w4"), "batch_size": BATCH}
 
 
 def refinement(ages: bool, **settings: Any) -> Step:
@@ -162,6 +190,7 @@ def _loaded(arch: str) -> LoadedGenerator:
 def students(
     arch: str,
     count: int = 1,
+    precision: Precision | Literal["auto"] = "auto",
     kind: str = FLOOR,
     protocol: str = "fixed",
     teacher: str = "none",
@@ -169,7 +198,7 @@ def students(
 ) -> Callable[[Card], None]:
     """Return what trains and scores students of some seeds at once, and leaves the counts of their last step."""
     recipe = recipe or RecipeConfig(epochs=2)
-    data, run = dataset(), Run()
+    data, run = dataset(), Run(precision)
     train, val = data.train.to(CUDA), data.val.to(CUDA)
     own = {"generator": _loaded("residual")} if kind == "generator" else {}
     settings = EvaluateConfig(archs=(arch,), recipe=recipe, teacher=teacher, teacher_arch="convnet3-w4")
@@ -248,7 +277,7 @@ def statistics_step(main: str) -> Step:
 
 _AUGMENT = "color_crop_cutout_flip_scale_rotate"
 _DSA = RecipeConfig(name="dsa", epochs=2)
-_ROBUST = RecipeConfig(name="robust", epochs=8, batch_size=100)
+_ROBUST = RecipeConfig(name="robust", epochs=2)
 _NARROW = {"mlp": "mlp-w16", "lenet": "lenet", "vit": "vit-w8-d1"}
 
 STEPS: dict[str, Callable[[], Any]] = {
@@ -276,12 +305,14 @@ STEPS: dict[str, Callable[[], Any]] = {
     **{
         f"student, {base}{', stack' * (count > 1)}": partial(students, _NARROW.get(base, f"{base}-w4"), count)
         for base in FAMILIES
-        for count in (1, 2)
+        for count in ((1,) if base in ("resnet34", "resnet50") else (1, 2))  # they are resnet18's, and long
     },
     **{
         f"student, {name}{', stack' * (count > 1)}": partial(students, arch, count, **how)
         for name, arch, how in (
             ("resnet10 bn", "resnet10-bn-w4", {}),
+            ("resnet10 bn, float32", "resnet10-bn-w4", {"precision": "float32"}),
+            ("alexnet bn, float32", "alexnet-bn-w4", {"precision": "float32"}),
             ("alexnet bn, DropPath", "alexnet-bn-w4", {"recipe": _ROBUST}),
             ("resnet10 bn, DropPath", "resnet10-bn-w4", {"recipe": _ROBUST}),
             ("convnet3, in batches", "convnet3-w4", {"recipe": RecipeConfig(epochs=2, batch_size=6)}),
@@ -294,7 +325,7 @@ STEPS: dict[str, Callable[[], Any]] = {
         for count in (1, 2)
     },
     "matching, images": partial(image_step, "convnet3-w8"),
-    "matching, images, bn": partial(image_step, "resnet10-bn-w4"),
+    "matching, images, bn": partial(image_step, "convnet3-bn-w4-d2"),
     "matching, images, DSA": partial(image_step, "convnet3-w8", augment="dsa"),
     "matching, images, embedding": partial(image_step, "convnet3-w8", objective="embedding"),
     "matching, network": partial(network_step, "convnet3-w8"),

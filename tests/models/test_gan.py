@@ -36,6 +36,20 @@ class TestPublishedSizes:
             assert count(DimDiscriminator(shape, 100, width=196)) == published + 90 * (196 + 1)
 
 
+def test_the_largest_of_a_map_is_torchs_own_with_its_gradient_and_equal_ones_share_it():
+    largest = DimDiscriminator(MNIST, 10, 4).features[-2]
+    own = nn.AdaptiveMaxPool2d(1)
+    assert repr(largest) == repr(own)  # which checkpoints hold
+    maps = torch.randn(3, 4, 5, 6, generator=rng_generator(0, "test")).requires_grad_()
+    for one, other in ((maps, maps), (maps.contiguous(memory_format=torch.channels_last), maps)):
+        answers = largest(one).flatten(1), own(other).flatten(1)
+        assert torch.equal(*answers)
+        got, wanted = (torch.autograd.grad(answer.square().sum(), maps)[0] for answer in answers)
+        assert torch.equal(got, wanted)
+    equal = torch.ones(1, 1, 2, 2, requires_grad=True)
+    assert torch.autograd.grad(largest(equal).sum(), equal)[0].tolist() == [[[[0.25, 0.25], [0.25, 0.25]]]]
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 class TestWiring:
     """The same parameters in another order of layers would count the same."""

@@ -1,5 +1,6 @@
 """What a process is told of precision, determinism and the launcher that started it."""
 
+from types import SimpleNamespace
 from unittest.mock import Mock
 
 import pytest
@@ -38,6 +39,13 @@ class TestPrecision:
         make_accelerator(RunConfig(tf32=tf32))
         assert torch.backends.cuda.matmul.fp32_precision == expected
         assert torch.backends.cudnn.conv.fp32_precision == expected
+
+
+@pytest.mark.parametrize("kind", ["mps", "xpu"])
+def test_a_device_that_gdd_does_not_know_is_refused_in_one_sentence(kind, monkeypatch, refused, tiny):
+    found = SimpleNamespace(device=torch.device(kind), num_processes=1)
+    monkeypatch.setattr(device, "Accelerator", lambda **_: found)
+    refused("train-gan", *tiny, naming=f"works on CPUs and CUDA devices, not on {kind}; set ACCELERATE_USE_CPU=true")
 
 
 class TestDeterminism:

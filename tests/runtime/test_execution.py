@@ -1,5 +1,6 @@
 """How networks are executed: what is decided, what each way computes, and that a run keeps to it."""
 
+import functools
 import json
 import logging
 from unittest.mock import Mock
@@ -7,7 +8,9 @@ from unittest.mock import Mock
 import pytest
 import torch
 from commands import ALONE, MATCHING
+from functorch.compile import make_boxed_func
 from torch import nn
+from torch._dynamo.backends.common import aot_autograd
 
 from gdd.evaluation import grid
 from gdd.models import registry
@@ -72,6 +75,27 @@ class TestDecision:
         execution.can_compile.cache_clear()
         (record,) = caplog.records
         assert "not compiled, since torch.compile does not work here (no g++)" in record.getMessage()
+
+
+@pytest.mark.parametrize("refused", ["conv2d", "matmul", "bmm", "gradients"])
+def test_a_compiler_that_refuses_what_networks_are_made_of_is_not_used(refused, monkeypatch, caplog):
+    def compiler(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> object:
+        if any(refused in str(node.target) for node in graph.graph.nodes):
+            raise RuntimeError(f"no {refused}")
+        return graph
+
+    def no_gradients(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> object:
+        raise RuntimeError("no gradients")
+
+    backend = (
+        aot_autograd(fw_compiler=make_boxed_func, bw_compiler=no_gradients) if refused == "gradients" else compiler
+    )
+    execution.can_compile.cache_clear()
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
+    with caplog.at_level(logging.WARNING):
+        assert not execution.can_compile(CPU)
+    execution.can_compile.cache_clear()
+    assert f"no {refused}" in caplog.text
 
 
 @pytest.mark.parametrize(
