@@ -10,9 +10,7 @@ checkpoints.
 
 import argparse
 import json
-from collections import defaultdict
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 import torch
@@ -23,7 +21,9 @@ from matplotlib.figure import Figure
 from gdd import pipeline
 from gdd.config import DataConfig, GanConfig, read_as
 from gdd.data.readers import Dataset
+from gdd.evaluation.row import Row
 from gdd.models.gan import make_generator, width_of
+from gdd.report import statistics
 from gdd.runtime import checkpoint
 from gdd.sampling import generator_file
 from gdd.training.averages import with_own_statistics
@@ -44,15 +44,13 @@ def write_generator(folder: Path, step: int, config: dict[str, Any], dataset: Da
     return seconds / 60
 
 
-def shares(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Return, by architecture and generator's hash, the mean share in percent, paired by the student's seed."""
-    ceiling = {(row["arch"], row["seed"]): row["accuracy"] for row in rows if row["kind"] == "real:stream"}
-    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for row in rows:
-        if row["kind"] == "generator" and row["protocol"] == "stream":
-            share = 100 * row["accuracy"] / ceiling[row["arch"], row["seed"]]
-            found[row["arch"]][row["source_hash"]].append(share)
-    return {arch: {source: mean(values) for source, values in of.items()} for arch, of in found.items()}
+def shares(rows: list[Row]) -> dict[str, dict[str, float]]:
+    """Return, by architecture and generator's hash, the mean share in percent; nan if all students failed."""
+    lines = statistics.shares(statistics.frame(rows))
+    return {
+        str(arch): {line.source_hash: line.share.mean for line in of.itertuples()}
+        for arch, of in lines.groupby("arch", sort=False)
+    }
 
 
 def draw(path: Path, found: dict[str, dict[str, float]], runs: dict[str, dict[str, float]]) -> None:
@@ -97,8 +95,7 @@ def main() -> None:
         runs[name] = minutes
     own = ["--name", "scores", "--run.root", str(out), "--evaluate.protocols", "[stream]"]
     run("-m gdd compare", *files, "real:random", "real:stream", *own, *flags)
-    rows = [json.loads(line) for line in (out / "scores/compare/rows.jsonl").read_text().splitlines()]
-    found = shares(rows)
+    found = shares(statistics.read_rows(out / "scores/compare"))
     draw(out / "minutes.png", found, runs)
     for name, minutes in runs.items():
         for source, taken in minutes.items():
