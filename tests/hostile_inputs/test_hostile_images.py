@@ -137,7 +137,7 @@ def npz(path: Path, method: int = zipfile.ZIP_DEFLATED, **parts: bytes) -> Path:
     return path
 
 
-IMAGES_NPY = npy((20, 16, 16), bytes(20 * 256))
+IMAGES_NPY = npy((20, 16, 16), bytes(range(256)) * 20)
 LABELS_NPY = npy((20,), bytes([0, 1] * 10))
 HUGE = npy((2**20, 16, 16), bytes(2**28))
 

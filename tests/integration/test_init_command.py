@@ -156,7 +156,7 @@ def test_two_images_of_a_class_will_do(done, tmp_path):
 @pytest.mark.parametrize("name", ["digits", "pets.npz"])
 def test_arrays_and_names_get_a_config_too(name, done, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    np.savez("pets.npz", x_train=np.zeros((20, 28, 28), np.uint8), y_train=np.arange(20) % 2)
+    np.savez("pets.npz", x_train=np.full((20, 28, 28), 99, np.uint8), y_train=np.arange(20) % 2)
     done("init", name)
     assert parse_config(["--config", f"{Path(name).stem}.yaml"]).data.name == name
 
