@@ -4,6 +4,7 @@ import itertools
 import logging
 import os
 import re
+import signal
 import sys
 from collections.abc import Sequence
 from functools import cache
@@ -125,6 +126,9 @@ def main(arguments: Sequence[str] | None = None, program: str = "gdd") -> int:
         return int(end.code or 0)
     except Stopped as stop:
         console.print(str(stop), soft_wrap=True)
+    except KeyboardInterrupt:
+        errors.print(f"{program}: stopped at once")
+        return 128 + signal.SIGINT
     except (ConfigError, ArgumentError) as error:
         errors.print(f"{program}: {_sentence(error)}")
         return 2
