@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGUSR1 end a command in order: a checkpoint at the next step, exit code 0, nothing done twice."""
+"""Ctrl-C, SIGTERM and SIGUSR1 end a command in order: a checkpoint at the next step, exit code 0, nothing twice."""
 
 import os
 import signal
