@@ -111,7 +111,9 @@ def main() -> None:
     parser.add_argument("--from", dest="stage", type=Path, help="folder of the finished stage that made the generator")
     parser.add_argument("--archs", nargs="+", default=[*ARCHS], help="students")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the students")
-    parser.add_argument("--longer", action="store_true", help="train the first of --archs for 1,000 and 5,000 steps too")
+    parser.add_argument(
+        "--longer", action="store_true", help="train the first of --archs for 1,000 and 5,000 steps too"
+    )
     parser.add_argument("--out", type=Path, default=Path("runs"), help="where students are scored")
     options = parser.parse_args()
     folder, out = HOME / options.name, options.out.resolve()

@@ -106,7 +106,9 @@ def test_its_scores_are_means_over_its_rows(name):
     assert {row.source_hash for row in rows if row.kind != "generator"} == {loaded.provenance["data"]}
     assert all((row.failure, row.validation_accuracy) == (None, None) for row in rows)
     scores = zoo.manifest(name).scores
-    assert [(score.recipe, score.arch) for score in scores] == list(dict.fromkeys((row.recipe, row.arch) for row in rows))
+    assert [(score.recipe, score.arch) for score in scores] == list(
+        dict.fromkeys((row.recipe, row.arch) for row in rows)
+    )
     assert len({row.recipe_hash for row in rows}) == len({row.recipe for row in rows})
     for score in scores:
         for kind, role in ROLES.items():

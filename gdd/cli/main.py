@@ -1,9 +1,11 @@
 """The parser of `gdd` and of the scripts, its errors and its exit codes."""
 
+import io
 import itertools
 import logging
 import os
 import re
+import signal
 import sys
 from collections.abc import Sequence
 from functools import cache
@@ -111,6 +113,8 @@ def _limit(error: Exception) -> str | None:
 def main(arguments: Sequence[str] | None = None, program: str = "gdd") -> int:
     """Run a command line such as `["sample", "runs/digits/refine", "--ipc", "10"]` and return the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # not every terminal has ± and −; standard error escapes by itself
+        sys.stdout.reconfigure(errors="replace")
     is_first = os.environ.get("RANK", "0") == "0"  # of several processes, one speaks
     logging.basicConfig(level=logging.INFO if is_first else logging.WARNING, format="%(message)s", stream=sys.stderr)
     console = Console(
@@ -125,6 +129,9 @@ def main(arguments: Sequence[str] | None = None, program: str = "gdd") -> int:
         return int(end.code or 0)
     except Stopped as stop:
         console.print(str(stop), soft_wrap=True)
+    except KeyboardInterrupt:
+        errors.print(f"{program}: stopped at once")
+        return 128 + signal.SIGINT
     except (ConfigError, ArgumentError) as error:
         errors.print(f"{program}: {_sentence(error)}")
         return 2

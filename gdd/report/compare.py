@@ -232,7 +232,7 @@ def write(
     sheet, page, data, by_ipc, by_seconds = (folder / name for name in names)
     table = statistics.frame(rows)
     tables.write_csv(sheet, table)
-    write_atomically(page, lambda temporary: temporary.write_text(text))
+    write_atomically(page, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     write_json(data, {"sections": [asdict(section) for section in found]})
     points = statistics.summarise(table, replicates)
     # Ceilings that are added to what is shown stand for themselves.

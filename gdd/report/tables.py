@@ -333,7 +333,7 @@ def write(folder: Path, rows: Sequence[Row], mixed: bool = False) -> list[Path]:
     table = statistics.frame(rows)
     write_csv(sheet, table)
     text = page("Evaluation", sections(rows, brief=False, mixed=mixed))
-    write_atomically(markdown, lambda temporary: temporary.write_text(text))
+    write_atomically(markdown, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     paths, parts = [sheet, markdown], statistics.by_recipe(table, mixed)
     for part in parts:
         row = part.iloc[0]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
+from accelerate.utils import DistributedDataParallelKwargs, GradientAccumulationPlugin, InitProcessGroupKwargs
 
 from gdd.config import ConfigError, RunConfig
 from gdd.runtime import execution
@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 # A process that has finished its students waits for the one with the longest.
 PATIENCE = timedelta(days=1)
+_SHARDING = tuple(f"ACCELERATE_USE_{one}" for one in ("DEEPSPEED", "FSDP", "MEGATRON_LM", "PARALLELISM_CONFIG"))
 _HOW = "on CPUs use ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes N"
 
 
@@ -42,9 +43,12 @@ def make_accelerator(settings: RunConfig) -> Accelerator:
     # Buffers need no broadcast: the generator's batch norms are those of all processes together.
     # (torch 2.15 would like the argument to have another name, which accelerate does not know.)
     warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+    _refuse_sharding()
     # Passed whatever the user's accelerate config says, which would change results without showing.
     accelerator = Accelerator(
-        mixed_precision="no",  # gdd.runtime.execution decides
+        mixed_precision="no",  # gdd.runtime.execution decides, as it does on compilation
+        dynamo_backend="no",
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
         kwargs_handlers=[
             DistributedDataParallelKwargs(broadcast_buffers=False),
             InitProcessGroupKwargs(timeout=PATIENCE),
@@ -70,6 +74,13 @@ def require_known(device: torch.device) -> None:
     """Raise ConfigError unless networks can be executed on the device."""
     if device.type not in ("cpu", "cuda"):
         raise ConfigError(f"gdd works on CPUs and CUDA devices, not on {device.type}; set ACCELERATE_USE_CPU=true")
+
+
+def _refuse_sharding() -> None:
+    """Refuse what a config of accelerate may ask for through the environment, and gdd's training does not know."""
+    for name in _SHARDING:
+        if os.environ.get(name, "false").lower() == "true":
+            raise ConfigError(f"{name} is true, expected none of it: unset it, or choose another config of accelerate")
 
 
 def set_up_worker(settings: RunConfig, threads: int) -> None:

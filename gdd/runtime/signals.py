@@ -1,4 +1,4 @@
-"""When a command ends before its work is done: at SIGTERM, SIGUSR1, or the end of run.max_minutes."""
+"""When a command ends before its work is done: at Ctrl-C, SIGTERM, SIGUSR1, or the end of run.max_minutes."""
 
 import contextlib
 import ctypes
@@ -8,8 +8,9 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 
-# What SLURM sends before a time limit or a preemption, by default and with --signal=USR1@60.
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+# Ctrl-C, and what SLURM sends before a time limit or a preemption, by default and with --signal=USR1@60.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+_ONE_PRESS = 1.0  # seconds in which a launcher may pass on the Ctrl-C that a terminal has sent already
 
 _PROCESS_START = time.monotonic()
 
@@ -22,15 +23,23 @@ class Stopped(BaseException):
 
 
 class _Signals:
-    """The signal received, and whether it has to wait for the end of a step."""
+    """The first signal received and when, whether it has to wait for the end of a step, whether Stopped is raised."""
 
     received: str | None = None
+    moment: float = 0.0
     deferred: bool = False
+    raised: bool = False
 
 
 def _receive(number: int, frame: FrameType | None) -> None:
-    _Signals.received = signal.Signals(number).name
-    if not _Signals.deferred:
+    """Let the first signal end the command in order, a second Ctrl-C at once; others change nothing."""
+    first, now = _Signals.received is None, time.monotonic()
+    if first:
+        _Signals.received, _Signals.moment = signal.Signals(number).name, now
+    elif number == signal.SIGINT and now - _Signals.moment > _ONE_PRESS:
+        raise KeyboardInterrupt
+    if not _Signals.deferred and not _Signals.raised:
+        _Signals.raised = True
         raise Stopped(f"stopped by {_Signals.received}; the same command goes on")
 
 
@@ -54,21 +63,24 @@ def with_launcher() -> None:
 def on_signals() -> Iterator[None]:
     """Raise Stopped at a signal while the block runs; main thread only, the former handlers come back.
 
+    Ctrl-C stays without effect on what a shell has put into the background.
+
     Not around the building of an Accelerator: while it waits for the other processes, no handler runs.
     """
-    before = {number: signal.signal(number, _receive) for number in SIGNALS}
+    kept = {signal.SIGINT} if signal.getsignal(signal.SIGINT) is signal.SIG_IGN else set()
+    before = {number: signal.signal(number, _receive) for number in {*SIGNALS} - kept}
     try:
         yield
     finally:
-        _Signals.received = None
+        _Signals.received, _Signals.raised = None, False
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
 @contextlib.contextmanager
 def blocked() -> Iterator[None]:
-    """Let signals, Ctrl-C among them, wait for the end of the block; processes started within never get one."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, *SIGNALS})
+    """Let signals wait for the end of the block; processes started within never get one."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
     finally:

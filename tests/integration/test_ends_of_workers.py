@@ -82,11 +82,13 @@ def ends(begun: subprocess.Popen[str], started: list[int], code: int, sentence: 
     wait_for(lambda: not any(map(is_alive, started)))
 
 
-@pytest.mark.parametrize("everywhere", [False, True], ids=["to the command", "to all its processes"])
-def test_a_signal_ends_all(everywhere, tmp_path, done):
+@pytest.mark.parametrize(
+    ("send", "number"), [(os.kill, signal.SIGTERM), (os.killpg, signal.SIGINT)], ids=["to the command", "Ctrl-C"]
+)
+def test_a_signal_ends_all(send, number, tmp_path, done):
     with training(tmp_path) as (begun, started):
-        (os.killpg if everywhere else os.kill)(begun.pid, signal.SIGTERM)
-        ends(begun, started, 0, "stopped by SIGTERM; the same command goes on")
+        send(begun.pid, number)
+        ends(begun, started, 0, f"stopped by {number.name}; the same command goes on")
     goes_on(tmp_path, done)
 
 

@@ -6,6 +6,7 @@ from unittest.mock import Mock
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from accelerate.utils import DynamoBackend
 
 from gdd.config import ConfigError, RunConfig
 from gdd.runtime import device, execution
@@ -46,6 +47,35 @@ def test_a_device_that_gdd_does_not_know_is_refused_in_one_sentence(kind, monkey
     found = SimpleNamespace(device=torch.device(kind), num_processes=1)
     monkeypatch.setattr(device, "Accelerator", lambda **_: found)
     refused("train-gan", *tiny, naming=f"works on CPUs and CUDA devices, not on {kind}; set ACCELERATE_USE_CPU=true")
+
+
+class TestEnvironment:
+    """A config of accelerate speaks through the environment, of which no run's folder tells."""
+
+    def test_it_changes_no_weight(self, fresh, done, tiny, tmp_path, monkeypatch):
+        hashes = []
+        for name in ("without", "with"):
+            done("train-gan", *tiny, "--name", name)
+            hashes.append(generator_file.load(tmp_path / "runs" / name / "pretrain").hash)
+            monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+            monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "eager")
+            monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+        assert hashes[0] == hashes[1]
+
+    def test_it_changes_nothing_that_accelerate_does(self, fresh, monkeypatch):
+        monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+        monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "inductor")
+        monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+        accelerator = make_accelerator(RunConfig())
+        assert accelerator.gradient_accumulation_steps == 1
+        assert accelerator.state.dynamo_plugin.backend == DynamoBackend.NO
+        assert accelerator.mixed_precision == "no"
+
+    @pytest.mark.parametrize("name", ["DEEPSPEED", "FSDP", "MEGATRON_LM", "PARALLELISM_CONFIG"])
+    def test_sharding_is_refused(self, name, fresh, monkeypatch):
+        monkeypatch.setenv(f"ACCELERATE_USE_{name}", "true")
+        with pytest.raises(ConfigError, match=f"ACCELERATE_USE_{name} is true"):
+            make_accelerator(RunConfig())
 
 
 class TestDeterminism:
