@@ -93,7 +93,7 @@ class TestCard:
     """The stand-in itself can fail."""
 
     def test_a_mix_of_devices(self) -> None:
-        with card(), pytest.raises(RuntimeError, match="different from other tensors on cpu|same device"):
+        with card(), pytest.raises(RuntimeError, match=r"different from other tensors on cpu|same device"):
             torch.nn.Linear(2, 2)(torch.zeros(1, 2, device=CUDA))
 
     def test_what_it_does_not_know(self) -> None:
