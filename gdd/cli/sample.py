@@ -104,13 +104,13 @@ def _sample(options: Namespace, console: Console) -> None:
     accelerator = make_accelerator(read_as(RunConfig, {"threads": options.threads}))
     with on_signals():
         if options.format == "webdataset":
-            source = generator_file.load(options.source)
+            loaded = generator_file.load(options.source)
             size = options.shard_size or SHARD_SIZE
-            plan = webdataset.Plan(source.hash, options.seed, options.ipc, size, source.spec)
+            plan = webdataset.Plan(loaded.hash, options.seed, options.ipc, size, loaded.spec)
             shards = (
                 range(plan.shards) if options.shards is None else webdataset.parse_range(options.shards, plan.shards)
             )
-            webdataset.write_shards(out, plan, source, accelerator, shards)
+            webdataset.write_shards(out, plan, loaded, accelerator, shards)
             if accelerator.is_main_process and (out / webdataset.MANIFEST).exists():
                 card.write(out)
         else:

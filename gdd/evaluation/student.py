@@ -186,9 +186,7 @@ class StudentTrainer:
         """Return a teacher's accuracy on the test part, which is read for it once: when its first student is scored."""
         if teacher is not None and teacher.accuracy is None:
             test = self.real.test()
-            answers = count_correct(
-                teacher.network, test, self.normalize, self.executions[self.conditions.teacher_arch]
-            )
+            answers = examined(teacher.network, test, self.normalize, self.executions[self.conditions.teacher_arch])
             teacher.accuracy = 100 * answers.correct / len(test.labels)
         return None if teacher is None else teacher.accuracy
 
