@@ -370,7 +370,7 @@ def test_every_field_counts_but_those_declared_without_effect():
     assert {key for key in TYPES if counted(with_another(key)) == default} == WITHOUT_EFFECT
     data = {key for key in TYPES if key.startswith("data.")}
     ignored = {key for key in data if counted(with_another(key).data) == counted(DataConfig())}
-    assert ignored == {"data.root", "data.download"}
+    assert ignored == {"data.root", "data.download", "data.label"}
 
 
 def test_sections_that_have_no_part_in_a_result_do_not_count():
