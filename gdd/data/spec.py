@@ -65,8 +65,8 @@ def order_of_numbers(class_names: Sequence[str]) -> str | None:
     if label is None:
         return None
     return (
-        f"classes are called by numbers, but sorted as texts: label {label} is class {class_names[label]!r}; labels that "
-        "count the classes as numbers mean other classes"
+        f"classes are called by numbers, but sorted as texts: label {label} is class {class_names[label]!r}; labels "
+        "that count the classes as numbers mean other classes"
     )
 
 
