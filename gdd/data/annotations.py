@@ -140,9 +140,8 @@ def _label_column(table: Path, header: list[str] | None, file: int, width: int, 
             raise ConfigError(f"{table} has one column, expected one of files and one of labels")
         return 1 if file == 0 else 0  # Tiny-ImageNet's has a box beside them
     others = [number for number in range(len(header)) if number != file]
-    named = [
-        number for number in others if header[number].lower() in (_LABELS if wanted is None else (wanted.lower(),))
-    ]
+    usual = _LABELS if wanted is None else (wanted.lower(),)
+    named = [number for number in others if header[number].lower() in usual]
     if len(named) == 1:
         return named[0]
     if len(others) == 1 and wanted is None:

@@ -99,9 +99,8 @@ def list_folder(folder: Path, label: str | None = None) -> Listing:
 
 def _part(found: _Images, classes: tuple[str, ...]) -> Part:
     numbers = {name: number for number, name in enumerate(classes)}
-    return Part(
-        Files(found.files), torch.arange(len(found.files)), torch.tensor([numbers[one] for one in found.labels])
-    )
+    labels = torch.tensor([numbers[one] for one in found.labels])
+    return Part(Files(found.files), torch.arange(len(labels)), labels)
 
 
 def _read_part(

@@ -118,8 +118,7 @@ def part_files(place: Path, ends: tuple[str, ...]) -> PartFiles:
     hinting = [path for path in files if re.search("train|test|val|hold", path.name.lower())]
     if len(stems) > 1 and hinting:
         raise ConfigError(
-            f"{place} holds {_names(hinting)}, whose part cannot be told: write train-, test- or val- before "
-            "their names"
+            f"{place} holds {_names(hinting)}, whose part cannot be told: write train-, test- or val- before each"
         )
     return PartFiles(files, None, {})
 
