@@ -41,8 +41,8 @@ def pixels(images: np.ndarray, what: str) -> Tensor:
     images_u8 = channels_first(images_u8, what)
     if images_u8.max() <= 1 and images.dtype != np.bool_:
         raise ConfigError(
-            f"{what} has no pixel above {'1/255' if is_float else images.max()} and would be black, expected uint8 from "
-            "0 to 255, float from 0 to 1, or bool for black and white"
+            f"{what} has no pixel above {'1/255' if is_float else images.max()} and would be black, expected uint8 "
+            "from 0 to 255, float from 0 to 1, or bool for black and white"
         )
     return images_u8
 
