@@ -117,8 +117,10 @@ def _image(image: Any, what: str) -> np.ndarray:
     if image.mode == "F":
         return np.asarray(image)
     try:
-        if image.mode == "I" and not 0 <= (levels := np.asarray(image)).min() <= levels.max() < 2**16:
-            raise ValueError(f"levels are {levels.min()} to {levels.max()}, expected 0 to 65535")
+        if image.mode == "I":  # 32 bits of memory, but a file has 16
+            levels = np.asarray(image)
+            if levels.min() < 0 or levels.max() >= 2**16:
+                raise ValueError(f"levels are {levels.min()} to {levels.max()}, expected 0 to 65535")
         return pixels_of(image, (1 if is_grey(image) else 3, *size_of(image)))
     except (OSError, ValueError) as error:  # a damaged file behind it, or a mode such as LAB
         raise ConfigError(f"an image of {what} of Pillow's mode {image.mode} cannot be read: {error}") from error

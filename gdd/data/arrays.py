@@ -103,7 +103,7 @@ def open_npz(path: Path, size: tuple[int, int] | None, channels: int | None) -> 
 
 
 def npz_parts(path: Path) -> tuple[Split, tuple[str, ...], Callable[[], Split] | None]:
-    """Read x_train and y_train; return them, the names of the classes, and how x_test and y_test are read, if there.
+    """Return x_train and y_train, the names of the classes, and how x_test and y_test are read, if they are there.
 
     Images and labels are those that `gdd.data.given` takes; each label 0..K-1 occurs in train. Texts class_names of
     shape (K,), if there, name the classes.
@@ -182,7 +182,7 @@ def _load_npz(path: Path, name: str | None) -> Any:
 
 
 def _require_no_bomb(path: Path, part: zipfile.ZipInfo) -> None:
-    """Refuse what unpacks to far more than it takes; few drawings shrink more, and they can be kept plain."""
+    """Refuse what unpacks to far more than it takes; of images, few drawings shrink more."""
     known = part.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
     if not known or part.file_size > max(MOST_UNPACKED, MOST_RATIO * part.compress_size):
         raise ConfigError(

@@ -45,8 +45,7 @@ def read(path: Path) -> SyntheticSet:
             f"{path} has {min(counts)} images of class {names[least]!r} but {max(counts)} of {names[most]!r}, expected "
             "the same number of each"
         )
-    channels, height, width = images_u8.shape[1:]
-    mean, std = statistics(images_u8)
+    (_, channels, height, width), (mean, std) = images_u8.shape, statistics(images_u8)
     spec = DatasetSpec(path.resolve().stem, channels, height, width, names, mean, std, flip=False)
     return SyntheticSet(images_u8, labels, spec, counts[0], {"method": None, "imported": path.name, "format": _FORMAT})
 
