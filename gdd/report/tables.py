@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gdd.evaluation.row import Row
-from gdd.evaluation.sources import CEILING, FIXED_REAL, REAL_NAMES, ROLES, Protocol
+from gdd.evaluation.sources import CEILING, FIXED_REAL, REAL_NAMES, ROLES, STREAM_CEILING, Protocol
 from gdd.report import plots, statistics
 from gdd.report.intervals import Estimate
 from gdd.runtime.checkpoint import write_atomically
@@ -150,8 +150,8 @@ def _accuracies(rows: DataFrame, protocol: Protocol, brief: bool) -> Section:
     title = f"{rows['dataset'].iloc[0]}, {TITLES[protocol]}"
     headers = ["trained on", "IPC", *cost_heads, *["teacher"] * bool(teachers), *archs]
     below = notes(shown, protocol, plus, brief)
-    if not (rows["kind"] == CEILING).any():
-        below.insert(1, "No student was trained on all real images, so sets of this table have no ceiling.")
+    if not shown["kind"].isin([CEILING, STREAM_CEILING]).any():
+        below.insert(1, "No student was trained on all real images, so this table has no ceiling.")
     return Section(title, below, headers, lines, [*["teacher"] * bool(teachers), *cost_heads])
 
 

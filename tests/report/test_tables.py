@@ -149,11 +149,16 @@ def test_the_teachers_accuracy_stands_beside_its_students(command: str, rows: li
 
 
 def test_an_evaluation_without_all_real_images_says_so(rows: list[Row]) -> None:
-    note = "No student was trained on all real images, so sets of this table have no ceiling."
+    note = "No student was trained on all real images, so this table has no ceiling."
     assert note not in markdown(rows)
     fixed, stream = markdown([row for row in rows if row.kind != "real:all"]).split("stream: new samples")
     assert note in fixed
     assert note in stream
+    # Of streams, fresh real images are another ceiling.
+    fresh = [replace(row, source="fresh real", kind="real:stream", protocol="stream") for row in rows[:3]]
+    fixed, stream = markdown([*rows[3:], *fresh]).split("stream: new samples")
+    assert note in fixed
+    assert note not in stream
 
 
 def test_another_recipe_has_its_own_tables_and_picture(rows: list[Row], tmp_path: Path) -> None:
