@@ -130,7 +130,7 @@ def can_compile(device: torch.device) -> bool:
         images, kernels = (torch.ones(*shape, device=device) for shape in ((2, 2, 4, 4), (2, 2, 3, 3)))
         torch.compile(_probe, dynamic=False)(images, kernels.requires_grad_()).backward()
     except Exception as error:  # every kind, from a missing compiler to missing headers
-        reason = str(error).strip().partition("\n")[0][:200]
+        reason = " ".join(str(error).split())[:200]
         logger.warning("networks are not compiled, since torch.compile does not work here (%s)", reason)
         return False
     return True

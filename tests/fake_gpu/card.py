@@ -42,9 +42,10 @@ class Card(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        tensors = [one for one in pytree.tree_leaves((args, kwargs)) if isinstance(one, Tensor)]
+        leaves = pytree.tree_leaves((args, kwargs))
+        tensors = [one for one in leaves if isinstance(one, Tensor)]
         there = any(isinstance(one, FakeTensor) for one in tensors)
-        goes_there = torch.device(kwargs.get("device") or "cpu").type == "cuda"
+        goes_there = any(isinstance(one, torch.device) and one.type == "cuda" for one in leaves)
         if not (there or goes_there):
             with torch._C._DisableTorchDispatch():
                 return func(*args, **kwargs)

@@ -3,6 +3,8 @@
 `python tests/fake_gpu/steps.py` prints the table of all, operations included.
 """
 
+from pathlib import Path
+
 import pytest
 import torch
 from card import CLASSES, CUDA, card
@@ -93,7 +95,7 @@ class TestCard:
     """The stand-in itself can fail."""
 
     def test_a_mix_of_devices(self) -> None:
-        with card(), pytest.raises(RuntimeError, match=r"different from other tensors on cpu|same device"):
+        with card(), pytest.raises(RuntimeError, match=r"cuda:0.*cpu|same device"):
             torch.nn.Linear(2, 2)(torch.zeros(1, 2, device=CUDA))
 
     def test_what_it_does_not_know(self) -> None:
@@ -133,12 +135,14 @@ class TestCard:
 
 
 @pytest.mark.parametrize("fused", [True, False])
-def test_a_stage_goes_on_from_another_precision(fused: bool, tmp_path) -> None:
+def test_a_stage_goes_on_from_another_precision(fused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fused Adam counts its steps on the card, the other one on the CPU; a checkpoint is on the CPU."""
     before, after = (EAGER, Execution("bfloat16")) if fused else (Execution("bfloat16"), EAGER)
     gan = gan_of(before, Accelerator(torch.device("cpu")))
     step(gan, torch.device("cpu"))
     path = checkpoint.save(tmp_path, 1, gan.states(), 1)
+    content = checkpoint._read(path)  # in a block with fake tensors torch reads no values
+    monkeypatch.setattr(checkpoint, "_read", lambda _: content)
     with card():
         gan = gan_of(after, Accelerator())
         gan.start_from(path)

@@ -87,9 +87,8 @@ def test_a_compiler_that_refuses_what_networks_are_made_of_is_not_used(refused, 
     def no_gradients(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> object:
         raise RuntimeError("no gradients")
 
-    backend = (
-        aot_autograd(fw_compiler=make_boxed_func, bw_compiler=no_gradients) if refused == "gradients" else compiler
-    )
+    apart = aot_autograd(fw_compiler=lambda graph, inputs: make_boxed_func(graph), bw_compiler=no_gradients)
+    backend = apart if refused == "gradients" else compiler
     execution.can_compile.cache_clear()
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
     with caplog.at_level(logging.WARNING):
