@@ -169,12 +169,13 @@ def shares(rows: DataFrame, protocol: Protocol, replicates: bool = False) -> Ite
         return
     archs, most = found["arch"].unique(), most_seeds(found["share"])
     found["text"] = [interval(share, most) for share in found["share"]]
+    # Students that stop early flatter a generator, so a share says after how many steps.
     lines = [
-        [source, str(ipc), *cells.set_index("arch")["text"].reindex(archs, fill_value="")]
-        for (source, ipc), cells in found.groupby(["source", "ipc"], sort=False)
+        [source, str(ipc), f"{steps:,}", *cells.set_index("arch")["text"].reindex(archs, fill_value="")]
+        for (source, ipc, steps), cells in found.groupby(["source", "ipc", "optimizer_steps"], sort=False)
     ]
     title = f"{rows['dataset'].iloc[0]}, {_SHARE}, ± {spread(replicates)}"
-    yield Section(title, limits(streams, replicates), ["trained on", "IPC", *archs], lines)
+    yield Section(title, limits(streams, replicates), ["trained on", "IPC", "steps", *archs], lines)
 
 
 def _differences(rows: DataFrame, protocol: Protocol, brief: bool) -> Iterator[Section]:
