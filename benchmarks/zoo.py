@@ -33,13 +33,15 @@ CONDITIONS = [
     *("--ipc", "10", "--evaluate.protocols", "[stream]"),
     *("--run.precision", "float32", "--run.compile", "off", "--run.threads", "1"),
 ]
-# A generator looks best where students stop early, so the first of them goes on with --longer.
-LONGER: dict[int, list[str]] = {
-    1000: [],
-    5000: [
+# A generator looks best where students stop early, so with --longer the first of them goes on, compiled to afford it.
+_COMPILED = ("--run.compile", "auto")
+LONGER = {
+    1000: _COMPILED,
+    5000: (
+        *_COMPILED,
         *("--evaluate.recipe.schedule", "cosine"),
         *("--evaluate.recipe.augment", "flip_crop", "--evaluate.recipe.pick", "all"),
-    ],
+    ),
 }
 SAMPLES = "500"  # of each class, in an audit
 _COMMANDS = {"pretrain": "train_gan.py", "refine": "distill.py"}  # that end with the stage
