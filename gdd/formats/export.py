@@ -11,7 +11,6 @@ import torch
 from einops import rearrange, repeat
 from PIL import Image
 from torch import Tensor
-from torchvision.utils import make_grid
 
 from gdd.config import ConfigError
 from gdd.data.pixels import unit_to_u8
@@ -87,6 +86,8 @@ def export_npz(synthetic: SyntheticSet, path: Path) -> None:
 
 def preview(synthetic: SyntheticSet, path: Path, per_class: int = 10, scale: int = 2) -> None:
     """Write a PNG with a row per class of its first `per_class` images, each pixel `scale` wide."""
+    from torchvision.utils import make_grid  # which takes a second to import
+
     images = images_u8(synthetic)
     rows = [images[synthetic.labels == label][:per_class] for label in range(synthetic.spec.num_classes)]
     grid = make_grid(torch.cat(rows), nrow=len(rows[0]), padding=1, pad_value=255)
