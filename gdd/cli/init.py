@@ -1,6 +1,7 @@
 """`gdd init`: what images are like, and a config for them."""
 
 import json
+import math
 import re
 import shlex
 import time
@@ -56,7 +57,7 @@ def _init(options: Namespace, console: Console) -> None:
 
     from gdd import pipeline
     from gdd.cli import summary
-    from gdd.cli.suggest import SIDES, Setting, config_of, default_of, size_for, suggest
+    from gdd.cli.suggest import ENOUGH, SIDES, Setting, config_of, default_of, minutes_enough, size_for, suggest
     from gdd.data.readers import divided, list_images, title_of
     from gdd.runtime import checkpoint
     from gdd.runtime.device import device_name, make_accelerator
@@ -109,8 +110,15 @@ def _init(options: Namespace, console: Console) -> None:
     with checkpoint.creating(out), out.open("x") as file:
         file.write("".join(f"# {line}\n" for line in header) + "\n" + _yaml(settings))
     _say(console, "time", f"about {summary.rounded(minutes)} to distil and score on {machine}")
-    if minutes > 1.5 * options.minutes:
-        _say(console, "note", f"{options.minutes:g} minutes are too few for these images on this machine")
+    seen = config.pretrain.steps * config.pretrain.batch_size / len(dataset.train.labels)
+    if seen < ENOUGH:
+        enough = minutes_enough(data, dataset, device.type == "cuda", estimate)
+        _say(
+            console,
+            "note",
+            f"{options.minutes:g} minutes are too few: the GAN sees each image {seen:.1f} times, fewer than {ENOUGH}; "
+            f"--minutes {math.ceil(enough)} would do, and fewer or smaller images, or a GPU, would need less",
+        )
     _say(console, "wrote", f"{out}; next: {command}")
 
 

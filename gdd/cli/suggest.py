@@ -1,6 +1,8 @@
 """Settings for a user's own images, by what worked on images like them (docs/results.md)."""
 
+import itertools
 import math
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import reduce
@@ -16,19 +18,21 @@ _SMALLEST = 16  # pixels, of data.size
 _FEW = 2000  # training images up to which the defaults serve, which were chosen on 1,300
 _MANY_CLASSES = 20  # from which on every block of the generator should know the class
 _MOST_PASSES = 50  # over the training images; no run of docs/results.md had more
-_MOST_STEPS = 20_000  # of the same
+_MOST_STEPS = 20_000  # of the same, unless more are needed for ENOUGH passes
+ENOUGH = 20  # passes; with fewer a GAN has hardly begun
 _FEWEST_STEPS = 300
 _BETWEEN = 500  # steps from one choice of a generator to the next, at least: a choice costs about 150 of them
-_SHARE = 0.4  # of the minutes, that scoring may take
+_SHARE = 1 / 3  # of the minutes, that scoring may take; the rest is the GAN's
 _SEEN = 100  # images in a step of a student, below which fewer images per class would be a poor lesson
-# How much is scored, from more to less: architectures, seeds, protocols, and whether classes have ten images.
-_SCORES: tuple[tuple[tuple[str, ...], tuple[int, ...], tuple[str, ...], bool], ...] = (
-    (("convnet3-w24", "resnet18-bn-w8", "alexnet-bn-w8", "mlp"), (0, 1, 2), ("fixed", "stream"), True),
-    (("convnet3-w24", "resnet18-bn-w8"), (0, 1, 2), ("stream",), True),
-    (("convnet3-w24", "resnet18-bn-w8"), (0, 1, 2), ("stream",), False),
-    (("convnet3-w24", "resnet18-bn-w8"), (0,), ("stream",), False),
-    (("convnet3-w24",), (0,), ("stream",), False),
+# How much is scored, from more to less: architectures, seeds, protocols, whether classes have ten images, and epochs.
+_SCORES: tuple[tuple[tuple[str, ...], tuple[int, ...], tuple[str, ...], bool, int | None], ...] = (
+    (("convnet3-w24", "resnet18-bn-w8", "alexnet-bn-w8", "mlp"), (0, 1, 2), ("fixed", "stream"), True, None),
+    (("convnet3-w24", "resnet18-bn-w8"), (0, 1, 2), ("stream",), True, None),
+    (("convnet3-w24", "resnet18-bn-w8"), (0, 1, 2), ("stream",), False, None),
+    (("convnet3-w24", "resnet18-bn-w8"), (0,), ("stream",), False, None),
+    *((("convnet3-w24",), (0,), ("stream",), False, epochs) for epochs in (None, 100, 30)),
 )
+_OF_GAN = ("pretrain", "refine")  # stages
 Estimate = Callable[[Config, Sequence[str]], float]
 
 
@@ -92,26 +96,37 @@ def suggest(
     """
     count, classes = len(dataset.train.labels), dataset.spec.num_classes
     most_ipc = min(10, int(dataset.train.labels.bincount(minlength=classes).min()))
-    scored: list[Setting] = []
-    for archs, seeds, protocols, ten in _SCORES:
+    networks = _networks(dataset, on_gpu, _FEWEST_STEPS)
+    scored, scoring = list[Setting](), 0.0
+    for archs, seeds, protocols, ten, epochs in _SCORES:
         ipc = most_ipc if ten else min(most_ipc, -(-_SEEN // classes))
-        scored = _scores(archs, seeds, protocols, ipc, count < _FEW)
-        if estimate(config_of([*data, *scored]), ["evaluate"]) <= _SHARE * minutes:
+        scored = _scores(archs, seeds, protocols, ipc, count < _FEW, epochs)
+        scoring = estimate(config_of([*data, *networks, *scored]), ["evaluate"])
+        if scoring <= _SHARE * minutes:
             break
 
-    def whole(steps: int) -> list[Setting]:
-        return [*data, *_networks(dataset, on_gpu, steps), *scored]
+    def learning(steps: int) -> float:
+        return estimate(config_of([*data, *_networks(dataset, on_gpu, steps)]), _OF_GAN)
 
-    def taken(steps: int) -> float:
-        return estimate(config_of(whole(steps)), ["pretrain", "refine", "evaluate"])
-
-    # Minutes grow with the steps in a straight line, but for the steps at which the settings change.
-    one, two = taken(4000), taken(8000)
-    fitting = 4000 + (minutes - one) / (two - one) * 4000
-    batch = config_of(whole(4000)).pretrain.batch_size
-    most = min(_MOST_STEPS, max(1500, _MOST_PASSES * count // batch))
-    suggested = whole(_two_digits(max(_FEWEST_STEPS, min(fitting, most))))
+    batch = config_of([*data, *networks]).pretrain.batch_size
+    most = min(max(_MOST_STEPS, _enough_steps(count, batch)), max(1500, _MOST_PASSES * count // batch))
+    possible = range(_FEWEST_STEPS, most + 1)
+    steps = possible[max(0, bisect_right(possible, minutes - scoring, key=learning) - 1)]
+    suggested = [*data, *_networks(dataset, on_gpu, _two_digits(steps)), *scored]
     return [one for one in suggested if one.value != default_of(one.key)]
+
+
+def minutes_enough(data: Sequence[Setting], dataset: Dataset, on_gpu: bool, estimate: Estimate) -> float:
+    """Return the minutes of which the GAN's share lets it see every training image `ENOUGH` times."""
+    batch = config_of([*data, *_networks(dataset, on_gpu, _FEWEST_STEPS)]).pretrain.batch_size
+    steps = _enough_steps(len(dataset.train.labels), batch)
+    return estimate(config_of([*data, *_networks(dataset, on_gpu, steps)]), _OF_GAN) / (1 - _SHARE)
+
+
+def _enough_steps(count: int, batch: int) -> int:
+    """Return the steps of `ENOUGH` passes over so many images, so that two digits are left of them."""
+    steps = -(-ENOUGH * count // batch)
+    return next(one for one in itertools.count(steps) if _two_digits(one) >= steps)
 
 
 def _two_digits(number: float) -> int:
@@ -159,7 +174,7 @@ def _pool(channels: int, on_gpu: bool) -> list[str]:
 
 
 def _scores(
-    archs: tuple[str, ...], seeds: tuple[int, ...], protocols: tuple[str, ...], ipc: int, few: bool
+    archs: tuple[str, ...], seeds: tuple[int, ...], protocols: tuple[str, ...], ipc: int, few: bool, epochs: int | None
 ) -> list[Setting]:
     """Return the settings of an evaluation."""
     return [
@@ -168,4 +183,5 @@ def _scores(
         Setting("evaluate.archs", list(archs), "students, as many as the minutes allow"),
         Setting("evaluate.seeds", list(seeds), "one student says nothing of chance: three give an interval"),
         Setting("evaluate.all_epochs", Config().evaluate.all_epochs if few else 1, "passes of the ceiling"),
+        Setting("evaluate.recipe.epochs", epochs, "short lessons, as the minutes allow"),
     ]

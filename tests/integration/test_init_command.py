@@ -87,6 +87,19 @@ def test_more_minutes_are_more_steps_up_to_what_so_few_images_allow(done, pets, 
     assert steps[2] == 1500
 
 
+def test_too_few_minutes_are_told_with_what_would_do(done, pets, tmp_path, monkeypatch):
+    monkeypatch.setattr(summary, "speed", lambda *_: summary.Speed(1e8, 1e8))
+    said = done("init", pets, "--out", tmp_path / "a.yaml", "--minutes", "1")
+    steps, count = parse_config(["--config", str(tmp_path / "a.yaml")]).pretrain.steps, 59
+    monkeypatch.setattr("gdd.cli.suggest._FEWEST_STEPS", 10)
+    assert "1 minutes are too few" not in said  # few images are seen often in the fewest steps
+    said = done("init", pets, "--out", tmp_path / "b.yaml", "--minutes", "1")
+    config = parse_config(["--config", str(tmp_path / "b.yaml")])
+    seen = config.pretrain.steps * config.pretrain.batch_size / count
+    assert steps == 300
+    assert f"1 minutes are too few: the GAN sees each image {seen:.1f} times, fewer than 20; --minutes " in said
+
+
 def test_large_colour_images_are_reduced_and_get_residual_networks(done, tmp_path, monkeypatch):
     monkeypatch.setattr("gdd.cli.suggest._FEW", 10)
     folder = images(tmp_path / "photos", {"a": 8, "b": 8}, side=50, mode="RGB")
