@@ -8,13 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 from card import CLASSES, CUDA, card
+from dtypes import Dtypes
 from steps import STEPS, Accelerator, gan_of, measured
 
 from gdd.cli import summary
 from gdd.config import Config
+from gdd.models import registry
 from gdd.runtime import checkpoint, execution, speed
 from gdd.runtime.execution import EAGER, Execution
 from gdd.training.gan import GanTrainer
+from gdd.training.together import Stacked
 
 # What a step copies between CPU and card, and for what the host waits, at most; none where it is not listed. A draw of
 # the CPU is a copy, and so is a list that indexes. To be brought down, never up.
@@ -177,3 +180,17 @@ def test_a_cards_speed_is_that_of_a_product_that_keeps_it_busy(monkeypatch: pyte
 def test_on_a_card_networks_are_in_bfloat16() -> None:
     with card():
         assert execution.resolve("auto", CUDA) == "bfloat16"
+
+
+@pytest.mark.parametrize("arch", ["convnet3-w8", "convnet3-ln-w4", "convnet3-gn-w4", "resnet10-bn-w4", "vit-w8-d1"])
+def test_stacked_students_multiply_in_bfloat16_and_their_norms_count_in_float32(arch: str) -> None:
+    """On a CPU autocast does not reach a convolution under vmap; on a card it does."""
+    chosen = Execution("bfloat16")
+    with card():
+        networks = [chosen.place(registry.build(arch, (3, 16, 16), CLASSES).to(CUDA)) for _ in range(2)]
+        stacked = Stacked(networks).train()
+        with Dtypes() as seen:
+            answer = chosen(stacked, torch.zeros(2, 6, 3, 16, 16, device=CUDA))
+    assert answer.dtype == torch.float32
+    assert {*seen.products} == {torch.bfloat16}
+    assert {*seen.statistics} == {torch.float32}

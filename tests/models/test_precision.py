@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from dtypes import Dtypes
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from gdd.models import registry
 from gdd.models.dim_gan import DimDiscriminator
@@ -17,28 +17,7 @@ from gdd.runtime.execution import Execution
 
 SHAPE, CLASSES, IMAGES = (3, 8, 8), 3, 4
 BFLOAT16 = Execution("bfloat16")
-PRODUCTS = ("convolution", "mm", "bmm", "addmm", "baddbmm")
-NORMS = ("native_batch_norm", "native_group_norm", "native_layer_norm")  # each returns values and two statistics
 ARCHS = ["convnet3-w8-d2", "convnet3-w8-d2-gn", "convnet3-w8-d2-ln", "convnet3-w8-d2-bn", "resnet10-bn-w4", "vit-w8-d1"]
-
-
-class Dtypes(TorchDispatchMode):
-    """The dtypes of products' inputs, and of what norms compute by."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.products, self.statistics = list[torch.dtype](), list[torch.dtype]()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        answer = func(*args, **(kwargs or {}))
-        name = func.name().removeprefix("aten::").partition(".")[0]
-        if name in PRODUCTS:
-            self.products += [value.dtype for value in args if isinstance(value, Tensor)]
-        elif name == "rsqrt":  # of a variance, in a norm that is written out
-            self.statistics.append(args[0].dtype)
-        elif name in NORMS:
-            self.statistics += [value.dtype for value in answer[1:] if value.numel()]
-        return answer
 
 
 def asked(network: nn.Module, images: Tensor) -> Dtypes:
