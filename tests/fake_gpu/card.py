@@ -154,6 +154,7 @@ def card() -> Iterator[Card]:
     with (
         patch.object(torch.autograd, "_engine_run_backward", engine.run_backward),
         patch.object(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False),
+        patch.object(torch.cuda, "is_available", lambda: False),  # not a real one, where there is one
         patch.object(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True),
         patch.object(torch.cuda, "synchronize", one.wait),
         patch.object(torch.cuda, "reset_peak_memory_stats", lambda device: None),

@@ -156,7 +156,7 @@ def discriminator(**settings: Any) -> Step:
     return step
 
 
-MEMBERS = {"members": ("convnet3-w8", "convnet-bn-w4-d2"), "batch_size": BATCH}
+MEMBERS = {"members": ("convnet-w4-d2", "convnet-bn-w4-d1"), "batch_size": BATCH}
 
 
 def _matching(pool: RefinePoolConfig, **settings: Any) -> refine.Matching:
@@ -171,9 +171,7 @@ def refinement(ages: bool, **settings: Any) -> Step:
     data = dataset().train.subset(torch.arange(BATCH)).to(CUDA)
     fake, adversarial = (torch.zeros(BATCH, *SPEC.shape, device=CUDA) for _ in range(2))
     fake.requires_grad_()
-    # Members are drawn, and begun, by the step's number: both are there before the step that is counted, 1.
-    for index in range(2, 8):
-        term.pool.network(index)
+    term.pool.network(1)  # which begins the member that the step to be counted draws
     return lambda index: term.gradient(record(index), data.images_u8, fake, data.labels, adversarial)
 
 
@@ -324,12 +322,12 @@ STEPS: dict[str, Callable[[], Any]] = {
         )
         for count in (1, 2)
     },
-    "matching, images": partial(image_step, "convnet3-w8"),
-    "matching, images, bn": partial(image_step, "convnet3-bn-w4-d2"),
-    "matching, images, DSA": partial(image_step, "convnet3-w8", augment="dsa"),
-    "matching, images, embedding": partial(image_step, "convnet3-w8", objective="embedding"),
-    "matching, network": partial(network_step, "convnet3-w8"),
-    "matching, network, DSA": partial(network_step, "convnet3-w8", augment="dsa"),
+    "matching, images": partial(image_step, "convnet-w4-d2"),
+    "matching, images, bn": partial(image_step, "convnet-bn-w4-d2"),
+    "matching, images, DSA": partial(image_step, "convnet-w4-d2", augment="dsa"),
+    "matching, images, embedding": partial(image_step, "convnet-w4-d2", objective="embedding"),
+    "matching, network": partial(network_step, "convnet-w4-d2"),
+    "matching, network, DSA": partial(network_step, "convnet-w4-d2", augment="dsa"),
     "matching, statistics": partial(statistics_step, "resnet10-bn-w4"),
     "test pass": partial(test_pass, "resnet10-bn-w4"),
     "sampling, dim, set": partial(sampling, "dim", True),

@@ -66,8 +66,8 @@ COPIES = {
 READS = {
     "refine, skd, living": 2,
     "refine, log_mse, living": 2,
-    "refine, features, living": 32,
-    "refine, features, ages": 30,
+    "refine, features, living": 22,
+    "refine, features, ages": 20,
     "refine, gradient, living": 18,
     "refine, gradient, ages": 16,
     "refine, skd, optimal pairs": 2,

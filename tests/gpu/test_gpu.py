@@ -1,15 +1,19 @@
 """On a CUDA device: everything runs there, and agrees with the CPU where it must."""
 
+import json
+
 import pytest
 import torch
 from commands import ALONE, MATCHING
 
 from gdd import rng
+from gdd.config import EvaluateConfig
 from gdd.data.spec import DatasetSpec
 from gdd.evaluation import grid
 from gdd.models import registry
 from gdd.models.dim_gan import DimGenerator
 from gdd.runtime import checkpoint
+from gdd.runtime.execution import EAGER
 from gdd.sampling import generator_file, sample, set_file
 from gdd.training.classifier import cross_entropy, fit, sgd
 from gdd.training.matching import gradient_loss
@@ -83,7 +87,7 @@ def test_students_of_a_stack_train_as_alone_on_the_device(arch):
     def networks():
         for seed in range(3):
             with rng.seeded(seed, "test"):
-                yield registry.build(arch, (3, 32, 32), 10).cuda()
+                yield EAGER.place(registry.build(arch, (3, 32, 32), 10).cuda())
 
     together, alone = list(networks()), list(networks())
     stacked = Stacked(together)
@@ -96,6 +100,17 @@ def test_students_of_a_stack_train_as_alone_on_the_device(arch):
             torch.testing.assert_close(one, other, rtol=1e-2, atol=1e-3)
 
 
-def test_students_of_several_seeds_are_scored_at_once_on_the_device(done, tiny, tmp_path):
-    done("distill", *tiny)
-    assert {row.together for row in grid.read_rows(tmp_path / "runs/digits/evaluate")} == {2}
+def test_the_default_students_of_two_seeds_are_scored_at_once_in_bfloat16(done, tiny, tmp_path):
+    archs = EvaluateConfig().archs
+    done("distill", *tiny, "--evaluate.archs", json.dumps(archs), "--run.precision", "bfloat16")
+    rows = grid.read_rows(tmp_path / "runs/digits/evaluate")
+    assert {registry.parse(arch).name for arch in archs} == {row.arch for row in rows}
+    assert {(row.together, row.precision, row.failure) for row in rows} == {(2, "bfloat16", None)}
+
+
+@pytest.mark.parametrize(("first", "then"), [("float32", "bfloat16"), ("bfloat16", "float32")])
+def test_a_gan_is_refined_in_another_precision(done, tiny, tmp_path, first, then):
+    """Fused Adam, of bfloat16, counts its steps on the device, the other one on the CPU."""
+    done("train-gan", *tiny, "--name", "first", "--run.precision", first)
+    pretrained = tmp_path / "runs/first/pretrain"
+    done("distill", *tiny, *ALONE, "--refine.pretrained", pretrained, "--run.precision", then)
