@@ -95,8 +95,9 @@ def _export(options: Namespace, console: Console) -> None:
     synthetic = set_file.load(options.set)
     if options.to in ("folder", "hf"):
         write = export.export_folder if options.to == "folder" else hugging_face.export_hugging_face
-        write(synthetic, options.out)
-        card.write_export(sources.of_set(synthetic, options.set), options.out, options.to)
+        with export.filling(options.out) as place:
+            write(synthetic, place)
+            card.write_export(sources.of_set(synthetic, options.set), place, options.to)
     elif options.to == "npz":
         export.export_npz(synthetic, options.out)
     elif options.to == "dc":

@@ -107,8 +107,9 @@ def _init(options: Namespace, console: Console) -> None:
         *([f"defaults that are kept: {', '.join(defaults)}"] if defaults else []),
         "Written by gdd init, to be edited; gdd distill --help and docs/configuration.md explain every setting.",
     ]
-    with checkpoint.creating(out), out.open("x") as file:
-        file.write("".join(f"# {line}\n" for line in header) + "\n" + _yaml(settings))
+    text = "".join(f"# {line}\n" for line in header) + "\n" + _yaml(settings)
+    with checkpoint.creating(out):
+        checkpoint.write_atomically(out, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     _say(console, "time", f"about {summary.rounded(minutes)} to distil and score on {machine}")
     seen = config.pretrain.steps * config.pretrain.batch_size / len(dataset.train.labels)
     if seen < ENOUGH:

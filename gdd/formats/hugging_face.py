@@ -10,7 +10,7 @@ from typing import Any
 
 from gdd.data.arrow import METADATA, USUAL
 from gdd.data.places import HUB_FOLDER, require_pyarrow
-from gdd.formats.export import images_u8, png_files, require_empty
+from gdd.formats.export import images_u8, png_files
 from gdd.runtime.checkpoint import creating, write_atomically
 from gdd.sampling.set_file import SyntheticSet
 
@@ -20,13 +20,12 @@ _ROWS = 1000  # of a group, which a reader decodes at once
 
 
 def export_hugging_face(synthetic: SyntheticSet, folder: Path) -> None:
-    """Write the train part into a new folder: columns image (PNG), label, and soft_label (K float32) if there are some.
+    """Write the train part into an empty folder: columns image (PNG), label, and any soft_label (K float32).
 
     Raises:
-        ConfigError: pyarrow is missing, or the folder is not empty or cannot be written.
+        ConfigError: pyarrow is missing, or the folder cannot be written.
     """
     require_pyarrow("a dataset of Hugging Face's datasets needs pyarrow to be written")
-    require_empty(folder)
     import pyarrow as pa
     from pyarrow import parquet
 

@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import shutil
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -277,11 +278,13 @@ class MetricLogger:
         self.progress = progress_bar(run.is_main, TextColumn("{task.fields[speed]}"))
         self.task = self.progress.add_task(title, total=total, completed=start, speed="")
         self.writer: Any = None
+        self.hook = threading.excepthook
 
     def __enter__(self) -> "MetricLogger":
         if self.run.is_main:
             from torch.utils.tensorboard import SummaryWriter  # takes seconds to import
 
+            self.hook, threading.excepthook = threading.excepthook, self._thread_failed
             self.writer = SummaryWriter(self.run.folder / "tensorboard", purge_step=self.start + 1)
             drop_lines_after(self.run.folder / "metrics.jsonl", self.start)
             self.progress.start()
@@ -290,7 +293,16 @@ class MetricLogger:
     def __exit__(self, *_: object) -> None:
         self.progress.stop()
         if self.writer is not None:
-            self.writer.close()
+            try:
+                with _said_of(self.run.folder):
+                    self.writer.close()
+            finally:
+                threading.excepthook = self.hook
+
+    def _thread_failed(self, failure: threading.ExceptHookArgs) -> None:
+        """Leave out the traceback of TensorBoard's thread on a full disk, whose error the next call raises here."""
+        if not issubclass(failure.exc_type, OSError):
+            self.hook(failure)
 
     def require_finite(self, step: Step) -> dict[str, float]:
         """Return the scalars' means over all processes, which all must ask for; Diverged if one is not finite."""
@@ -306,19 +318,31 @@ class MetricLogger:
     def count(self, step: Step) -> None:
         speed = (step.done - self.start) * self.images_per_step / (time.monotonic() - self.begun)
         self.progress.update(self.task, completed=step.done, speed=f"{speed:.0f} images/s")
-        if step.log_due:
-            values = self.require_finite(step)
-            if self.run.is_main:
-                line = {"step": step.done, "images_per_second": round(speed, 1), **values}
-                with (self.run.folder / "metrics.jsonl").open("a") as file:
-                    file.write(json.dumps(line) + "\n")
-                    file.flush()
-                    os.fsync(file.fileno())  # or a power cut could leave a checkpoint without the lines before it
-                for name, value in values.items():
-                    self.writer.add_scalar(name, value, step.done)
-                self.writer.add_scalar("images_per_second", speed, step.done)
-        if step.images is not None and self.run.is_main:
-            self.writer.add_image("samples", step.images, step.done)
+        values = self.require_finite(step) if step.log_due else {}
+        if not self.run.is_main:
+            return
+        with _said_of(self.run.folder):
+            if step.log_due:
+                self._log(step.done, {"images_per_second": round(speed, 1), **values})
+            if step.images is not None:
+                self.writer.add_image("samples", step.images, step.done)
+
+    def _log(self, step: int, values: Mapping[str, float]) -> None:
+        with (self.run.folder / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
+            file.flush()
+            os.fsync(file.fileno())  # or a power cut could leave a checkpoint without the lines before it
+        for name, value in values.items():
+            self.writer.add_scalar(name, value, step)
+
+
+@contextlib.contextmanager
+def _said_of(folder: Path) -> Iterator[None]:
+    """Let an error of the disk name the folder, which TensorBoard's do not."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(folder)) from error
 
 
 def drop_lines_after(path: Path, step: int) -> None:

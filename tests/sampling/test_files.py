@@ -166,12 +166,14 @@ def test_a_stream_shows_the_samples_of_a_set(generator_path):
 def test_an_exported_folder_holds_every_pixel(some_set, tmp_path):
     from PIL import Image
 
-    export.export_folder(some_set, tmp_path / "out")
+    with export.filling(tmp_path / "out") as place:
+        export.export_folder(some_set, place)
     with Image.open(tmp_path / "out/train/dog/000001.png") as image:
         pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).view(16, 24, 3)
     assert torch.equal(pixels.permute(2, 0, 1), some_set.images[3])
-    with pytest.raises(ConfigError, match="not an empty folder"):
-        export.export_folder(some_set, tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["train"]
+    with pytest.raises(ConfigError, match="not an empty folder"), export.filling(tmp_path / "out"):
+        pass
 
 
 def test_an_exported_npz_holds_every_pixel(some_set, tmp_path):
