@@ -89,9 +89,10 @@ def _machine(config: Config) -> Iterator[tuple[str, str]]:
             yield "speed", f"{name}: matrix product {rates[0]:,.0f}, convolution {rates[1]:,.0f} GFLOP/s"
         dataset = pipeline.open_data(config.data, config.seed)
         stages, jobs = pipeline.stages_of(config), pipeline.plan(config, dataset, [])
-        minutes = summary.estimated_minutes(config, dataset, accelerator, stages, jobs, summary.speed(config, used))
-        how = "for gdd distill with its defaults, on the machine as busy as it is"
-        yield "time", f"about {summary.rounded(minutes)} {how}"
+        at = summary.speed(config, used)
+        minutes = summary.estimated_minutes(config, dataset, accelerator, stages, jobs, at)
+        now = "" if at.busy < summary.BUSY else f", {summary.as_busy(minutes, at)}"
+        yield "time", f"about {summary.rounded(minutes)} for gdd distill with its defaults{now}"
     finally:
         accelerator.end_training()
 

@@ -25,10 +25,11 @@ def require_free(flag: str, out: Path, files: Iterable[Path | None] = (), folder
     """
     place = out.resolve()
     if out.exists():
-        read = [one for one in files if one is not None and one.exists() and one.samefile(out)]
-        read += [folder] if folder is not None and folder.resolve() in (place, *place.parents) else []
+        read = [str(one) for one in files if one is not None and one.exists() and one.samefile(out)]
+        if folder is not None and folder.resolve() in (place, *place.parents):
+            read.append(f"a part of {folder}")
         if read:
-            raise ConfigError(f"{flag} is {out}, which is read as {read[0]} or a part of it; expected another path")
+            raise ConfigError(f"{flag} is {out}, which is read as {read[0]}; expected another path")
     in_a_stage = (place.parent / "config.json").is_file()
     if in_a_stage and not place.is_dir() and (place.exists() or place.name in _OF_A_STAGE):
         raise ConfigError(f"{flag} is {out}, a file of the run in {place.parent}; expected another path")

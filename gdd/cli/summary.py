@@ -1,6 +1,10 @@
 """What a command says before it works: what it does, on which data and machine, for how long, and where results go."""
 
 import math
+<<<<<<< HEAD
+=======
+import statistics
+>>>>>>> w-cli
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -20,12 +24,18 @@ from gdd.models.gan import width_of
 from gdd.runtime import speed as machine
 from gdd.runtime.device import device_name
 from gdd.runtime.execution import resolve
+from gdd.runtime.speed import clock, work_clock
 from gdd.runtime.workers import Team, team_for
 from gdd.training import matching
 
 # The share of a large matrix product's speed that training reaches, and the seconds of a step's many small calls, both
 # fitted once to runs on two CPU cores. Estimates are meant to tell minutes from hours.
 _EFFICIENCY, _GAN_STEP, _STUDENT_STEP = 0.4, 0.03, 0.001
+<<<<<<< HEAD
+=======
+BUSY = 1.5  # times as long as alone, from which on it is told
+_LOSSES = {"skd": "SKD", "log_mse": "DiM's loss", "features": "features' moments", "gradient": "class gradients"}
+>>>>>>> w-cli
 
 
 class Speed(NamedTuple):
@@ -33,6 +43,7 @@ class Speed(NamedTuple):
 
     gan: float  # of generators and discriminators, in the precision that they are executed in
     others: float  # of students, which are so narrow that bfloat16 gives them little: as in float32
+    busy: float = 1.0  # times as long as on a machine that does nothing else, at least 1
 
 
 class _Work(NamedTuple):
@@ -50,14 +61,16 @@ def block(
     """Return the lines that a command begins with: its stages, of which evaluate and compare score the `jobs`."""
     spec, processes = dataset.spec, accelerator.num_processes
     works = _works(config, dataset, accelerator, stages, jobs)
-    minutes = _minutes(works, speed(config, accelerator.device)) / processes
+    at = speed(config, accelerator.device)
+    minutes = _minutes(works, at) / processes
+    how = "estimated from the number of operations" if at.busy < BUSY else as_busy(minutes, at)
     size = f"{spec.height}x{spec.width}x{spec.channels}"
     images = f"{len(dataset.train.labels):,} training and {len(dataset.val.labels):,} validation images"
     lines = [("work" if index == 0 else "", text) for index, (text, *_) in enumerate(works)]
     lines += [
         ("data", f"{spec.name}: {spec.num_classes} classes of {size}, {images}"),
         ("machine", device_name(accelerator.device) + (f", {processes} processes" if processes > 1 else "")),
-        ("time", f"about {rounded(minutes)} for all of it, estimated from the number of operations"),
+        ("time", f"about {rounded(minutes)} for all of it, {how}"),
         ("results", f"{config.run.root / config.name}"),
     ]
     return "\n".join(f"{name:8} {text}" for name, text in lines)
@@ -90,6 +103,11 @@ def rounded(minutes: float) -> str:
     if minutes < 90:
         return f"{max(1, round(minutes))} min"
     return f"{minutes / 60:.0f} h" if minutes < 48 * 60 else f"{minutes / 60 / 24:.0f} days"
+
+
+def as_busy(minutes: float, at: Speed) -> str:
+    """Say how long it takes if others go on using the machine."""
+    return f"{rounded(minutes * at.busy)} if the machine stays as busy as it is"
 
 
 def step_flop(stage: str, config: Config, spec: DatasetSpec) -> float:
@@ -176,7 +194,24 @@ def _work(stage: str, config: Config, dataset: Dataset, jobs: Sequence[Job], tea
 
 
 def speed(config: Config, device: torch.device) -> Speed:
-    """Measure large matrix products on this process's threads."""
+    """Measure large matrix products on this process's threads, as if nobody else worked on the machine."""
     own = getattr(torch, resolve(config.run.precision, device))
+<<<<<<< HEAD
     rates = {dtype: _EFFICIENCY * 1e9 * machine.matrix_product(device, dtype) for dtype in {own, torch.float32}}
     return Speed(rates[own], rates[torch.float32])
+=======
+    (gan, *busy), (others, *too) = _product(device, own), _product(device, torch.float32)
+    return Speed(gan, others, max(1.0, *busy, *too))
+
+
+def _product(device: torch.device, dtype: torch.dtype) -> tuple[float, float]:
+    """Return the FLOP in a second of training, and how many times as long it takes as the machine is."""
+    matrix = torch.ones(1024, 1024, device=device, dtype=dtype)
+    worked, passed = [], []
+    for _ in range(5):
+        began = work_clock(device), clock(device)
+        (matrix @ matrix).sum().item()
+        worked.append(work_clock(device) - began[0])
+        passed.append(clock(device) - began[1])
+    return _EFFICIENCY * 2 * 1024**3 / min(worked), statistics.median(passed) / min(worked)
+>>>>>>> w-cli

@@ -26,6 +26,14 @@ def clock(device: torch.device) -> float:
     return time.perf_counter()
 
 
+def work_clock(device: torch.device) -> float:
+    """Return a time that does not go on while others have the CPU: the processor's, shared by this process's threads.
+
+    A GPU has no such clock.
+    """
+    return time.process_time() / torch.get_num_threads() if device.type == "cpu" else clock(device)
+
+
 def seconds(call: Callable[[], object], device: torch.device, rounds: int = ROUNDS) -> float:
     """Return how long `call` takes, the device's work included: the median of some, after a warm-up."""
     times = []

@@ -160,7 +160,7 @@ MEMBERS = {"members": ("convnet-w4-d2", "convnet-bn-w4-d1"), "batch_size": BATCH
 
 
 def _matching(pool: RefinePoolConfig, **settings: Any) -> refine.Matching:
-    config = Config(refine=RefineConfig(pool=pool, **({"weight": 0.01} | settings)))
+    config = Config(refine=RefineConfig(pool=pool, **settings))
     data, run = dataset(), Run()
     return refine._matching(config, data, real_batches(data, BATCH, 0, "refine", run), run)
 
@@ -295,7 +295,7 @@ STEPS: dict[str, Callable[[], Any]] = {
         for ages in (False, True)
     },
     "refine, skd, optimal pairs": partial(refinement, True, pairing="optimal"),
-    "refine, skd, balanced": partial(refinement, True, balance=1.0, weight=0.0),
+    "refine, skd, balanced": partial(refinement, True, balance=1.0),
     "lesson, convnet3": partial(lesson, "convnet3-w8"),
     "lesson, resnet18 bn": partial(lesson, "resnet18-bn-w4"),
     "lesson, augmented": partial(lesson, "convnet3-w8", augmented=True),

@@ -36,8 +36,8 @@ COPIES = {
     "refine, skd, ages": 6,
     "refine, log_mse, living": 6,
     "refine, log_mse, ages": 6,
-    "refine, features, living": 6,
-    "refine, features, ages": 6,
+    "refine, features, living": 9,  # another real batch, by which features are standardized
+    "refine, features, ages": 9,
     "refine, gradient, living": 6,
     "refine, gradient, ages": 6,
     "refine, skd, optimal pairs": 9,

@@ -265,8 +265,7 @@ class TestFolder:
 
         monkeypatch.setattr(Path, "unlink", power_cut)
         other = [*tiny, "--seed", "1"]
-        with pytest.raises(KeyboardInterrupt):
-            gdd("train-gan", *other, "--run.overwrite", "true")
+        assert gdd("train-gan", *other, "--run.overwrite", "true")[0] == 130
         monkeypatch.setattr(Path, "unlink", unlink)
         refused("train-gan", *other, naming="holds a run of another configuration")
         done("train-gan", *other, "--run.overwrite", "true")
