@@ -1,10 +1,6 @@
 """What a command says before it works: what it does, on which data and machine, for how long, and where results go."""
 
 import math
-<<<<<<< HEAD
-=======
-import statistics
->>>>>>> w-cli
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -24,18 +20,13 @@ from gdd.models.gan import width_of
 from gdd.runtime import speed as machine
 from gdd.runtime.device import device_name
 from gdd.runtime.execution import resolve
-from gdd.runtime.speed import clock, work_clock
 from gdd.runtime.workers import Team, team_for
 from gdd.training import matching
 
 # The share of a large matrix product's speed that training reaches, and the seconds of a step's many small calls, both
 # fitted once to runs on two CPU cores. Estimates are meant to tell minutes from hours.
 _EFFICIENCY, _GAN_STEP, _STUDENT_STEP = 0.4, 0.03, 0.001
-<<<<<<< HEAD
-=======
 BUSY = 1.5  # times as long as alone, from which on it is told
-_LOSSES = {"skd": "SKD", "log_mse": "DiM's loss", "features": "features' moments", "gradient": "class gradients"}
->>>>>>> w-cli
 
 
 class Speed(NamedTuple):
@@ -196,22 +187,7 @@ def _work(stage: str, config: Config, dataset: Dataset, jobs: Sequence[Job], tea
 def speed(config: Config, device: torch.device) -> Speed:
     """Measure large matrix products on this process's threads, as if nobody else worked on the machine."""
     own = getattr(torch, resolve(config.run.precision, device))
-<<<<<<< HEAD
-    rates = {dtype: _EFFICIENCY * 1e9 * machine.matrix_product(device, dtype) for dtype in {own, torch.float32}}
-    return Speed(rates[own], rates[torch.float32])
-=======
-    (gan, *busy), (others, *too) = _product(device, own), _product(device, torch.float32)
-    return Speed(gan, others, max(1.0, *busy, *too))
-
-
-def _product(device: torch.device, dtype: torch.dtype) -> tuple[float, float]:
-    """Return the FLOP in a second of training, and how many times as long it takes as the machine is."""
-    matrix = torch.ones(1024, 1024, device=device, dtype=dtype)
-    worked, passed = [], []
-    for _ in range(5):
-        began = work_clock(device), clock(device)
-        (matrix @ matrix).sum().item()
-        worked.append(work_clock(device) - began[0])
-        passed.append(clock(device) - began[1])
-    return _EFFICIENCY * 2 * 1024**3 / min(worked), statistics.median(passed) / min(worked)
->>>>>>> w-cli
+    products = {dtype: machine.matrix_product_taken(device, dtype) for dtype in {own, torch.float32}}
+    rates = {dtype: _EFFICIENCY * work / took.alone for dtype, (work, took) in products.items()}
+    busy = max(took.now / took.alone for _, took in products.values())
+    return Speed(rates[own], rates[torch.float32], max(1.0, busy))

@@ -3,6 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -34,28 +35,49 @@ def work_clock(device: torch.device) -> float:
     return time.process_time() / torch.get_num_threads() if device.type == "cpu" else clock(device)
 
 
-def seconds(call: Callable[[], object], device: torch.device, rounds: int = ROUNDS) -> float:
-    """Return how long `call` takes, the device's work included: the median of some, after a warm-up."""
-    times = []
+class Taken(NamedTuple):
+    """How long a call takes, in seconds, the device's work included."""
+
+    alone: float  # if nobody else works on the machine
+    now: float  # as busy as it is
+
+
+def taken(call: Callable[[], object], device: torch.device, rounds: int = ROUNDS) -> Taken:
+    """Time a call after a warm-up: the least work that it took, and the median of the time that passed."""
+    worked, passed = [], []
     for _ in range(1 + rounds):
-        began = clock(device)
+        began = work_clock(device), clock(device)
         call()
-        times.append(clock(device) - began)
-    return statistics.median(times[1:])
+        worked.append(work_clock(device) - began[0])
+        passed.append(clock(device) - began[1])
+    return Taken(min(worked[1:]), statistics.median(passed[1:]))
 
 
-@torch.inference_mode()
+def seconds(call: Callable[[], object], device: torch.device, rounds: int = ROUNDS) -> float:
+    """Return how long `call` takes on the machine as busy as it is."""
+    return taken(call, device, rounds).now
+
+
 def matrix_product(device: torch.device, dtype: torch.dtype = torch.float32, size: int | None = None) -> float:
     """Return the GFLOP/s of a product of two square matrices; float32 is TF32 on a GPU if the package has set that.
 
     The `size` of the matrices, if it is given, is at most 1024 or a multiple of that.
     """
+    work, took = matrix_product_taken(device, dtype, size)
+    return work / took.now / 1e9
+
+
+@torch.inference_mode()
+def matrix_product_taken(
+    device: torch.device, dtype: torch.dtype = torch.float32, size: int | None = None
+) -> tuple[float, Taken]:
+    """Return the FLOP of that product, and how long it takes."""
     size = size or SIZE[device.type]
     # Not of equal numbers, with which a GPU needs less power and so is faster.
     drawn = min(size, _DRAWN)
     tiles = torch.randn(2, drawn, drawn, generator=rng.generator(0, rng.SPEED)).to(device, dtype)
     left, right = tiles.repeat(1, size // drawn, size // drawn)
-    return 2 * size**3 / seconds(lambda: left @ right, device) / 1e9
+    return 2 * size**3, taken(lambda: left @ right, device)
 
 
 @torch.inference_mode()

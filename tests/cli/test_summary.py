@@ -12,11 +12,8 @@ from gdd.cli import summary
 from gdd.cli.main import COMMANDS, parse_config
 from gdd.config import Config, read_as, to_plain
 from gdd.evaluation import sources
-<<<<<<< HEAD
 from gdd.models.cost import classifier_flop
-=======
 from gdd.runtime import speed
->>>>>>> w-cli
 from gdd.runtime.device import make_accelerator
 
 DATA = "digits: 10 classes of 16x16x1, 1,293 training and 145 validation images"

@@ -3,6 +3,7 @@
 `python tests/fake_gpu/steps.py` prints the table of all, operations included.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -171,10 +172,13 @@ def test_no_gradient_of_dims_networks_lacks_a_deterministic_kernel() -> None:
 
 
 def test_a_cards_speed_is_that_of_a_product_that_keeps_it_busy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(speed, "seconds", lambda call, device: 1.0 if call().shape == (8192, 8192) else 1e9)
+    def taken(call: Callable[[], torch.Tensor], device: torch.device) -> speed.Taken:
+        return speed.Taken(1.0, 2.0) if call().shape == (8192, 8192) else speed.Taken(1e9, 1e9)
+
+    monkeypatch.setattr(speed, "taken", taken)
     with card():
-        assert speed.matrix_product(CUDA, torch.bfloat16) == 2 * 8192**3 / 1e9
-        assert summary.speed(Config(), CUDA) == (0.4 * 2 * 8192**3,) * 2
+        assert speed.matrix_product(CUDA, torch.bfloat16) == 8192**3 / 1e9
+        assert summary.speed(Config(), CUDA) == (0.4 * 2 * 8192**3, 0.4 * 2 * 8192**3, 2)
 
 
 def test_on_a_card_networks_are_in_bfloat16() -> None:
