@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from gdd.config import ConfigError
-from gdd.data.arrays import MOST_RATIO, MOST_UNPACKED
+from gdd.data.arrays import MOST_RATIO
 from gdd.data.encoded import Listing, Part
 from gdd.data.parts import note, part_files
 from gdd.data.places import hub_folder
@@ -29,6 +29,8 @@ USUAL = {"Image": "image", "ClassLabel": "label"}  # what columns of a feature a
 
 _POINTER = b"version https://git-lfs.github.com"  # what a clone without Git LFS has instead of its files
 _STATE = "state.json"  # of save_to_disk: which of the folder's files are the dataset's; others are caches
+
+_MOST_UNPACKED = 2**25  # bytes, whatever the file takes: less than of arrays, since image files hardly shrink
 
 
 class _Group(NamedTuple):
@@ -191,7 +193,7 @@ def _stream(path: Path, label: str | None) -> "tuple[_Columns, list[_Group], pa.
 
 
 def _require_no_bomb(unpacked: int, size: int, path: Path) -> None:
-    if unpacked > max(MOST_UNPACKED, MOST_RATIO * size):  # image files hardly shrink
+    if unpacked > max(_MOST_UNPACKED, MOST_RATIO * size):
         raise ConfigError(f"{path} unpacks from {size} bytes to {unpacked}")
 
 

@@ -33,7 +33,7 @@ from gdd.data.splits import Split
 from gdd.evaluation import grid, student
 from gdd.evaluation.recipe import Conditions, Job
 from gdd.evaluation.sources import FLOOR, STREAM_CEILING, Source
-from gdd.evaluation.student import RealImages, StudentTrainer, count_correct
+from gdd.evaluation.student import RealImages, StudentTrainer, examined
 from gdd.models.gan import make_discriminator, make_generator
 from gdd.models.registry import FAMILIES
 from gdd.runtime import execution
@@ -240,7 +240,7 @@ def test_pass(arch: str) -> Step:
     chosen = run.execution([network], 0)
     chosen.place(network.to(CUDA))
     normalize = Normalizer(SPEC.mean, SPEC.std, CUDA)
-    return lambda index: count_correct(network, held_out, normalize, chosen)
+    return lambda index: examined(network, held_out, normalize, chosen)
 
 
 def sampling(arch: str, stored: bool) -> Step:
