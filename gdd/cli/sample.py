@@ -94,8 +94,8 @@ def _out(options: Namespace) -> Path:
 
 def _sample(options: Namespace, console: Console) -> None:
     _check(options)
-    source, out = zoo.path_of(options.source), _out(options)
-    require_free("--out", out, [source, source / zoo.FILE, options.ensemble])
+    file, out = zoo.path_of(options.source), _out(options)
+    require_free("--out", out, [file, file / zoo.FILE, options.ensemble])
     from gdd.formats import webdataset
     from gdd.report import card
     from gdd.runtime.device import make_accelerator
