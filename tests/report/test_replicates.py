@@ -142,7 +142,7 @@ def test_one_student_leaves_no_interval_against_real_images_and_the_table_says_s
     stream = {"protocol": "stream"}
     streams = [*scored(row, "one", {0: (50,), 1: (60,)}, **stream), *real(row, (80,), kind="real:stream", **stream)]
     (section,) = tables.shares(statistics.frame(streams), "stream", replicates=True)
-    assert section.lines == [["one", "1", "68.8"]]
+    assert section.lines == [["one", "1", "3", "68.8"]]
     assert "what compares with real images has none" in section.notes[0]
 
 
@@ -157,7 +157,7 @@ def test_shares_are_over_distillations_and_students_of_the_ratio_of_each(row: Ro
         pytest.approx((56.25, expected := half(703.125 / 2, 78.125 / 2, T1, T1), 2))
     ]
     (section,) = tables.shares(statistics.frame(rows), "stream", replicates=True)
-    assert section.lines == [["skd", "1", f"56.2 ± {expected:.1f}"]]
+    assert section.lines == [["skd", "1", "3", f"56.2 ± {expected:.1f}"]]
     assert "± counts the chance of both" in section.notes[0]
 
 
