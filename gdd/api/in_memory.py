@@ -122,8 +122,8 @@ def _image(image: Any, what: str) -> np.ndarray:
             if levels.min() < 0 or levels.max() >= 2**16:
                 raise ValueError(f"levels are {levels.min()} to {levels.max()}, expected 0 to 65535")
             image = Image.fromarray(levels.astype(np.uint16))
-        if image.mode in ("La", "RGBa"):
-            raise ValueError("its colours are multiplied by its transparency; convert it to LA or RGBA")
+        if image.mode == "La":  # Pillow makes no LA of it, but RGBA of RGBa
+            raise ValueError("its colours are multiplied by its transparency; convert it to LA")
         return pixels_of(image, (1 if is_grey(image) else 3, *size_of(image)))
     except (OSError, ValueError) as error:  # a damaged file behind it, or a mode such as LAB
         raise ConfigError(f"an image of {what} of Pillow's mode {image.mode} cannot be read: {error}") from error

@@ -66,7 +66,7 @@ def test_a_half_picture_is_not_left(stored, refused, done, tmp_path):
 
 
 def test_a_half_config_does_not_stop_the_next_init(refused, done, tmp_path):
-    np.savez(tmp_path / "pets.npz", x_train=np.zeros((20, 28, 28), np.uint8), y_train=np.arange(20) % 2)
+    np.savez(tmp_path / "pets.npz", x_train=np.full((20, 28, 28), 200, np.uint8), y_train=np.arange(20) % 2)
     out = tmp_path / "a.yaml"
     with files_of_at_most(100):
         refused("init", tmp_path / "pets.npz", "--out", out, naming=f"{out} cannot be written")

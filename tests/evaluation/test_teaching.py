@@ -88,7 +88,7 @@ def met(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_a_row_says_how_good_its_teacher_is(evaluate: Evaluate, dataset: Dataset, monkeypatch, on: str) -> None:
     """Percent of the test images, which are read after a student's last step as always."""
     events, teachers = [], {}
-    train, count = student.train, student.count_correct
+    train, count = student.train, student.examined
 
     def trained(network: torch.nn.Module, batches, *rest: object, **more: object) -> torch.Tensor:
         events.append("train")
@@ -101,7 +101,7 @@ def test_a_row_says_how_good_its_teacher_is(evaluate: Evaluate, dataset: Dataset
         return count(network, *rest)
 
     monkeypatch.setattr(student, "train", trained)
-    monkeypatch.setattr(student, "count_correct", counted)
+    monkeypatch.setattr(student, "examined", counted)
     rows = evaluate(seeds=(0, 1), archs=("mlp-w16", "mlp-w4"), **TEACHER | {"teacher": on})
     test, mean, std = dataset.test(), dataset.spec.mean[0], dataset.spec.std[0]
     images = (test.images_u8 / 255 - mean) / std
