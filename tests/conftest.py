@@ -3,6 +3,7 @@
 import io
 import os
 import shutil
+import signal
 from contextlib import redirect_stdout
 from pathlib import Path
 
@@ -31,6 +32,13 @@ def _float32():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(execution, "has_bfloat16", lambda device: False)
         yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _ctrl_c_is_heard() -> None:
+    """A shell lets what it starts in the background ignore Ctrl-C, and so would the commands that tests start."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
