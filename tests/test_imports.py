@@ -98,3 +98,9 @@ def test_the_check_finds_prints_exits_and_fixed_devices(source):
 @pytest.mark.parametrize("path", [p for p in MODULES if place_of(p) not in ("cli", "__main__")], ids=name_of)
 def test_only_the_command_line_prints_or_exits(path):
     assert ways_out(path.read_text()) == []
+
+
+def test_no_two_modules_of_the_tests_share_a_name():
+    """pytest and pythonpath import them by their bare name: of two alike, a worker gets the one that it saw first."""
+    named = [path.stem for path in Path(__file__).parent.rglob("*.py") if path.stem != "conftest"]
+    assert sorted(name for name in set(named) if named.count(name) > 1) == []

@@ -1,6 +1,6 @@
 """No step mixes devices, asks CUDA for what it lacks, copies or waits more often than it does today.
 
-`python tests/fake_gpu/steps.py` prints the table of all, operations included.
+`python tests/fake_gpu/hot_steps.py` prints the table of all, operations included.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ import pytest
 import torch
 from card import CLASSES, CUDA, card
 from dtypes import Dtypes
-from steps import STEPS, Accelerator, gan_of, measured
+from hot_steps import STEPS, Accelerator, gan_of, measured
 
 from gdd.cli import summary
 from gdd.config import Config

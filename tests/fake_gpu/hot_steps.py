@@ -1,4 +1,6 @@
-"""Every hot step on a card that is not there, and what it asks of it: `python tests/fake_gpu/steps.py` prints a table.
+"""Every hot step on a card that is not there, and what it asks of it.
+
+`python tests/fake_gpu/hot_steps.py` prints the table.
 
 A step is built as a run builds it, with narrow networks and small batches, in the precision that the rules choose on a
 GPU. It is taken once to begin with, which may copy what is copied once, and then counted.
