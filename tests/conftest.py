@@ -18,6 +18,19 @@ from gdd.runtime import execution
 
 # The tests' processes share the cores, and so do those that they start.
 os.environ["OMP_NUM_THREADS"] = "1"
+# Nor may any compile torch's source again: with the bytecode kept, importing it takes a third of the time.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+def pytest_configure() -> None:
+    """Give each of pytest's workers a core of its own: threads of two that share all cores wait for one another.
+
+    What a test starts inherits it, and gdd, which counts the cores that it may use, starts as many threads.
+    """
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw")
+    if worker and hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[int(worker) % len(cores)]})
 
 
 @pytest.fixture(autouse=True)
