@@ -77,6 +77,7 @@ def test_the_same_students_get_the_same_rows(pretrained, tmp_path):
     assert rows_of[0] == rows_of[1]
 
 
+@pytest.mark.slow
 def test_two_processes_match_the_set_of_one(matched, tmp_path):
     launch(ROOT / "distill.py", *TINY, *MATCHING, *ALONE, "--run.root", tmp_path / "two")
     one, two = matched[0] / "matching", tmp_path / "two/digits/matching"
@@ -139,6 +140,7 @@ def test_two_processes_write_the_file_of_one(source, done, tmp_path):
     assert (tmp_path / "two.safetensors").read_bytes() == (tmp_path / "one.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_two_processes_write_the_shards_of_one(source, done, tmp_path):
     flags = ("sample", source, "--ipc", 37, "--format", "webdataset", "--shard-size", 25, "--threads", 1)
     # What a killed job left: a shard to keep and half of another.

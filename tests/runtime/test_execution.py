@@ -174,9 +174,8 @@ class TestRuns:
         hashes = [generator_file.load(root / "digits" / stage).hash for stage in ("pretrain", "refine")]
         return [*hashes, set_file.load(root / "digits/matching" / set_file.FILE).hash]
 
-    @pytest.mark.parametrize(
-        "flags", [("bfloat16", "off"), pytest.param(("bfloat16", "on"), marks=pytest.mark.slow)], ids="-".join
-    )
+    @pytest.mark.slow
+    @pytest.mark.parametrize("flags", [("bfloat16", "off"), ("bfloat16", "on")], ids="-".join)
     def test_the_same_run_twice_and_one_that_was_interrupted_have_the_same_bits(self, flags, done, tiny, tmp_path):
         flags = ["--run.precision", flags[0], "--run.compile", flags[1]]
         first = self.stored(done, tiny, tmp_path / "first", *flags)
