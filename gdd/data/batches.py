@@ -38,12 +38,22 @@ class Batches:
 
     def indices(self, step: int) -> Tensor:
         """Return which images batch `step` holds on this process."""
+        order, begin = self._place(step)
+        return local_rows(order[begin:][: self.batch_size], self.rank, self.world_size)
+
+    def others(self, step: int) -> Tensor:
+        """Return as many images (B, C, H, W) uint8, none of them in batch `step` of two or more in an epoch."""
+        order, begin = self._place(step)
+        following = torch.cat([order[begin + self.batch_size :], order])[: self.batch_size]
+        return self.images_u8[local_rows(following, self.rank, self.world_size)]
+
+    def _place(self, step: int) -> tuple[Tensor, int]:
+        """Return the order of the step's epoch, and where in it the batch begins."""
         epoch, position = divmod(step, self.per_epoch)
         if self._order is None or self._order[0] != epoch:
             random = rng.generator(self.seed, self.stream, epoch)
             self._order = epoch, torch.randperm(len(self.labels), generator=random).to(self.labels.device)
-        batch = self._order[1][position * self.batch_size :][: self.batch_size]
-        return local_rows(batch, self.rank, self.world_size)
+        return self._order[1], position * self.batch_size
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
         """Return images (B, C, H, W) uint8 and labels (B,)."""

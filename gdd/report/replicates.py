@@ -52,7 +52,7 @@ def run_of(source: Source) -> Hashable:
 
 
 def differing(source: Source, others: Sequence[Source]) -> str:
-    """Return those settings of a source that others have otherwise, but for defaults: `, refine.weight 0`, or nothing.
+    """Return those settings of a source that others have otherwise, but for defaults: `, refine.tau 3`, or nothing.
 
     The text is the same for two sources of a method only if their settings are, or if one does not say them.
     """

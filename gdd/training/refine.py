@@ -103,7 +103,7 @@ class Matching:
         fake_std = augment.apply(augmentation, self.normalize.from_pm1(fake))
         others_std = []
         if self.name in BY_OTHERS:
-            others_u8, _ = self.batches(step.index + 1)
+            others_u8 = self.batches.others(step.index)
             others_std = [augment.apply(augmentation, self.normalize.from_u8(others_u8))]
         loss = self.match(network, real_std, fake_std, labels, *others_std)
 
@@ -130,6 +130,12 @@ class Matching:
 def _matching(config: Config, dataset: Dataset, batches: Batches, run: Run) -> Matching:
     """Build the term that the settings describe."""
     refinement, settings, spec = config.refine, config.refine.pool, dataset.spec
+    if refinement.loss in BY_OTHERS and batches.per_epoch < 2:
+        raise ConfigError(
+            f"refine.loss {refinement.loss} takes its statistics from as many other images as it compares: "
+            f"refine.batch_size is {refinement.batch_size}, expected at most half of the {len(batches.labels)} "
+            "training images"
+        )
     normalize = Normalizer(spec.mean, spec.std, run.device)
     augmentations = parse_strategy(refinement.augment, spec.flip)
     lessons = Lessons(

@@ -46,6 +46,17 @@ def test_images_left_over_in_one_epoch_come_in_others():
     assert {x for step in range(20) for x in batches.indices(step).tolist()} == set(range(7))
 
 
+@pytest.mark.parametrize(("count", "batch_size"), [(20, 6), (20, 10), (21, 10), (7, 1)])
+def test_other_images_are_as_many_and_none_of_the_batch(count, batch_size):
+    batches = make(count, batch_size)
+    ranks = [make(count, batch_size, rank=rank, world_size=2) for rank in range(2)]
+    for step in range(3 * batches.per_epoch):
+        others = batches.others(step).flatten().tolist()
+        assert len(set(others)) == batch_size
+        assert not {*others} & {*batches.indices(step).tolist()}
+        assert [rank.others(step).flatten().tolist() for rank in ranks] == [others[0::2], others[1::2]]
+
+
 def test_epochs_have_different_orders():
     batches = make(20, 20)
     orders = {tuple(batches.indices(epoch).tolist()) for epoch in range(10)}

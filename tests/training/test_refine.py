@@ -208,6 +208,15 @@ def test_other_losses_on_snapshots_go_on_where_they_stopped(loss: str, pretraine
         assert_same(*states_of)
 
 
+def test_statistics_of_features_are_of_other_images_than_are_compared(pretrained: Path, tmp_path: Path) -> None:
+    most = len(DATASET.train.labels) // 2
+    config = configured(refine={"loss": "features", "batch_size": most, "steps": 1})
+    run_stage(refine, config, tmp_path / "most", pretrained)
+    config = configured(refine={"loss": "features", "batch_size": most + 1, "steps": 1})
+    with pytest.raises(ConfigError, match=rf"refine.batch_size is {most + 1}, expected at most half"):
+        run_stage(refine, config, tmp_path / "more", pretrained)
+
+
 def test_lessons_have_their_share_of_the_time(pretrained: Path, tmp_path: Path) -> None:
     run_stage(refine, configured(pool={"steps_before": 0, "steps_between": 0}), tmp_path / "none", pretrained)
     assert {line["lessons/share"] for line in metrics(tmp_path / "none")} == {0}
