@@ -86,6 +86,7 @@ def distill(config: Config, dataset: Dataset, accelerator: Accelerator) -> Path:
         matching.check_first_images(config, dataset)  # a folder that is claimed would refuse other settings
         work, without = partial(matching.match, config, dataset), ("gan", "pretrain", "refine", "ensemble", "evaluate")
         return _run_stage(config, dataset, accelerator, matching.STAGE, without, work, config.matching.generator)
+    refine.check_others(config, dataset)
     start = config.refine.pretrained or train_gan(config, dataset, accelerator)
     _check_start(config, dataset, start)
     work = partial(refine.refine, config, dataset, pretrained=start)

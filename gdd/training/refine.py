@@ -130,12 +130,6 @@ class Matching:
 def _matching(config: Config, dataset: Dataset, batches: Batches, run: Run) -> Matching:
     """Build the term that the settings describe."""
     refinement, settings, spec = config.refine, config.refine.pool, dataset.spec
-    if refinement.loss in BY_OTHERS and batches.per_epoch < 2:
-        raise ConfigError(
-            f"refine.loss {refinement.loss} takes its statistics from as many other images as it compares: "
-            f"refine.batch_size is {refinement.batch_size}, expected at most half of the {len(batches.labels)} "
-            "training images"
-        )
     normalize = Normalizer(spec.mean, spec.std, run.device)
     augmentations = parse_strategy(refinement.augment, spec.flip)
     lessons = Lessons(
@@ -168,6 +162,16 @@ def _matching(config: Config, dataset: Dataset, batches: Batches, run: Run) -> M
         seed=config.seed,
         accelerator=run.accelerator,
     )
+
+
+def check_others(config: Config, dataset: Dataset) -> None:
+    """Refuse a loss that takes statistics from as many other images as it compares where there are too few."""
+    settings, count = config.refine, len(dataset.train.labels)
+    if settings.loss in BY_OTHERS and 2 * settings.batch_size > count:
+        raise ConfigError(
+            f"refine.batch_size is {settings.batch_size}, expected at most half of the {count} training images: "
+            f"refine.loss {settings.loss} takes its statistics from as many other images as it compares"
+        )
 
 
 def refine(config: Config, dataset: Dataset, run: Run, pretrained: Path) -> Path:

@@ -30,7 +30,8 @@ from gdd.models import registry
 from gdd.sampling import generator_file
 from gdd.training.gan import GanTrainer
 from gdd.training.pretrain import pretrain
-from gdd.training.refine import Balance, refine
+from gdd.training.refine import Balance, check_others, refine
+from gdd.training.refine_loss import RefineLoss, make_loss
 
 
 @pytest.fixture(scope="module")
@@ -208,13 +209,28 @@ def test_other_losses_on_snapshots_go_on_where_they_stopped(loss: str, pretraine
         assert_same(*states_of)
 
 
-def test_statistics_of_features_are_of_other_images_than_are_compared(pretrained: Path, tmp_path: Path) -> None:
-    most = len(DATASET.train.labels) // 2
-    config = configured(refine={"loss": "features", "batch_size": most, "steps": 1})
-    run_stage(refine, config, tmp_path / "most", pretrained)
-    config = configured(refine={"loss": "features", "batch_size": most + 1, "steps": 1})
+def test_statistics_of_features_are_of_other_images_than_are_compared(
+    pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    most, seen = len(DATASET.train.labels) // 2, []
+
+    def spied(*settings: Any) -> RefineLoss:
+        loss = make_loss(*settings)
+
+        def match(network: Any, real_std: Tensor, fake_std: Tensor, labels: Tensor, others_std: Tensor) -> Tensor:
+            seen.append(torch.cat([real_std, others_std]).flatten(1))
+            return loss(network, real_std, fake_std, labels, others_std)
+
+        return match
+
+    monkeypatch.setattr("gdd.training.refine.make_loss", spied)
+    settings = {"loss": "features", "augment": "none", "steps": 4}  # two epochs
+    config = configured(refine={**settings, "batch_size": most})
+    check_others(config, DATASET)
+    run_stage(refine, config, tmp_path / "refine", pretrained)
+    assert [len(images.unique(dim=0)) for images in seen] == [2 * most] * 4
     with pytest.raises(ConfigError, match=rf"refine.batch_size is {most + 1}, expected at most half"):
-        run_stage(refine, config, tmp_path / "more", pretrained)
+        check_others(configured(refine={**settings, "batch_size": most + 1}), DATASET)
 
 
 def test_lessons_have_their_share_of_the_time(pretrained: Path, tmp_path: Path) -> None:
