@@ -13,8 +13,7 @@ from gdd.config import ConfigError
 from gdd.data.annotations import human_names, in_order, is_table, labels_of
 from gdd.data.encoded import Listing, Part
 from gdd.data.image_file import SUFFIXES
-from gdd.data.parts import PartFolders, folders, is_hidden, is_part, note, part_folders
-from gdd.data.places import require_utf8
+from gdd.data.places import PartFolders, folders, is_hidden, is_part, note, part_folders, require_utf8
 
 _DEEPEST = 200  # folders within one another; Python's stack bears some five times as many
 _MOST_NAMED = 5  # extensions that a note lists
@@ -53,7 +52,7 @@ class _Images(NamedTuple):
 
 
 def list_folder(folder: Path, label: str | None = None) -> Listing:
-    """List the parts of a folder, or the folder without parts; see `parts.part_folders`.
+    """List the parts of a folder, or the folder without parts; see `places.part_folders`.
 
     A part has a folder for each class with images to any depth, as torchvision's ImageFolder reads them, or images and
     a table of their labels within it or beside it. Classes are sorted by name, as texts in Unicode's composed form;

@@ -23,7 +23,7 @@ from gdd.data import augment
 from gdd.data.batches import ClassBatches
 from gdd.data.pixels import Normalizer
 from gdd.data.readers import Dataset
-from gdd.data.strategy import dsa
+from gdd.data.spec import dsa
 from gdd.losses import gradients
 from gdd.models import registry
 from gdd.models.layers import Classifier

@@ -22,7 +22,7 @@ from gdd.data import augment
 from gdd.data.batches import Batches
 from gdd.data.pixels import Normalizer, u8_to_pm1
 from gdd.data.readers import Dataset
-from gdd.data.strategy import parse_strategy
+from gdd.data.spec import parse_strategy
 from gdd.runtime import checkpoint
 from gdd.runtime.checkpoint import Stateful
 from gdd.runtime.run import Run, Step
