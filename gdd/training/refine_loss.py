@@ -13,9 +13,8 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from gdd.config import RefineConfig
-from gdd.losses.gradients import class_gradient_distance
+from gdd.losses.distances import class_gradient_distance, moment_distance, standardized_by
 from gdd.losses.logits import log_probability_mse, paired, skd
-from gdd.losses.moments import moment_distance, standardized_by
 from gdd.models.layers import Classifier
 from gdd.runtime.execution import Execution
 
