@@ -23,7 +23,7 @@ from gdd.data.pixels import Normalizer
 from gdd.data.spec import DatasetSpec
 from gdd.evaluation.batches import Stream
 from gdd.formats import webdataset
-from gdd.models.dim_gan import DimGenerator
+from gdd.models.gan import DimGenerator
 from gdd.runtime.device import device_name, make_accelerator
 from gdd.runtime.environment import peak_memory_mb
 from gdd.runtime.speed import clock, here, matrix_product

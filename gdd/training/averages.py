@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from gdd import rng
-from gdd.models.gan_parts import BatchNorm, Generator
+from gdd.models.gan import BatchNorm, Generator
 from gdd.training.gan import GanTrainer
 from gdd.training.proxy import Proxy
 

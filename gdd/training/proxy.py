@@ -9,7 +9,7 @@ from gdd import rng
 from gdd.data.pixels import Normalizer
 from gdd.data.splits import Split
 from gdd.models import registry
-from gdd.models.gan_parts import Generator
+from gdd.models.gan import Generator
 from gdd.runtime.execution import EAGER, Execution
 from gdd.training.classifier import count_correct, fit, sgd
 

@@ -5,7 +5,7 @@ import torch
 from toy import CLASSES, SPEC
 
 from gdd import rng
-from gdd.models.residual_gan import ResidualDiscriminator, ResidualGenerator
+from gdd.models.gan import ResidualDiscriminator, ResidualGenerator
 from gdd.runtime.execution import EAGER, Execution
 
 
