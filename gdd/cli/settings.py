@@ -12,7 +12,7 @@ from gdd.config import Config, read_as
 
 if TYPE_CHECKING:
     from gdd.evaluation.sources import Source
-    from gdd.pipeline import Work
+    from gdd.pipeline import Inputs
 
 
 def add_settings(parser: ArgumentParser) -> None:
@@ -45,7 +45,7 @@ def checked_config(options: Namespace, distilled: bool = False, scored: bool = F
 @contextmanager
 def opened(
     config: Config, dry_run: bool, console: Console, stages: Sequence[str], sources: "Sequence[Source]" = ()
-) -> "Iterator[Work | None]":
+) -> "Iterator[Inputs | None]":
     """Open what `pipeline.opened` does, say what will be done, and give the work.
 
     A dry run gets None, once the networks' costs are printed.
@@ -57,7 +57,7 @@ def opened(
 
     accelerator = make_accelerator(config.run)
     try:
-        with pipeline.opened(config, accelerator, stages, sources) as work:
+        with pipeline.open_inputs(config, accelerator, stages, sources) as work:
             console.print(summary.block(config, work.dataset, accelerator, stages, work.jobs), soft_wrap=True)
             if dry_run:
                 console.print(costs.table(config, work.dataset.spec, stages))

@@ -65,7 +65,7 @@ class Config:
     @property
     def refine_weight(self) -> float:
         """Lambda: refine.weight or, where it is null, that of SKD; 0 if nothing is weighed, or by a balance."""
-        if not self.refine.matches or self.refine.balance is not None:
+        if not self.refine.guided or self.refine.balance is not None:
             return 0.0
         return self.refine.weight or self.skd_weight
 

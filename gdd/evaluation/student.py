@@ -26,8 +26,18 @@ from gdd.runtime.execution import EAGER, Execution
 from gdd.sampling import curate, sample
 from gdd.sampling.curate import Generated, Kept
 from gdd.sampling.set_file import SyntheticSet
-from gdd.training.average import averaged
-from gdd.training.classifier import ANSWERED, Answers, Loss, adamw, count_correct, cross_entropy, fit, lion, sgd
+from gdd.training.classifier import (
+    ANSWERED,
+    Answers,
+    Loss,
+    adamw,
+    averaged,
+    count_correct,
+    cross_entropy,
+    fit,
+    lion,
+    sgd,
+)
 from gdd.training.together import Stacked, each
 
 

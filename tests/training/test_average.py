@@ -4,8 +4,7 @@ import torch
 from torch import Tensor, nn
 from toy import CLASSES, SPEC, network_of
 
-from gdd.training.average import averaged
-from gdd.training.classifier import cross_entropy, fit, sgd
+from gdd.training.classifier import averaged, cross_entropy, fit, sgd
 from gdd.training.together import Stacked, each
 
 SEEDS, STEPS, DECAY = 3, 5, 0.7

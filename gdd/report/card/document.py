@@ -9,7 +9,8 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from gdd.evaluation import audit, sources
+from gdd.config.stages import AUDIT, EVALUATE
+from gdd.evaluation import sources
 from gdd.evaluation.row import Row
 from gdd.evaluation.sources import Source
 from gdd.formats import webdataset
@@ -25,7 +26,6 @@ logger = logging.getLogger(__name__)
 
 NAME = "README.md"  # of a folder's card
 MARK = "<!-- Written by gdd, which may write it anew. Without this line it is yours, and gdd leaves it as it is. -->"
-_EVALUATE = "evaluate"  # of a run
 # What the Hub calls numbers of images; each begins where the one before ends.
 _SIZES = {"n<1K": 10**3, "1K<n<10K": 10**4, "10K<n<100K": 10**5, "100K<n<1M": 10**6, "1M<n<10M": 10**7}
 _MORE = "10M<n<100M"
@@ -53,11 +53,11 @@ def write(path: Path | str, rows: Sequence[Row] | None = None) -> Path | None:
         stem = path.stem if path.suffix == ".safetensors" else path.name
         return _save(path.with_name(f"{stem}.md"), text(about, rows or ()))
     run = path.resolve().parent
-    if rows is None and (run / _EVALUATE).is_dir():
+    if rows is None and (run / EVALUATE).is_dir():
         from gdd.evaluation import grid
 
-        rows = grid.read_rows(run / _EVALUATE)
-    return _save(path / NAME, text(about, rows or (), facts.audited(run / audit.STAGE, about)))
+        rows = grid.read_rows(run / EVALUATE)
+    return _save(path / NAME, text(about, rows or (), facts.audited(run / AUDIT, about)))
 
 
 def write_stages(run: Path) -> list[Path]:

@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 import gdd
 from gdd.config import ConfigError, DataConfig, read_as
+from gdd.config.stages import PRETRAIN, REFINE
 from gdd.data.readers import Dataset
 from gdd.evaluation.sources import Source
 from gdd.report import audit
@@ -25,7 +26,6 @@ from gdd.report.page.samples import Gallery
 from gdd.report.tables import Section
 from gdd.runtime.checkpoint import creating, write_atomically
 from gdd.runtime.environment import git_revision
-from gdd.training import pretrain, refine
 
 Opener = Callable[[DataConfig, int], Dataset]  # of data settings and a seed, as pipeline.open_data
 _HERE = Path(__file__).parent
@@ -78,7 +78,7 @@ def _run(name: str) -> str:
 def _is_refined(stage: Stage, others: Sequence[Stage]) -> bool:
     """Tell whether a stage's generator is one that another stage of its run has refined."""
     stages = {(_run(one.name), one.stage) for one in others if isinstance(one, Trained) and one.source is not None}
-    return isinstance(stage, Trained) and stage.stage == pretrain.STAGE and (_run(stage.name), refine.STAGE) in stages
+    return isinstance(stage, Trained) and stage.stage == PRETRAIN and (_run(stage.name), REFINE) in stages
 
 
 class _Data:

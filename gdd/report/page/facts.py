@@ -4,12 +4,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from gdd.config import Config, ConfigError, read_as
+from gdd.config.stages import DISTILLING, MATCHING, PRETRAIN, REFINE
 from gdd.report.page.runs import Audited, Scored, Stage, Trained
 from gdd.report.tables import Section
-from gdd.training import matching, pretrain, refine
+from gdd.training import matching
 
 Facts = list[tuple[str, str]]  # terms and what is said of them
-_TRAININGS = (pretrain.STAGE, refine.STAGE, matching.STAGE)
 _LOSSES = {"ns": "non-saturating", "hinge": "hinge", "wgan-gp": "WGAN-GP"}
 
 
@@ -47,21 +47,21 @@ def _of_result(stage: Trained) -> Facts:
         result = f"{source.synthetic.ipc} images per class{labels}, {source.synthetic.bytes / 1024:,.1f} KiB"
     facts = [("Distilled", spec.in_words), ("Result", result)]
     method = source.provenance.get("method")
-    return facts if stage.stage in _TRAININGS or not method else [*facts, ("Method", str(method))]
+    return facts if stage.stage in DISTILLING or not method else [*facts, ("Method", str(method))]
 
 
 def _of_training(stage: str, config: Config) -> Facts:
-    if stage == matching.STAGE:
+    if stage == MATCHING:
         how = config.matching
         return [
             ("Objective", f"{matching.method_name(how)}, networks {how.pool.kind} ({how.pool.main})"),
             ("Length", f"{how.iterations:,} iterations"),
         ]
-    if stage not in _TRAININGS:
+    if stage not in DISTILLING:
         return []
-    steps = config.pretrain if stage == pretrain.STAGE else config.refine
+    steps = config.pretrain if stage == PRETRAIN else config.refine
     loss = f"adversarial, {_LOSSES[config.gan.loss]}"
-    if stage == refine.STAGE and config.refine.matches:
+    if stage == REFINE and config.refine.guided:
         wanted, weight = config.refine, f"{config.refine_weight:g}"
         if wanted.balance is not None:
             weight = f"(a weight that makes their gradients' ratio {wanted.balance:g})"

@@ -1,4 +1,4 @@
-"""Stage 2: each step is that of L = L_GAN + lambda L_SKD, from where stage 1 ended."""
+"""Stage 1: each step is that of the adversarial game's equations, and the averaged generator is kept."""
 
 import shutil
 from pathlib import Path
@@ -14,6 +14,7 @@ from steps import (
     assert_same,
     configured,
     cross_entropy,
+    initial_state,
     metrics,
     real_batch,
     run_stage,
@@ -28,17 +29,40 @@ from gdd.data import augment
 from gdd.data.strategy import parse_strategy
 from gdd.models import registry
 from gdd.sampling import generator_file
+from gdd.training.distil import distil
 from gdd.training.gan import GanTrainer
-from gdd.training.pretrain import pretrain
-from gdd.training.refine import Balance, check_others, refine
-from gdd.training.refine_loss import RefineLoss, make_loss
+from gdd.training.guidance import Balance, GuidanceLoss, check_others, make_loss
+
+
+@pytest.mark.parametrize(
+    "gan",
+    [{"loss": "ns"}, {"loss": "hinge"}, {"loss": "wgan-gp"}, {"loss": "ns", "augment": "color_crop_cutout"}],
+    ids=lambda gan: "-".join(gan.values()),
+)
+def test_every_step_is_the_one_of_the_equations(gan: dict[str, str], tmp_path: Path) -> None:
+    config = configured(gan=gan)
+    after = run_stage(distil, config, tmp_path)
+    before = [initial_state(config), *after]
+    reference = StageReference(config, "pretrain", config.pretrain.lr)
+    logged = metrics(tmp_path)
+    assert len(after) == len(logged) == 2
+    for step in range(2):
+        reference.check(step, before[step], after[step], logged[step])
+
+
+def test_the_averaged_generator_is_kept(tmp_path: Path) -> None:
+    last = run_stage(distil, configured(), tmp_path)[-1]
+    loaded = generator_file.load(tmp_path)
+    for name, value in loaded.generator.named_parameters():
+        assert torch.equal(value, last["average"][f"module.{name}"])
+    assert (loaded.spec, loaded.provenance["stage"], loaded.provenance["method"]) == (SPEC, "pretrain", "gan")
 
 
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a stage 1 with a learning rate and decays of its own."""
     folder = tmp_path_factory.mktemp("pretrain")
-    run_stage(pretrain, configured(gan={"beta1": 0.5, "beta2": 0.99}, pretrain={"steps": 3}), folder)
+    run_stage(distil, configured(gan={"beta1": 0.5, "beta2": 0.99}, pretrain={"steps": 3}), folder)
     return folder
 
 
@@ -73,7 +97,7 @@ def test_every_step_is_the_one_of_the_equation(
     gan: dict[str, Any], settings: dict[str, Any], pretrained: Path, tmp_path: Path
 ) -> None:
     config = configured(gan=gan, refine=settings)
-    after = run_stage(refine, config, tmp_path, pretrained)
+    after = run_stage(distil, config, tmp_path, pretrained)
     before = [states(pretrained)[-1], *after]
     reference = StageReference(config, "refine", config.refine.lr)
     logged = metrics(tmp_path)
@@ -94,14 +118,14 @@ def test_a_generator_of_the_real_images_has_nothing_to_match(
         return images_u8 / 127.5 - 1 + 0 * generate(gan, step, labels)
 
     monkeypatch.setattr(GanTrainer, "generate", perfect)
-    run_stage(refine, config, tmp_path, pretrained)
+    run_stage(distil, config, tmp_path, pretrained)
     losses = [line[f"loss/{config.refine.loss}"] for line in metrics(tmp_path)]
     assert losses == pytest.approx([0, 0], abs=1e-6)
 
 
 def test_it_goes_on_from_stage_1_at_its_own_pace(pretrained: Path, tmp_path: Path) -> None:
     config = configured(refine={"lr": 1e-12, "steps": 1})
-    (after,), before = run_stage(refine, config, tmp_path, pretrained), states(pretrained)[-1]
+    (after,), before = run_stage(distil, config, tmp_path, pretrained), states(pretrained)[-1]
     for name in ("generator", "discriminator"):
         weights = {place: value for place, value in after[name].items() if place.endswith(("weight", "bias"))}
         torch.testing.assert_close(weights, {place: before[name][place] for place in weights}, rtol=0, atol=1e-8)
@@ -114,7 +138,7 @@ def test_it_goes_on_from_stage_1_at_its_own_pace(pretrained: Path, tmp_path: Pat
 def test_a_frozen_discriminator_stays_as_stage_1_left_it(pretrained: Path, tmp_path: Path) -> None:
     before = states(pretrained)[-1]["discriminator"]
     config = configured(refine={"discriminator": "frozen"})
-    assert_same(run_stage(refine, config, tmp_path, pretrained)[-1]["discriminator"], before)
+    assert_same(run_stage(distil, config, tmp_path, pretrained)[-1]["discriminator"], before)
 
 
 def test_the_averaged_generator_is_kept_with_the_seconds_of_both_stages(pretrained: Path, tmp_path: Path) -> None:
@@ -123,7 +147,7 @@ def test_the_averaged_generator_is_kept_with_the_seconds_of_both_stages(pretrain
     for path in pretrained.glob("checkpoint-*"):
         (folder / path.name).hardlink_to(path)
     generator_file.save(folder, stage_1.generator, SPEC, {**stage_1.provenance, "seconds": 1000.0})
-    last = run_stage(refine, configured(), tmp_path / "refine", folder)[-1]
+    last = run_stage(distil, configured(), tmp_path / "refine", folder)[-1]
     loaded = generator_file.load(tmp_path / "refine")
     for name, value in loaded.generator.named_parameters():
         assert torch.equal(value, last["average"][f"module.{name}"])
@@ -138,7 +162,7 @@ def test_the_network_that_is_asked_has_learned_from_real_images(
     """Before its first use 2 steps, before the next 1; a member of weight 0 is never asked."""
     pool = {"members": ("mlp-w8", "convnet3-bn-w4"), "weights": (0.0, 1.0), "lr": 0.02, "augmented": augmented}
     config = configured(pool=pool)
-    pools = [state["pool"] for state in run_stage(refine, config, tmp_path, pretrained)]
+    pools = [state["pool"] for state in run_stage(distil, config, tmp_path, pretrained)]
     with rng.seeded(config.seed, rng.INIT_POOL, 1, 0):
         network = registry.build("convnet3-bn-w4", SPEC.shape, CLASSES).train()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.02, momentum=0.9, weight_decay=5e-4)
@@ -160,12 +184,12 @@ def test_the_network_that_is_asked_has_learned_from_real_images(
 
 def test_a_balance_takes_the_weight_that_gives_the_wanted_ratio(pretrained: Path, tmp_path: Path) -> None:
     fixed, balanced = tmp_path / "fixed", tmp_path / "balanced"
-    run_stage(refine, configured(refine={"weight": 2.0}), fixed, pretrained)
-    run_stage(refine, configured(refine={"balance": 0.25, "weight": None}), balanced, pretrained)
+    run_stage(distil, configured(refine={"weight": 2.0}), fixed, pretrained)
+    run_stage(distil, configured(refine={"balance": 0.25, "weight": None}), balanced, pretrained)
     ratio = metrics(fixed)[0]["gradient/ratio"]
     assert metrics(balanced)[0]["gradient/ratio"] == pytest.approx(0.25)
     # So the first step is that of the fixed weight which has this ratio.
-    same = run_stage(refine, configured(refine={"weight": 2.0 * 0.25 / ratio}), tmp_path / "same", pretrained)
+    same = run_stage(distil, configured(refine={"weight": 2.0 * 0.25 / ratio}), tmp_path / "same", pretrained)
     # By Adam's moments: of a gradient that is nothing but rounding it makes a whole step.
     one, two = (
         [moments["exp_avg"] for moments in state["opt_g"]["state"].values()] for state in (same[0], states(balanced)[0])
@@ -188,13 +212,13 @@ def test_a_balance_follows_the_mean_of_ratios_and_goes_on_from_its_state() -> No
 
 def test_a_stage_1_without_checkpoints_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="nothing holds no checkpoint, expected a finished run folder"):
-        run_stage(refine, configured(), tmp_path / "refine", tmp_path / "nothing")
+        run_stage(distil, configured(), tmp_path / "refine", tmp_path / "nothing")
 
 
 @pytest.mark.parametrize("loss", ["features", "gradient"])
 def test_other_losses_on_snapshots_go_on_where_they_stopped(loss: str, pretrained: Path, tmp_path: Path) -> None:
     config = configured(refine={"loss": loss, "balance": 0.5, "weight": None, "steps": 4}, pool={**SNAPSHOTS})
-    whole = run_stage(refine, config, tmp_path / "whole", pretrained)
+    whole = run_stage(distil, config, tmp_path / "whole", pretrained)
     logged = metrics(tmp_path / "whole")
     assert all(line[f"loss/{loss}"] != 0 and line["gradient/ratio"] > 0 for line in logged)
     assert {name for name in logged[-1] if name.startswith("accuracy/")} == {
@@ -203,7 +227,7 @@ def test_other_losses_on_snapshots_go_on_where_they_stopped(loss: str, pretraine
     (tmp_path / "resumed").mkdir()
     for name in ("config.json", "metrics.jsonl", "checkpoint-00000002.pt"):
         shutil.copy(tmp_path / "whole" / name, tmp_path / "resumed" / name)
-    resumed = run_stage(refine, config, tmp_path / "resumed", pretrained)
+    resumed = run_stage(distil, config, tmp_path / "resumed", pretrained)
     for name in ("generator", "average", "opt_g", "discriminator", "pool", "balance"):
         states_of = [{**run[-1][name], "members": None} for run in (resumed, whole)]  # names, which are no tensors
         assert_same(*states_of)
@@ -214,7 +238,7 @@ def test_statistics_of_features_are_of_other_images_than_are_compared(
 ) -> None:
     most, seen = len(DATASET.train.labels) // 2, []
 
-    def spied(*settings: Any) -> RefineLoss:
+    def spied(*settings: Any) -> GuidanceLoss:
         loss = make_loss(*settings)
 
         def match(network: Any, real_std: Tensor, fake_std: Tensor, labels: Tensor, others_std: Tensor) -> Tensor:
@@ -223,20 +247,20 @@ def test_statistics_of_features_are_of_other_images_than_are_compared(
 
         return match
 
-    monkeypatch.setattr("gdd.training.refine.make_loss", spied)
+    monkeypatch.setattr("gdd.training.guidance.make_loss", spied)
     settings = {"loss": "features", "augment": "none", "steps": 4}  # two epochs
     config = configured(refine={**settings, "batch_size": most})
     check_others(config, DATASET)
-    run_stage(refine, config, tmp_path / "refine", pretrained)
+    run_stage(distil, config, tmp_path / "refine", pretrained)
     assert [len(images.unique(dim=0)) for images in seen] == [2 * most] * 4
     with pytest.raises(ConfigError, match=rf"refine.batch_size is {most + 1}, expected at most half"):
         check_others(configured(refine={**settings, "batch_size": most + 1}), DATASET)
 
 
 def test_lessons_have_their_share_of_the_time(pretrained: Path, tmp_path: Path) -> None:
-    run_stage(refine, configured(pool={"steps_before": 0, "steps_between": 0}), tmp_path / "none", pretrained)
+    run_stage(distil, configured(pool={"steps_before": 0, "steps_between": 0}), tmp_path / "none", pretrained)
     assert {line["lessons/share"] for line in metrics(tmp_path / "none")} == {0}
-    run_stage(refine, configured(), tmp_path / "some", pretrained)
+    run_stage(distil, configured(), tmp_path / "some", pretrained)
     assert all(0 < line["lessons/share"] < 1 for line in metrics(tmp_path / "some"))
 
 
@@ -244,9 +268,9 @@ def test_without_a_loss_there_is_no_pool_and_the_adversarial_loss_goes_on_alone(
     pretrained: Path, tmp_path: Path
 ) -> None:
     control = {"loss": "none", "weight": None}
-    alone = run_stage(refine, configured(refine=control), tmp_path / "alone", pretrained)
+    alone = run_stage(distil, configured(refine=control), tmp_path / "alone", pretrained)
     assert generator_file.load(tmp_path / "alone").provenance["method"] == "gan"
-    hardly = run_stage(refine, configured(refine={"weight": 1e-30}), tmp_path / "hardly", pretrained)
+    hardly = run_stage(distil, configured(refine={"weight": 1e-30}), tmp_path / "hardly", pretrained)
     for first, second in zip(alone, hardly, strict=True):
         assert second.keys() - first.keys() == {"pool"}
         assert_same(first["generator"], second["generator"])

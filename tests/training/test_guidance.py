@@ -16,7 +16,7 @@ from gdd.losses.moments import moment_distance, standardized_by
 from gdd.models import registry
 from gdd.models.layers import Classifier
 from gdd.runtime.execution import EAGER
-from gdd.training.refine_loss import BY_OTHERS, OF_ALL, make_loss
+from gdd.training.guidance import BY_OTHERS, OF_ALL, make_loss
 
 SHAPE, CLASSES, COUNT = (1, 16, 16), 3, 12
 LABELS = torch.arange(COUNT) % CLASSES

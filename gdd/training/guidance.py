@@ -1,38 +1,47 @@
-"""Refine the generator so that pool networks answer real and synthetic images alike.
+"""What guides the generator in refinement: networks of a pool that compare real and generated images.
 
-    L = L_GAN + lambda * L_SKD,    L_SKD = tau^2 * KL(d_real || d_synthetic),    d = softmax(standardize(logits) / tau)
+    gradient at the generated images = lambda * dL/dfake,   L by `refine.loss`: SKD, DiM's loss, moments, gradients
 
-In place of L_SKD stands what `refine.loss` names (refine_loss.py).
+A loss maps a network and two batches in classifier space, whose rows have the same classes, to a scalar with a gradient
+at the generated images. One that compares rows with each other (`OF_ALL`) sees those of all W processes: its gradient
+has to be counted W times, since gradients are then averaged over the processes.
 
-Self-knowledge distillation: Li et al., arXiv 2501.04202; docs/method.md says what the paper leaves open.
+Self-knowledge distillation: Li et al., arXiv 2501.04202. Logits' MSE: DiM, arXiv 2303.04707.
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 
 from gdd import rng
-from gdd.config import Config, ConfigError
+from gdd.config import Config, ConfigError, RefineConfig
 from gdd.data import augment
 from gdd.data.batches import Batches
-from gdd.data.pixels import Normalizer, u8_to_pm1
+from gdd.data.pixels import Normalizer
 from gdd.data.readers import Dataset
+from gdd.data.spec import DatasetSpec
 from gdd.data.strategy import parse_strategy
-from gdd.runtime import checkpoint
+from gdd.losses.gradients import class_gradient_distance
+from gdd.losses.logits import log_probability_mse, paired, skd
+from gdd.losses.moments import moment_distance, standardized_by
+from gdd.models.layers import Classifier
 from gdd.runtime.checkpoint import Stateful
+from gdd.runtime.execution import Execution
 from gdd.runtime.run import Run, Step
-from gdd.sampling import generator_file
-from gdd.training.monitor import Monitor
-from gdd.training.pool import Exam, LearningPool, Lessons, SnapshotPool, execution_of
-from gdd.training.refine_loss import BY_OTHERS, OF_ALL, RefineLoss, make_loss
-from gdd.training.stage import choice, gan_trainer, observe, provenance, real_batches, save_generator
+from gdd.training.pool import Exam, LearningPool, Lessons, SnapshotPool, execution_of, learning_flop
 
-STAGE = rng.REFINE
+OF_ALL = ("features", "gradient")
+
+BY_OTHERS = ("features",)  # what also takes other real images
+
+# Network, real images (B, C, H, W), generated images (B, C, H, W), labels (B,), perhaps other real images (B, C, H, W).
+GuidanceLoss = Callable[..., Tensor]
 
 
 class Balance:
@@ -48,7 +57,7 @@ class Balance:
     def weight(self, norms: Tensor) -> Tensor:
         """Return the weight of this step, whose gradients have these norms (2,) before weighing: its own, the other's.
 
-        Both means lack the same share at first, which their ratio does not.
+        Start-up bias cancels in the ratio.
         """
         self.norms = self.DECAY * self.norms.to(norms.device) + (1 - self.DECAY) * norms
         return self.wanted * self.norms[1] / self.norms[0]
@@ -61,11 +70,11 @@ class Balance:
 
 
 @dataclass(eq=False, repr=False)
-class Matching:
-    """The refinement's own term: what a network of the pool asks of generated images beside real ones."""
+class Guidance:
+    """What refinement adds to the adversarial loss: a network of the pool compares real and generated images."""
 
     pool: LearningPool | SnapshotPool
-    match: RefineLoss
+    compare: GuidanceLoss
     _: KW_ONLY
     name: str  # of the loss, for the metrics
     weight: float | Balance  # of the loss, or what finds it
@@ -105,7 +114,7 @@ class Matching:
         if self.name in BY_OTHERS:
             others_u8 = self.batches.others(step.index)
             others_std = [augment.apply(augmentation, self.normalize.from_u8(others_u8))]
-        loss = self.match(network, real_std, fake_std, labels, *others_std)
+        loss = self.compare(network, real_std, fake_std, labels, *others_std)
 
         # Weigh what it asks.
         (gradient,) = torch.autograd.grad(loss, fake)
@@ -127,8 +136,8 @@ class Matching:
         return self.accelerator.reduce(squares, "sum").sqrt().clamp(min=1e-12)
 
 
-def _matching(config: Config, dataset: Dataset, batches: Batches, run: Run) -> Matching:
-    """Build the term that the settings describe."""
+def make_guidance(config: Config, dataset: Dataset, batches: Batches, run: Run) -> Guidance:
+    """Build the guidance that the settings describe."""
     refinement, settings, spec = config.refine, config.refine.pool, dataset.spec
     normalize = Normalizer(spec.mean, spec.std, run.device)
     augmentations = parse_strategy(refinement.augment, spec.flip)
@@ -142,7 +151,7 @@ def _matching(config: Config, dataset: Dataset, batches: Batches, run: Run) -> M
         lr=settings.lr,
         augmentations=augmentations if settings.augmented else (),
         seed=config.seed,
-        execution=execution_of(settings.members, spec.shape, spec.num_classes, refinement.images_asked, run),
+        execution=execution_of(settings.members, spec, guidance_flop(config, spec), run),
     )
     life = settings.redraw_every, settings.steps_before, settings.steps_between
     pool = (
@@ -150,7 +159,7 @@ def _matching(config: Config, dataset: Dataset, batches: Batches, run: Run) -> M
         if settings.ages
         else LearningPool(lessons, settings.members, settings.weights, *life)
     )
-    return Matching(
+    return Guidance(
         pool,
         make_loss(refinement, lessons.execution, run.accelerator),
         name=refinement.loss,
@@ -164,6 +173,13 @@ def _matching(config: Config, dataset: Dataset, batches: Batches, run: Run) -> M
     )
 
 
+def guidance_flop(config: Config, spec: DatasetSpec) -> float:
+    """Return the FLOP of all that the pool's networks are asked and learn in refinement; 0 without guidance."""
+    if not config.refine.guided:
+        return 0.0
+    return learning_flop(config.refine.pool.members, spec, config.refine.images_asked)
+
+
 def check_others(config: Config, dataset: Dataset) -> None:
     """Refuse a loss that takes statistics from as many other images as it compares where there are too few."""
     settings, count = config.refine, len(dataset.train.labels)
@@ -174,40 +190,84 @@ def check_others(config: Config, dataset: Dataset) -> None:
         )
 
 
-def refine(config: Config, dataset: Dataset, run: Run, pretrained: Path) -> Path:
-    """Refine the GAN of the run folder `pretrained` for `refine.steps` steps; return the generator's file."""
-    settings, spec, seed = config.refine, dataset.spec, config.seed
-    gan = gan_trainer(config.gan, settings, spec, seed, STAGE, run)
-    try:
-        gan.start_from(checkpoint.newest(pretrained))
-    except checkpoint.Damaged as error:  # an earlier one would be another GAN
-        raise ConfigError(f"{error}; remove {pretrained} to pretrain anew") from error
-    batches = real_batches(dataset, settings.batch_size, seed, STAGE, run)
-    matching = _matching(config, dataset, batches, run) if settings.matches else None
-    if settings.discriminator == "frozen":
-        gan.plain_discriminator.eval()  # or its spectral norms would go on
-    chosen = choice(config, gan, dataset, run)
-    monitor = Monitor(batches, spec.num_classes, config.gan.noise_dim, seed)
-    states = {**gan.states(), "choice": chosen, **(matching.states() if matching else {})}
+def make_loss(settings: RefineConfig, execution: Execution, accelerator: Accelerator) -> GuidanceLoss:
+    """Return the loss that the settings name; networks are executed by `execution`."""
+    if settings.loss == "features":
+        return partial(feature_loss, accelerator=accelerator)
+    if settings.loss == "gradient":
+        return partial(class_gradient_loss, accelerator=accelerator)
+    compare: Callable[[Tensor, Tensor], Tensor] = log_probability_mse
+    if settings.loss == "skd":
+        compare = partial(skd, tau=settings.tau, tau_mode=settings.tau_mode, standardized=settings.standardize)
+    pairs = accelerator if settings.pairing == "optimal" else None
+    return partial(logit_loss, compare=compare, execution=execution, optimal_over=pairs)
 
-    for step in run.loop(states, settings.steps, batches.batch_size, STAGE):
-        # Draw a real batch, and generate images of the same classes.
-        images_u8, labels = batches(step.index)  # (B, C, H, W) uint8, (B,)
-        fake = gan.generate(step.index, labels)  # (B, C, H, W) in [-1, 1]
 
-        # What either loss asks of them, and the generator's turn on both.
-        loss = gan.adversarial_loss(step.index, fake, labels)
-        (gradient,) = torch.autograd.grad(loss, fake)
-        step.record({"loss/generator": loss.detach()})
-        if matching is not None:
-            gradient = gradient + matching.gradient(step, images_u8, fake, labels, gradient)
-            matching.observe(step)
-        gan.update_generator(step.index, fake, gradient)
+def logit_loss(
+    network: nn.Module,
+    real_std: Tensor,
+    fake_std: Tensor,
+    labels: Tensor,
+    compare: Callable[[Tensor, Tensor], Tensor],
+    execution: Execution,
+    optimal_over: Accelerator | None,
+) -> Tensor:
+    """Compare each generated image's logits with those of the real one in its row, or of its optimal pair."""
+    with torch.no_grad():
+        real_logits = execution(network, real_std)  # (B, K)
+    fake_logits = execution(network, fake_std)
+    if optimal_over is not None:
+        rows = (optimal_over.gather(one) for one in (real_logits, fake_logits.detach(), labels))
+        real_logits = paired(*rows)[optimal_over.process_index * len(labels) :][: len(labels)]  # (B, K)
+    return compare(real_logits, fake_logits)
 
-        # The discriminator's turn, unless it is a fixed critic.
-        if settings.discriminator == "trained":
-            step.record(gan.update_discriminator(step.index, u8_to_pm1(images_u8), labels))
-        observe(step, gan, monitor, chosen)
-    seconds = generator_file.load(pretrained).provenance["seconds"] + run.seconds
-    origin = provenance(run, config, dataset, STAGE, settings.method, seconds)
-    return save_generator(run, dataset, chosen, monitor, origin)
+
+def feature_loss(
+    network: nn.Module,
+    real_std: Tensor,
+    fake_std: Tensor,
+    labels: Tensor,
+    others_std: Tensor,
+    accelerator: Accelerator,
+) -> Tensor:
+    """Compare mean and covariance of each class's features, the mean over the network's layers.
+
+    Features are standardized by those of other real images, whose draw is independent of the compared ones: then the
+    loss is least in expectation where both sides have the same moments. By the compared images themselves it would be
+    least where the generated ones vary too little, for their scale is that of the very images that they are held to.
+
+    In float32: covariances need more digits than bfloat16 has.
+    """
+    assert isinstance(network, Classifier)
+    labels = accelerator.gather(labels)
+    with torch.no_grad():
+        real_layers, other_layers = (
+            [accelerator.gather(layer) for layer in network.activations(images)] for images in (real_std, others_std)
+        )
+    fake_layers = [_of_all(layer, accelerator) for layer in network.activations(fake_std)]
+    layers = map(standardized_by, other_layers, real_layers, fake_layers)
+    distances = [moment_distance(real, fake, labels, labels) for real, fake in layers]
+    return torch.stack(distances).mean()
+
+
+def class_gradient_loss(
+    network: nn.Module, real_std: Tensor, fake_std: Tensor, labels: Tensor, accelerator: Accelerator
+) -> Tensor:
+    """Compare the gradients that each class's images cause in the network: the objective of gradient matching.
+
+    In float32: it is a derivative of a derivative. Every process takes the gradients of all images.
+    """
+    network.requires_grad_(True)
+    real_std, fake_std, labels = (
+        accelerator.gather(real_std),
+        _of_all(fake_std, accelerator),
+        accelerator.gather(labels),
+    )
+    return class_gradient_distance(network, real_std, fake_std, labels)
+
+
+def _of_all(rows: Tensor, accelerator: Accelerator) -> Tensor:
+    """Return the rows of all processes (W * B, ...), of which this one's own are in their graph."""
+    gathered = accelerator.gather(rows.detach()).clone()
+    gathered[accelerator.process_index * len(rows) :][: len(rows)] = rows
+    return gathered

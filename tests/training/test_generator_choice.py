@@ -16,9 +16,8 @@ from gdd.data.splits import Split
 from gdd.models.dim_gan import DimGenerator
 from gdd.models.gan_parts import BatchNorm, Generator
 from gdd.sampling import generator_file
-from gdd.training.averages import Choice, with_own_statistics
-from gdd.training.pretrain import pretrain
-from gdd.training.proxy import Proxy
+from gdd.training.distil import distil
+from gdd.training.generator_choice import GeneratorChoice, Proxy, with_own_statistics
 
 
 def generator(seed: int = 0) -> DimGenerator:
@@ -111,7 +110,7 @@ def test_the_best_average_of_all_steps_is_kept(tmp_path: Path, monkeypatch: pyte
     shares = iter([0.2, 0.5, 0.9, 0.3, 0.9, 0.1])  # of two averages after steps 2, 4 and 5
     monkeypatch.setattr(Proxy, "accuracy", lambda self, generator: next(shares))
     gan = {"ema_decays": (0.5, 0.9), "proxy": ProxyConfig(every=2, arch="convnet3-w4")}
-    run_stage(pretrain, configured(gan=gan, pretrain={"steps": 5}), tmp_path)
+    run_stage(distil, configured(gan=gan, pretrain={"steps": 5}), tmp_path)
     assert chosen_of(tmp_path) == {"step": 4, "ema_decay": 0.5, "accuracy": 0.9}  # the first of equals
     weights = states(tmp_path)[3]["average"]
     for name, value in generator_file.load(tmp_path).generator.named_parameters():
@@ -120,13 +119,13 @@ def test_the_best_average_of_all_steps_is_kept(tmp_path: Path, monkeypatch: pyte
     for name in ("config.json", "checkpoint-00000004.pt"):  # what was chosen before a stop counts after it
         (tmp_path / "resumed" / name).hardlink_to(tmp_path / name)
     shares = iter([0.1, 0.8])
-    run_stage(pretrain, configured(gan=gan, pretrain={"steps": 5}), tmp_path / "resumed")
+    run_stage(distil, configured(gan=gan, pretrain={"steps": 5}), tmp_path / "resumed")
     assert chosen_of(tmp_path / "resumed") == chosen_of(tmp_path)
 
 
 def test_averages_follow_their_own_decays(tmp_path: Path) -> None:
     gan = {"ema_decays": (0.5, 0.9), "proxy": ProxyConfig(every=9, steps=1, batch_size=6, arch="convnet3-w4")}
-    first, second = run_stage(pretrain, configured(gan=gan), tmp_path)
+    first, second = run_stage(distil, configured(gan=gan), tmp_path)
     for name, decay in (("average", 0.5), ("average 0.9", 0.9)):
         for place, before in first[name].items():
             if place.endswith(("weight", "bias")):
@@ -146,7 +145,7 @@ def test_a_proxys_classes_take_turns_though_a_batch_has_fewer() -> None:
 
 def test_without_a_proxy_the_last_average_is_kept(make_gan: Any) -> None:
     gan = make_gan()
-    choice = Choice(gan, 0)
+    choice = GeneratorChoice(gan, 0)
     assert choice.observe(1, 1) == {}
     kept, how = choice.generator()
     assert how == {}
