@@ -27,7 +27,7 @@ from gdd.config import Config, ConfigError, MatchingConfig
 from gdd.data.batches import ClassBatches
 from gdd.data.pixels import Normalizer
 from gdd.data.readers import Dataset
-from gdd.losses.gradients import distance
+from gdd.losses.distances import distance
 from gdd.models import registry
 from gdd.runtime.device import device_name, make_accelerator
 from gdd.runtime.environment import peak_memory_mb

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from gdd import zoo
 from gdd.config import Config, ConfigError
 from gdd.data.places import locate
-from gdd.data.strategy import parse_strategy
+from gdd.data.spec import parse_strategy
 from gdd.evaluation.named import path_of
 from gdd.models import registry
 

@@ -13,8 +13,8 @@ from torch import Tensor
 from gdd import rng
 from gdd.data import augment
 from gdd.data.pixels import Normalizer
+from gdd.data.spec import parse_strategy
 from gdd.data.splits import Split, shuffled
-from gdd.data.strategy import parse_strategy
 from gdd.evaluation.recipe import Recipe
 from gdd.models import drop_path
 from gdd.sampling import sample

@@ -5,8 +5,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from gdd.config import EvaluateConfig
-from gdd.data.spec import DatasetSpec
-from gdd.data.strategy import OPERATIONS
+from gdd.data.spec import OPERATIONS, DatasetSpec
 from gdd.evaluation.recipe import Conditions, Job, resolve_recipe
 from gdd.evaluation.sources import CEILING, FLOOR, REAL_NAMES, Kind, Source
 

@@ -6,8 +6,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from gdd.config import ConfigError, EvaluateConfig, RecipeConfig, stable_hash, to_plain
-from gdd.data.spec import DatasetSpec
-from gdd.data.strategy import OPERATIONS, parse_strategy
+from gdd.data.spec import OPERATIONS, DatasetSpec, parse_strategy
 from gdd.evaluation.sources import CEILING, Kind, Protocol, Source
 from gdd.runtime.execution import Precision
 from gdd.training import schedule

@@ -18,8 +18,7 @@ from gdd.config import Config, ConfigError, PretrainConfig, RefineConfig, stages
 from gdd.data.batches import Batches
 from gdd.data.pixels import u8_to_pm1
 from gdd.data.readers import Dataset
-from gdd.data.spec import DatasetSpec
-from gdd.data.strategy import parse_strategy
+from gdd.data.spec import DatasetSpec, parse_strategy
 from gdd.models.cost import gan_flop, gan_step_flop
 from gdd.models.gan import make_discriminator, make_generator, width_of
 from gdd.runtime import checkpoint

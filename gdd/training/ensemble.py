@@ -12,9 +12,8 @@ from gdd.data.augment import AugmentedBatches
 from gdd.data.batches import Batches
 from gdd.data.pixels import Normalizer
 from gdd.data.readers import Dataset
-from gdd.data.spec import DatasetSpec
+from gdd.data.spec import DatasetSpec, parse_strategy
 from gdd.data.splits import Split
-from gdd.data.strategy import parse_strategy
 from gdd.models import registry
 from gdd.runtime.checkpoint import Stateful
 from gdd.runtime.run import Run

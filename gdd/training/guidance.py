@@ -25,11 +25,9 @@ from gdd.data import augment
 from gdd.data.batches import Batches
 from gdd.data.pixels import Normalizer
 from gdd.data.readers import Dataset
-from gdd.data.spec import DatasetSpec
-from gdd.data.strategy import parse_strategy
-from gdd.losses.gradients import class_gradient_distance
+from gdd.data.spec import DatasetSpec, parse_strategy
+from gdd.losses.distances import class_gradient_distance, moment_distance, standardized_by
 from gdd.losses.logits import log_probability_mse, paired, skd
-from gdd.losses.moments import moment_distance, standardized_by
 from gdd.models.layers import Classifier
 from gdd.runtime.checkpoint import Stateful
 from gdd.runtime.execution import Execution

@@ -23,9 +23,8 @@ from gdd.data import augment
 from gdd.data.batches import ClassBatches
 from gdd.data.pixels import Normalizer
 from gdd.data.readers import Dataset
-from gdd.data.spec import DatasetSpec
-from gdd.data.strategy import dsa
-from gdd.losses import gradients
+from gdd.data.spec import DatasetSpec, dsa
+from gdd.losses import distances
 from gdd.models import registry
 from gdd.models.layers import Classifier, Shape
 from gdd.runtime.checkpoint import Stateful
@@ -124,7 +123,7 @@ def gradient_loss(
     synthetic: Tensor,
     real: Sequence[Tensor],
     labels: Sequence[int],
-    distance: gradients.Distance,
+    distance: distances.Distance,
     execution: Execution = EAGER,
 ) -> Tensor:
     """Return how far apart the gradients of real and synthetic images are, summed over some classes.
@@ -149,7 +148,7 @@ def gradient_loss(
 
     def class_distance(images: Tensor, target: Tensor, *real_gradients: Tensor) -> Tensor:
         synthetic_gradients = grad(loss)(parameters, images, target)
-        return gradients.distance(list(synthetic_gradients.values()), real_gradients, distance)
+        return distances.distance(list(synthetic_gradients.values()), real_gradients, distance)
 
     by_class = [real_gradient(network, images, label, execution) for images, label in zip(real, labels, strict=True)]
     stacked = [torch.stack(tensors) for tensors in zip(*by_class, strict=True)]
@@ -163,7 +162,7 @@ def embedding_loss(network: nn.Module, synthetic: Tensor, real: Sequence[Tensor]
     features = rearrange(features, "(g ipc) f -> g ipc f", g=len(synthetic))
     with torch.no_grad():
         targets = [network.embed(images) for images in real]
-    return torch.stack([gradients.embedding_distance(*pair) for pair in zip(features, targets, strict=True)]).sum()
+    return torch.stack([distances.embedding_distance(*pair) for pair in zip(features, targets, strict=True)]).sum()
 
 
 @dataclass(eq=False, repr=False)
@@ -261,7 +260,7 @@ class Matcher:
     pool: FreshPool  # gives the networks
     _: KW_ONLY
     objective: Objective  # gradient or embedding
-    distance: gradients.Distance  # between gradients
+    distance: distances.Distance  # between gradients
     outer: int  # image updates per network
     inner: int  # epochs on the set between two updates
     inner_first: bool  # whether a network also learns those epochs before its first comparison

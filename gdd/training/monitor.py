@@ -7,7 +7,7 @@ from torch import Tensor
 
 from gdd.data.batches import Batches
 from gdd.data.pixels import pm1_to_unit, u8_to_pm1
-from gdd.sampling import latents
+from gdd.sampling import sample
 
 BATCH = 500  # images that are generated at once; a thousand classes at once took gigabytes
 
@@ -32,8 +32,8 @@ class Monitor:
     per_class: int = 10  # images per class and row of the grid
 
     def __post_init__(self) -> None:
-        self.labels, indices = latents.balanced(self.num_classes, 0, self.per_class)
-        self.noise = latents.noise(self.seed, self.labels, indices, self.noise_dim)
+        self.labels, indices = sample.balanced_labels(self.num_classes, 0, self.per_class)
+        self.noise = sample.latents(self.seed, self.labels, indices, self.noise_dim)
         labels = self.batches.labels
         where = torch.cat([torch.nonzero(labels == label)[: self.per_class, 0] for label in range(self.num_classes)])
         real = u8_to_pm1(self.batches.images_u8[where])

@@ -8,7 +8,7 @@ import torch
 
 from gdd.config import EvaluateConfig, RecipeConfig
 from gdd.data.readers import Dataset
-from gdd.data.strategy import OPERATIONS
+from gdd.data.spec import OPERATIONS
 from gdd.evaluation import dd_ranking, grid, sources
 from gdd.evaluation.recipe import Conditions, Job, resolve_recipe
 from gdd.evaluation.sources import Source

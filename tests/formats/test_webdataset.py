@@ -21,7 +21,7 @@ from gdd.config import ConfigError
 from gdd.data.spec import DatasetSpec
 from gdd.formats import webdataset
 from gdd.formats.webdataset import verify
-from gdd.sampling import generator_file, latents, sample
+from gdd.sampling import generator_file, sample
 
 GREY = DatasetSpec("signs", 1, 9, 8, ("a", "b"), (0.4,), (0.2,), False)
 
@@ -282,5 +282,5 @@ def test_a_sample_is_always_computed_in_the_same_batch(source):
     loaded, seen = generator_file.load(source), []
     loaded.generator.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     sample.sample_images(loaded, 1, 20, 23, 0, "cpu")
-    chunk = latents.noise(0, torch.full((16,), 1), torch.arange(16, 32), 6)
+    chunk = sample.latents(0, torch.full((16,), 1), torch.arange(16, 32), 6)
     assert torch.equal(torch.cat(seen), chunk)

@@ -26,7 +26,7 @@ from torch import Tensor
 from gdd import rng
 from gdd.config import ConfigError
 from gdd.data import augment
-from gdd.data.strategy import parse_strategy
+from gdd.data.spec import parse_strategy
 from gdd.models import registry
 from gdd.sampling import generator_file
 from gdd.training.distil import distil

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gdd import rng
 from gdd.config import RefineConfig
-from gdd.losses.moments import moment_distance, standardized_by
+from gdd.losses.distances import moment_distance, standardized_by
 from gdd.models import registry
 from gdd.models.layers import Classifier
 from gdd.runtime.execution import EAGER

@@ -15,8 +15,7 @@ from gdd.config import Config, ConfigError, MatchingConfig, MatchingPoolConfig, 
 from gdd.data.batches import ClassBatches
 from gdd.data.pixels import Normalizer
 from gdd.data.readers import Dataset
-from gdd.data.spec import DatasetSpec
-from gdd.data.strategy import OPERATIONS
+from gdd.data.spec import OPERATIONS, DatasetSpec
 from gdd.runtime import checkpoint
 from gdd.runtime.run import Run
 from gdd.runtime.signals import Stopped

@@ -14,7 +14,7 @@ from gdd.evaluation import sources
 from gdd.evaluation.row import Row
 from gdd.evaluation.sources import Source
 from gdd.formats import webdataset
-from gdd.formats.hugging_face import FILE as PARQUET
+from gdd.formats.export import PARQUET
 from gdd.report import licences
 from gdd.report.card import facts, subject, use
 from gdd.report.card.markdown import clean, escaped

@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 
 from gdd.formats import webdataset
-from gdd.formats.hugging_face import SOFT_LABEL
+from gdd.formats.export import SOFT_LABEL
 from gdd.report.card.subject import Subject
 
 

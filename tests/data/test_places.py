@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from gdd.config import ConfigError
-from gdd.data.parts import folders, note, part_files, part_folders
+from gdd.data.places import folders, note, part_files, part_folders
 
 TRAIN = ["train", "Train", "TRAIN", "training", "Training", "train_set", "train2017", "trainset", "Training Images"]
 TEST = ["test", "Test", "TEST", "Testing", "test_set", "testset", "test-images"]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from gdd.losses.gradients import Distance, class_gradient_distance, distance, embedding_distance
+from gdd.losses.distances import Distance, class_gradient_distance, distance, embedding_distance
 
 KINDS: tuple[Distance, ...] = get_args(Distance)
 # A convolution, its bias, a layer norm, a linear layer, its bias.

@@ -29,11 +29,6 @@ def cosine_distance(a: Tensor, b: Tensor) -> Tensor:
     return torch.where(either[:, 0], (zero_a != zero_b).to(apart.dtype), apart).sum()
 
 
-def _rows(gradient: Tensor) -> Tensor:
-    """Return (outputs, F): convolutions (O, I, h, w), linear layers (O, I), layer norms (C, h, w) by first axis."""
-    return gradient.flatten(1)
-
-
 def distance(synthetic: Sequence[Tensor], real: Sequence[Tensor], kind: Distance = "dc") -> Tensor:
     """Return the distance between two gradients of one network, a scalar (DC: Zhao, Mopuri and Bilen 2021).
 
@@ -49,8 +44,9 @@ def distance(synthetic: Sequence[Tensor], real: Sequence[Tensor], kind: Distance
     if [x.shape for x in synthetic] != [x.shape for x in real]:
         raise ValueError("the two gradients are not of the same parameters")
     if kind == "dc":
+        # Rows are outputs: the first axis of convolutions (O, I, h, w), linear layers (O, I) and layer norms (C, h, w).
         pairs = [(a, b) for a, b in zip(synthetic, real, strict=True) if a.ndim > 1]
-        return torch.stack([cosine_distance(_rows(a), _rows(b)) for a, b in pairs]).sum()
+        return torch.stack([cosine_distance(a.flatten(1), b.flatten(1)) for a, b in pairs]).sum()
     a, b = (torch.cat([x.flatten() for x in gradient]) for gradient in (synthetic, real))
     if kind == "cos":
         return cosine_distance(a[None], b[None])
@@ -82,3 +78,50 @@ def class_gradient_distance(
         target = torch.autograd.grad(real, parameters)
         distances.append(distance(torch.autograd.grad(synthetic, parameters, create_graph=True), target, kind))
     return torch.stack(distances).mean()
+
+
+def moment_distance(real: Tensor, synthetic: Tensor, real_labels: Tensor, synthetic_labels: Tensor) -> Tensor:
+    """Return the squared MMD with the kernel (x . y / F + 1)^2 between the features of each class, its mean over them.
+
+    In expectation it is |E xx' - E yy'|^2 / F^2 + 2 |E x - E y|^2 / F, which is 0 where mean and covariance agree. The
+    unbiased estimate (Gretton et al. 2012, eq. 3) leaves out the pairs of a sample with itself. A distance between the
+    moments of two batches has them, so that it falls as the samples of a class become alike: a generator that follows
+    it collapses.
+
+    Args:
+        real: (B, F), a constant: no gradient flows into it.
+        synthetic: (B', F).
+        real_labels: (B,); a class with one row in either batch has no covariance and does not count.
+        synthetic_labels: (B',).
+
+    Returns:
+        A scalar, which may be below 0; 0 with no gradient if no class counts.
+    """
+    real = real.detach()
+    distances = [synthetic.sum() * 0]
+    for label in synthetic_labels.unique():
+        x, y = real[real_labels == label], synthetic[synthetic_labels == label]
+        if min(len(x), len(y)) > 1:
+            distances.append(_within(x) + _within(y) - 2 * _kernel(x, y).mean())
+    return torch.stack(distances).sum() / max(1, len(distances) - 1)
+
+
+def _kernel(x: Tensor, y: Tensor) -> Tensor:
+    return (x @ y.T / x.shape[1] + 1).square()
+
+
+def _within(x: Tensor) -> Tensor:
+    """Return the mean of the kernel over pairs of different rows."""
+    values = _kernel(x, x)
+    return (values.sum() - values.diagonal().sum()) / (len(x) * (len(x) - 1))
+
+
+def standardized_by(reference: Tensor, *features: Tensor) -> tuple[Tensor, ...]:
+    """Return features (B, F), shifted and scaled so that the reference (N, F) has mean 0 and mean square 1.
+
+    One scale for all dimensions, since one that hardly varies says little.
+    """
+    reference = reference.detach()
+    mean = reference.mean(0)
+    scale = (reference - mean).square().mean().sqrt().clamp(min=1e-6)
+    return tuple((rows - mean) / scale for rows in features)
