@@ -103,7 +103,7 @@ def card_text(folder: Path) -> str:
     """Return the card of a folder's generator."""
     source, name = sources.read(str(folder)), f"{PREFIX}{folder.name}"
     about = subject.of_source(source, "generator", name)
-    return card.text(about, grid.read_rows(folder), card.audit_sentences(folder, about))
+    return card.text(about, grid.read_rows(folder), card.read_audit_notes(folder, about))
 
 
 def main() -> None:

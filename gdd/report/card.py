@@ -71,7 +71,7 @@ def write(path: Path | str, rows: Sequence[Row] | None = None) -> Path | None:
         from gdd.evaluation import grid
 
         rows = grid.read_rows(run / _EVALUATE)
-    return _save(path / NAME, text(about, rows or (), audit_sentences(run / audit.STAGE, about)))
+    return _save(path / NAME, text(about, rows or (), read_audit_notes(run / audit.STAGE, about)))
 
 
 def write_stages(run: Path) -> list[Path]:
@@ -101,7 +101,7 @@ def text(about: Subject, rows: Sequence[Row] = (), audited: Sequence[str] = ()) 
     Args:
         about: the generator or the set.
         rows: of students; those of the subject and of real images under the same conditions are used.
-        audited: sentences on copies and privacy, of `audit_sentences`.
+        audited: sentences on copies and privacy, of `read_audit_notes`.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).with_name("templates")),
@@ -202,7 +202,7 @@ def _results(about: Subject, rows: Sequence[Row]) -> list[ResultTable]:
     return shown
 
 
-def audit_sentences(folder: Path, about: Subject) -> list[str]:
+def read_audit_notes(folder: Path, about: Subject) -> list[str]:
     """Return what the audit in a folder says of copies and privacy; nothing without one of this subject."""
     if not (folder / audit.RESULT).is_file():
         return []
@@ -213,9 +213,9 @@ def audit_sentences(folder: Path, about: Subject) -> list[str]:
         return []
     if audited.source.hash != about.hash:
         return []
-    from gdd.report.audit import compared, sentences  # takes seconds to import
+    from gdd.report.measured import audit_notes  # takes seconds to import
 
-    return [*sentences(audited), compared(audited)]
+    return audit_notes(audited)
 
 
 def clean(value: object) -> str:

@@ -16,7 +16,7 @@ from markupsafe import Markup
 import gdd
 from gdd.config import Config, ConfigError, DataConfig, read_as
 from gdd.data.readers import Dataset
-from gdd.report import audit, curves, runs, samples
+from gdd.report import curves, measured, runs, samples
 from gdd.report.curves import Chart
 from gdd.report.runs import AuditedStage, ScoredStage, Stage, TrainedStage
 from gdd.report.samples import Gallery
@@ -127,7 +127,10 @@ def _part(stage: Stage, stages: Sequence[Stage], data: _Data) -> _Part:
 
 def _audit(stage: AuditedStage, stages: Sequence[Stage]) -> Section:
     """Return the table of an audit, which says so if it is of nothing that the page shows."""
-    table, hashes = audit.section(stage.found), [made.source.hash for made in _with_result(stages) if made.source]
+    table, hashes = (
+        measured.audit_section(stage.found),
+        [made.source.hash for made in _with_result(stages) if made.source],
+    )
     if not hashes or stage.found.source.hash in hashes:
         return table
     return replace(table, notes=[f"This {stage.found.source.kind} is none of those shown here.", *table.notes])

@@ -13,8 +13,7 @@ from gdd.evaluation import audit, grid, sources
 from gdd.evaluation.audit import Audit
 from gdd.evaluation.row import Row
 from gdd.evaluation.sources import Source
-from gdd.report import audit as audit_pictures
-from gdd.report import compare, statistics, tables
+from gdd.report import compare, measured, statistics, tables
 from gdd.report.tables import Section
 from gdd.runtime import checkpoint
 from gdd.sampling import generator_file, set_file
@@ -103,7 +102,7 @@ def read_stage(folder: Path, name: str, mixed: bool = False) -> Stage:
     stored = checkpoint.read_json(mark).get("config", {}) if mark.exists() else {}
     config = earlier.settings(read_as(dict[str, Any], stored, str(mark)))
     if (folder / audit.RESULT).exists():
-        picture = folder / audit_pictures.PICTURE
+        picture = folder / measured.AUDIT_PICTURE
         return AuditedStage(name, config, audit.read(folder), picture.read_bytes() if picture.exists() else None)
     if (folder / grid.ROWS).exists():
         rows = statistics.read_rows(folder)

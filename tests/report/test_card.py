@@ -16,7 +16,7 @@ from gdd.cli import main
 from gdd.config import Config, to_plain
 from gdd.config.data import DataConfig
 from gdd.evaluation import sources
-from gdd.report import audit, card, subject
+from gdd.report import card, measured, subject
 from gdd.report.card import clean, escaped
 from gdd.report.subject import of_source
 from gdd.sampling import generator_file, set_file
@@ -115,7 +115,7 @@ class TestFacts:
     def test_an_audit_is_told_if_it_is_of_the_file(self, run, dataset, caplog):
         found = write_audit(run / "audit", dataset, generator_file.load(run / "refine").hash)
         text = card.write(run / "refine").read_text()
-        for sentence in (*audit.sentences(found), audit.compared(found)):
+        for sentence in measured.audit_notes(found):
             assert escaped(sentence) in text
         assert "Not audited" in card.write(run / "pretrain").read_text()
         assert caplog.text == ""

@@ -18,7 +18,7 @@ from gdd.config import Config, ConfigError, to_plain
 from gdd.data.readers import Dataset
 from gdd.evaluation.row import Row
 from gdd.evaluation.sources import Source
-from gdd.report import audit, compare, runs, tables
+from gdd.report import compare, measured, runs, tables
 from gdd.report.compare import Compared
 from gdd.report.page import settings_in_words, sort_value, write
 from gdd.sampling import generator_file
@@ -200,7 +200,7 @@ def test_an_audit_is_told_with_its_table_and_picture(run: Path, dataset: Dataset
     found = write_audit(run / "audit", dataset, generator_file.load(run / "refine").hash, label=HOSTILE[1])
     page = written(dataset, run)
     assert page.texts_of("h2")[2:5] == ["Scores", "Copies and privacy", "Training"]
-    section = audit.section(found)
+    section = measured.audit_section(found)
     cells = [cell for line in (section.headers, *section.lines) for cell in line]
     assert cells in tables_of(page)
     assert "2.0 % (1.0 to 4.0) of the samples are nearer to a training image" in section.notes[0]
