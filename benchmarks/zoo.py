@@ -22,8 +22,7 @@ from gdd.config.stages import AUDIT
 from gdd.evaluation import audit, grid, sources
 from gdd.evaluation.row import Row
 from gdd.evaluation.sources import FLOOR, STREAM_CEILING
-from gdd.report import card, statistics
-from gdd.report.card import facts, subject
+from gdd.report import card, statistics, subject
 from gdd.report.intervals import Estimate
 from gdd.runtime.checkpoint import load_tensors, write_json
 from gdd.sampling import generator_file
@@ -105,7 +104,7 @@ def card_text(folder: Path) -> str:
     """Return the card of a folder's generator."""
     source, name = sources.read(str(folder)), f"{PREFIX}{folder.name}"
     about = subject.of_source(source, "generator", name)
-    return card.text(about, grid.read_rows(folder), facts.audited(folder, about))
+    return card.text(about, grid.read_rows(folder), card.read_audit_notes(folder, about))
 
 
 def main() -> None:

@@ -9,8 +9,8 @@ from generators import untrained
 
 from gdd.config import Config, earlier, read_as, to_plain
 from gdd.evaluation import sources
-from gdd.report import card, replicates
-from gdd.report.page import facts, runs
+from gdd.report import card, replicates, runs
+from gdd.report.page import settings_in_words
 from gdd.sampling import generator_file, sample
 
 SKD, CONTROL = {"loss": "skd", "weight": 0.01}, {"loss": "skd", "weight": 0.0, "balance": None}
@@ -64,7 +64,7 @@ def test_cards_pages_and_names_of_an_earlier_generator_say_what_ran(control, tmp
     assert "**Method:** gan\n" in text
     assert "refine.loss none" in text
     assert "skd" not in text.lower()
-    page = dict(facts.settings(runs.read(control, "digits/refine")))
+    page = dict(settings_in_words(runs.read_stage(control, "digits/refine")))
     assert page["Loss"] == "adversarial, non-saturating"
     source = sources.read(str(control))
     assert sources.generator_name(source.provenance) == "refined generator (no matching loss)"

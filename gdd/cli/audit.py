@@ -48,7 +48,7 @@ def _run_of(path: Path) -> Path | None:
 def _audit(options: Namespace, console: Console) -> None:
     config = _settings(options)
     from gdd import pipeline
-    from gdd.report import audit, tables
+    from gdd.report import measured, tables
 
     sources = pipeline.read_sources(config)
     config = pipeline.with_data_of_sources(config, sources)
@@ -57,7 +57,7 @@ def _audit(options: Namespace, console: Console) -> None:
     with opened(config, options.dry_run, console, ["audit"], sources) as work:
         if work is not None:
             found = pipeline.audit(config, work.dataset, work.accelerator, sources[0])
-            console.print(tables.Terminal([audit.section(found)]))
+            console.print(tables.Terminal([measured.audit_section(found)]))
 
 
 COMMANDS = (Command("audit", "tell whether a generator or a set copies its training images", _add_arguments, _audit),)

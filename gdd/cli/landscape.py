@@ -42,14 +42,14 @@ def _one_student(options: Namespace) -> Config:
 def _landscape(options: Namespace, console: Console) -> None:
     config = _one_student(options)
     from gdd import pipeline
-    from gdd.report import landscape
+    from gdd.report import measured
 
     sources = pipeline.read_sources(config)
     config = pipeline.with_data_of_sources(config, sources)
     with opened(config, options.dry_run, console, ["landscape"], sources) as work:
         if work is not None:
             found = pipeline.landscape(config, *work, options.eigenvalues, options.reach)
-            console.print(landscape.summary(found), soft_wrap=True)
+            console.print(measured.landscape_summary(found), soft_wrap=True)
 
 
 COMMANDS = (

@@ -32,9 +32,9 @@ def _report(options: Namespace, console: Console) -> None:
 def _write_page(options: Namespace, console: Console) -> None:
     require_free("--html", options.html)
     from gdd import pipeline
-    from gdd.report.page import document
+    from gdd.report import page
 
-    size = document.write(options.html, options.runs, pipeline.open_data, options.mixed)
+    size = page.write(options.html, options.runs, pipeline.open_data, options.mixed)
     console.print(f"wrote {options.html} ({size / 1e6:.1f} MB)", soft_wrap=True)
 
 

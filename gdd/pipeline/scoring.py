@@ -113,7 +113,7 @@ def landscape(
 
     The job is one, of stored images; the rest is as `evaluation.landscape.measure` takes it.
     """
-    from gdd.report import landscape as pictures
+    from gdd.report import measured
 
     (job,) = jobs
     conditions, spec = Conditions.of(config.evaluate, dataset.spec), dataset.spec
@@ -123,8 +123,8 @@ def landscape(
         if run.world_size > 1:
             raise ConfigError(f"gdd landscape was started in {run.world_size} processes, expected one")
         found = measure_landscape(job, replace(conditions, precision=run.precision), dataset, run, count, reach)
-        pictures.draw(run.folder / pictures.PICTURE, found)
-        for name in (RESULT, pictures.PICTURE):
+        measured.draw_landscape(run.folder / measured.LANDSCAPE_PICTURE, found)
+        for name in (RESULT, measured.LANDSCAPE_PICTURE):
             logger.info("wrote %s", run.folder / name)
     return found
 
@@ -135,8 +135,7 @@ def audit(config: Config, dataset: Dataset, accelerator: Accelerator, source: So
     The cards of the run tell it. Of a generator, the first of `evaluate.ipc` samples of each class are drawn.
     """
     from gdd.evaluation import audit as measures
-    from gdd.report import audit as pictures
-    from gdd.report import card
+    from gdd.report import card, measured
 
     source = sources.fitted(source, dataset)
     real = measures.compared_images(source, dataset)  # a folder that is claimed would refuse other data
@@ -146,8 +145,8 @@ def audit(config: Config, dataset: Dataset, accelerator: Accelerator, source: So
             raise ConfigError(f"gdd audit was started in {run.world_size} processes, expected one")
         found, evidence = measures.measure_audit(source, real, dataset, config.evaluate.ipc[0])
         measures.write(run.folder, found)
-        pictures.draw(run.folder / pictures.PICTURE, found, evidence)
-        written = [run.folder / name for name in (measures.RESULT, pictures.PICTURE)]
+        measured.draw_audit(run.folder / measured.AUDIT_PICTURE, found, evidence)
+        written = [run.folder / name for name in (measures.RESULT, measured.AUDIT_PICTURE)]
         for path in [*written, *card.write_stages(run.folder.parent)]:
             logger.info("wrote %s", path)
     return found

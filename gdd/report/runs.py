@@ -14,8 +14,7 @@ from gdd.evaluation import audit, grid, sources
 from gdd.evaluation.audit import Audit
 from gdd.evaluation.row import Row
 from gdd.evaluation.sources import Source
-from gdd.report import audit as audit_pictures
-from gdd.report import compare, statistics, tables
+from gdd.report import compare, measured, statistics, tables
 from gdd.report.tables import Section
 from gdd.runtime import checkpoint
 from gdd.sampling import generator_file, set_file
@@ -25,7 +24,7 @@ _STAGES = (*DISTILLING, EVALUATE, COMPARE, AUDIT)
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedStage:
     """A stage that made, or was to make, a generator or a set."""
 
     name: str  # of run and stage
@@ -36,7 +35,7 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredStage:
     """An evaluation or a comparison."""
 
     name: str  # of run and stage
@@ -47,7 +46,7 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class Audited:
+class AuditedStage:
     """An audit of what a stage has made."""
 
     name: str  # of run and stage
@@ -56,10 +55,10 @@ class Audited:
     picture: bytes | None  # a PNG file; none if somebody has removed it
 
 
-Stage = Trained | Scored | Audited
+Stage = TrainedStage | ScoredStage | AuditedStage
 
 
-def find(folders: Sequence[Path]) -> list[Path]:
+def find_stages(folders: Sequence[Path]) -> list[Path]:
     """Return the folders of stages that were named, themselves or by the folder of their run, each once.
 
     Raises:
@@ -86,11 +85,11 @@ def _holds_stage(folder: Path) -> bool:
     return unfinished or any((folder / name).exists() for name in results)
 
 
-def read(folder: Path, name: str, mixed: bool = False) -> Stage:
+def read_stage(folder: Path, name: str, mixed: bool = False) -> Stage:
     """Read a stage's folder, and change nothing there.
 
     Args:
-        folder: as `find` returns it.
+        folder: as `find_stages` returns it.
         name: of the stage on the page.
         mixed: whether rows of different precision share a table.
 
@@ -101,24 +100,24 @@ def read(folder: Path, name: str, mixed: bool = False) -> Stage:
     stored = checkpoint.read_json(mark).get("config", {}) if mark.exists() else {}
     config = earlier.settings(read_as(dict[str, Any], stored, str(mark)))
     if (folder / audit.RESULT).exists():
-        picture = folder / audit_pictures.PICTURE
-        return Audited(name, config, audit.read(folder), picture.read_bytes() if picture.exists() else None)
+        picture = folder / measured.AUDIT_PICTURE
+        return AuditedStage(name, config, audit.read(folder), picture.read_bytes() if picture.exists() else None)
     if (folder / grid.ROWS).exists():
         rows = statistics.read_rows(folder)
         if (folder / compare.TABLES).exists():
             pictures = [(folder / picture).read_bytes() for picture in compare.PICTURES if (folder / picture).exists()]
-            return Scored(name, config, rows, compare.read_sections(folder), pictures)
+            return ScoredStage(name, config, rows, compare.read_sections(folder), pictures)
         if folder.name == COMPARE:
             raise ConfigError(
                 f"{folder} holds no {compare.TABLES}: its comparison has not ended or is of an older version; give its "
                 "command again, which trains no student twice"
             )
-        return Scored(name, config, rows, tables.sections(rows, brief=False, mixed=mixed), _drawn(rows, mixed))
+        return ScoredStage(name, config, rows, tables.sections(rows, brief=False, mixed=mixed), _drawn(rows, mixed))
     has_result = any((folder / file).exists() for file in (generator_file.FILE, set_file.FILE))
     source = sources.read(str(folder)) if has_result else None
     origin = source.provenance if source is not None else {}
     stage = str(origin.get("stage") or folder.name)
-    return Trained(name, stage, config or origin.get("config", {}), _read_metrics(folder / _METRICS), source)
+    return TrainedStage(name, stage, config or origin.get("config", {}), _read_metrics(folder / _METRICS), source)
 
 
 def _drawn(rows: Sequence[Row], mixed: bool) -> list[bytes]:
@@ -145,7 +144,7 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def names(folders: Sequence[Path]) -> list[str]:
+def stage_names(folders: Sequence[Path]) -> list[str]:
     """Return the ends of the folders' paths: run and stage, and as much more as it takes to tell them apart."""
     depth = 2
     while len({folder.parts[-depth:] for folder in folders}) < len(folders):
