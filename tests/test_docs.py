@@ -6,10 +6,12 @@ import runpy
 import subprocess
 import sys
 from contextlib import redirect_stdout
+from datetime import date
 from functools import cache
 from pathlib import Path
 
 import pytest
+from packaging.version import Version
 from settings import types_by_key
 
 import gdd
@@ -78,6 +80,13 @@ def test_files_of_the_repository_exist(path):
     assert {
         end for end in ends if not any(f"/{file.relative_to(ROOT)}".endswith(f"/{end}") for file in FILES)
     } <= FOREIGN_FILES
+
+
+def test_the_version_is_that_of_the_newest_changes():
+    version, state = re.search(r"^## (\S+) - (\S+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE).groups()
+    assert Version(gdd.__version__).base_version == version
+    assert Version(gdd.__version__).is_devrelease == (state == "unreleased")
+    assert state == "unreleased" or date.fromisoformat(state)
 
 
 def test_the_api_page_has_each_public_name():
