@@ -5,12 +5,14 @@ import re
 import runpy
 import subprocess
 import sys
+import tomllib
 from contextlib import redirect_stdout
 from datetime import date
 from functools import cache
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.version import Version
 from settings import types_by_key
 
@@ -87,6 +89,19 @@ def test_the_version_is_that_of_the_newest_changes():
     assert Version(gdd.__version__).base_version == version
     assert Version(gdd.__version__).is_devrelease == (state == "unreleased")
     assert state == "unreleased" or date.fromisoformat(state)
+
+
+@pytest.mark.skipif(not (ROOT / ".github").exists(), reason="an sdist has no files of the host")
+def test_the_host_tries_the_oldest_and_the_newest_python_and_asks_for_gdd_doctor():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    named = [line.rpartition(" ")[2] for line in project["classifiers"] if "Python :: 3." in line]
+    jobs = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]
+    assert jobs["test"]["strategy"]["matrix"]["python"] == [named[0], named[-1]]
+    assert "./.github/workflows/ci.yml" in (ROOT / ".github/workflows/release.yml").read_text()
+    forms = [path for path in (ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml") if path.name != "config.yml"]
+    required = [[part["id"] for part in yaml.safe_load(form.read_text())["body"]] for form in forms]
+    assert len(forms) >= 2
+    assert all("doctor" in ids for ids in required)
 
 
 def test_the_api_page_has_each_public_name():
