@@ -40,6 +40,14 @@ def test_the_list_of_settings_is_current_and_whole():
     assert re.findall(r"^\| `([\w.]+)` \|", text, re.MULTILINE) == KEYS
 
 
+@pytest.mark.parametrize("path", ["docs/results.md"])
+def test_tables_made_from_kept_rows_are_current(path):
+    text, made = (ROOT / path).read_text(), runpy.run_path(str(ROOT / "benchmarks/results.py"))
+    assert path in made["PAGES"]
+    assert made["MARK"].search(text)
+    assert made["written"](text) == text
+
+
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=["dataset", "network", "loss"])
 def test_snippets_of_extending_run(snippet, monkeypatch):
     monkeypatch.setattr(registry, "FAMILIES", dict(registry.FAMILIES))  # what one adds is gone after it
