@@ -43,7 +43,7 @@ def worth() -> Iterator[list[str]]:
     """A line per generator: what its first students reach, and the shares of all its students."""
     yield [
         *("", "file, KB", "random real (floor)", "generator", "fresh real (ceiling)", "share after 300 steps"),
-        *("by architecture", "share after more steps"),
+        *("worst to best", "share after more steps"),
     ]
     for name, title in TITLES.items():
         short, *longer = parts(name)
