@@ -85,7 +85,7 @@ def audits() -> Iterator[list[str]]:
     ]
     yield ["expected if nothing is remembered", "", "1.0", "0", "50", "0.5", "1.0"]
     for name, title in TITLES.items():
-        found = json.loads((zoo.HOME / name / audit.RESULT).read_text())
+        found = json.loads((zoo.HOME / name / audit.AUDIT_FILE).read_text())
         attack = found["membership"]
         yield [
             *(title, f"{found['n_held_out']:,} {found['held_out']}", percent(found["near_copies"])),

@@ -39,7 +39,7 @@ class Config:
     name: Annotated[str, AfterValidator(_is_folder_name)] = without_effect("digits")
     """Folder below run.root that this experiment writes to."""
     # It chooses the stages, each with its fingerprint.
-    method: Annotated[Literal["generator", "matching", "skd"], AfterValidator(earlier.method)] = without_effect(
+    method: Annotated[Literal["generator", "matching", "skd"], AfterValidator(earlier.current_method)] = without_effect(
         "generator"
     )
     """How gdd distill distils: generator pretrains and refines one, matching optimises pixels (DC, DSA, DM); skd, the

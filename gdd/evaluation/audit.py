@@ -33,14 +33,14 @@ from gdd.runtime.run import progress_bar
 from gdd.sampling.curate import Generated, curated_set
 from gdd.sampling.sample import sample_set
 
-RESULT = "audit.json"
-SCHEMA = 1
+AUDIT_FILE = "audit.json"
+AUDIT_SCHEMA = 1
 LEAST = 100  # held-out images, for a quantile at 1 %
 LEAST_OF_CLASS = 20  # validation images for which the test part is left alone
 PICTURED = 12  # pairs
 _SEED = 0  # of a generator's samples, that of gdd sample, and of the draw of training images
 
-Part = Literal["validation", "test"]
+HeldOutPart = Literal["validation", "test"]
 
 
 class ComparedImages(NamedTuple):
@@ -48,7 +48,7 @@ class ComparedImages(NamedTuple):
 
     training: Tensor  # (N, C, H, W) uint8, what it was distilled from
     held_out: Tensor  # (M, C, H, W) uint8, what no training step saw
-    part: Part  # that these are
+    part: HeldOutPart  # that these are
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Audit:
     source: AuditedSource
     dataset: str  # its name
     data: str  # fingerprint of its training and validation parts
-    held_out: Part  # where held-out images are from
+    held_out: HeldOutPart  # where held-out images are from
     n_samples: AtLeast1
     n_training: AtLeast1  # training images, that near copies are looked for among
     n_held_out: AtLeast1  # held-out images, that say how near is near
@@ -112,17 +112,17 @@ class Evidence(NamedTuple):
     closest_relative: Tensor  # (N,) relative distances of these
 
 
-def write(folder: Path, audit: Audit) -> None:
+def write_audit(folder: Path, audit: Audit) -> None:
     """Write `audit.json`."""
-    checkpoint.write_json(folder / RESULT, {"schema": SCHEMA, **asdict(audit)})
+    checkpoint.write_json(folder / AUDIT_FILE, {"schema": AUDIT_SCHEMA, **asdict(audit)})
 
 
-def read(folder: Path) -> Audit:
-    """Return what `write` has written; ConfigError if the file is missing, damaged or of another version."""
-    path = folder / RESULT
+def read_audit(folder: Path) -> Audit:
+    """Return what `write_audit` has written; ConfigError if the file is missing, damaged or of another version."""
+    path = folder / AUDIT_FILE
     values = checkpoint.read_json(path)
-    if not isinstance(values, dict) or values.get("schema") != SCHEMA:
-        raise ConfigError(f"{path} is no audit of schema {SCHEMA}; give the command gdd audit again")
+    if not isinstance(values, dict) or values.get("schema") != AUDIT_SCHEMA:
+        raise ConfigError(f"{path} is no audit of schema {AUDIT_SCHEMA}; give the command gdd audit again")
     return read_as(Audit, values, str(path))
 
 

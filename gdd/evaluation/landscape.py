@@ -15,14 +15,14 @@ from gdd.config import ConfigError
 from gdd.data.readers import Dataset
 from gdd.evaluation.grid import executions_of
 from gdd.evaluation.recipe import Conditions, Job
-from gdd.evaluation.student import RealImages, StudentTrainer
+from gdd.evaluation.student import RealImages, StudentImages, StudentTrainer
 from gdd.runtime import checkpoint
 from gdd.runtime.run import Run, progress_bar
 from gdd.runtime.signals import Stopped, is_due
 
 logger = logging.getLogger(__name__)
 
-RESULT = "landscape.json"
+LANDSCAPE_FILE = "landscape.json"
 STEPS = 12  # of the surface from the student to either side, along each of two eigenvectors
 
 
@@ -61,8 +61,9 @@ def measure_landscape(
     """
     real = RealImages(dataset.train.to(run.device), dataset.val.to(run.device), dataset.test)
     executions = executions_of([job], conditions, dataset, run, processes=1)
-    trainer = StudentTrainer(real, dataset.spec, conditions, executions, run.device, config_hash="", keep=1)
-    images_std, labels = trainer.images(job).batch(0, None)
+    images = StudentImages(real, dataset.spec, run.device, conditions.recipe.label_temperature, keep=1)
+    trainer = StudentTrainer(images, conditions, executions, config_hash="")
+    images_std, labels = images.of(job).images.batch(0, None)
     loss = WeightLoss(_student(trainer, job, run), images_std, labels)
     size = len(loss.weights)
     with progress_bar(run.is_main) as progress:
@@ -88,7 +89,7 @@ def measure_landscape(
         distances=distances.tolist(),
         surface=surface(loss, eigenvectors[:2], distances).tolist(),
     )
-    checkpoint.write_json(run.folder / RESULT, found.__dict__)
+    checkpoint.write_json(run.folder / LANDSCAPE_FILE, found.__dict__)
     return found
 
 
@@ -99,13 +100,13 @@ def _student(trainer: StudentTrainer, job: Job, run: Run) -> nn.Module:
         logger.info("landscape: the student was trained before")
         return network
     trained = trainer.trained(job)
-    images = job.images(trainer.spec, len(trainer.real.train.labels))
-    steps = trainer.conditions.recipe_for(job.source.kind).total_steps(images)
+    count = job.images(trainer.images.spec, len(trainer.images.real.train.labels))
+    steps = trainer.conditions.recipe_for(job.source.kind).total_steps(count)
     checkpoint.save(run.folder, steps, {"network": trained}, keep=1)
     return trained
 
 
-BATCH = 500  # images whose graph is in memory at once
+HESSIAN_BATCH = 500  # images whose graph is in memory at once
 _TOLERANCE = 1e-6  # of eigenvalues, relative
 
 
@@ -120,7 +121,7 @@ class WeightLoss:
 
     def __init__(self, network: nn.Module, images_std: Tensor, labels: Tensor) -> None:
         self.network = copy.deepcopy(network).double().eval().requires_grad_(True)
-        self.batches = [*zip(images_std.split(BATCH), labels.split(BATCH), strict=True)]
+        self.batches = [*zip(images_std.split(HESSIAN_BATCH), labels.split(HESSIAN_BATCH), strict=True)]
         self.count = len(labels)
         self.parameters = [*self.network.parameters()]
         self.weights = _flat(self.parameters).detach()  # (P,)

@@ -12,7 +12,7 @@ from gdd.config import Config, ConfigError, stable_hash, stages
 from gdd.data.readers import Dataset
 from gdd.evaluation import dd_ranking, grid, sources
 from gdd.evaluation.dd_ranking import Arm
-from gdd.evaluation.landscape import RESULT, Landscape, measure_landscape
+from gdd.evaluation.landscape import LANDSCAPE_FILE, Landscape, measure_landscape
 from gdd.evaluation.recipe import Conditions, Job
 from gdd.evaluation.row import Row
 from gdd.evaluation.sources import Source
@@ -63,7 +63,7 @@ def _score(
         for settings, jobs in arms:
             conditions = replace(Conditions.of(settings, spec), precision=run.precision)
             config_hash = stable_hash(settings, conditions.hash, run.fingerprint)
-            found.append(grid.evaluate(jobs, conditions, dataset, run, config_hash))
+            found.append(grid.score_jobs(jobs, conditions, dataset, run, config_hash))
         if run.is_main:
             for path in write(run.folder, *found):
                 logger.info("wrote %s", path)
@@ -124,7 +124,7 @@ def landscape(
             raise ConfigError(f"gdd landscape was started in {run.world_size} processes, expected one")
         found = measure_landscape(job, replace(conditions, precision=run.precision), dataset, run, count, reach)
         measured.draw_landscape(run.folder / measured.LANDSCAPE_PICTURE, found)
-        for name in (RESULT, measured.LANDSCAPE_PICTURE):
+        for name in (LANDSCAPE_FILE, measured.LANDSCAPE_PICTURE):
             logger.info("wrote %s", run.folder / name)
     return found
 
@@ -144,9 +144,9 @@ def audit(config: Config, dataset: Dataset, accelerator: Accelerator, source: So
         if run.world_size > 1:
             raise ConfigError(f"gdd audit was started in {run.world_size} processes, expected one")
         found, evidence = measures.measure_audit(source, real, dataset, config.evaluate.ipc[0])
-        measures.write(run.folder, found)
+        measures.write_audit(run.folder, found)
         measured.draw_audit(run.folder / measured.AUDIT_PICTURE, found, evidence)
-        written = [run.folder / name for name in (measures.RESULT, measured.AUDIT_PICTURE)]
+        written = [run.folder / name for name in (measures.AUDIT_FILE, measured.AUDIT_PICTURE)]
         for path in [*written, *card.write_stages(run.folder.parent)]:
             logger.info("wrote %s", path)
     return found

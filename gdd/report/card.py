@@ -204,10 +204,10 @@ def _results(about: Subject, rows: Sequence[Row]) -> list[ResultTable]:
 
 def read_audit_notes(folder: Path, about: Subject) -> list[str]:
     """Return what the audit in a folder says of copies and privacy; nothing without one of this subject."""
-    if not (folder / audit.RESULT).is_file():
+    if not (folder / audit.AUDIT_FILE).is_file():
         return []
     try:
-        audited = audit.read(folder)
+        audited = audit.read_audit(folder)
     except ConfigError as error:
         logger.warning("no audit is told in the card: %s", error)
         return []

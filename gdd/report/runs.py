@@ -80,7 +80,7 @@ def find_stages(folders: Sequence[Path]) -> list[Path]:
 
 
 def _holds_stage(folder: Path) -> bool:
-    results = (generator_file.FILE, set_file.FILE, grid.ROWS, audit.RESULT)
+    results = (generator_file.FILE, set_file.FILE, grid.ROWS, audit.AUDIT_FILE)
     unfinished = folder.name in DISTILLING and (folder / _METRICS).exists()
     return unfinished or any((folder / name).exists() for name in results)
 
@@ -98,10 +98,10 @@ def read_stage(folder: Path, name: str, mixed: bool = False) -> Stage:
     """
     mark = folder / "config.json"
     stored = checkpoint.read_json(mark).get("config", {}) if mark.exists() else {}
-    config = earlier.settings(read_as(dict[str, Any], stored, str(mark)))
-    if (folder / audit.RESULT).exists():
+    config = earlier.current_settings(read_as(dict[str, Any], stored, str(mark)))
+    if (folder / audit.AUDIT_FILE).exists():
         picture = folder / measured.AUDIT_PICTURE
-        return AuditedStage(name, config, audit.read(folder), picture.read_bytes() if picture.exists() else None)
+        return AuditedStage(name, config, audit.read_audit(folder), picture.read_bytes() if picture.exists() else None)
     if (folder / grid.ROWS).exists():
         rows = statistics.read_rows(folder)
         if (folder / compare.TABLES).exists():

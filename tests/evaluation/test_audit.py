@@ -164,8 +164,8 @@ def written(noise: Dataset, tmp_path) -> Callable[..., None]:
     """Write an audit, and return a function that changes its file."""
     real = ComparedImages(noise.train.images_u8, noise.val.images_u8, "validation")
     found, _ = measure_audit(source_of(images(100, 4)), real, noise, 1)
-    audit.write(tmp_path, found)
-    assert audit.read(tmp_path) == found
+    audit.write_audit(tmp_path, found)
+    assert audit.read_audit(tmp_path) == found
     values = json.loads((tmp_path / "audit.json").read_text())
 
     def change(**changes: object) -> None:
@@ -186,4 +186,4 @@ def written(noise: Dataset, tmp_path) -> Callable[..., None]:
 def test_a_file_that_is_none_is_refused(written, tmp_path, changes, sentence):
     written(**changes)
     with pytest.raises(ConfigError, match=rf"audit\.json.*{sentence}"):
-        audit.read(tmp_path)
+        audit.read_audit(tmp_path)

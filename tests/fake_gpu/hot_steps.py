@@ -34,7 +34,7 @@ from gdd.data.splits import Split
 from gdd.evaluation import grid, student
 from gdd.evaluation.recipe import Conditions, Job
 from gdd.evaluation.sources import FLOOR, STREAM_CEILING, Source
-from gdd.evaluation.student import RealImages, StudentTrainer, examined
+from gdd.evaluation.student import RealImages, StudentImages, StudentTrainer, examined
 from gdd.models.gan import make_discriminator, make_generator
 from gdd.models.registry import FAMILIES
 from gdd.runtime import execution
@@ -205,10 +205,11 @@ def students(
     jobs = [Job(Source("it", kind, "hash", **own), 4, protocol, arch, seed) for seed in range(count)]
     executions = grid.executions_of(jobs, conditions, data, run, 1)
     real = RealImages(train, val, lambda: val)
-    trainer = StudentTrainer(real, SPEC, conditions, executions, CUDA, "config", count)
+    images = StudentImages(real, SPEC, CUDA, conditions.recipe.label_temperature, count)
+    trainer = StudentTrainer(images, conditions, executions, "config")
 
     for job in jobs if kind == STREAM_CEILING else ():
-        trainer.images(job)._sizes = data.train.labels.bincount().tolist()  # which no fake tensor knows
+        images.of(job).images._sizes = data.train.labels.bincount().tolist()  # which no fake tensor knows
 
     def call(counting: Card) -> None:
         fit = student.fit
