@@ -29,10 +29,9 @@ from gdd.data.pixels import Normalizer
 from gdd.data.readers import Dataset
 from gdd.losses.distances import distance
 from gdd.models import registry
-from gdd.runtime.device import device_name, make_accelerator
-from gdd.runtime.environment import peak_memory_mb
+from gdd.runtime.device import clock, device_name, make_accelerator, peak_memory_mb
 from gdd.runtime.execution import Execution
-from gdd.runtime.speed import clock, here
+from gdd.runtime.speed import here
 from gdd.training.matching import FreshPool, Matcher, first_images, loops
 
 PLAIN = ("plain", "plain, kept memory")

@@ -23,10 +23,9 @@ from gdd.data.pixels import Normalizer
 from gdd.data.spec import DatasetSpec
 from gdd.evaluation.batches import GeneratedStream
 from gdd.formats import webdataset
-from gdd.models.dim_gan import DimGenerator
-from gdd.runtime.device import device_name, make_accelerator
-from gdd.runtime.environment import peak_memory_mb
-from gdd.runtime.speed import clock, here, matrix_product
+from gdd.models.gan import DimGenerator
+from gdd.runtime.device import clock, device_name, make_accelerator, peak_memory_mb
+from gdd.runtime.speed import here, matrix_product
 from gdd.sampling import generator_file, sample, set_file
 from gdd.sampling.generator_file import LoadedGenerator
 

@@ -21,8 +21,8 @@ from gdd.evaluation.sources import CEILING, FLOOR, FRACTION, STREAM_CEILING, Sou
 from gdd.losses.logits import distillation, released_distillation
 from gdd.models import registry
 from gdd.models.layers import Classifier
-from gdd.runtime.device import device_name
-from gdd.runtime.environment import git_revision, peak_memory_mb, versions
+from gdd.runtime.device import device_name, peak_memory_mb
+from gdd.runtime.environment import git_revision, versions
 from gdd.runtime.execution import EAGER, Execution
 from gdd.sampling import curate, sample
 from gdd.sampling.curate import Generated, Kept

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from gdd import __version__, rng, zoo
 from gdd.config import ConfigError, GanConfig, earlier, read_as
 from gdd.data.spec import DatasetSpec
-from gdd.models.gan import make_generator, width_of
-from gdd.models.gan_parts import Generator
+from gdd.models.gan import Generator, make_generator, width_of
 from gdd.runtime import checkpoint
 
 FILE = zoo.FILE  # named there, where torch is not imported

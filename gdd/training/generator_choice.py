@@ -17,8 +17,7 @@ from gdd.data.spec import DatasetSpec
 from gdd.data.splits import Split
 from gdd.models import registry
 from gdd.models.cost import TRAINING, classifier_flop, gan_flop
-from gdd.models.gan import width_of
-from gdd.models.gan_parts import BatchNorm, Generator
+from gdd.models.gan import BatchNorm, Generator, width_of
 from gdd.runtime.execution import EAGER, Execution
 from gdd.runtime.run import Run
 from gdd.training.classifier import count_correct, fit, sgd

@@ -21,7 +21,7 @@ from gdd.data.readers import Dataset
 from gdd.data.spec import DatasetSpec, parse_strategy
 from gdd.data.splits import Split
 from gdd.models import registry
-from gdd.models.dim_gan import DimDiscriminator, DimGenerator
+from gdd.models.gan import DimDiscriminator, DimGenerator
 from gdd.runtime import checkpoint
 from gdd.runtime.device import make_accelerator
 from gdd.runtime.run import Run

@@ -8,7 +8,7 @@ from toy import CLASSES, SPEC, same, state
 
 from gdd import rng
 from gdd.config import Config, ConfigError, GanConfig
-from gdd.models.residual_gan import ResidualDiscriminator, ResidualGenerator
+from gdd.models.gan import ResidualDiscriminator, ResidualGenerator
 from gdd.runtime.execution import EAGER, Execution
 from gdd.training.distil import gan_trainer, real_batches
 

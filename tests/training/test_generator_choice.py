@@ -13,8 +13,7 @@ from gdd.config import Config, DataConfig, GanConfig
 from gdd.config.gan import ProxyConfig
 from gdd.data.pixels import Normalizer, u8_to_pm1
 from gdd.data.splits import Split
-from gdd.models.dim_gan import DimGenerator
-from gdd.models.gan_parts import BatchNorm, Generator
+from gdd.models.gan import BatchNorm, DimGenerator, Generator
 from gdd.sampling import generator_file
 from gdd.training.distil import distil
 from gdd.training.generator_choice import GeneratorChoice, Proxy, with_own_statistics
