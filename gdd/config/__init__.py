@@ -13,16 +13,13 @@ from pydantic import AfterValidator, model_validator
 from pydantic.dataclasses import dataclass
 
 from gdd.config import earlier
-from gdd.config.data import DataConfig
-from gdd.config.ensemble import EnsembleConfig
 from gdd.config.errors import ConfigError, nearest, read_as, require
-from gdd.config.evaluate import EvaluateConfig
+from gdd.config.evaluate import EnsembleConfig, EvaluateConfig, RecipeConfig
 from gdd.config.fields import STRICT, AtLeast0, counted, stable_hash, to_plain, without_effect
 from gdd.config.gan import GanConfig, PretrainConfig
 from gdd.config.matching import MatchingConfig, MatchingPoolConfig, PoolKind
-from gdd.config.recipe import RecipeConfig
 from gdd.config.refine import RefineConfig, RefinePoolConfig
-from gdd.config.run import RunConfig
+from gdd.config.run import DataConfig, RunConfig
 
 
 def _is_folder_name(name: str) -> str:

@@ -10,7 +10,7 @@ from scoring import Evaluate
 
 from gdd import rng
 from gdd.config import ConfigError, EvaluateConfig, RecipeConfig
-from gdd.config.recipe import DROPPING
+from gdd.config.evaluate import DROPPING
 from gdd.data.pixels import Normalizer
 from gdd.data.readers import Dataset
 from gdd.data.spec import DatasetSpec
