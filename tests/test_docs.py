@@ -35,8 +35,6 @@ FOREIGN_FLAGS = {"config_file", "cpu", "main_process_ip", "multi_gpu", "num_mach
 FOREIGN_FLAGS |= {"array", "gpus", "requeue", "signal", "time"}  # sbatch's
 FOREIGN_FLAGS |= {"group"}  # uv's
 FOREIGN_FILES = {"accelerate.yaml", "bright100.yaml", "shapes.yaml"}  # made by accelerate config and gdd init
-# Named before they are there, for README tells where the loop and the guidance will stand; then this set is empty.
-COMING = {"gdd/training/distil.py", "gdd/training/guidance.py"}
 # Names of other libraries: of accelerate's file, of Hugging Face's datasets, of ddranking and torchvision; and folders
 # and ends of names that stand for themselves.
 FOREIGN_NAMES = {"machine_rank", "save_to_disk", "syn_lr", "custom_train_trans", "ToTensor", "Normalize"}
@@ -132,7 +130,7 @@ def test_files_of_the_repository_exist(path):
     ends = {name.strip("/.") for name in named if not name.startswith(("runs/", "data/"))}
     assert {
         end for end in ends if not any(f"/{file.relative_to(ROOT)}".endswith(f"/{end}") for file in FILES)
-    } <= FOREIGN_FILES | COMING
+    } <= FOREIGN_FILES
 
 
 @cache
@@ -223,7 +221,7 @@ def unknown_names(text: str) -> set[str]:
             known = not ("_" in name or called) or name in words()
         if not known:
             unknown.add(name)
-    return unknown - FOREIGN_NAMES - COMING
+    return unknown - FOREIGN_NAMES
 
 
 @pytest.mark.parametrize("path", [*DOCUMENTS, "CONTRIBUTING.md"])
