@@ -92,8 +92,8 @@ def as_busy(minutes: float, at: Speed) -> str:
 
 def speed(config: Config, device: torch.device) -> Speed:
     """Measure large matrix products on this process's threads, as if nobody else worked on the machine."""
-    own = getattr(torch, resolve(config.run.precision, device))
-    products = {dtype: machine.matrix_product_taken(device, dtype) for dtype in {own, torch.float32}}
+    precision = getattr(torch, resolve(config.run.precision, device))
+    products = {dtype: machine.matrix_product_taken(device, dtype) for dtype in {precision, torch.float32}}
     rates = {dtype: _EFFICIENCY * work / took.alone for dtype, (work, took) in products.items()}
     busy = max(took.now / took.alone for _, took in products.values())
-    return Speed(rates[own], rates[torch.float32], max(1.0, busy))
+    return Speed(rates[precision], rates[torch.float32], max(1.0, busy))

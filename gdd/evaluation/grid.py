@@ -262,10 +262,10 @@ def grouped(jobs: Sequence[Job], device: torch.device) -> list[list[Job]]:
     """Return the jobs in groups to train at once: on a GPU those that differ by their seeds only, else one in each."""
     if not trains_together(device):
         return [[job] for job in jobs]
-    found: dict[Job, list[Job]] = {}
+    by_everything_but_the_seed: dict[Job, list[Job]] = {}
     for job in jobs:
-        found.setdefault(replace(job, seed=0), []).append(job)
-    return list(found.values())
+        by_everything_but_the_seed.setdefault(replace(job, seed=0), []).append(job)
+    return list(by_everything_but_the_seed.values())
 
 
 def _in_turn(

@@ -75,10 +75,13 @@ def members_of(settings: MatchingPoolConfig) -> tuple[str, ...]:
 
 def method_name(settings: MatchingConfig) -> str:
     """Return the method's name in tables."""
-    parts = [f"{settings.objective} matching"]
-    parts += [settings.distance] * (settings.distance != "dc") + ["DSA"] * (settings.augment == "dsa")
-    parts += [f"pool {settings.pool.kind}"] * (settings.pool.kind != "main")
-    return ", ".join(parts)
+    parts = {
+        f"{settings.objective} matching": True,
+        settings.distance: settings.distance != "dc",
+        "DSA": settings.augment == "dsa",
+        f"pool {settings.pool.kind}": settings.pool.kind != "main",
+    }
+    return ", ".join(part for part, is_told in parts.items() if is_told)
 
 
 def freeze_statistics(network: nn.Module, real: ClassBatches, *counters: int) -> None:
