@@ -5,8 +5,7 @@ import shlex
 from jsonargparse import Namespace
 from rich.console import Console
 
-from gdd.cli.command import Command
-from gdd.cli.settings import add_settings, checked_config, opened
+from gdd.cli.command import Command, add_settings, checked_config, opened
 from gdd.config import Config
 from gdd.data.places import NAMES
 

@@ -40,7 +40,7 @@ class Stacked(nn.Module):
         return zip(_tensors(self.network), alone, strict=True)
 
     def forward(self, images_std: Tensor, *paths: Tensor) -> Tensor:
-        """Return the logits (S, B, K) of images (S, B, C, H, W) in classifier space; `paths` that are kept, (S, B, paths)."""
+        """Return logits (S, B, K) of images (S, B, C, H, W) in classifier space; `paths` kept are (S, B, P)."""
 
         def answer(tensors: dict[str, Tensor], *inputs: Tensor) -> Tensor:
             return functional_call(self.network, tensors, inputs)
