@@ -20,8 +20,8 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from rich.console import Console
 
 from gdd import pipeline
+from gdd.cli.command import opened
 from gdd.cli.main import parse_config
-from gdd.cli.settings import opened
 from gdd.config import ConfigError
 from gdd.evaluation.named import fraction_of
 from gdd.evaluation.row import Row

@@ -18,11 +18,11 @@ import yaml
 from ablation import run
 
 from gdd.config import Config, read_as, to_plain
+from gdd.config.stages import AUDIT
 from gdd.evaluation import audit, grid, sources
 from gdd.evaluation.row import Row
 from gdd.evaluation.sources import FLOOR, STREAM_CEILING
-from gdd.report import card, statistics
-from gdd.report.card import facts, subject
+from gdd.report import card, statistics, subject
 from gdd.report.intervals import Estimate
 from gdd.runtime.checkpoint import load_tensors, write_json
 from gdd.sampling import generator_file
@@ -104,7 +104,7 @@ def card_text(folder: Path) -> str:
     """Return the card of a folder's generator."""
     source, name = sources.read(str(folder)), f"{PREFIX}{folder.name}"
     about = subject.of_source(source, "generator", name)
-    return card.text(about, grid.read_rows(folder), facts.audited(folder, about))
+    return card.text(about, grid.read_rows(folder), card.read_audit_notes(folder, about))
 
 
 def main() -> None:
@@ -132,7 +132,7 @@ def main() -> None:
         run("-m gdd compare", f"gdd/zoo/{options.name}", *longer, *own)
     shutil.copyfile(out / scored / "compare" / grid.ROWS, folder / grid.ROWS)
     run("-m gdd audit", f"gdd/zoo/{options.name}", "--ipc", SAMPLES, "--name", scored, "--run.root", str(out))
-    shutil.copyfile(out / scored / audit.STAGE / audit.RESULT, folder / audit.RESULT)
+    shutil.copyfile(out / scored / AUDIT / audit.AUDIT_FILE, folder / audit.AUDIT_FILE)
     write_json(folder / MANIFEST, asdict(manifest(folder)))
     (folder / card.NAME).write_text(card_text(folder))
     print(f"wrote {folder}")

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from gdd.api.dataset_facts import OfDataset
-from gdd.api.image_set import ImageSet
+from gdd.api.image_set import ImageSet, OfDataset
 from gdd.config import ConfigError, read_as
 from gdd.config.fields import AtLeast0, AtLeast1
 from gdd.data.pixels import pm1_to_u8, pm1_to_unit, u8_to_unit
@@ -61,9 +60,9 @@ class DistilledGenerator(OfDataset):
         ipc, seed = read_as(AtLeast1, ipc, "ipc"), read_as(AtLeast0, seed, "seed")
         return ImageSet(sample.sample_set(self.loaded, ipc, seed, self.device))
 
-    def stream(self, batch_size: int, seed: int = 0) -> "Stream":
+    def stream(self, batch_size: int, seed: int = 0) -> "SampleStream":
         """Return batches without end, each of new samples; ConfigError if `batch_size` is below 1 or `seed` below 0."""
-        return Stream(self, read_as(AtLeast1, batch_size, "batch_size"), read_as(AtLeast0, seed, "seed"))
+        return SampleStream(self, read_as(AtLeast1, batch_size, "batch_size"), read_as(AtLeast0, seed, "seed"))
 
     def generate(self, labels: Tensor, noise: Tensor) -> Tensor:
         """Return the images of given labels (B,) and noise (B, noise_dim): float32 (B, C, H, W) in [0, 1].
@@ -89,7 +88,7 @@ def _kind(value: object) -> str:
     return f"a {type(value).__name__}"
 
 
-class Stream(IterableDataset[tuple[Tensor, Tensor]]):
+class SampleStream(IterableDataset[tuple[Tensor, Tensor]]):
     """Batches without end: float32 images (B, C, H, W) in [0, 1], rounded to 256 levels, and labels (B,).
 
     Batch k holds samples k*B to (k+1)*B - 1 of one sequence that goes through the classes in turn, so every batch is as

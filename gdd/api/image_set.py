@@ -1,5 +1,6 @@
 """A stored set as a torch Dataset."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,13 +9,41 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from gdd.api.dataset_facts import OfDataset
 from gdd.data.pixels import u8_to_unit
 from gdd.data.spec import DatasetSpec
 from gdd.sampling import generator_file, set_file
 from gdd.sampling.set_file import SyntheticSet
 
 Transform = Callable[[Tensor], Any]
+
+
+class OfDataset(ABC):
+    """What sets and generators know of the real dataset that they stand for."""
+
+    @property
+    @abstractmethod
+    def spec(self) -> DatasetSpec:
+        """All that is known of the dataset."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """In order of the labels."""
+        return self.spec.class_names
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of an image."""
+        return self.spec.shape
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Per channel, of the real training images' pixels in [0, 1]."""
+        return self.spec.mean
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Per channel, of the real training images' pixels in [0, 1]."""
+        return self.spec.std
 
 
 class ImageSet(OfDataset, Dataset[tuple[Any, int]]):

@@ -1,5 +1,6 @@
 """Distilling and scoring from Python: what `gdd distill` and `gdd compare` do, with objects for files and tables."""
 
+import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,14 +11,11 @@ from typing import Any
 import torch
 from pandas import DataFrame
 
-from gdd import pipeline
-from gdd.api.data import data_settings
+from gdd import checks, pipeline
+from gdd.api.data import Data, data_settings, set_of
 from gdd.api.generator import DistilledGenerator, load_generator
 from gdd.api.image_set import ImageSet, load_set
-from gdd.api.in_memory import Data, set_of
-from gdd.api.settings import config_of
-from gdd.checks import said_of
-from gdd.config import Config, ConfigError
+from gdd.config import Config, ConfigError, read_as, to_plain
 from gdd.data.spec import DatasetSpec
 from gdd.evaluation import sources
 from gdd.evaluation.row import Row
@@ -76,7 +74,7 @@ def distill(data: Data = "digits", test: Data | None = None, **settings: Any) ->
     scored = pipeline.read_sources(config) if config.score else []
     with _opened(config, pipeline.stages_of(config), scored) as work:
         folder, rows = pipeline.distill_and_score(config, work)
-        return Distilled(folder, sources.file_of(folder), _scores(config, rows) if rows else None)
+        return Distilled(folder, sources.source_file(folder), _scores(config, rows) if rows else None)
 
 
 def evaluate(named: Any, data: Data | None = None, test: Data | None = None, **settings: Any) -> Scores:
@@ -116,9 +114,42 @@ def evaluate(named: Any, data: Data | None = None, test: Data | None = None, **s
 def _config(settings: dict[str, Any], test: Data | None, distilled: bool = False) -> Config:
     """Return the config, with images in memory written into the run's folder."""
     data = settings.pop("data", {})
-    config = config_of(settings)
+    config = read_settings(settings)
     section = data_settings(data, test, config.run.root / config.name, config.run.overwrite)
-    return config_of({**settings, "data": section}, distilled, scored=True)
+    return read_settings({**settings, "data": section}, distilled, scored=True)
+
+
+def read_settings(settings: Mapping[str, Any], distilled: bool = False, scored: bool = False) -> Config:
+    """Return the config of nested settings, as a YAML file has them; what is not given keeps its default.
+
+    Args:
+        settings: such as `{"seed": 1, "pretrain": {"steps": 500}}`.
+        distilled: require the generator that distilling starts from to exist.
+        scored: require the sources that are named to exist.
+
+    Raises:
+        ConfigError: a key that is none, a value out of its range, an unknown network, or a file that is not there.
+    """
+    values = _merged(to_plain(Config()), settings, "")
+    config = read_as(Config, values)
+    checks.check_names(config)
+    checks.check_files(config, distilled, scored)
+    return config
+
+
+def _merged(defaults: Mapping[str, Any], given: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """Return the defaults with what is given in their place; ConfigError names a key that has no default."""
+    merged = dict(defaults)
+    for key, value in given.items():
+        if key not in defaults:
+            close = difflib.get_close_matches(str(key), defaults, n=1)
+            raise ConfigError(f"{place}{key} is no setting, expected {close[0] if close else ', '.join(defaults)}")
+        if isinstance(defaults[key], Mapping):
+            if not isinstance(value, Mapping):
+                raise ConfigError(f"{place}{key} is {value!r}, expected a mapping of {', '.join(defaults[key])}")
+            value = _merged(defaults[key], value, f"{place}{key}.")
+        merged[key] = str(value) if isinstance(value, Path) else value
+    return merged
 
 
 def _by_label(named: Any) -> dict[str, Any]:
@@ -160,13 +191,13 @@ def _of_arrays(label: str, arrays: tuple[Any, Any], spec: DatasetSpec) -> Source
     counts = labels.bincount(minlength=spec.num_classes)
     if counts.min() != counts.max():
         raise ConfigError(f"source {label!r} has {counts.tolist()} images by class, expected equally many of each")
-    with said_of(f"source {label!r}"):
+    with checks.said_of(f"source {label!r}"):
         stored = SyntheticSet(images, labels, spec, int(counts[0]), {"method": label})
     return Source(label, "set", stored.hash, synthetic=stored)
 
 
 @contextmanager
-def _opened(config: Config, stages: Sequence[str], named: Sequence[Source]) -> Iterator[pipeline.Work]:
+def _opened(config: Config, stages: Sequence[str], named: Sequence[Source]) -> Iterator[pipeline.Inputs]:
     """Open the work; the process computes as before when it is done."""
     if getattr(process.current_process(), "_inheriting", False):  # as multiprocessing itself asks
         raise ConfigError('gdd was called while a process started; call it below `if __name__ == "__main__":`')
@@ -174,7 +205,7 @@ def _opened(config: Config, stages: Sequence[str], named: Sequence[Source]) -> I
     with with_threads(torch.get_num_threads()):
         try:
             # Its process group is left to the caller, who may go on with it.
-            with pipeline.opened(config, make_accelerator(config.run), stages, named) as work:
+            with pipeline.open_inputs(config, make_accelerator(config.run), stages, named) as work:
                 yield work
         finally:
             torch.use_deterministic_algorithms(deterministic)

@@ -1,10 +1,22 @@
-"""What a command is to the parser."""
+"""What the commands share: what a command is, flags and frame of those that take settings, and what may be written."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
+
+from gdd import checks, zoo
+from gdd.config import Config, ConfigError, read_as
+
+if TYPE_CHECKING:
+    from gdd.evaluation.sources import Source
+    from gdd.pipeline import Inputs
+
+# Files by which a stage tells that it is finished, or what it is; gdd.sampling, which has the names, imports torch.
+_OF_A_STAGE = (zoo.FILE, "set.safetensors", "ensemble.safetensors", "config.json", "rows.jsonl", "metrics.jsonl")
 
 
 class Command(NamedTuple):
@@ -17,3 +29,79 @@ class Command(NamedTuple):
     help: str  # one line
     add_arguments: Callable[[ArgumentParser], None]  # to the command's own parser
     run: Callable[[Namespace, Console], None]  # does the work; ConfigError tells of a user's mistake
+
+
+def add_settings(parser: ArgumentParser) -> None:
+    """Add a flag for every setting, and for a YAML file of them."""
+    parser.add_argument("--config", action="config", help="YAML file of settings; flags after it win")
+    parser.add_argument("--dry_run", action="store_true", help="say what would be done and what it costs, and stop")
+    parser.add_class_arguments(Config, None, fail_untyped=True)
+
+
+def read_config(options: Namespace) -> Config:
+    """Return the settings among a command's options; ConfigError names one that is out of its range."""
+    settings = options.as_dict()
+    return read_as(Config, {name: settings[name] for name in Config.__dataclass_fields__})
+
+
+def checked_config(options: Namespace, distilled: bool = False, scored: bool = False) -> Config:
+    """Return a command's settings, their names and files checked: before torch is imported, so within a second.
+
+    Args:
+        options: of the command.
+        distilled: require the generator that it starts from to exist.
+        scored: require the sources that are named to exist.
+    """
+    config = read_config(options)
+    checks.check_names(config)
+    checks.check_files(config, distilled, scored)
+    return config
+
+
+@contextmanager
+def opened(
+    config: Config, dry_run: bool, console: Console, stages: Sequence[str], sources: "Sequence[Source]" = ()
+) -> "Iterator[Inputs | None]":
+    """Open what `pipeline.opened` does, say what will be done, and give the work.
+
+    A dry run gets None, once the networks' costs are printed.
+    """
+    from gdd import pipeline
+    from gdd.cli import dry_run as costs
+    from gdd.cli import summary
+    from gdd.runtime.device import make_accelerator
+
+    accelerator = make_accelerator(config.run)
+    try:
+        with pipeline.open_inputs(config, accelerator, stages, sources) as work:
+            console.print(summary.block(config, work.dataset, accelerator, stages, work.jobs), soft_wrap=True)
+            if dry_run:
+                console.print(costs.table(config, work.dataset.spec, stages))
+            yield None if dry_run else work
+    finally:
+        accelerator.end_training()
+
+
+def require_free(flag: str, out: Path, files: Iterable[Path | None] = (), folder: Path | None = None) -> None:
+    """Refuse a file or folder that a command would write to the loss of another.
+
+    Args:
+        flag: that names it.
+        out: the file or the folder.
+        files: what the command reads.
+        folder: of images, of which it reads everything.
+
+    Raises:
+        ConfigError: it is read, by whatever link or spelling; or it is a file in a stage's folder that is there already
+            or that a stage would take for its own.
+    """
+    place = out.resolve()
+    if out.exists():
+        read = [str(one) for one in files if one is not None and one.exists() and one.samefile(out)]
+        if folder is not None and folder.resolve() in (place, *place.parents):
+            read.append(f"a part of {folder}")
+        if read:
+            raise ConfigError(f"{flag} is {out}, which is read as {read[0]}; expected another path")
+    in_a_stage = (place.parent / "config.json").is_file()
+    if in_a_stage and not place.is_dir() and (place.exists() or place.name in _OF_A_STAGE):
+        raise ConfigError(f"{flag} is {out}, a file of the run in {place.parent}; expected another path")

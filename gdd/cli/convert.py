@@ -7,8 +7,7 @@ from typing import Literal
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
-from gdd.cli.command import Command
-from gdd.cli.outputs import require_free
+from gdd.cli.command import Command, require_free
 from gdd.config import ConfigError
 
 logger = logging.getLogger(__name__)

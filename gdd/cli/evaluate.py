@@ -1,13 +1,15 @@
-"""`gdd evaluate` and `gdd compare`."""
+"""`gdd evaluate`, `compare`, `landscape` and `audit`: what is measured of sources."""
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
-from gdd.cli.command import Command
-from gdd.cli.settings import add_settings, checked_config, opened
-from gdd.config import Config, ConfigError
+from gdd.cli.command import Command, add_settings, checked_config, opened
+from gdd.config import Config, ConfigError, RunConfig
+from gdd.evaluation.named import STREAM_CEILING, source_path
 
 
 def _evaluate(options: Namespace, console: Console) -> None:
@@ -66,7 +68,100 @@ def _compare(options: Namespace, console: Console) -> None:
             console.print(tables.Terminal(found))
 
 
+def _add_landscape_arguments(parser: ArgumentParser) -> None:
+    add_settings(parser)
+    source = "what the student is trained on: a run folder, a stored set, zoo:NAME, real:random, real:all"
+    parser.add_argument("source", type=str, help=source)
+    parser.add_argument("--arch", type=str, required=True, help="the student; its seed is the first of evaluate.seeds")
+    parser.add_argument("--ipc", type=int, default=10, help="images per class to draw, where the source is no set")
+    parser.add_argument("--eigenvalues", type=int, default=20, help="of the Hessian, the largest ones, at least 2")
+    reach = "how far the surface goes along an eigenvector of length 1, above 0"
+    parser.add_argument("--reach", type=float, default=0.25, help=reach)
+    parser.set_defaults(name="landscape")
+
+
+def _one_student(options: Namespace) -> Config:
+    """Return the settings of the student that the command line names."""
+    settings = options.evaluate
+    if settings.sources:
+        raise ConfigError(f"evaluate.sources is {settings.sources}, expected none beside that of gdd landscape")
+    if settings.select_alpha or settings.select_temperature:
+        raise ConfigError("evaluate.select_alpha or evaluate.select_temperature is set, expected neither here")
+    if options.source == STREAM_CEILING:
+        raise ConfigError(f"the source is {STREAM_CEILING}, expected images that stay the same")
+    if options.eigenvalues < 2:
+        raise ConfigError(f"--eigenvalues is {options.eigenvalues}, expected at least 2: the surface needs two")
+    if not 0 < options.reach < float("inf"):
+        raise ConfigError(f"--reach is {options.reach}, expected a number above 0")
+    settings.sources, settings.archs, settings.ipc = [options.source], [options.arch], [options.ipc]
+    settings.seeds, settings.protocols = settings.seeds[:1], ["fixed"]
+    return checked_config(options, scored=True)
+
+
+def _landscape(options: Namespace, console: Console) -> None:
+    config = _one_student(options)
+    from gdd import pipeline
+    from gdd.report import measured
+
+    sources = pipeline.read_sources(config)
+    config = pipeline.with_data_of_sources(config, sources)
+    with opened(config, options.dry_run, console, ["landscape"], sources) as work:
+        if work is not None:
+            found = pipeline.landscape(config, *work, options.eigenvalues, options.reach)
+            console.print(measured.landscape_summary(found), soft_wrap=True)
+
+
+def _add_audit_arguments(parser: ArgumentParser) -> None:
+    add_settings(parser)
+    source = "what is audited: a run folder, a generator or a stored set; where it lies in a run, so does the audit"
+    parser.add_argument("source", type=str, help=source)
+    parser.add_argument("--ipc", type=int, default=100, help="samples per class to draw, where the source is no set")
+    parser.set_defaults(name="audit")
+
+
+def _audit_settings(options: Namespace) -> Config:
+    """Return the settings of the audit that the command line names."""
+    settings = options.evaluate
+    if settings.sources:
+        raise ConfigError(f"evaluate.sources is {settings.sources}, expected none beside that of gdd audit")
+    path = source_path(options.source)
+    if path is None:
+        raise ConfigError(f"the source is {options.source}, expected a generator or a stored set")
+    run = _run_of(path)
+    if (options.name, options.run.root) == ("audit", RunConfig().root) and run is not None:
+        options.name, options.run.root = run.name, run.parent
+    settings.sources, settings.ipc = [options.source], [options.ipc]
+    return checked_config(options, scored=True)
+
+
+def _run_of(path: Path) -> Path | None:
+    """Return the folder of the run that this is, or that a stage's folder or file lies in, if it lies in one."""
+    if path.is_dir() and any(path.glob("*/config.json")):
+        return path.resolve()
+    stage = path.resolve() if path.is_dir() else path.resolve().parent
+    return stage.parent if (stage / "config.json").exists() else None
+
+
+def _audit(options: Namespace, console: Console) -> None:
+    config = _audit_settings(options)
+    from gdd import pipeline
+    from gdd.report import measured, tables
+
+    sources = pipeline.read_sources(config)
+    config = pipeline.with_data_of_sources(config, sources)
+    if (stored := sources[0].stored_ipc) is not None:
+        config = replace(config, evaluate=replace(config.evaluate, ipc=(stored,)))
+    with opened(config, options.dry_run, console, ["audit"], sources) as work:
+        if work is not None:
+            found = pipeline.audit(config, work.dataset, work.accelerator, sources[0])
+            console.print(tables.Terminal([measured.audit_section(found)]))
+
+
 COMMANDS = (
     Command("evaluate", "train fresh students on any sets and score them on real data", add_settings, _evaluate),
     Command("compare", "score methods beside each other and draw their curves", _add_compare_arguments, _compare),
+    Command(
+        "landscape", "measure how sharp the minimum is that a student has found", _add_landscape_arguments, _landscape
+    ),
+    Command("audit", "tell whether a generator or a set copies its training images", _add_audit_arguments, _audit),
 )

@@ -9,26 +9,90 @@ import signal
 import sys
 from collections.abc import Sequence
 from functools import cache
-from typing import NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_loader, set_parsing_settings
 from rich.console import Console
 
 from gdd import __version__
-from gdd.cli import audit, convert, doctor, evaluate, init, landscape, report, sample, train, yaml_text, zoo
-from gdd.cli.settings import read_config
+from gdd.cli import convert, doctor, evaluate, init, report, sample, train
+from gdd.cli.command import read_config
 from gdd.config import Config, ConfigError
 from gdd.runtime.signals import Stopped, with_launcher
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True, add_print_completion_argument=True)
-set_loader("yaml", yaml_text.load, (yaml.YAMLError,))
-
-_MODULES = (init, train, evaluate, landscape, audit, sample, convert, report, zoo, doctor)
+_MODULES = (init, train, evaluate, sample, convert, report, doctor)
 COMMANDS = {command.name: command for module in _MODULES for command in module.COMMANDS}
 _LOG_WIDTH = 100  # of a terminal that is none, such as a log file
 _NO_SETTINGS = "it holds no settings, expected keys with their values"
 _MOST_SAID = 800  # characters of a sentence
+_TAG = "tag:yaml.org,2002:"
+
+
+class _YamlLoader(yaml.SafeLoader):
+    """Refuses a key that stands twice, and takes no word or leading zero for something else.
+
+    Unlike in YAML 1.1, `off`, `on`, `yes` and `no` are words, which the parser takes for true or false only where a
+    setting is one of both; and 010 is not 8.
+    """
+
+    yaml_implicit_resolvers: ClassVar = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag in (f"{_TAG}null", f"{_TAG}merge")]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_document(self, node: yaml.Node) -> Any:
+        _require_each_once(node, "", set())
+        return super().construct_document(node)
+
+
+for _kind, _pattern, _first in (
+    ("bool", "true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", "[-+]?(?:0|[1-9][0-9_]*|0x[0-9a-fA-F]+)", "-+0123456789"),
+    (
+        "float",
+        r"[-+]?(?:(?:[0-9][0-9_]*(?:\.[0-9_]*|(?=[eE]))|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|\.inf|\.nan)",
+        "-+.0123456789",
+    ),
+):
+    _YamlLoader.add_implicit_resolver(f"{_TAG}{_kind}", re.compile(rf"(?:{_pattern})\Z"), [*_first])
+
+
+def load_yaml(text: str) -> Any:
+    """Return what a YAML document holds; YAMLError if it is none, has a tag, or has a key twice at any depth."""
+    return yaml.load(text, Loader=_YamlLoader)
+
+
+def _require_each_once(node: yaml.Node, place: str, seen: set[yaml.Node]) -> None:
+    """Refuse a mapping in which a key stands twice, be it as a section and as part of a dotted key.
+
+    Args:
+        node: a part of a document.
+        place: the dotted keys that lead to it.
+        seen: parts that were looked at, which others may refer to any number of times.
+    """
+    if node in seen or isinstance(node, yaml.ScalarNode):
+        return
+    seen.add(node)
+    if isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            _require_each_once(value, place, seen)
+        return
+    given, implied = set[str](), set[str]()
+    for key, value in node.value:
+        if isinstance(key, yaml.ScalarNode) and key.tag != f"{_TAG}merge":
+            parts = key.value.split(".")
+            sections = {".".join(parts[:end]) for end in range(1, len(parts))}
+            twice = ({key.value} & (given | implied)) | (sections & given)
+            if twice:
+                raise yaml.YAMLError(f"{place}{min(twice)} stands in it twice")
+            given.add(key.value)
+            implied |= sections
+            _require_each_once(value, f"{place}{key.value}.", seen)
+
+
+set_loader("yaml", load_yaml, (yaml.YAMLError,))
 
 
 @cache

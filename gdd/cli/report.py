@@ -1,12 +1,22 @@
-"""`gdd report`."""
+"""`gdd report` and `gdd zoo`: what runs have shown, and what comes with gdd."""
 
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
+from rich import box
 from rich.console import Console
+from rich.table import Table
 
-from gdd.cli.command import Command
-from gdd.cli.outputs import require_free
+from gdd import zoo
+from gdd.cli.command import Command, require_free
+from gdd.zoo import Mean
+
+_HEADS = ("name", "student", "steps", "random real", "generator", "fresh real")
+_NOTE = (
+    "Students' accuracy on the real test images in percent after so many steps, mean ± half width of the 95 % "
+    "t-interval over their seeds, by what they were trained on. The manifest of each, in {}, says more. gdd sample "
+    "zoo:NAME draws images."
+)
 
 
 def _add_arguments(parser: ArgumentParser) -> None:
@@ -32,12 +42,37 @@ def _report(options: Namespace, console: Console) -> None:
 def _write_page(options: Namespace, console: Console) -> None:
     require_free("--html", options.html)
     from gdd import pipeline
-    from gdd.report.page import document
+    from gdd.report import page
 
-    size = document.write(options.html, options.runs, pipeline.open_data, options.mixed)
+    size = page.write(options.html, options.runs, pipeline.open_data, options.mixed)
     console.print(f"wrote {options.html} ({size / 1e6:.1f} MB)", soft_wrap=True)
+
+
+def _take_none(parser: ArgumentParser) -> None:
+    """Take none."""
+
+
+def _shown(mean: Mean) -> str:
+    return f"{mean.mean:.1f}" + ("" if mean.half_width is None else f" ± {mean.half_width:.1f}")
+
+
+def _zoo(options: Namespace, console: Console) -> None:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
+    for head in _HEADS:
+        table.add_column(head, justify="left" if head in _HEADS[:2] else "right", no_wrap=True)
+    for name in zoo.names():
+        one = zoo.manifest(name)
+        channels, height, width = one.shape
+        size, made = f"{height}x{width}x{channels}, {one.bytes / 1e6:.1f} MB", f"made in {one.seconds / 60:.0f} min"
+        scores = [
+            (score.arch, f"{score.steps:,}", *map(_shown, (score.floor, score.generator, score.ceiling)))
+            for score in one.scores
+        ]
+        table.add_row("\n".join([f"{zoo.PREFIX}{name}", size, made, ""]), *map("\n".join, zip(*scores, strict=True)))
+    console.print(table, _NOTE.format(zoo.HOME), soft_wrap=True)
 
 
 COMMANDS = (
     Command("report", "write an evaluation's tables and picture again, or runs as a web page", _add_arguments, _report),
+    Command("zoo", "list the generators that come with gdd, and what they are worth", _take_none, _zoo),
 )

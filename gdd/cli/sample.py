@@ -7,8 +7,7 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
 from gdd import zoo
-from gdd.cli.command import Command
-from gdd.cli.outputs import require_free
+from gdd.cli.command import Command, require_free
 from gdd.config import ConfigError, DataConfig, RunConfig, read_as
 from gdd.evaluation.named import FLOOR
 from gdd.runtime.signals import on_signals

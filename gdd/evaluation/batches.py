@@ -64,14 +64,14 @@ class Fixed:
 
 
 @dataclass(eq=False, repr=False)
-class Stream:
+class GeneratedStream:
     """Epoch e holds samples e*ipc to (e+1)*ipc - 1 of every class: as many images as the fixed set, all new."""
 
     generator: LoadedGenerator  # the generator
     ipc: int  # images per class and epoch
     seed: int  # of the samples; epoch 0 is the fixed set of this seed
     normalize: Normalizer  # on the device to generate on
-    kept: Kept | None = None  # the samples that count; none: all
+    filtered: Kept | None = None  # the samples that count; none: all
     seconds_generating: float = 0.0
 
     def __post_init__(self) -> None:
@@ -95,11 +95,11 @@ class Stream:
     def _generate(self, epoch: int) -> tuple[Tensor, Tensor]:
         began, device = time.perf_counter(), self.normalize.mean.device
         first, last = epoch * self.ipc, (epoch + 1) * self.ipc
-        if self.kept is not None:
+        if self.filtered is not None:
             classes = range(self.generator.spec.num_classes)
-            kept = torch.cat([self.kept.images(label, first, last) for label in classes]).to(device)
+            images = torch.cat([self.filtered.images(label, first, last) for label in classes]).to(device)
             self.seconds_generating += time.perf_counter() - began
-            return kept, torch.arange(len(classes), device=device).repeat_interleave(self.ipc)
+            return images, torch.arange(len(classes), device=device).repeat_interleave(self.ipc)
         stride = max(1, PASS // self.generator.spec.num_classes)
         parts = [
             sample.stream_batch(self.generator, self.seed, start, min(start + stride, last), device)
@@ -162,7 +162,7 @@ class RealStream:
         return min(seen, sum(min(size, epochs * self.ipc) for size in self._sizes))
 
 
-Images = Fixed | Stream | RealStream
+Images = Fixed | GeneratedStream | RealStream
 
 
 @dataclass

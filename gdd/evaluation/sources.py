@@ -7,7 +7,16 @@ from typing import Any, Literal, cast
 
 from gdd.config import ConfigError, stable_hash
 from gdd.data.readers import Dataset
-from gdd.evaluation.named import CEILING, FILTER, FLOOR, FRACTION, STREAM_CEILING, fraction_of, path_of, split_filter
+from gdd.evaluation.named import (
+    CEILING,
+    FILTER,
+    FLOOR,
+    FRACTION,
+    STREAM_CEILING,
+    fraction_of,
+    source_path,
+    split_filter,
+)
 from gdd.formats import plain
 from gdd.runtime import checkpoint
 from gdd.sampling import curate, ensemble_file, generator_file, set_file
@@ -63,10 +72,13 @@ class Source:
     @property
     def curation(self) -> list[str]:
         """How a set of samples was chosen, in words."""
-        how, synthetic = self.provenance.get("curated", {}), self.synthetic
-        soft = synthetic is not None and synthetic.soft_labels is not None
-        chosen = [str(how["select"])] if how.get("select") else []
-        return ["filtered"] * (how.get("kept") is not None) + chosen + ["soft labels"] * soft
+        curated = self.provenance.get("curated", {})
+        parts = {
+            "filtered": curated.get("kept") is not None,
+            str(curated.get("select")): bool(curated.get("select")),
+            "soft labels": self.synthetic is not None and self.synthetic.soft_labels is not None,
+        }
+        return [part for part, is_told in parts.items() if is_told]
 
     @property
     def stored_ipc(self) -> int | None:
@@ -101,7 +113,7 @@ def place(kind: Kind) -> int:
     return {FLOOR: 0, CEILING: 2, STREAM_CEILING: 2}.get(kind, 1)
 
 
-def file_of(path: Path) -> Path:
+def source_file(path: Path) -> Path:
     """Return the generator's or the set's file that a path names, itself or by the folder of a stage or a run."""
     if not path.is_dir():
         return path
@@ -128,7 +140,7 @@ def read(text: str, label: str | None = None) -> Source:
         ConfigError: there is no such source, or its file is damaged.
     """
     label = label or text
-    named = path_of(text)
+    named = source_path(text)
     if named is None:
         fraction = fraction_of(text)
         if fraction is not None:
@@ -137,7 +149,7 @@ def read(text: str, label: str | None = None) -> Source:
     _, judges = split_filter(text)
     if judges is None and _is_plain(named):
         return of_set(plain.load(named), named, label)
-    path = file_of(named)
+    path = source_file(named)
     tensors, metadata = checkpoint.load_tensors(path)
     if metadata.get("kind") == "generator":
         generator = generator_file.from_tensors(path, tensors, metadata)
@@ -182,7 +194,7 @@ def complete(
     kinds = {source.kind for source in named}
     wanted = {FLOOR: True, STREAM_CEILING: streams, CEILING: ceiling}
     added = [read(kind, REAL_NAMES[kind]) for kind, is_wanted in wanted.items() if is_wanted and kind not in kinds]
-    sources = [fitted(source, dataset) for source in (*added, *named)]
+    sources = [fit_source(source, dataset) for source in (*added, *named)]
     _require_different(sources)
     sources.sort(key=lambda source: place(source.kind))
     stored = {source.synthetic.ipc for source in sources if source.synthetic is not None}
@@ -199,7 +211,7 @@ def complete(
     return sources, floor_ipcs
 
 
-def fitted(source: Source, dataset: Dataset) -> Source:
+def fit_source(source: Source, dataset: Dataset) -> Source:
     """Return real images with the hash of the data, and anything else if it fits the dataset; ConfigError otherwise."""
     content = source.synthetic or source.generator
     if content is None:

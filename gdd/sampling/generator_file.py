@@ -152,7 +152,7 @@ def errors_naming(path: Path) -> Iterator[None]:
 def stored_provenance(metadata: dict[str, Any]) -> dict[str, Any]:
     """Return the provenance of a header, by the names of now; KeyError or ConfigError if a part has another type."""
     read_as(_Provenance, metadata["provenance"], "provenance")
-    return earlier.provenance(metadata["provenance"])
+    return earlier.current_origin(metadata["provenance"])
 
 
 def _build_on_meta(spec: DatasetSpec, sizes: GanConfig) -> Generator:

@@ -9,7 +9,7 @@ from gdd.data.batches import Batches
 from gdd.data.pixels import pm1_to_unit, u8_to_pm1
 from gdd.sampling import sample
 
-BATCH = 500  # images that are generated at once; a thousand classes at once took gigabytes
+_AT_ONCE = 500  # images that are generated at once; a thousand classes at once took gigabytes
 
 
 def class_diversity(images: Tensor, labels: Tensor, num_classes: int) -> Tensor:
@@ -44,7 +44,7 @@ class Monitor:
         """Return (K * per_class, C, H, W) in [-1, 1], ordered by class."""
         device = next(average.parameters()).device
         average.eval()
-        parts = zip(self.noise.split(BATCH), self.labels.split(BATCH), strict=True)
+        parts = zip(self.noise.split(_AT_ONCE), self.labels.split(_AT_ONCE), strict=True)
         return torch.cat([average(noise.to(device), labels.to(device)) for noise, labels in parts])
 
     def diversity(self, images: Tensor) -> dict[str, Tensor]:

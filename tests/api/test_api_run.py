@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +11,9 @@ import torch
 from commands import MATCHING, TINY, launch
 
 import gdd
-from gdd.api.run import Distilled, _by_label, _of_arrays
+from gdd.api.run import Distilled, _by_label, _of_arrays, read_settings
 from gdd.cli.main import parse_config
-from gdd.config import ConfigError, to_plain
+from gdd.config import Config, ConfigError, to_plain
 from gdd.report.statistics import read_rows
 from gdd.sampling import generator_file
 
@@ -185,3 +186,34 @@ def test_a_launched_script_may_call_twice(tmp_path):
     launch(script)
     rows = [read_rows(tmp_path / "runs" / name / "evaluate") for name in ("one", "two")]
     assert [row.accuracy for row in rows[0]] == [row.accuracy for row in rows[1]]
+
+
+def test_nothing_given_is_every_default():
+    assert read_settings({}) == Config()
+
+
+def test_settings_are_those_of_the_flags():
+    flags = ["--seed", "3", "--evaluate.archs", "[mlp, lenet]", "--evaluate.recipe.name", "dsa", "--run.root", "out"]
+    given = {
+        "seed": 3,
+        "evaluate": {"archs": ["mlp", "lenet"], "recipe": {"name": "dsa"}},
+        "run": {"root": Path("out")},
+    }
+    assert read_settings(given) == parse_config(flags)
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"sede": 1}, "sede is no setting, expected seed"),
+        ({"pretrain": {"step": 1}}, "pretrain.step is no setting, expected steps"),
+        ({"evaluate": {"recipe": {"xyz": 1}}}, "evaluate.recipe.xyz is no setting, expected name, epochs"),
+        ({"pretrain": 3}, "pretrain is 3, expected a mapping of steps"),
+        ({"pretrain": {"steps": 0}}, "pretrain.steps is 0, expected"),
+        ({"evaluate": {"archs": ["convent3"]}}, "evaluate.archs: .*convent3"),
+        ({"refine": {"pretrained": "nowhere"}}, "nowhere"),
+    ],
+)
+def test_what_is_no_setting_is_refused_by_its_name(given, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        read_settings(given, distilled=True)

@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+import gdd
 from gdd.config import ConfigError
 from gdd.data.spec import DatasetSpec
 from gdd.formats import webdataset
@@ -132,7 +133,7 @@ def test_the_manifest_tells_sizes_checksums_and_origin(draw, source):
     manifest = json.loads((folder / "manifest.json").read_text())
     settings = json.loads((folder / "settings.json").read_text())
     known = generator_file.load(source)
-    facts = {"format": 1, "version": "0.1.0", "generator": known.hash, "seed": 0, "ipc": 7, "shard_size": 8}
+    facts = {"format": 1, "version": gdd.__version__, "generator": known.hash, "seed": 0, "ipc": 7, "shard_size": 8}
     assert settings == {**facts, "spec": json.loads(json.dumps(SPEC.to_dict()))}
     assert {key: manifest[key] for key in settings} == settings
     assert manifest["provenance"] == sample.sample_set(known, 1, 0).provenance

@@ -14,11 +14,11 @@ from made_run import write_audit, write_run
 
 from gdd.cli import main
 from gdd.config import Config, to_plain
-from gdd.config.data import DataConfig
+from gdd.config.run import DataConfig
 from gdd.evaluation import sources
-from gdd.report import audit, card, licences
-from gdd.report.card.markdown import clean, escaped
-from gdd.report.card.subject import of_source
+from gdd.report import card, measured, subject
+from gdd.report.card import clean, escaped
+from gdd.report.subject import of_source
 from gdd.sampling import generator_file, set_file
 from gdd.sampling.set_file import SyntheticSet
 
@@ -115,7 +115,7 @@ class TestFacts:
     def test_an_audit_is_told_if_it_is_of_the_file(self, run, dataset, caplog):
         found = write_audit(run / "audit", dataset, generator_file.load(run / "refine").hash)
         text = card.write(run / "refine").read_text()
-        for sentence in (*audit.sentences(found), audit.compared(found)):
+        for sentence in measured.audit_notes(found):
             assert escaped(sentence) in text
         assert "Not audited" in card.write(run / "pretrain").read_text()
         assert caplog.text == ""
@@ -138,7 +138,7 @@ class TestLicences:
     @pytest.mark.parametrize("name", ["digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "svhn"])
     def test_of_a_known_dataset(self, name, tmp_path):
         text = card.write(stored(tmp_path / "x.safetensors", replace(PETS, name=name))).read_text()
-        assert f"{name}: {escaped(licences.LICENCES[name].sentence)}" in text
+        assert f"{name}: {escaped(subject.LICENCES[name].sentence)}" in text
         assert f"--data.name {name} " in text
 
     def test_images_of_ones_own_are_not_taken_for_a_known_dataset_of_their_name(self, tmp_path):

@@ -18,9 +18,9 @@ from gdd.config import Config, ConfigError, to_plain
 from gdd.data.readers import Dataset
 from gdd.evaluation.row import Row
 from gdd.evaluation.sources import Source
-from gdd.report import audit, compare, tables
+from gdd.report import compare, measured, runs, tables
 from gdd.report.compare import Compared
-from gdd.report.page import document, facts, runs
+from gdd.report.page import settings_in_words, sort_value, write
 from gdd.sampling import generator_file
 
 VOID = {"meta", "link", "img", "line", "polyline", "circle"}
@@ -65,7 +65,7 @@ def run(tmp_path: Path, dataset: Dataset, rows: list[Row]) -> Path:
 
 def written(dataset: Dataset, *folders: Path, mixed: bool = False) -> Page:
     out = folders[0].parent / "page.html"
-    size = document.write(out, folders, lambda *_: renamed(dataset), mixed)
+    size = write(out, folders, lambda *_: renamed(dataset), mixed)
     assert size == out.stat().st_size
     return Page(out.read_text())
 
@@ -200,7 +200,7 @@ def test_an_audit_is_told_with_its_table_and_picture(run: Path, dataset: Dataset
     found = write_audit(run / "audit", dataset, generator_file.load(run / "refine").hash, label=HOSTILE[1])
     page = written(dataset, run)
     assert page.texts_of("h2")[2:5] == ["Scores", "Copies and privacy", "Training"]
-    section = audit.section(found)
+    section = measured.audit_section(found)
     cells = [cell for line in (section.headers, *section.lines) for cell in line]
     assert cells in tables_of(page)
     assert "2.0 % (1.0 to 4.0) of the samples are nearer to a training image" in section.notes[0]
@@ -249,7 +249,7 @@ def test_other_data_are_not_shown_as_the_real_ones(run: Path, dataset: Dataset) 
         raise ConfigError("digits is not there")
 
     for opener, reason in ((fewer, "digits holds other images than"), (missing, "digits is not there")):
-        document.write(run / "page.html", [run / "refine"], opener)
+        write(run / "page.html", [run / "refine"], opener)
         page = Page((run / "page.html").read_text())
         assert any(text.startswith("No real images beside these") and reason in text for text in page.texts_of("p"))
         assert not any("real" in image["alt"] for image in page.all("img"))
@@ -264,8 +264,10 @@ def test_a_stage_that_has_not_ended_shows_its_curves(run: Path, dataset: Dataset
 
 
 def test_a_balanced_loss_is_said_with_its_ratio_instead_of_a_weight(run: Path, dataset: Dataset) -> None:
-    stage = replace(runs.read(run / "refine", "run/refine"), config=to_plain(parse_config(["--refine.balance", "0.5"])))
-    loss = dict(facts.settings(stage))["Loss"]
+    stage = replace(
+        runs.read_stage(run / "refine", "run/refine"), config=to_plain(parse_config(["--refine.balance", "0.5"]))
+    )
+    loss = dict(settings_in_words(stage))["Loss"]
     assert "gradients' ratio 0.5) × skd" in loss
     assert " 0 × " not in loss
 
@@ -303,17 +305,17 @@ def test_rows_of_two_precisions_share_a_table_if_told(run: Path, dataset: Datase
     ],
 )
 def test_what_a_cell_is_sorted_by(cell, value):
-    assert document.sort_value(cell) == value
+    assert sort_value(cell) == value
 
 
 def test_folders_are_found_themselves_or_by_their_run(run: Path) -> None:
     stages = [run / "pretrain", run / "refine", run / "evaluate"]
     (run / "ensemble").mkdir()
     (run / "ensemble/metrics.jsonl").write_text("")
-    assert runs.find([run]) == stages
-    assert runs.find([run / "refine", run]) == [stages[1], stages[0], stages[2]]
-    assert runs.names(stages) == ["mine/pretrain", "mine/refine", "mine/evaluate"]
-    assert runs.names([Path("/a/x/refine"), Path("/b/x/refine")]) == ["a/x/refine", "b/x/refine"]
+    assert runs.find_stages([run]) == stages
+    assert runs.find_stages([run / "refine", run]) == [stages[1], stages[0], stages[2]]
+    assert runs.stage_names(stages) == ["mine/pretrain", "mine/refine", "mine/evaluate"]
+    assert runs.stage_names([Path("/a/x/refine"), Path("/b/x/refine")]) == ["a/x/refine", "b/x/refine"]
 
 
 @pytest.mark.parametrize("name", ["", "missing", "file", "ensemble"])
@@ -322,7 +324,7 @@ def test_other_folders_are_refused(name, tmp_path):
     (tmp_path / "ensemble").mkdir()
     (tmp_path / "ensemble/metrics.jsonl").write_text("")
     with pytest.raises(ConfigError, match=re.escape(str(tmp_path / name))):
-        runs.find([tmp_path / name])
+        runs.find_stages([tmp_path / name])
 
 
 def test_damaged_tables_of_a_comparison_are_refused(tmp_path: Path, rows: Sequence[Row]) -> None:

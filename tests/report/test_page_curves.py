@@ -2,8 +2,8 @@
 
 import pytest
 
-from gdd.report.page import curves
-from gdd.report.page.curves import BOTTOM, LEFT, RIGHT, TOP, charts
+from gdd.report import curves
+from gdd.report.curves import BOTTOM, LEFT, RIGHT, TOP, charts
 
 
 def points_of(text: str) -> list[tuple[float, float]]:

@@ -14,7 +14,7 @@ from made_run import renamed, write_run
 
 from gdd.data.readers import Dataset
 from gdd.evaluation.row import Row
-from gdd.report.page import document
+from gdd.report.page import sort_value, write
 
 CHROMIUM = shutil.which("chromium")
 FLAGS = [
@@ -46,7 +46,7 @@ def opened(browser: Any, home: Path, dataset: Dataset, rows: list[Row]) -> Itera
     """Return a function that opens the page of a run with hostile names; nothing may go wrong or be asked for."""
     path = home / "page.html"
     if not path.exists():
-        document.write(path, [write_run(home / "runs/mine", dataset, rows)], lambda *_: dataset)
+        write(path, [write_run(home / "runs/mine", dataset, rows)], lambda *_: dataset)
     wrong: list[str] = []
     asked: list[str] = []
     pages: list[Any] = []
@@ -138,7 +138,7 @@ def test_numbers_of_many_forms_are_in_order_and_blanks_last(opened):
             body.replaceChildren();
             sort(body, lines, 1, "ascending");
         }""",
-        [[cell, document.sort_value(cell)] for cell in cells],
+        [[cell, sort_value(cell)] for cell in cells],
     )
     assert column(page, "IPC") == [*order, "", "failed"]
 

@@ -14,8 +14,8 @@ from gdd.data.readers import Dataset
 from gdd.data.spec import DatasetSpec
 from gdd.data.splits import Split
 from gdd.evaluation.sources import Source
-from gdd.report.page import samples
-from gdd.report.page.samples import Gallery, Picture
+from gdd.report import samples
+from gdd.report.samples import Gallery, Picture
 from gdd.sampling.set_file import SyntheticSet
 
 

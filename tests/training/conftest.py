@@ -16,8 +16,7 @@ from gdd.data.readers import Dataset
 from gdd.models.gan import DimDiscriminator, DimGenerator, Discriminator, Generator
 from gdd.runtime.device import make_accelerator
 from gdd.training.gan import GanTrainer
-from gdd.training.matching import Matcher
-from gdd.training.pool import FreshPool
+from gdd.training.matching import FreshPool, Matcher
 
 
 @pytest.fixture(scope="session")

@@ -1,1 +1,0 @@
-"""Runs as one HTML page that needs no other file and no network."""
