@@ -95,10 +95,10 @@ def list_arrow(place: Path, label: str | None = None) -> Listing:
             Image and one of ClassLabel; files of different classes; a label that is none of them.
     """
     files = part_files(hub_folder(place), (".parquet", ".arrow"))
-    train, columns = _part(_named_by_state(files.train), label)
+    train, columns = _part(files.train, label)
     test = None
     if files.test is not None:
-        test, test_columns = _part(_named_by_state(files.test), label)
+        test, test_columns = _part(files.test, label)
         if test_columns.class_names != columns.class_names:
             raise ConfigError(f"train and test of {place} have different ClassLabel names")
     notes = tuple(note(place, name, _rows(paths, label)) for name, paths in files.unused.items())
@@ -108,7 +108,7 @@ def list_arrow(place: Path, label: str | None = None) -> Listing:
 def _rows(paths: list[Path], label: str | None) -> int | None:
     """Return how many images files hold, None if they cannot be read."""
     try:
-        return len(_part(_named_by_state(paths), label)[0].labels)
+        return len(_part(paths, label)[0].labels)
     except ConfigError:
         return None
 
@@ -130,6 +130,7 @@ def _named_by_state(paths: list[Path]) -> list[Path]:
 
 
 def _part(paths: list[Path], label: str | None) -> tuple[EncodedPart, _Columns]:
+    paths = _named_by_state(paths)
     if len({path.suffix.lower() for path in paths}) > 1:
         raise ConfigError(f"{paths[0].parent} holds both Arrow and Parquet files, expected one kind")
     groups: list[_Group] = []

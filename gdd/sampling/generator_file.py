@@ -66,21 +66,19 @@ class LoadedGenerator(NamedTuple):
     provenance: dict[str, Any]
 
 
+def save_described(
+    path: Path, kind: str, tensors: dict[str, Tensor], spec: DatasetSpec, provenance: dict[str, Any], **facts: Any
+) -> None:
+    """Write tensors with a header that says what they are; provenance and facts are JSON."""
+    header = {"kind": kind, "version": __version__, "spec": spec.to_dict(), "provenance": provenance}
+    checkpoint.save_tensors(path, tensors, {**header, "hash": tensor_hash(tensors), **facts})
+
+
 def save(folder: Path, generator: Generator, spec: DatasetSpec, provenance: dict[str, Any]) -> Path:
     """Write `folder/generator.safetensors`; `provenance` is JSON (method, stage, config, seconds, ...)."""
-    tensors = generator.state_dict()
     build = {"arch": generator.arch, "width": generator.width, "noise_dim": generator.noise_dim}
-    metadata = {
-        "kind": "generator",
-        "version": __version__,
-        "build": build,
-        "spec": spec.to_dict(),
-        "hash": tensor_hash(tensors),
-        "provenance": provenance,
-    }
-    path = folder / FILE
-    checkpoint.save_tensors(path, tensors, metadata)
-    return path
+    save_described(folder / FILE, "generator", generator.state_dict(), spec, provenance, build=build)
+    return folder / FILE
 
 
 def load(path: Path | str) -> LoadedGenerator:
@@ -120,10 +118,7 @@ def last_stage(path: Path, *names: str) -> Path:
 
 def from_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> LoadedGenerator:
     """Return the generator that `path` was found to hold; ConfigError as of `load`."""
-    if metadata.get("kind") != "generator":
-        raise ConfigError(f"{path} holds a {metadata.get('kind')}, expected a generator")
-    with errors_naming(path):
-        spec, provenance = read_as(DatasetSpec, metadata["spec"], "spec"), stored_provenance(metadata)
+    with header_of(path, metadata, "a generator") as (spec, provenance):
         generator = _build_on_meta(spec, read_as(GanConfig, {"arch": "dim", **metadata["build"]}, "build"))
     fill(path, generator, tensors, metadata)
     return LoadedGenerator(generator, spec, metadata["hash"], path.stat().st_size, provenance)
@@ -140,10 +135,16 @@ def fill(path: Path, network: nn.Module, tensors: dict[str, Tensor], metadata: d
 
 
 @contextmanager
-def errors_naming(path: Path) -> Iterator[None]:
-    """Turn what is wrong with a header into a sentence that names its file."""
+def header_of(path: Path, metadata: dict[str, Any], what: str) -> Iterator[tuple[DatasetSpec, dict[str, Any]]]:
+    """Give the dataset and the provenance of a file's header; what the block finds wrong with it names the file.
+
+    Raises:
+        ConfigError: the file does not hold `what`, such as "a set", or its header lacks or misstates something.
+    """
+    if metadata.get("kind") != what.split()[-1]:
+        raise ConfigError(f"{path} holds a {metadata.get('kind')}, expected {what}")
     try:
-        yield
+        yield read_as(DatasetSpec, metadata["spec"], "spec"), stored_provenance(metadata)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
     except (KeyError, TypeError, ValueError, RuntimeError) as error:  # the last of sizes beyond 64 bits
