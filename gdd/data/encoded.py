@@ -194,16 +194,10 @@ def _one_size(place: Path, sizes: Counter[tuple[int, int]]) -> tuple[int, int]:
 
 
 def decode(part: EncodedPart, shape: tuple[int, int, int], threads: int, broken: list[str] | None = None) -> Tensor:
-    """Return images (N, C, H, W) uint8.
+    """Return images (N, C, H, W) uint8, converted and resized to `shape`; so many threads decode at once.
 
-    Args:
-        part: the images.
-        shape: (C, H, W) to convert and resize to.
-        threads: so many decode at once.
-        broken: takes a sentence for each image that cannot be decoded and is left black, instead of an error.
-
-    Raises:
-        ConfigError: an image cannot be decoded, or the machine has no memory for all.
+    An image that cannot be decoded is left black and `broken` gets a sentence about it; without `broken` that is a
+    ConfigError, as it is where the machine has no memory for all.
     """
     rows = part.rows.tolist()
     require_memory((len(rows), *shape), "the images")

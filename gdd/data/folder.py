@@ -68,10 +68,7 @@ def list_folder(folder: Path, label: str | None = None) -> Listing:
     A part has a folder for each class with images to any depth, as torchvision's ImageFolder reads them, or images and
     a table of their labels within it or beside it. Classes are sorted by name, as texts in Unicode's composed form;
     labels of a table that are whole numbers as numbers. Names that start with a dot are skipped.
-
-    Args:
-        folder: of the dataset.
-        label: the table's column of labels; None takes the only one that can be it.
+    `label` is the table's column of labels; None takes the only one that can be it.
 
     Raises:
         ConfigError: an empty class, fewer than two classes, other classes in test than in train, a class whose name is
@@ -257,13 +254,10 @@ def is_table(name: str) -> bool:
 
 
 def labels_of(images: Sequence[str], folder: Path, tables: Iterable[Path], label: str | None) -> Labelled | None:
-    """Return the labels of images from the one table that names them; None if none does.
+    """Return the labels of images below a folder from the one table that names them; None if none does.
 
-    Args:
-        images: paths of files below `folder`.
-        folder: a table names files by their place below it, or by their last part, with its extension or without.
-        tables: where to look.
-        label: the column of labels; None takes the only one that can be it.
+    A table names files by their place below the folder, or by their last part, with its extension or without. `label`
+    is its column of labels; None takes the only one that can be it.
 
     Raises:
         ConfigError: several tables name images, or a table cannot be read or has several columns that can be labels.

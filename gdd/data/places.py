@@ -55,13 +55,8 @@ def missing_file(name: str, root: Path) -> Path | None:
 def locate(name: str, root: Path, download: bool = False) -> tuple[DataKind, Path]:
     """Return how a dataset is read, and its folder or file; of torchvision's, `root`.
 
-    Args:
-        name: as in `gdd.data.readers.open_dataset`, like the others.
-        root: below which the named datasets lie.
-        download: whether a dataset of torchvision may be missing.
-
-    Raises:
-        ConfigError: the name is unknown or not UTF-8, or nothing is there.
+    The arguments are those of `gdd.data.readers.open_dataset`; ConfigError if the name is unknown or not UTF-8, or
+    nothing is there.
     """
     for text in (name, str(root)):
         require_utf8(text, "the dataset's path")
@@ -227,10 +222,6 @@ def part_files(place: Path, ends: tuple[str, ...]) -> PartFiles:
     These are the files of the folders of these parts, or those with such a word in their names, such as
     `train-00000-of-00001.parquet`; without such names, all are of the train part, and so is a file on its own.
 
-    Args:
-        place: the folder, or the file.
-        ends: of the files' names.
-
     Raises:
         ConfigError: there is a test part, or another one, but no train part; a name tells two parts, or may tell one.
     """
@@ -271,13 +262,7 @@ def is_part(name: str, part: str) -> bool:
 
 
 def note(place: Path, name: str, images: int | None) -> str:
-    """Return what to know of a part that is not used.
-
-    Args:
-        place: the dataset's folder.
-        name: of the part's folder, or of its files.
-        images: how many it holds; None if that cannot be told.
-    """
+    """Return what to know of a part that is not used: its folder or files, and its images, None if untold."""
     count = "images that cannot be counted" if images is None else f"{images:,} images"
     if _words(name) == ["held"]:
         use = "validation images are carved out of train (data.val_fraction); to score on these, call them test"

@@ -109,12 +109,7 @@ OPERATIONS = ("color", "crop", "cutout", "flip", "scale", "rotate")
 def parse_strategy(text: str, flip: bool = True) -> tuple[str, ...]:
     """Read names joined by underscores, such as `color_crop_cutout_flip_scale_rotate`, or `none`.
 
-    Args:
-        text: the names.
-        flip: whether mirroring keeps the class; if not, `flip` is dropped from the result.
-
-    Raises:
-        ConfigError: an unknown or repeated operation.
+    `flip` is dropped where mirroring does not keep the class; ConfigError if an operation is unknown or repeated.
     """
     if text == "none":
         return ()

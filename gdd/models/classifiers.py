@@ -166,7 +166,7 @@ def resnet(
     """Build a ResNet with a global average pool, which on 28 and 32 pixels is the published pool of 4.
 
     Args:
-        shape: (C, H, W).
+        shape: (C, H, W), as of all classifiers.
         num_classes: outputs.
         blocks: residual blocks in each of the four stages.
         bottleneck: 1x1, 3x3, 1x1 convolutions per block instead of two of 3x3.
@@ -222,13 +222,7 @@ def resnet(
 def vit(shape: Shape, num_classes: int, *, width: int, depth: int) -> Classifier:
     """Build timm's transformer (Dosovitskiy et al. 2021) over patches of 4x4 pixels; width 192 is ViT-Tiny's.
 
-    Its class token is the embedding.
-
-    Args:
-        shape: (C, H, W).
-        num_classes: outputs.
-        width: of each token; every 64 of them, or a narrower token as a whole, are one head.
-        depth: blocks of attention and MLP.
+    Its class token is the embedding. Every 64 channels of a token, or a narrower token as a whole, are one head.
 
     Raises:
         ConfigError: the patches do not divide an image, or the heads a token.

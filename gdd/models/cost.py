@@ -69,12 +69,9 @@ def gan_flop(arch: GanArch, shape: Shape, num_classes: int, width: int, noise_di
 
 
 def gan_step_flop(generator: float, discriminator: float, penalties: float) -> float:
-    """Return the FLOP of both turns of an adversarial step, for each image of its batch.
+    """Return the FLOP of both turns of an adversarial step with so many penalties, for each image of its batch.
 
-    Args:
-        generator: of `gan_flop`.
-        discriminator: of `gan_flop`.
-        penalties: gradient penalties per step.
+    Of generator and discriminator it takes what `gan_flop` returns.
     """
     # The generator's turn: its gradient, through the discriminator to the images alone. The discriminator's: new
     # images without gradient, and its own gradient for as many real ones besides.

@@ -12,11 +12,9 @@ class Droppable(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x: Tensor, kept: Tensor | None = None) -> Tensor:
-        """Return the layer's answer.
+        """Return the answer to x (B, C, H, W).
 
-        Args:
-            x: (B, C, H, W).
-            kept: (B,) of `masks`: 0 drops an image's main path, 1/p keeps it; none keeps all, as in inference.
+        Of `kept` (B,), a column of `masks`, 0 drops an image's main path; none keeps all, as in inference.
         """
 
 
@@ -84,13 +82,6 @@ def _virtual(main: list[nn.Module]) -> nn.Module:
 
 
 def masks(count: int, paths: int, rate: float, generator: torch.Generator) -> Tensor:
-    """Return which paths each image keeps, (count, paths): 1/rate with probability `rate`, else 0.
-
-    Args:
-        count: images of the batch.
-        paths: of the network.
-        rate: of paths that are kept, in [0, 1].
-        generator: on the CPU.
-    """
+    """Return which paths each image keeps, (count, paths): 1/rate with probability `rate`, in [0, 1], else 0."""
     kept = (torch.rand(count, paths, generator=generator) < rate).float()
     return kept / rate if rate else kept

@@ -210,12 +210,7 @@ def standardized(features: Tensor) -> Tensor:
 
 
 def herding(features: Tensor, count: int) -> Tensor:
-    """Return the indices (count,) of rows whose running mean stays closest to the mean of all (Welling 2009).
-
-    Args:
-        features: (N, F).
-        count: at most N.
-    """
+    """Return the indices (count,) of rows (N, F) whose running mean stays closest to that of all (Welling 2009)."""
     mean, total = features.mean(0), torch.zeros_like(features[0])
     free = torch.ones(len(features), dtype=torch.bool, device=features.device)
     chosen = []
@@ -229,14 +224,10 @@ def herding(features: Tensor, count: int) -> Tensor:
 
 
 def kmeans(features: Tensor, count: int) -> Tensor:
-    """Return the indices (count,) of rows, each of which most lowers the k-means cost of all rows.
+    """Return the indices (count,) of rows (N, F), each of which most lowers the k-means cost of all rows.
 
     The cost is the sum of squared distances to the nearest chosen row. Greedy choice gets at least 1 - 1/e of what the
     best rows save (Nemhauser, Wolsey and Fisher 1978), and its first n are its choice of n, which k-means' are not.
-
-    Args:
-        features: (N, F).
-        count: at most N.
     """
     distances = torch.cdist(features, features).square()  # (N, N)
     # What the first one saves is measured from a cost that no choice exceeds.

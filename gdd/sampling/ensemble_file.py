@@ -20,13 +20,7 @@ _MOST, _MOST_WIDTH = 64, 2**20  # members of a file, and channels of a layer
 
 
 class Ensemble(nn.Module):
-    """Several classifiers that answer together, in eval mode and float32.
-
-    Args:
-        archs: names of the members.
-        spec: of the images that they were trained on.
-        members: built from these names.
-    """
+    """Several classifiers, built from their names, that answer together, in eval mode and float32."""
 
     def __init__(self, archs: Sequence[str], spec: DatasetSpec, members: Sequence[nn.Module]) -> None:
         super().__init__()
