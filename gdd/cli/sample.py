@@ -79,7 +79,7 @@ def _check(options: Namespace) -> None:
 
 
 def _out(options: Namespace) -> Path:
-    """Return the file or the folder to write: the one that was given, or that of zoo:NAME, which nothing is lost by."""
+    """Return the file or the folder to write: the one that was given, or NAME-IPC.safetensors for zoo:NAME."""
     if options.out is not None:
         return options.out
     name = options.source.removeprefix(zoo.PREFIX)
