@@ -93,7 +93,7 @@ def _out(options: Namespace) -> Path:
 
 def _sample(options: Namespace, console: Console) -> None:
     _check(options)
-    file, out = zoo.path_of(options.source), _out(options)
+    file, out = zoo.generator_path(options.source), _out(options)
     require_free("--out", out, [file, file / zoo.FILE, options.ensemble])
     from gdd.formats import webdataset
     from gdd.report import card

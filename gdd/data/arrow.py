@@ -17,7 +17,7 @@ import torch
 
 from gdd.config import ConfigError
 from gdd.data.arrays import MOST_RATIO
-from gdd.data.encoded import Listing, Part
+from gdd.data.encoded import EncodedPart, Listing
 from gdd.data.places import hub_folder, note, part_files
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def _named_by_state(paths: list[Path]) -> list[Path]:
     return [path for path in paths if path.name in names]
 
 
-def _part(paths: list[Path], label: str | None) -> tuple[Part, _Columns]:
+def _part(paths: list[Path], label: str | None) -> tuple[EncodedPart, _Columns]:
     if len({path.suffix.lower() for path in paths}) > 1:
         raise ConfigError(f"{paths[0].parent} holds both Arrow and Parquet files, expected one kind")
     groups: list[_Group] = []
@@ -146,7 +146,7 @@ def _part(paths: list[Path], label: str | None) -> tuple[Part, _Columns]:
     if found is None or sum(map(len, labels)) == 0:
         raise ConfigError(f"{paths[0] if paths else 'the test part'} holds no rows")
     whole = torch.from_numpy(np.concatenate(labels))
-    return Part(Rows(groups), torch.arange(len(whole)), whole), found
+    return EncodedPart(Rows(groups), torch.arange(len(whole)), whole), found
 
 
 def _parquet(path: Path, label: str | None) -> "tuple[_Columns, list[_Group], pa.ChunkedArray]":

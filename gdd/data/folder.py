@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 
 from gdd.config import ConfigError
-from gdd.data.encoded import Listing, Part
+from gdd.data.encoded import EncodedPart, Listing
 from gdd.data.image_file import SUFFIXES
 from gdd.data.places import PartFolders, folders, is_hidden, is_part, note, part_folders, require_utf8
 
@@ -107,10 +107,10 @@ def list_folder(folder: Path, label: str | None = None) -> Listing:
     )
 
 
-def _part(found: _Images, classes: tuple[str, ...]) -> Part:
+def _part(found: _Images, classes: tuple[str, ...]) -> EncodedPart:
     numbers = {name: number for number, name in enumerate(classes)}
     labels = torch.tensor([numbers[one] for one in found.labels])
-    return Part(Files(found.files), torch.arange(len(labels)), labels)
+    return EncodedPart(Files(found.files), torch.arange(len(labels)), labels)
 
 
 def _read_part(

@@ -14,9 +14,9 @@ from typing import Literal, NamedTuple
 
 from gdd.config import ConfigError, nearest
 
-Kind = Literal["digits", "torchvision", "npz", "folder", "arrow", "shards"]
+DataKind = Literal["digits", "torchvision", "npz", "folder", "arrow", "shards"]
 # Files that hold many images each, by their names' ends.
-CONTAINERS: dict[str, Kind] = {".npz": "npz", ".arrow": "arrow", ".parquet": "arrow", ".tar": "shards"}
+CONTAINERS: dict[str, DataKind] = {".npz": "npz", ".arrow": "arrow", ".parquet": "arrow", ".tar": "shards"}
 # What `datasets.DatasetDict.save_to_disk` writes beside the folders of its parts.
 DATASET_DICT = "dataset_dict.json"
 # Where a dataset on the Hub has its Parquet files, below its card.
@@ -52,7 +52,7 @@ def missing_file(name: str, root: Path) -> Path | None:
     return next((path for path in (root / folder / file for file in names) if not path.is_file()), None)
 
 
-def locate(name: str, root: Path, download: bool = False) -> tuple[Kind, Path]:
+def locate(name: str, root: Path, download: bool = False) -> tuple[DataKind, Path]:
     """Return how a dataset is read, and its folder or file; of torchvision's, `root`.
 
     Args:
@@ -129,7 +129,7 @@ def hub_folder(place: Path) -> Path:
     return found[0] if found else place
 
 
-def _kind_of_folder(folder: Path) -> Kind:
+def _kind_of_folder(folder: Path) -> DataKind:
     """Return what a folder holds: classes of images, unless there are none but files of many images."""
     if (folder / DATASET_DICT).is_file() or hub_folder(folder) != folder:
         return "arrow"
@@ -141,7 +141,7 @@ def _kind_of_folder(folder: Path) -> Kind:
     return next((kind for kind in ("arrow", "shards") if kind in kinds), "folder")
 
 
-def _readable(kind: Kind, path: Path) -> tuple[Kind, Path]:
+def _readable(kind: DataKind, path: Path) -> tuple[DataKind, Path]:
     if kind == "arrow":
         require_pyarrow(f"{path} needs pyarrow to be read")
     return kind, path

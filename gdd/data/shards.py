@@ -13,7 +13,7 @@ from typing import BinaryIO, NamedTuple
 import torch
 
 from gdd.config import ConfigError
-from gdd.data.encoded import Listing, Part
+from gdd.data.encoded import EncodedPart, Listing
 from gdd.data.image_file import SUFFIXES
 from gdd.data.places import note, part_files
 
@@ -88,7 +88,7 @@ def _samples_of(paths: list[Path]) -> int | None:
         return None
 
 
-def _part(paths: list[Path]) -> Part:
+def _part(paths: list[Path]) -> EncodedPart:
     samples: list[_Sample] = []
     labels: list[int] = []
     for path in paths:
@@ -99,7 +99,7 @@ def _part(paths: list[Path]) -> Part:
                 labels.append(_number(file, label, path))
     if not samples:
         raise ConfigError(f"{paths[0] if paths else 'the test part'} holds no samples")
-    return Part(Members(samples), torch.arange(len(samples)), torch.tensor(labels))
+    return EncodedPart(Members(samples), torch.arange(len(samples)), torch.tensor(labels))
 
 
 def _samples(file: BinaryIO, path: Path) -> Iterator[tuple[str, dict[str, _Member]]]:

@@ -245,5 +245,5 @@ class KeptPaths:
         rate, purpose = self.rate.at(step, self.total), f"{rng.STUDENT}-{rng.DROP_PATH}"
         if [rate] != self.in_force[-1:]:
             self.in_force.append(rate)
-        drawn = [drop_path.draw(count, self.paths, rate, rng.generator(seed, purpose, step)) for seed in self.seeds]
+        drawn = [drop_path.masks(count, self.paths, rate, rng.generator(seed, purpose, step)) for seed in self.seeds]
         return (drawn[0] if len(drawn) == 1 else torch.stack(drawn)).to(self.device, non_blocking=True)

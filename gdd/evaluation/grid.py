@@ -131,7 +131,7 @@ def score_jobs(jobs: Sequence[Job], conditions: Conditions, dataset: Dataset, ru
     if team.workers > 1 and len(pending) > 1:
         is_over = partial(is_due, run.settings.max_minutes)
         alone, deal = [[job] for job in pending], Deal(pending, costs, is_over)
-        _keep(run, workers.results(run, team, alone, make, dataset.test, deal), len(pending))
+        _keep(run, workers.run_tasks(run, team, alone, make, dataset.test, deal), len(pending))
     else:
         mine = [pending[index] for index in assign_jobs(costs, run.world_size)[run.rank]]
         with with_threads(team.threads):

@@ -148,7 +148,7 @@ def read(text: str, label: str | None = None) -> Source:
         return Source(label, cast(Kind, text), hash="")
     _, judges = split_filter(text)
     if judges is None and _is_plain(named):
-        return of_set(plain.read(named), named, label)
+        return of_set(plain.load(named), named, label)
     path = source_file(named)
     tensors, metadata = checkpoint.load_tensors(path)
     if metadata.get("kind") == "generator":
@@ -220,7 +220,7 @@ def fit_source(source: Source, dataset: Dataset) -> Source:
         ipc = round(source.fraction * len(dataset.train.labels) / dataset.spec.num_classes)
         return replace(source, hash=stable_hash(dataset.fingerprint, source.fraction), fraction_ipc=max(1, ipc))
     if source.synthetic is not None:
-        synthetic = plain.fitted(source.synthetic, dataset.spec)
+        synthetic = plain.of_dataset(source.synthetic, dataset.spec)
         source = replace(source, synthetic=synthetic, hash=synthetic.hash)
         content = synthetic
     set_file.check_matches(content.spec, dataset.spec, source.path or source.label)

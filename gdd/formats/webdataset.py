@@ -106,7 +106,7 @@ def read_plan(path: Path) -> tuple[Plan, dict[str, Any]]:
         raise ConfigError(f"{path}: {error}") from error
 
 
-def path_of(folder: Path, shard: int) -> Path:
+def shard_path(folder: Path, shard: int) -> Path:
     return folder / f"shard-{shard:06d}.tar"
 
 
@@ -120,8 +120,8 @@ def parse_range(text: str, shards: int) -> range:
 
 
 def totals(folder: Path, plan: Plan) -> Totals:
-    present = [shard for shard in range(plan.shards) if path_of(folder, shard).exists()]
-    size = sum(path_of(folder, shard).stat().st_size for shard in present)
+    present = [shard for shard in range(plan.shards) if shard_path(folder, shard).exists()]
+    size = sum(shard_path(folder, shard).stat().st_size for shard in present)
     return Totals(len(present), sum(len(plan.samples(shard)) for shard in present), size)
 
 
@@ -192,7 +192,7 @@ def _write_manifest(folder: Path, plan: Plan, provenance: dict[str, Any]) -> Non
     """Write the sizes and checksums of all shards as they are on the disk."""
     entries = []
     for shard in range(plan.shards):
-        path = path_of(folder, shard)
+        path = shard_path(folder, shard)
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             entry = {"name": path.name, "samples": len(plan.samples(shard)), "bytes": file.tell(), "sha256": digest}
@@ -211,7 +211,7 @@ def _missing_shards(folder: Path, plan: Plan, accelerator: Accelerator, shards: 
     if accelerator.is_main_process:
         try:
             _claim(folder, plan)
-            message = [[shard for shard in shards if not path_of(folder, shard).exists()]]
+            message = [[shard for shard in shards if not shard_path(folder, shard).exists()]]
         except ConfigError as error:
             message = [error]
     (missing,) = broadcast_object_list(message)
@@ -232,7 +232,7 @@ def write_shards(folder: Path, plan: Plan, loaded: LoadedGenerator, accelerator:
     with progress_bar(accelerator.is_main_process) as progress:
         task = progress.add_task("sample", total=sum(len(plan.samples(shard)) for shard in local))
         for shard in local:
-            path = path_of(folder, shard)
+            path = shard_path(folder, shard)
             write_shard(path, plan, shard, loaded, device, lambda count: progress.advance(task, count))
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
@@ -246,7 +246,7 @@ def _finish(folder: Path, plan: Plan, loaded: LoadedGenerator, images_written: i
     if present.shards == plan.shards:
         # The manifest stays if nothing was written: it says what the shards were, should they be damaged since.
         if images_written or not (folder / MANIFEST).exists():
-            _write_manifest(folder, plan, sample.provenance(loaded, plan.seed))
+            _write_manifest(folder, plan, sample.origin(loaded, plan.seed))
         with checkpoint.creating(folder):
             checkpoint.remove_unfinished(folder)
     logger.info(
@@ -270,10 +270,10 @@ def verify(folder: Path) -> tuple[Plan, Totals]:
     if not isinstance(entries, list) or len(entries) != plan.shards:
         raise ConfigError(f"{path} does not list the {plan.shards} shards that its settings imply")
     for shard, entry in enumerate(entries):
-        implied = {"name": path_of(folder, shard).name, "samples": len(plan.samples(shard))}
+        implied = {"name": shard_path(folder, shard).name, "samples": len(plan.samples(shard))}
         if not isinstance(entry, dict) or set(entry) != {*implied, "bytes", "sha256"} or {**entry, **implied} != entry:
             raise ConfigError(f"{path}: entry {shard} of shards is not {implied} with bytes and sha256")
-        _check_shard(path_of(folder, shard), plan, shard, entry)
+        _check_shard(shard_path(folder, shard), plan, shard, entry)
     return plan, totals(folder, plan)
 
 

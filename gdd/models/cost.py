@@ -11,14 +11,14 @@ from gdd.models import registry
 from gdd.models.gan import GanArch, make_discriminator, make_generator
 from gdd.models.layers import Shape
 
-T = TypeVar("T", bound=nn.Module)
+_Network = TypeVar("_Network", bound=nn.Module)
 
 # A gradient costs about twice what the answer does.
 TRAINING = 3
 _CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 
 
-def unfilled(build: Callable[[], T]) -> T:
+def unfilled(build: Callable[[], _Network]) -> _Network:
     """Build a network whose weights are never drawn or filled, in eval mode: for batches of no images."""
     with torch.device("meta"):
         network = build()

@@ -16,7 +16,7 @@ class Droppable(nn.Module, ABC):
 
         Args:
             x: (B, C, H, W).
-            kept: (B,) of `draw`: 0 drops an image's main path, 1/p keeps it; none keeps all, as in inference.
+            kept: (B,) of `masks`: 0 drops an image's main path, 1/p keeps it; none keeps all, as in inference.
         """
 
 
@@ -83,7 +83,7 @@ def _virtual(main: list[nn.Module]) -> nn.Module:
     return nn.Sequential(*pools, nn.Conv2d(first.in_channels, last.out_channels, 1), norm)
 
 
-def draw(count: int, paths: int, rate: float, generator: torch.Generator) -> Tensor:
+def masks(count: int, paths: int, rate: float, generator: torch.Generator) -> Tensor:
     """Return which paths each image keeps, (count, paths): 1/rate with probability `rate`, else 0.
 
     Args:

@@ -54,7 +54,7 @@ class Classifier(nn.Module):
 
         Args:
             images: (B, C, H, W) in classifier space.
-            kept: (B, paths) of `drop_path.draw`; none keeps all.
+            kept: (B, paths) of `drop_path.masks`; none keeps all.
         """
         if kept is None:
             return self.features(images).flatten(1)

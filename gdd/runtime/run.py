@@ -211,7 +211,7 @@ class Run:
 
     def _resume(self, states: Mapping[str, Stateful]) -> int:
         """Load the newest whole checkpoint, set damaged newer ones aside, and return its step, or 0 without any."""
-        paths = [checkpoint.path_of(self.folder, step) for step in reversed(checkpoint.steps(self.folder))]
+        paths = [checkpoint.path_at(self.folder, step) for step in reversed(checkpoint.steps(self.folder))]
         for count, path in enumerate(paths):
             try:
                 start = checkpoint.load(path, states)
@@ -311,7 +311,7 @@ class MetricLogger:
         bad = {name: value for name, value in values.items() if not math.isfinite(value)}
         if bad:
             good = checkpoint.steps(self.run.folder)
-            last = str(checkpoint.path_of(self.run.folder, good[-1])) if good else "none was written yet"
+            last = str(checkpoint.path_at(self.run.folder, good[-1])) if good else "none was written yet"
             raise Diverged(f"{self.title}: {bad} at step {step.done}; last good checkpoint: {last}")
         return values
 

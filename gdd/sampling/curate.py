@@ -52,7 +52,7 @@ class Generated:
         return sample.sample_images(self.loaded, label, start, stop, self.seed, self.device)
 
     def origin(self, ensemble: Ensemble) -> dict[str, Any]:
-        return {**sample.provenance(self.loaded, self.seed), **joint_origin(self.loaded, ensemble)}
+        return {**sample.origin(self.loaded, self.seed), **joint_origin(self.loaded, ensemble)}
 
 
 @dataclass(eq=False, repr=False)

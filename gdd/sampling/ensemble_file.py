@@ -14,7 +14,7 @@ from gdd.data.spec import DatasetSpec
 from gdd.models import registry
 from gdd.models.layers import Classifier
 from gdd.runtime import checkpoint
-from gdd.sampling.generator_file import errors_naming, file_of, fill, stored_provenance, tensor_hash
+from gdd.sampling.generator_file import errors_naming, fill, result_file, stored_provenance, tensor_hash
 
 FILE = "ensemble.safetensors"
 _MOST, _MOST_WIDTH = 64, 2**20  # members of a file, and channels of a layer
@@ -74,7 +74,7 @@ def save(folder: Path, ensemble: Ensemble, provenance: dict[str, Any]) -> Path:
 
 def load(path: Path | str) -> Ensemble:
     """Read an ensemble from its file or from a run folder; ConfigError if it is missing, damaged or none."""
-    path = file_of(Path(path), FILE, "gdd train-ensemble")
+    path = result_file(Path(path), FILE, "gdd train-ensemble")
     tensors, metadata = checkpoint.load_tensors(path)
     if metadata.get("kind") != "ensemble":
         raise ConfigError(f"{path} holds a {metadata.get('kind')}, expected an ensemble")

@@ -84,11 +84,11 @@ def save(folder: Path, generator: Generator, spec: DatasetSpec, provenance: dict
 
 def load(path: Path | str) -> LoadedGenerator:
     """Read a generator from its file, a run folder, or zoo:NAME; ConfigError if it is missing, damaged or none."""
-    path = file_of(zoo.path_of(path), FILE, "gdd train-gan or gdd distill")
+    path = result_file(zoo.generator_path(path), FILE, "gdd train-gan or gdd distill")
     return from_tensors(path, *checkpoint.load_tensors(path))
 
 
-def file_of(path: Path, name: str, maker: str) -> Path:
+def result_file(path: Path, name: str, maker: str) -> Path:
     """Return a file, or that of a stage's or a run's folder; ConfigError if the folder of its `maker` holds none."""
     if not path.is_dir():
         return path

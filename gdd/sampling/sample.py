@@ -59,7 +59,7 @@ def sample_images(
     return torch.cat(chunks)[start - first : stop - first].cpu()
 
 
-def provenance(loaded: LoadedGenerator, seed: int) -> dict[str, Any]:
+def origin(loaded: LoadedGenerator, seed: int) -> dict[str, Any]:
     """Return where a sampled set comes from, as JSON."""
     keys = ("method", "stage", "seed", "fingerprint", "data", "seconds")
     known = {key: loaded.provenance[key] for key in keys if key in loaded.provenance}
@@ -68,7 +68,7 @@ def provenance(loaded: LoadedGenerator, seed: int) -> dict[str, Any]:
 
 def _as_set(loaded: LoadedGenerator, images: Tensor, ipc: int, seed: int) -> SyntheticSet:
     labels, _ = balanced_labels(loaded.spec.num_classes, 0, ipc)
-    return SyntheticSet(images, labels, loaded.spec, ipc, provenance(loaded, seed))
+    return SyntheticSet(images, labels, loaded.spec, ipc, origin(loaded, seed))
 
 
 def sample_set(loaded: LoadedGenerator, ipc: int, seed: int, device: torch.device | str = "cpu") -> SyntheticSet:

@@ -72,7 +72,7 @@ def manifest(name: str) -> Manifest:
     return read_as(Manifest, values, str(path))
 
 
-def path_of(named: Path | str) -> Path:
+def generator_path(named: Path | str) -> Path:
     """Return the file of `zoo:NAME`; any other path as it is.
 
     Raises:

@@ -16,7 +16,7 @@ from torchvision.datasets import ImageFolder
 
 from gdd.config import ConfigError
 from gdd.data import encoded
-from gdd.data.encoded import Part
+from gdd.data.encoded import EncodedPart
 from gdd.data.folder import Files, list_folder
 from gdd.data.readers import open_dataset
 
@@ -323,8 +323,8 @@ class TestCache:
         assert [path.suffix for path in (tmp_path / ".gdd-cache").iterdir()] == [".safetensors"] * 2
 
 
-def part_of(files: list[str]) -> Part:
-    return Part(Files(files), torch.arange(len(files)), torch.zeros(len(files)))
+def part_of(files: list[str]) -> EncodedPart:
+    return EncodedPart(Files(files), torch.arange(len(files)), torch.zeros(len(files)))
 
 
 class TestParallelDecoding:

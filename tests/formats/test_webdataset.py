@@ -268,7 +268,7 @@ def test_names_have_room_for_every_sample_and_shard(draw, tmp_path, refused):
     assert "shard_size is 8, expected a whole number from 9" in draw("out", ipc=3 * 10**6, by=refused)
     last = webdataset.Plan("", 0, 10**8, 300, SPEC)
     assert last.key(last.total - 1) == "00002-99999999"
-    assert webdataset.path_of(tmp_path, last.shards - 1).name == "shard-999999.tar"
+    assert webdataset.shard_path(tmp_path, last.shards - 1).name == "shard-999999.tar"
 
 
 @pytest.mark.parametrize(("seed", "ipc", "shard_size"), [(0, 1.5, 8), (True, 1, 8), (0, 1, "8"), (-1, 1, 8), (0, 0, 8)])

@@ -108,7 +108,7 @@ class TestKeep:
         assert checkpoint.steps(tmp_path) == [5, 10, 15, 20][-keep:]
         for step in checkpoint.steps(tmp_path):
             counter = Counter()
-            assert checkpoint.load(checkpoint.path_of(tmp_path, step), {"counter": counter}) == step
+            assert checkpoint.load(checkpoint.path_at(tmp_path, step), {"counter": counter}) == step
             assert counter.values == {"step": step}
 
     def test_other_files_are_neither_counted_nor_removed(self, tmp_path):
@@ -155,7 +155,7 @@ class TestDamage:
 
     def test_a_missing_file_is_named(self, tmp_path):
         with pytest.raises(ConfigError, match=r"checkpoint-00000003\.pt does not exist"):
-            checkpoint.load(checkpoint.path_of(tmp_path, 3), {})
+            checkpoint.load(checkpoint.path_at(tmp_path, 3), {})
 
     @pytest.mark.parametrize("content", [{}, [], 3, {"schema": 1, "step": 2}, {"states": {}}])
     def test_a_torch_file_of_other_content_is_refused(self, tmp_path, content):
@@ -213,7 +213,7 @@ class TestManifest:
     def test_networks_of_one_shape_that_changed_places_are_refused(self, stored, tmp_path):
         """Two generators of one size have the same names and shapes; only the hashes tell."""
         checkpoint.save(tmp_path, 1, {"one": network(0), "two": network(1)}, keep=2)
-        path = checkpoint.path_of(tmp_path, 1)
+        path = checkpoint.path_at(tmp_path, 1)
         content = torch.load(path, weights_only=True)
         states = content["states"]
         states["one"], states["two"] = states["two"], states["one"]

@@ -49,7 +49,7 @@ def test_a_run_is_the_generator_of_its_last_stage(generator_path, tmp_path):
     with pytest.raises(ConfigError, match="run/refine holds no generator"):
         generator_file.load(run)  # the last one is not finished
     last = save_generator(run / "refine")
-    assert generator_file.file_of(run, generator_file.FILE, "gdd distill") == sources.source_file(run) == last
+    assert generator_file.result_file(run, generator_file.FILE, "gdd distill") == sources.source_file(run) == last
     last.unlink()
     (run / "refine/config.json").unlink()
     (run / "refine").rmdir()
