@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from gdd.config import Config
 from gdd.data.readers import Dataset
 from gdd.evaluation.recipe import Job
-from gdd.pipeline.stages import STAGES, Plan, Work
+from gdd.pipeline.stages import STAGES, Scope, Work
 from gdd.runtime import speed as machine
 from gdd.runtime.device import device_name
 from gdd.runtime.execution import resolve
@@ -66,7 +66,7 @@ def _works(
     config: Config, dataset: Dataset, accelerator: Accelerator, stages: Sequence[str], jobs: Sequence[Job]
 ) -> list[Work]:
     team = team_for(config.run, accelerator.device, accelerator.num_processes, len(jobs))
-    return [STAGES[stage].work(Plan(config, dataset, jobs, team)) for stage in stages]
+    return [STAGES[stage].work(Scope(config, dataset, jobs, team)) for stage in stages]
 
 
 def _minutes(works: Sequence[Work], at: Speed) -> float:

@@ -10,15 +10,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from gdd import __version__, rng, zoo
+from gdd import __version__, zoo
 from gdd.config import ConfigError, GanConfig, earlier, read_as
+from gdd.config.stages import ENSEMBLE, MATCHING, PRETRAIN, REFINE
 from gdd.data.spec import DatasetSpec
 from gdd.models.gan import Generator, make_generator, width_of
 from gdd.runtime import checkpoint
 
 FILE = zoo.FILE  # named there, where torch is not imported
 # The stages of a run that end in such a file, in their order.
-_STAGES = {FILE: (rng.PRETRAIN, rng.REFINE), "set.safetensors": ("matching",), "ensemble.safetensors": ("ensemble",)}
+_STAGES = {FILE: (PRETRAIN, REFINE), "set.safetensors": (MATCHING,), "ensemble.safetensors": (ENSEMBLE,)}
 
 
 @dataclass

@@ -27,7 +27,7 @@ from gdd.training.schedule import lr_factor
 logger = logging.getLogger(__name__)
 
 
-def train_ensemble(config: Config, dataset: Dataset, run: Run) -> Path:
+def train_judges(config: Config, dataset: Dataset, run: Run) -> Path:
     """Train one member after the other on the training part; return the ensemble's file.
 
     Its provenance has the accuracy on the validation part of each member and of all together.
