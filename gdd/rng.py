@@ -64,7 +64,7 @@ ORDER = "order"
 AUGMENT = "augment"
 DROP_PATH = "drop-path"
 EIGENVECTORS = "eigenvectors"
-AUDIT_GROUP = "audit"
+AUDITED_IMAGES = "audit"
 
 # What the machine can do.
 SPEED = "speed"

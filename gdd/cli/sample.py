@@ -105,7 +105,7 @@ def _sample(options: Namespace, console: Console) -> None:
         if options.format == "webdataset":
             loaded = generator_file.load(options.source)
             size = options.shard_size or SHARD_SIZE
-            plan = webdataset.Plan(loaded.hash, options.seed, options.ipc, size, loaded.spec)
+            plan = webdataset.ShardPlan(loaded.hash, options.seed, options.ipc, size, loaded.spec)
             shards = (
                 range(plan.shards) if options.shards is None else webdataset.parse_range(options.shards, plan.shards)
             )

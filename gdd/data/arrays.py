@@ -101,8 +101,8 @@ def open_npz(path: Path, size: tuple[int, int] | None, channels: int | None) -> 
     train, class_names, read_test = npz_parts(path)
     whole = resized(train, size, channels)
     if read_test is None:
-        kept, held_out = holdout(whole.labels, class_names, path)
-        return RawDataset(class_names, whole.subset(kept), lambda: whole.subset(held_out))
+        train_rows, test_rows = holdout(whole.labels, class_names, path)
+        return RawDataset(class_names, whole.subset(train_rows), lambda: whole.subset(test_rows))
     return RawDataset(class_names, whole, lambda: resized(read_test(), size, whole.images_u8.shape[1]))
 
 

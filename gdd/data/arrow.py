@@ -134,19 +134,19 @@ def _part(paths: list[Path], label: str | None) -> tuple[EncodedPart, _Columns]:
         raise ConfigError(f"{paths[0].parent} holds both Arrow and Parquet files, expected one kind")
     groups: list[_Group] = []
     labels: list[np.ndarray] = []
-    found: _Columns | None = None
+    expected: _Columns | None = None
     for path in paths:
         with _reading(path):
             columns, file_groups, values = (_parquet if path.suffix.lower() == ".parquet" else _stream)(path, label)
-            if found is not None and columns != found:
+            if expected is not None and columns != expected:
                 raise ConfigError(f"{path} has other columns or ClassLabel names than {paths[0]}")
-            found = columns
+            expected = columns
             groups += file_groups
             labels.append(_labels(values, columns, path))
-    if found is None or sum(map(len, labels)) == 0:
+    if expected is None or sum(map(len, labels)) == 0:
         raise ConfigError(f"{paths[0] if paths else 'the test part'} holds no rows")
     whole = torch.from_numpy(np.concatenate(labels))
-    return EncodedPart(Rows(groups), torch.arange(len(whole)), whole), found
+    return EncodedPart(Rows(groups), torch.arange(len(whole)), whole), expected
 
 
 def _parquet(path: Path, label: str | None) -> "tuple[_Columns, list[_Group], pa.ChunkedArray]":

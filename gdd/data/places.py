@@ -122,11 +122,11 @@ def hub_folder(place: Path) -> Path:
     """
     if not place.is_dir() or any(place.glob("*.parquet")) or part_folders(place) is not None:
         return place
-    found = [folder for folder in folders(place) if any(folder.glob("*.parquet"))]
-    if len(found) > 1:
-        listed = ", ".join(str(folder) for folder in found[:5])
-        raise ConfigError(f"{place} holds {len(found)} datasets of Parquet files: name one of {listed}")
-    return found[0] if found else place
+    datasets = [folder for folder in folders(place) if any(folder.glob("*.parquet"))]
+    if len(datasets) > 1:
+        listed = ", ".join(str(folder) for folder in datasets[:5])
+        raise ConfigError(f"{place} holds {len(datasets)} datasets of Parquet files: name one of {listed}")
+    return datasets[0] if datasets else place
 
 
 def _kind_of_folder(folder: Path) -> DataKind:
@@ -194,17 +194,17 @@ def part_folders(place: Path) -> PartFolders | None:
     Raises:
         ConfigError: two folders for one part, or one to test or validate without one to train.
     """
-    found = folders(place)
-    named = {path: part for path in found if (part := _whole(path.name))}
+    inner = folders(place)
+    named = {path: part for path in inner if (part := _whole(path.name))}
     lone = [path for path, part in named.items() if part == "train"]
-    if len(named) == len(lone) == 1 < len(found) and not folders(lone[0]):
+    if len(named) == len(lone) == 1 < len(inner) and not folders(lone[0]):
         return None
     if "train" not in named.values():
-        loose = {path: parts[0] for path in found if len(parts := _words(path.name)) == 1 and folders(path)}
+        loose = {path: parts[0] for path in inner if len(parts := _words(path.name)) == 1 and folders(path)}
         named = loose if {"train"} < {*loose.values()} else named
     if not named:
         return None
-    by_part = {part: [path for path, its in named.items() if its == part] for part in _WORDS}
+    by_part = {part: [path for path, named_part in named.items() if named_part == part] for part in _WORDS}
     if not by_part["train"]:
         names = " and ".join(f"a {path.name} folder" for path in named)
         raise ConfigError(
@@ -214,7 +214,7 @@ def part_folders(place: Path) -> PartFolders | None:
     for part in ("train", "test"):
         if len(by_part[part]) > 1:
             raise ConfigError(f"{place} holds {_names(by_part[part])}, expected one folder for the {part} part")
-    unused = [path for path in found if named.get(path) not in ("train", "test")]
+    unused = [path for path in inner if named.get(path) not in ("train", "test")]
     test = by_part["test"][0] if by_part["test"] else None
     if test is not None:  # a link that makes a test part of a validation part
         unused = [path for path in unused if not path.samefile(test)]

@@ -114,11 +114,11 @@ def divided(name: str, title: str, raw: RawDataset, val_fraction: float, seed: i
     _check(raw.train, raw.class_names, f"train part of {title}")
     if val_fraction > 0:
         require_two_each(raw.train.labels, raw.class_names, title)
-    kept, held_out = stratified_split(raw.train.labels, val_fraction, seed, rng.SPLIT_VALIDATION)
+    train, val = stratified_split(raw.train.labels, val_fraction, seed, rng.SPLIT_VALIDATION)
     return Dataset(
         spec=_spec(title, raw, KNOWN.get(name)),
-        train=raw.train.subset(kept),
-        val=raw.train.subset(held_out),
+        train=raw.train.subset(train),
+        val=raw.train.subset(val),
         read_test=raw.read_test,
     )
 

@@ -181,16 +181,16 @@ def _members(file: BinaryIO, path: Path) -> Iterator[_Member]:
 
 def _records(content: bytes) -> dict[str, str]:
     """Return a member's path and size in a POSIX extended header: records of a length, a space, and KEY=VALUE."""
-    found, rest = dict[str, str](), content
+    records, rest = dict[str, str](), content
     while match := re.match(rb"([0-9]{1,6}) ([^=\n]+)=", rest):
         length = int(match[1])
         if length <= match.end() or length > len(rest):
             break
         key, value = match[2], rest[match.end() : length - 1]
         if key == b"path" or (key == b"size" and re.fullmatch(rb"[0-9]{1,18}", value)):
-            found[key.decode()] = _text(value)
+            records[key.decode()] = _text(value)
         rest = rest[length:]
-    return found
+    return records
 
 
 def _text(name: bytes) -> str:

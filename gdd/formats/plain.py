@@ -52,13 +52,13 @@ def load(path: Path) -> SyntheticSet:
 
 def _read_folder(path: Path) -> tuple[tuple[str, ...], Split]:
     listing = list_folder(path)
-    found = survey(listing.train)
-    if found.broken:
-        raise ConfigError(found.broken[0])
-    if len(found.sizes) > 1:
-        raise ConfigError(f"{path} holds images of {len(found.sizes)} sizes, expected one, that of the real images")
-    (size,) = found.sizes
-    shape = (1 if found.grey == found.sizes.total() else 3, *size)
+    sizes, grey, broken = survey(listing.train)
+    if broken:
+        raise ConfigError(broken[0])
+    if len(sizes) > 1:
+        raise ConfigError(f"{path} holds images of {len(sizes)} sizes, expected one, that of the real images")
+    (size,) = sizes
+    shape = (1 if grey == sizes.total() else 3, *size)
     return listing.class_names, Split(decode(listing.train, shape, threads=1), listing.train.labels)
 
 

@@ -71,8 +71,8 @@ def paired(real_logits: Tensor, synthetic_logits: Tensor, labels: Tensor) -> Ten
     """Return the rows of the real logits in the order in which the synthetic ones are compared with them, (B, K).
 
     Each synthetic row gets one of its class and each real row is used once: the assignment with the smallest sum of
-    squared distances between standardized logits. With the rows in any order a loss between them pulls every sample of
-    a class to the class's mean answer; so it need not.
+    squared distances between standardized logits. Without pairing, samples of a class collapse to its mean; pairing
+    avoids that.
 
     Args:
         real_logits: (B, K).

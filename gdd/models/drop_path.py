@@ -66,12 +66,12 @@ def with_alternatives(features: nn.Sequential, stem: int) -> nn.Sequential:
     """
     layers = list(features)
     convolutions = [index for index, layer in enumerate(layers) if isinstance(layer, nn.Conv2d)]
-    found, done = list[nn.Module](), 0
+    droppable, done = list[nn.Module](), 0
     for first, second in zip(convolutions[stem::2], convolutions[stem + 1 :: 2], strict=True):
         main = layers[first : second + _LAYERS]
-        found += [*layers[done:first], Alternative(nn.Sequential(*main), _virtual(main))]
+        droppable += [*layers[done:first], Alternative(nn.Sequential(*main), _virtual(main))]
         done = second + _LAYERS
-    return nn.Sequential(*found, *layers[done:])
+    return nn.Sequential(*droppable, *layers[done:])
 
 
 def _virtual(main: list[nn.Module]) -> nn.Module:

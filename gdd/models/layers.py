@@ -68,12 +68,12 @@ class Classifier(nn.Module):
 
         Maps are averaged over positions: each is (B, channels), the last (B, F).
         """
-        found, maps = list[Tensor](), images
+        means, maps = list[Tensor](), images
         for layer in self.features.children():
             maps = layer(maps)
             if isinstance(getattr(layer, "activation", layer), _ACTIVATED):
-                found.append(maps.flatten(2).mean(2) if maps.ndim > 2 else maps)
-        return [*found, maps.flatten(1)]
+                means.append(maps.flatten(2).mean(2) if maps.ndim > 2 else maps)
+        return [*means, maps.flatten(1)]
 
     def forward(self, images: Tensor, kept: Tensor | None = None) -> Tensor:
         return self.head(self.embed(images, kept))

@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 # A process that has finished its students waits for the one with the longest.
 PATIENCE = timedelta(days=1)
-_SHARDING = tuple(f"ACCELERATE_USE_{one}" for one in ("DEEPSPEED", "FSDP", "MEGATRON_LM", "PARALLELISM_CONFIG"))
+_SHARDING = tuple(f"ACCELERATE_USE_{kind}" for kind in ("DEEPSPEED", "FSDP", "MEGATRON_LM", "PARALLELISM_CONFIG"))
 _HOW = "on CPUs use ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes N"
 
 

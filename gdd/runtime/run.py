@@ -349,11 +349,11 @@ def drop_lines_after(path: Path, step: int) -> None:
     """Remove the metrics of steps that a killed run did after its last checkpoint; they are done again."""
     if not path.exists():
         return
-    kept = []
+    lines = []
     for line in path.read_text().splitlines():
         try:
             if json.loads(line)["step"] <= step:
-                kept.append(line)
+                lines.append(line)
         except ValueError:  # a line cut by a kill
             continue
-    checkpoint.write_atomically(path, lambda temporary: temporary.write_text("".join(f"{x}\n" for x in kept)))
+    checkpoint.write_atomically(path, lambda temporary: temporary.write_text("".join(f"{line}\n" for line in lines)))

@@ -110,11 +110,11 @@ class Kept:
             state.scanned += len(chunk)
             self.scanned += len(chunk)
             self.kept += int(right.sum())
-            found, name = state.first + len(state.images), self.samples.spec.class_names[label]
-            known = f"of {state.scanned:,} samples of class {name!r} the ensemble classifies {found:,} as that"
-            if state.scanned >= _LEAST * max(_TRIES, found):
+            approved, name = state.first + len(state.images), self.samples.spec.class_names[label]
+            known = f"of {state.scanned:,} samples of class {name!r} the ensemble classifies {approved:,} as that"
+            if state.scanned >= _LEAST * max(_TRIES, approved):
                 raise ConfigError(f"{known}, expected at least one in {_LEAST:,}")
-            if len(chunk) < sample.CHUNK and found < stop:
+            if len(chunk) < sample.CHUNK and approved < stop:
                 raise ConfigError(f"{known} and there are no more, {stop:,} are asked for")
         del state.images[: start - state.first]
         state.first = start
@@ -178,10 +178,13 @@ def joint_origin(loaded: LoadedGenerator, ensemble: Ensemble) -> dict[str, Any]:
     The seconds of both, none if either is unknown; and the data of both, empty if they are not the same, for then
     either may have been made from what the other held out.
     """
-    own, judging = loaded.provenance.get("seconds"), ensemble.provenance.get("seconds")
-    data, seen = loaded.provenance.get("data", ""), ensemble.provenance.get("data", "")
-    seconds = None if own is None or judging is None else round(own + judging, 1)
-    return {"seconds": seconds, "data": data if data == seen else ""}
+    makers = (loaded.provenance, ensemble.provenance)
+    seconds: list[Any] = [maker.get("seconds") for maker in makers]
+    data = {maker.get("data", "") for maker in makers}
+    return {
+        "seconds": None if None in seconds else round(sum(seconds), 1),
+        "data": data.pop() if len(data) == 1 else "",
+    }
 
 
 def _chosen(

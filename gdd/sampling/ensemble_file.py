@@ -46,11 +46,11 @@ class Ensemble(nn.Module):
     @torch.no_grad()
     def features(self, images_u8: Tensor) -> Tensor:
         """Return the members' features before their heads, joined, (B, F)."""
-        images_std, found = self._std(images_u8), []
+        images_std, features = self._std(images_u8), []
         for member in self.members:
             assert isinstance(member, Classifier)
-            found.append(member.embed(images_std))
-        return torch.cat(found, dim=1)
+            features.append(member.embed(images_std))
+        return torch.cat(features, dim=1)
 
     def _std(self, images_u8: Tensor) -> Tensor:
         return Normalizer(self.spec.mean, self.spec.std, images_u8.device).from_u8(images_u8)

@@ -83,13 +83,13 @@ def generator_path(named: Path | str) -> Path:
         return Path(named)
     name, known = text.removeprefix(PREFIX), names()
     if name not in known:
-        listed = ", ".join(PREFIX + one for one in known)
+        listed = ", ".join(PREFIX + known_name for known_name in known)
         raise ConfigError(
             f"{text} is no generator that comes with gdd, expected one of {listed}{did_you_mean(name, known)}"
         )
     path = HOME / name / FILE
     if not path.is_file() or sha256(path) != manifest(name).sha256:
-        raise ConfigError(f"{path} was changed: it has not the checksum of its {MANIFEST}; install gdd again")
+        raise ConfigError(f"{path} was changed: its checksum differs from the manifest's; install gdd again")
     return path
 
 
