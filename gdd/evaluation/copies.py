@@ -46,7 +46,7 @@ def near_copies(of_samples: Tensor, of_held_out: Tensor) -> tuple[Proportion, fl
 
     That is the quantile of held-out images at 1 %, the k-th smallest of their n relative distances for the whole part k
     of 0.01 (n + 1): a new real image is as near with probability k / (n + 1), whatever their distribution. The
-    threshold is estimated too, so the effective sample size is 1 / (1 / N + 1 / n); then the interval holds the expected
+    threshold is estimated too, so the effective sample size is 1 / (1 / N + 1 / n), and the interval holds the expected
     share in 95 of 100 audits of new real images.
 
     Args:
