@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from gdd.config import ConfigError, nearest
+from gdd.config import ConfigError, did_you_mean
 
 DataKind = Literal["digits", "torchvision", "npz", "folder", "arrow", "shards"]
 # Files that hold many images each, by their names' ends.
@@ -84,7 +84,7 @@ def locate(name: str, root: Path, download: bool = False) -> tuple[DataKind, Pat
         return _readable(_kind_of_folder(path), path)
     if name == "folder":
         raise ConfigError(f"the image folder was not found: looked for {root}; set --data.root to it")
-    hint = nearest(name, NAMES)
+    hint = did_you_mean(name, NAMES)
     raise ConfigError(
         f"data.name is {name!r}, expected {', '.join(NAMES)}, an existing folder, or a file that ends in "
         f"{', '.join(CONTAINERS)}{hint}"

@@ -45,8 +45,8 @@ def near_copies(of_samples: Tensor, of_held_out: Tensor) -> tuple[Proportion, fl
     """Return the share of near copies, and the relative distance that is near enough.
 
     That is the quantile of held-out images at 1 %, the k-th smallest of their n relative distances for the whole part k
-    of 0.01 (n + 1): a new real image is as near with probability k / (n + 1), whatever their distribution. The interval
-    is that of a share of 1 / (1 / N + 1 / n) samples, for the quantile is known from n images only: it has the expected
+    of 0.01 (n + 1): a new real image is as near with probability k / (n + 1), whatever their distribution. The
+    threshold is estimated too, so the effective sample size is 1 / (1 / N + 1 / n), and the interval holds the expected
     share in 95 of 100 audits of new real images.
 
     Args:

@@ -19,9 +19,10 @@ from gdd.evaluation.named import (
 )
 from gdd.formats import plain
 from gdd.runtime import checkpoint
-from gdd.sampling import curate, ensemble_file, generator_file, set_file
+from gdd.sampling import ensemble_file, generator_file, set_file
 from gdd.sampling.ensemble_file import Ensemble
 from gdd.sampling.generator_file import LoadedGenerator
+from gdd.sampling.origin import joint_origin
 from gdd.sampling.set_file import SyntheticSet
 
 Protocol = Literal["fixed", "stream"]
@@ -62,7 +63,7 @@ class Source:
             return {"method": "real", "stage": None}
         if self.generator is None or self.ensemble is None:
             return content.provenance
-        return {**content.provenance, **curate.joint_origin(self.generator, self.ensemble)}
+        return {**content.provenance, **joint_origin(self.generator, self.ensemble)}
 
     @property
     def distillation_seed(self) -> int | None:

@@ -32,6 +32,7 @@ from gdd.runtime import checkpoint
 from gdd.runtime.run import progress_bar
 from gdd.sampling import sample
 from gdd.sampling.generator_file import LoadedGenerator
+from gdd.sampling.origin import sample_origin
 
 logger = logging.getLogger(__name__)
 
@@ -253,7 +254,7 @@ def _finish(folder: Path, plan: ShardPlan, loaded: LoadedGenerator, images_writt
     if present.shards == plan.shards:
         # The manifest stays if nothing was written: it says what the shards were, should they be damaged since.
         if images_written or not (folder / MANIFEST).exists():
-            _write_manifest(folder, plan, sample.origin(loaded, plan.seed))
+            _write_manifest(folder, plan, sample_origin(loaded, plan.seed))
         with checkpoint.creating(folder):
             checkpoint.remove_unfinished(folder)
     logger.info(

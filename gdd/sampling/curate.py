@@ -14,6 +14,7 @@ from gdd.losses.logits import classified
 from gdd.sampling import sample
 from gdd.sampling.ensemble_file import Ensemble
 from gdd.sampling.generator_file import LoadedGenerator
+from gdd.sampling.origin import joint_origin, sample_origin
 from gdd.sampling.set_file import SyntheticSet, check_matches
 
 # In which order the samples of a class are taken into a set, so that the first n are a good set of n.
@@ -52,7 +53,7 @@ class Generated:
         return sample.sample_images(self.loaded, label, start, stop, self.seed, self.device)
 
     def origin(self, ensemble: Ensemble) -> dict[str, Any]:
-        return {**sample.origin(self.loaded, self.seed), **joint_origin(self.loaded, ensemble)}
+        return {**sample_origin(self.loaded, self.seed), **joint_origin(self.loaded, ensemble)}
 
 
 @dataclass(eq=False, repr=False)
@@ -170,21 +171,6 @@ def curated_set(
     how: dict[str, Any] = {"ensemble": ensemble.hash, "kept": round(kept.kept / kept.scanned, 4) if filtered else None}
     how |= {"select": selection, "pool": None if selection is None else pool}
     return SyntheticSet(images, labels, spec, ipc, {**samples.origin(ensemble), "curated": how}, soft)
-
-
-def joint_origin(loaded: LoadedGenerator, ensemble: Ensemble) -> dict[str, Any]:
-    """Return the parts of a provenance in which the ensemble has its share.
-
-    The seconds of both, none if either is unknown; and the data of both, empty if they are not the same, for then
-    either may have been made from what the other held out.
-    """
-    makers = (loaded.provenance, ensemble.provenance)
-    seconds: list[Any] = [maker.get("seconds") for maker in makers]
-    data = {maker.get("data", "") for maker in makers}
-    return {
-        "seconds": None if None in seconds else round(sum(seconds), 1),
-        "data": data.pop() if len(data) == 1 else "",
-    }
 
 
 def _chosen(
