@@ -200,6 +200,6 @@ def build(arch: str | Arch, shape: "Shape", num_classes: int, drop_path: bool = 
     family = FAMILIES[arch.base]
     network = family.build(shape, num_classes, **{field: getattr(arch, field) for field in family.defaults})
     if drop_path and family.stem is not None:
-        alternatives = import_module("gdd.models.drop_path").with_alternatives
+        alternatives = import_module("gdd.models.layers").with_alternatives
         network.features = alternatives(network.features, family.stem)
     return network
