@@ -29,9 +29,8 @@ from gdd.data.pixels import Normalizer
 from gdd.data.readers import Dataset
 from gdd.losses.distances import distance
 from gdd.models import registry
-from gdd.runtime.device import clock, device_name, make_accelerator, peak_memory_mb
+from gdd.runtime.device import clock, device_name, here, make_accelerator, peak_memory_mb
 from gdd.runtime.execution import Execution
-from gdd.runtime.speed import here
 from gdd.training.matching import FreshPool, Matcher, first_images, loops
 
 PLAIN = ("plain", "plain, kept memory")

@@ -11,9 +11,8 @@ import json
 import torch
 
 from gdd.config import RunConfig
-from gdd.runtime.device import device_name, make_accelerator
+from gdd.runtime.device import convolution, device_name, here, make_accelerator, matrix_product
 from gdd.runtime.execution import has_bfloat16
-from gdd.runtime.speed import convolution, here, matrix_product
 
 
 def main() -> None:

@@ -24,8 +24,7 @@ from gdd.data.spec import DatasetSpec
 from gdd.evaluation.batches import GeneratedStream
 from gdd.formats import webdataset
 from gdd.models.gan import DimGenerator
-from gdd.runtime.device import clock, device_name, make_accelerator, peak_memory_mb
-from gdd.runtime.speed import here, matrix_product
+from gdd.runtime.device import clock, device_name, here, make_accelerator, matrix_product, peak_memory_mb
 from gdd.sampling import generator_file, sample, set_file
 from gdd.sampling.generator_file import LoadedGenerator
 

@@ -19,10 +19,9 @@ from gdd.cli.main import parse_config
 from gdd.config import Config
 from gdd.config.gan import ProxyConfig
 from gdd.runtime import execution
-from gdd.runtime.device import clock, device_name, make_accelerator, peak_memory_mb
+from gdd.runtime.device import clock, device_name, here, make_accelerator, matrix_product, peak_memory_mb
 from gdd.runtime.execution import Execution
 from gdd.runtime.run import Run, Step
-from gdd.runtime.speed import here, matrix_product
 from gdd.training import distil, guidance
 
 # Flags of each way; the first is what the others are compared with.

@@ -67,7 +67,7 @@ def _machine(config: Config) -> Iterator[tuple[str, str]]:
 
     from gdd import pipeline
     from gdd.cli import summary
-    from gdd.runtime import device, execution, speed
+    from gdd.runtime import device, execution
 
     accelerator = device.make_accelerator(config.run)
     try:
@@ -84,7 +84,7 @@ def _machine(config: Config) -> Iterator[tuple[str, str]]:
         precision = execution.resolve(config.run.precision, used)
         yield "networks", f"on {used.type}, in {precision} (run.precision {config.run.precision})"
         for dtype in (torch.float32, torch.bfloat16) if execution.has_bfloat16(used) else (torch.float32,):
-            rates = speed.matrix_product(used, dtype), speed.convolution(used, dtype)
+            rates = device.matrix_product(used, dtype), device.convolution(used, dtype)
             name = str(dtype).removeprefix("torch.")
             yield "speed", f"{name}: matrix product {rates[0]:,.0f}, convolution {rates[1]:,.0f} GFLOP/s"
         dataset = pipeline.open_data(config.data, config.seed)

@@ -17,7 +17,7 @@ from gdd.models import registry
 from gdd.models.cost import forward_flop
 from gdd.models.gan import make_discriminator, make_generator, width_of
 from gdd.pipeline.stages import STAGES, Scope, Work
-from gdd.runtime import speed as machine
+from gdd.runtime import device as machine
 from gdd.runtime.device import device_name
 from gdd.runtime.execution import resolve
 from gdd.runtime.workers import team_for

@@ -1,4 +1,4 @@
-"""The only place that builds an Accelerator, and what a process is told of threads, memory and determinism."""
+"""The only place that builds an Accelerator; what a process is told of threads and determinism, and how fast it is."""
 
 import contextlib
 import ctypes
@@ -6,17 +6,21 @@ import logging
 import os
 import platform
 import resource
+import statistics
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, GradientAccumulationPlugin, InitProcessGroupKwargs
 
+from gdd import rng
 from gdd.config import ConfigError, RunConfig
 from gdd.runtime import execution
 from gdd.runtime.signals import is_launched
@@ -28,6 +32,12 @@ PATIENCE = timedelta(days=1)
 # What a config of accelerate may ask for through the environment, and gdd's training does not know.
 _SHARDING = tuple(f"ACCELERATE_USE_{kind}" for kind in ("DEEPSPEED", "FSDP", "MEGATRON_LM", "PARALLELISM_CONFIG"))
 _HOW = "on CPUs use ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes N"
+
+# Of the measurements of speed.
+_ROUNDS = 5
+# Of matrices, and images in a convolution's batch, that keep a device busy; a slow core is done with them in seconds.
+_SIZE, _IMAGES = {"cpu": 1024, "cuda": 8192}, {"cpu": 25, "cuda": 1000}
+_DRAWN = 1024  # rows and columns that a matrix repeats
 
 
 def make_accelerator(settings: RunConfig) -> Accelerator:
@@ -126,13 +136,6 @@ def _keep_freed_memory() -> None:
         library.mallopt(m_trim_threshold, 2**31 - 1)
 
 
-def clock(device: torch.device) -> float:
-    """Return the time when the device has done all that it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
-
-
 def peak_memory_mb(device: torch.device) -> float:
     """Return MiB: allocated on a GPU since the last reset, or the most that the process ever had on a CPU."""
     if device.type == "cuda":
@@ -157,3 +160,80 @@ def processor() -> str:
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return models[0] if models else platform.machine()
+
+
+def here() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def clock(device: torch.device) -> float:
+    """Return the time when the device has done all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def work_clock(device: torch.device) -> float:
+    """Return a time that does not go on while others have the CPU: the processor's, shared by this process's threads.
+
+    A GPU has no such clock.
+    """
+    return time.process_time() / torch.get_num_threads() if device.type == "cpu" else clock(device)
+
+
+class Taken(NamedTuple):
+    """How long a call takes, in seconds, the device's work included."""
+
+    alone: float  # if nobody else works on the machine
+    now: float  # as busy as it is
+
+
+def taken(call: Callable[[], object], device: torch.device, rounds: int = _ROUNDS) -> Taken:
+    """Time a call after a warm-up: the least work that it took, and the median of the time that passed."""
+    worked, passed = [], []
+    for _ in range(1 + rounds):
+        began = work_clock(device), clock(device)
+        call()
+        worked.append(work_clock(device) - began[0])
+        passed.append(clock(device) - began[1])
+    return Taken(min(worked[1:]), statistics.median(passed[1:]))
+
+
+def seconds(call: Callable[[], object], device: torch.device, rounds: int = _ROUNDS) -> float:
+    """Return how long `call` takes on the machine as busy as it is."""
+    return taken(call, device, rounds).now
+
+
+def matrix_product(device: torch.device, dtype: torch.dtype = torch.float32, size: int | None = None) -> float:
+    """Return the GFLOP/s of a product of two square matrices; float32 is TF32 on a GPU if the package has set that.
+
+    The `size` of the matrices, if it is given, is at most 1024 or a multiple of that.
+    """
+    work, took = matrix_product_taken(device, dtype, size)
+    return work / took.now / 1e9
+
+
+@torch.inference_mode()
+def matrix_product_taken(
+    device: torch.device, dtype: torch.dtype = torch.float32, size: int | None = None
+) -> tuple[float, Taken]:
+    """Return the FLOP of that product, and how long it takes."""
+    size = size or _SIZE[device.type]
+    # Not of equal numbers, with which a GPU needs less power and so is faster.
+    drawn = min(size, _DRAWN)
+    tiles = torch.randn(2, drawn, drawn, generator=rng.generator(0, rng.SPEED)).to(device, dtype)
+    left, right = tiles.repeat(1, size // drawn, size // drawn)
+    return 2 * size**3, taken(lambda: left @ right, device)
+
+
+@torch.inference_mode()
+def convolution(
+    device: torch.device, dtype: torch.dtype = torch.float32, batch: int | None = None, width: int = 128
+) -> float:
+    """Return the GFLOP/s of a 3x3 convolution of `batch` maps of 32x32, `width` channels to as many."""
+    batch = batch or _IMAGES[device.type]
+    draw = rng.generator(0, rng.SPEED)
+    images = torch.randn(batch, width, 32, 32, generator=draw).to(device, dtype)
+    kernels = torch.randn(width, width, 3, 3, generator=draw).to(device, dtype)
+    work = 2 * batch * 32 * 32 * width**2 * 9
+    return work / seconds(lambda: F.conv2d(images, kernels, padding=1), device) / 1e9

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 import gdd
-from gdd.runtime import environment, speed
+from gdd.runtime import device, environment
 
 
 @pytest.fixture(autouse=True)
 def _small_products(monkeypatch):
-    monkeypatch.setattr(speed, "matrix_product", lambda *_: 123.4)
-    monkeypatch.setattr(speed, "convolution", lambda *_: 56.7)
+    monkeypatch.setattr(device, "matrix_product", lambda *_: 123.4)
+    monkeypatch.setattr(device, "convolution", lambda *_: 56.7)
 
 
 def lines_of(text: str) -> dict[str, str]:

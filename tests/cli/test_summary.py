@@ -1,6 +1,7 @@
 """What the terminal says before the work: a short block, the whole config on request, a line for every command."""
 
 import re
+import time
 
 import pytest
 import torch
@@ -14,7 +15,6 @@ from gdd.config import Config, read_as, to_plain
 from gdd.evaluation import sources
 from gdd.models.cost import classifier_flop
 from gdd.pipeline.stages import STAGES, Scope
-from gdd.runtime import speed
 from gdd.runtime.device import make_accelerator
 from gdd.runtime.workers import Team
 
@@ -62,8 +62,8 @@ class Others:
 @pytest.mark.parametrize("share", [1.0, 0.5])
 def test_a_busy_machine_does_not_double_the_minutes_but_is_told(share, block, monkeypatch):
     clock, device = Others(share), torch.device("cpu")
-    monkeypatch.setattr(speed.time, "process_time", clock.process_time)
-    monkeypatch.setattr(speed.time, "perf_counter", clock.perf_counter)
+    monkeypatch.setattr(time, "process_time", clock.process_time)
+    monkeypatch.setattr(time, "perf_counter", clock.perf_counter)
     found = summary.speed(Config(), device)
     assert found.gan == found.others == pytest.approx(0.4 * 2 * 1024**3 / 0.01)
     assert found.busy == pytest.approx(1 / share)

@@ -15,7 +15,8 @@ from hot_steps import STEPS, Accelerator, gan_of, measured
 from gdd.cli import summary
 from gdd.config import Config
 from gdd.models import registry
-from gdd.runtime import checkpoint, execution, speed
+from gdd.runtime import checkpoint, execution
+from gdd.runtime import device as machine
 from gdd.runtime.execution import EAGER, Execution
 from gdd.training.gan import GanTrainer
 from gdd.training.together import Stacked
@@ -178,12 +179,12 @@ def test_no_gradient_of_dims_networks_lacks_a_deterministic_kernel() -> None:
 
 
 def test_a_cards_speed_is_that_of_a_product_that_keeps_it_busy(monkeypatch: pytest.MonkeyPatch) -> None:
-    def taken(call: Callable[[], torch.Tensor], device: torch.device) -> speed.Taken:
-        return speed.Taken(1.0, 2.0) if call().shape == (8192, 8192) else speed.Taken(1e9, 1e9)
+    def taken(call: Callable[[], torch.Tensor], device: torch.device) -> machine.Taken:
+        return machine.Taken(1.0, 2.0) if call().shape == (8192, 8192) else machine.Taken(1e9, 1e9)
 
-    monkeypatch.setattr(speed, "taken", taken)
+    monkeypatch.setattr(machine, "taken", taken)
     with card():
-        assert speed.matrix_product(CUDA, torch.bfloat16) == 8192**3 / 1e9
+        assert machine.matrix_product(CUDA, torch.bfloat16) == 8192**3 / 1e9
         assert summary.speed(Config(), CUDA) == (0.4 * 2 * 8192**3, 0.4 * 2 * 8192**3, 2)
 
 
