@@ -27,21 +27,14 @@ from gdd.config import Config, ConfigError, MatchingConfig
 from gdd.data.batches import ClassBatches
 from gdd.data.pixels import Normalizer
 from gdd.data.readers import Dataset
-from gdd.losses.gradients import distance
+from gdd.losses.distances import distance
 from gdd.models import registry
-from gdd.runtime.device import device_name, make_accelerator
-from gdd.runtime.environment import peak_memory_mb
+from gdd.runtime.device import clock, device_name, make_accelerator, peak_memory_mb
 from gdd.runtime.execution import Execution
-from gdd.runtime.speed import clock, here
-from gdd.training.matching import Matcher, first_images, loops
-from gdd.training.pool import FreshPool
+from gdd.runtime.speed import here
+from gdd.training.matching import FreshPool, Matcher, first_images, loops
 
 PLAIN = ("plain", "plain, kept memory")
-
-
-def updates(settings: MatchingConfig) -> tuple[int, int]:
-    """Return the image updates of an iteration and the epochs between them."""
-    return loops(settings.ipc, settings.outer, settings.inner)
 
 
 def gdd_iteration(
@@ -59,7 +52,7 @@ def gdd_iteration(
         device=device,
         execution=execution,
     )
-    outer, inner = updates(settings)
+    outer, inner = loops(settings)
     matcher = Matcher(
         first_images(settings, real, seed),
         real,
@@ -83,7 +76,7 @@ def gdd_iteration(
 def plain_iteration(config: Config, dataset: Dataset, device: torch.device) -> Callable[[int], None]:
     """Return a function that does what `Matcher.iterate` does, one class and one DataLoader at a time."""
     spec, settings = dataset.spec, config.matching
-    outer, inner = updates(settings)
+    outer, inner = loops(settings)
     pixels = Normalizer(spec.mean, spec.std).from_u8(dataset.train.images_u8)
     labels = dataset.train.labels
     by_class = [TensorDataset(pixels[labels == c], labels[labels == c]) for c in range(spec.num_classes)]
@@ -124,7 +117,7 @@ def work(config: Config, dataset: Dataset) -> float:
     The second derivative of the synthetic images comes on top and is not counted.
     """
     spec, settings = dataset.spec, config.matching
-    outer, inner = updates(settings)
+    outer, inner = loops(settings)
     network = registry.build(settings.pool.main, spec.shape, spec.num_classes)
     images = torch.zeros(2, *spec.shape)
     _, forward, _ = cost(network, lambda: network(images))
@@ -156,7 +149,7 @@ def measure(side: str, config: Config, toy: bool) -> dict[str, float]:
         iterate = gdd_iteration(config, dataset, accelerator, way(side))
     else:
         iterate = plain_iteration(config, dataset, device)
-    if updates(config.matching)[0] == 1:  # a long iteration needs no warm-up
+    if loops(config.matching)[0] == 1:  # a long iteration needs no warm-up
         iterate(0)
     began = clock(device)
     for iteration in range(1, config.matching.iterations + 1):
@@ -174,7 +167,7 @@ def main() -> None:
         print(json.dumps(measure(options.side, config, options.toy)))
         return
     require_plain(config)
-    outer, _ = updates(config.matching)
+    outer, _ = loops(config.matching)
     # The setting of the C library's allocator is for CPUs.
     sides = [*(PLAIN if here().type == "cpu" else PLAIN[:1]), *ways(options.toy)]
     rounds = 2 if outer == 1 and not options.toy else 1  # minutes each
@@ -195,7 +188,7 @@ def main() -> None:
 
 def shortened(config: Config) -> str:
     """Return the flags of a run that is long enough to measure."""
-    outer, inner = updates(config.matching)
+    outer, inner = loops(config.matching)
     if outer <= 2:
         return f"--run.snapshots [] --matching.iterations {3 if here().type == 'cpu' else 30}"
     # A whole iteration takes minutes: two of its updates, with as many epochs per update as all of them have.

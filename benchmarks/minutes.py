@@ -26,7 +26,7 @@ from gdd.models.gan import make_generator, width_of
 from gdd.report import statistics
 from gdd.runtime import checkpoint
 from gdd.sampling import generator_file
-from gdd.training.averages import with_own_statistics
+from gdd.training.generator_choice import with_own_statistics
 
 
 def write_generator(folder: Path, step: int, config: dict[str, Any], dataset: Dataset, out: Path) -> float:

@@ -21,12 +21,11 @@ from gdd import rng
 from gdd.config import RunConfig
 from gdd.data.pixels import Normalizer
 from gdd.data.spec import DatasetSpec
-from gdd.evaluation.batches import Stream
+from gdd.evaluation.batches import GeneratedStream
 from gdd.formats import webdataset
-from gdd.models.dim_gan import DimGenerator
-from gdd.runtime.device import device_name, make_accelerator
-from gdd.runtime.environment import peak_memory_mb
-from gdd.runtime.speed import clock, here, matrix_product
+from gdd.models.gan import DimGenerator
+from gdd.runtime.device import clock, device_name, make_accelerator, peak_memory_mb
+from gdd.runtime.speed import here, matrix_product
 from gdd.sampling import generator_file, sample, set_file
 from gdd.sampling.generator_file import LoadedGenerator
 
@@ -82,7 +81,7 @@ def main() -> None:
             set_file.save(folder / "set.safetensors", made)
 
         def stream(_: int) -> None:
-            Stream(loaded, ipc, 0, normalize).batch(0, None)
+            GeneratedStream(loaded, ipc, 0, normalize).batch(0, None)
 
         def shards(turn: int) -> None:
             plan = webdataset.Plan(loaded.hash, 0, ipc, 16 * CLASSES, loaded.spec)

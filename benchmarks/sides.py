@@ -16,15 +16,14 @@ import torch
 
 from gdd import pipeline
 from gdd.cli.main import parse_config
-from gdd.cli.summary import step_flop
 from gdd.config import Config
 from gdd.config.gan import ProxyConfig
 from gdd.runtime import execution
-from gdd.runtime.device import device_name, make_accelerator
-from gdd.runtime.environment import peak_memory_mb
+from gdd.runtime.device import clock, device_name, make_accelerator, peak_memory_mb
 from gdd.runtime.execution import Execution
 from gdd.runtime.run import Run, Step
-from gdd.runtime.speed import clock, here, matrix_product
+from gdd.runtime.speed import here, matrix_product
+from gdd.training import distil, guidance
 
 # Flags of each way; the first is what the others are compared with.
 WAYS = {
@@ -163,7 +162,11 @@ def benchmark_stage(file: str, stage: str, description: str | None) -> None:
     spec = pipeline.open_data(config.data, config.seed).spec
     make_accelerator(config.run)  # decides what the device's name says
     base = found["float32 eager"]["seconds"]
-    rates = {way: step_flop(stage, config, spec) / one["seconds"] / 1e9 for way, one in found.items()}
+    flop = distil.adversarial_flop(config, stage, spec)
+    if stage == "refine":
+        flop += guidance.guidance_flop(config, spec)
+    flop /= (config.pretrain if stage == "pretrain" else config.refine).steps
+    rates = {way: flop / one["seconds"] / 1e9 for way, one in found.items()}
     print(
         json.dumps(
             {

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from gdd.data import cache
+from gdd.data import encoded
 from gdd.runtime.device import processor
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         data, dry = ["--data.name", "folder", "--data.root", images], ["distill", "--dry_run"]
 
         def forget() -> None:
-            shutil.rmtree(images / cache.FOLDER, ignore_errors=True)
+            shutil.rmtree(images / encoded.CACHE_FOLDER, ignore_errors=True)
 
         def nothing() -> None:
             pass

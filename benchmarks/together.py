@@ -18,8 +18,7 @@ from gdd.evaluation.recipe import Recipe
 from gdd.evaluation.student import train
 from gdd.models import registry
 from gdd.models.cost import TRAINING, classifier_flop
-from gdd.runtime.device import device_name, make_accelerator
-from gdd.runtime.environment import peak_memory_mb
+from gdd.runtime.device import device_name, make_accelerator, peak_memory_mb
 from gdd.runtime.speed import here, seconds
 from gdd.training.classifier import cross_entropy
 from gdd.training.together import Stacked, each

@@ -18,6 +18,7 @@ import yaml
 from ablation import run
 
 from gdd.config import Config, read_as, to_plain
+from gdd.config.stages import AUDIT
 from gdd.evaluation import audit, grid, sources
 from gdd.evaluation.row import Row
 from gdd.evaluation.sources import FLOOR, STREAM_CEILING
@@ -131,7 +132,7 @@ def main() -> None:
         run("-m gdd compare", f"gdd/zoo/{options.name}", *longer, *own)
     shutil.copyfile(out / scored / "compare" / grid.ROWS, folder / grid.ROWS)
     run("-m gdd audit", f"gdd/zoo/{options.name}", "--ipc", SAMPLES, "--name", scored, "--run.root", str(out))
-    shutil.copyfile(out / scored / audit.STAGE / audit.RESULT, folder / audit.RESULT)
+    shutil.copyfile(out / scored / AUDIT / audit.AUDIT_FILE, folder / audit.AUDIT_FILE)
     write_json(folder / MANIFEST, asdict(manifest(folder)))
     (folder / card.NAME).write_text(card_text(folder))
     print(f"wrote {folder}")

@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"  # of what CHANGELOG.md begins with; ".dev0" until that is released
 
 # The public names, imported on first use: torch takes seconds.
 _HOMES = {

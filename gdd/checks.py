@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from gdd import zoo
 from gdd.config import Config, ConfigError
 from gdd.data.places import locate
-from gdd.data.strategy import parse_strategy
-from gdd.evaluation.named import path_of
+from gdd.data.spec import parse_strategy
+from gdd.evaluation.named import source_path
 from gdd.models import registry
 
 
@@ -70,5 +70,5 @@ def check_files(config: Config, distilled: bool, scored: bool) -> None:
     if distilled and start is not None and not start.exists():
         raise ConfigError(f"{key} is {str(start)!r}, which does not exist; expected the run folder of a generator")
     for text in config.evaluate.sources if scored else ():
-        path_of(text)
+        source_path(text)
     locate(config.data.name, config.data.root, config.data.download)

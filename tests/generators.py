@@ -4,7 +4,7 @@ from pathlib import Path
 
 from gdd import rng
 from gdd.data.spec import DatasetSpec
-from gdd.models.dim_gan import DimGenerator
+from gdd.models.gan import DimGenerator
 from gdd.sampling import generator_file
 
 PETS = DatasetSpec("pets", 3, 16, 24, ("cat", "dog", "eel"), (0.4, 0.5, 0.6), (0.2, 0.2, 0.3), True)

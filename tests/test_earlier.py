@@ -33,21 +33,21 @@ def stored(refine: dict[str, Any], stage: str = "refine", method: str = "skd") -
     ],
 )
 def test_an_origin_says_which_loss_ran(refine, made_by, loss):
-    renamed = earlier.provenance(stored(refine))
+    renamed = earlier.current_origin(stored(refine))
     config = read_as(Config, renamed["config"])
     assert (renamed["method"], config.refine.loss, config.refine.method) == (made_by, loss, made_by)
     assert (config.method, config.refine.balance) == ("generator", refine.get("balance"))
-    assert earlier.provenance(renamed) == renamed
+    assert earlier.current_origin(renamed) == renamed
 
 
 def test_what_says_no_loss_has_no_method_and_what_is_not_refined_keeps_its_own():
-    assert earlier.provenance({"method": "skd", "stage": "refine"})["method"] is None  # a set of samples
+    assert earlier.current_origin({"method": "skd", "stage": "refine"})["method"] is None  # a set of samples
     kept = [{"method": "skd"}, {"method": "gan", "stage": "pretrain"}, {"method": "gan + skd", "stage": "refine"}, {}]
-    assert [earlier.provenance(one) for one in kept] == kept
+    assert [earlier.current_origin(one) for one in kept] == kept
     of_0_1_0 = {"method": "skd", "stage": "refine", "config": {"refine": {"match": "kl", "weight": 0.01}}}
-    assert earlier.provenance(of_0_1_0)["method"] == "gan + skd"
+    assert earlier.current_origin(of_0_1_0)["method"] == "gan + skd"
     for odd in (3, [], {"loss": []}, {"loss": None, "weight": "x"}, {"weight": 0, "balance": []}):
-        earlier.provenance({"method": "skd", "stage": "refine", "config": {"refine": odd}})
+        earlier.current_origin({"method": "skd", "stage": "refine", "config": {"refine": odd}})
 
 
 @pytest.fixture

@@ -88,7 +88,7 @@ def test_its_manifest_is_what_its_files_say(name, maker):
 @pytest.mark.parametrize("name", NAMES)
 def test_its_card_is_what_its_files_say_with_its_audit(name, maker):
     folder = HOME / name
-    found = audit.read(folder)
+    found = audit.read_audit(folder)
     assert found.source.hash == generator_file.load(folder).hash
     assert (found.n_samples, found.copies) == (5000, 0)
     text = (folder / "README.md").read_text()

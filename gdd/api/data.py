@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
 from gdd.config import ConfigError
-from gdd.data import arrays, given
+from gdd.data import arrays
 from gdd.data.image_file import is_grey, pixels_of, size_of
 from gdd.data.pixels import is_far_from_unit
 from gdd.data.splits import Split
@@ -119,10 +119,10 @@ def split_of(data: Data, what: str) -> Split:
         what: it is called in an error's sentence.
 
     Raises:
-        ConfigError: it is none of that, or `gdd.data.given` refuses images or labels.
+        ConfigError: it is none of that, or `gdd.data.arrays` refuses images or labels.
     """
     images, labels = _pairs(data, what)
-    images_u8 = given.pixels(_images(images, what), f"the image array of {what}")
+    images_u8 = arrays.image_tensor(_images(images, what), f"the image array of {what}")
     return Split(images_u8, _classes(labels, len(images_u8), what))
 
 
@@ -138,9 +138,9 @@ def set_of(data: Data, what: str) -> tuple[Tensor, Tensor]:
     given_images, labels = _pairs(data, what)
     array = _images(given_images, what)
     if array.size == 0 or not np.issubdtype(array.dtype, np.floating):
-        images = given.pixels(array, f"the image array of {what}")
+        images = arrays.image_tensor(array, f"the image array of {what}")
     else:
-        images = given.channels_first(torch.from_numpy(array.astype(np.float32)), f"the image array of {what}")
+        images = arrays.channels_first(torch.from_numpy(array.astype(np.float32)), f"the image array of {what}")
         low, high = (value.item() for value in images.aminmax())
         if is_far_from_unit(images):
             raise ConfigError(f"{what} has pixels from {low:.4g} to {high:.4g}, expected them on the scale of [0, 1]")
@@ -150,7 +150,7 @@ def set_of(data: Data, what: str) -> tuple[Tensor, Tensor]:
 
 
 def _classes(labels: Any, count: int, what: str) -> Tensor:
-    return given.classes(_labels(labels, what), count, f"the label array of {what}")
+    return arrays.label_tensor(_labels(labels, what), count, f"the label array of {what}")
 
 
 def _pairs(data: Data, what: str) -> tuple[Any, Any]:

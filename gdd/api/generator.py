@@ -14,7 +14,7 @@ from gdd.config import ConfigError, read_as
 from gdd.config.fields import AtLeast0, AtLeast1
 from gdd.data.pixels import pm1_to_u8, pm1_to_unit, u8_to_unit
 from gdd.data.spec import DatasetSpec
-from gdd.sampling import generator_file, latents, sample
+from gdd.sampling import generator_file, sample
 from gdd.sampling.generator_file import LoadedGenerator
 
 
@@ -107,7 +107,7 @@ class SampleStream(IterableDataset[tuple[Tensor, Tensor]]):
         loaded, device = self.generator.loaded, self.generator.device
         places = torch.arange(index * self.batch_size, (index + 1) * self.batch_size)
         indices, labels = places // loaded.spec.num_classes, places % loaded.spec.num_classes
-        noise = latents.noise(self.seed, labels, indices, loaded.generator.noise_dim).to(device, non_blocking=True)
+        noise = sample.latents(self.seed, labels, indices, loaded.generator.noise_dim).to(device, non_blocking=True)
         labels = labels.to(device, non_blocking=True)
         with torch.no_grad():
             return u8_to_unit(pm1_to_u8(loaded.generator(noise, labels))), labels

@@ -197,7 +197,7 @@ def _of_arrays(label: str, arrays: tuple[Any, Any], spec: DatasetSpec) -> Source
 
 
 @contextmanager
-def _opened(config: Config, stages: Sequence[str], named: Sequence[Source]) -> Iterator[pipeline.Work]:
+def _opened(config: Config, stages: Sequence[str], named: Sequence[Source]) -> Iterator[pipeline.Inputs]:
     """Open the work; the process computes as before when it is done."""
     if getattr(process.current_process(), "_inheriting", False):  # as multiprocessing itself asks
         raise ConfigError('gdd was called while a process started; call it below `if __name__ == "__main__":`')
@@ -205,7 +205,7 @@ def _opened(config: Config, stages: Sequence[str], named: Sequence[Source]) -> I
     with with_threads(torch.get_num_threads()):
         try:
             # Its process group is left to the caller, who may go on with it.
-            with pipeline.opened(config, make_accelerator(config.run), stages, named) as work:
+            with pipeline.open_inputs(config, make_accelerator(config.run), stages, named) as work:
                 yield work
         finally:
             torch.use_deterministic_algorithms(deterministic)

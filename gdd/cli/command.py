@@ -13,7 +13,7 @@ from gdd.config import Config, ConfigError, read_as
 
 if TYPE_CHECKING:
     from gdd.evaluation.sources import Source
-    from gdd.pipeline import Work
+    from gdd.pipeline import Inputs
 
 # Files by which a stage tells that it is finished, or what it is; gdd.sampling, which has the names, imports torch.
 _OF_A_STAGE = (zoo.FILE, "set.safetensors", "ensemble.safetensors", "config.json", "rows.jsonl", "metrics.jsonl")
@@ -61,8 +61,8 @@ def checked_config(options: Namespace, distilled: bool = False, scored: bool = F
 @contextmanager
 def opened(
     config: Config, dry_run: bool, console: Console, stages: Sequence[str], sources: "Sequence[Source]" = ()
-) -> "Iterator[Work | None]":
-    """Open what `pipeline.opened` does, say what will be done, and give the work.
+) -> "Iterator[Inputs | None]":
+    """Open what `pipeline.open_inputs` does, say what will be done, and give the work.
 
     A dry run gets None, once the networks' costs are printed.
     """
@@ -73,7 +73,7 @@ def opened(
 
     accelerator = make_accelerator(config.run)
     try:
-        with pipeline.opened(config, accelerator, stages, sources) as work:
+        with pipeline.open_inputs(config, accelerator, stages, sources) as work:
             console.print(summary.block(config, work.dataset, accelerator, stages, work.jobs), soft_wrap=True)
             if dry_run:
                 console.print(costs.table(config, work.dataset.spec, stages))

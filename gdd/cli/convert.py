@@ -87,13 +87,13 @@ def _export(options: Namespace, console: Console) -> None:
     if options.labels is not None:
         require_free("--labels", options.labels, [options.set])
     from gdd.evaluation import sources
-    from gdd.formats import dc_mtt, export, hugging_face
+    from gdd.formats import dc_mtt, export
     from gdd.report import card
     from gdd.sampling import set_file
 
     synthetic = set_file.load(options.set)
     if options.to in ("folder", "hf"):
-        write = export.export_folder if options.to == "folder" else hugging_face.export_hugging_face
+        write = export.export_folder if options.to == "folder" else export.export_hugging_face
         with export.filling(options.out) as place:
             write(synthetic, place)
             card.write_export(sources.of_set(synthetic, options.set), place, options.to)

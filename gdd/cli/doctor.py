@@ -14,7 +14,7 @@ from gdd import __version__
 from gdd.cli.command import Command
 from gdd.config import Config, ConfigError
 from gdd.data.places import NAMES, locate
-from gdd.runtime import requirements
+from gdd.runtime import environment
 
 _LIBRARIES = ("torch", "torchvision", "accelerate", "numpy", "timm", "safetensors")
 
@@ -32,9 +32,9 @@ def _installed() -> Iterator[tuple[str, str]]:
         except PackageNotFoundError:
             found.append(f"{name} missing")
     yield "with", ", ".join(found)
-    declared = requirements.declared()
-    for extra in requirements.extras(declared):
-        wanted = [one for one in requirements.needed(declared, extra) if requirements.lacking(one)]
+    declared = environment.declared()
+    for extra in environment.extras(declared):
+        wanted = [one for one in environment.needed(declared, extra) if environment.lacking(one)]
         how = " ".join(f"'{one.name}{one.specifier}'" for one in wanted)
         yield "extra", f"{extra}: missing, pip install {how}" if wanted else f"{extra}: installed"
 
@@ -107,7 +107,7 @@ def _doctor(options: Namespace, console: Console) -> None:
     say(_installed())
     say(_room(config))
     say(_data(config.data.root))
-    if (wrong := requirements.broken(requirements.declared())) is not None:
+    if (wrong := environment.broken(environment.declared())) is not None:
         raise ConfigError(wrong)
     say(_machine(config))
 

@@ -7,13 +7,12 @@ import torch
 from rich.table import Table
 from torch import Tensor, nn
 
-from gdd.checks import pool_members
 from gdd.config import Config
 from gdd.data.spec import DatasetSpec
-from gdd.evaluation.recipe import chosen
 from gdd.models import registry
 from gdd.models.cost import forward_flop
 from gdd.models.gan import make_discriminator, make_generator, width_of
+from gdd.pipeline.stages import STAGES
 
 _PROBE = 2  # images; batch norm in train mode needs more than one
 
@@ -50,19 +49,12 @@ def _gan_rows(
 def table(config: Config, spec: DatasetSpec, stages: Sequence[str]) -> Table:
     """Return a table with a row per network of the stages; memory is weights, gradients, two moments, activations."""
     images = torch.zeros(_PROBE, *spec.shape)
-    rows = _gan_rows(config, spec, images) if {"pretrain", "refine"} & {*stages} else []
-    names: dict[str, tuple[str, int]] = {}
-    if {"refine", "matching"} & {*stages}:
-        batch = config.matching.batch_real if "matching" in stages else config.refine.pool.batch_size
-        names |= {f"pool {name}": (name, batch) for name in pool_members(config)}
-    if "ensemble" in stages:
-        names |= {f"ensemble {name}": (name, config.ensemble.batch_size) for name in config.ensemble.archs}
-    if {"evaluate", "compare", "landscape"} & {*stages}:
-        batch = min(chosen(config.evaluate.recipe, spec.flip).batch_size, max(config.evaluate.ipc) * spec.num_classes)
-        names |= {f"student {name}": (name, batch) for name in config.evaluate.archs}
-    for title, (name, size) in names.items():
-        classifier = registry.build(name, spec.shape, spec.num_classes)
-        rows.append((title, classifier, partial(classifier, images), size))
+    records = [STAGES[stage] for stage in stages]
+    rows = _gan_rows(config, spec, images) if any(record.has_gan for record in records) else []
+    for networks in (record.networks(config, spec) for record in records if record.networks is not None):
+        for name in networks.archs:
+            classifier = registry.build(name, spec.shape, spec.num_classes)
+            rows.append((f"{networks.purpose} {name}", classifier, partial(classifier, images), networks.batch_size))
     result = Table("network", "parameters", "forward GFLOP / image", "batch", "memory MiB")
     for title, network, call, size in rows:
         parameters, gflop, kept = cost(network, call)

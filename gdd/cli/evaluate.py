@@ -9,7 +9,7 @@ from rich.console import Console
 
 from gdd.cli.command import Command, add_settings, checked_config, opened
 from gdd.config import Config, ConfigError, RunConfig
-from gdd.evaluation.named import STREAM_CEILING, path_of
+from gdd.evaluation.named import STREAM_CEILING, source_path
 
 
 def _evaluate(options: Namespace, console: Console) -> None:
@@ -124,7 +124,7 @@ def _audit_settings(options: Namespace) -> Config:
     settings = options.evaluate
     if settings.sources:
         raise ConfigError(f"evaluate.sources is {settings.sources}, expected none beside that of gdd audit")
-    path = path_of(options.source)
+    path = source_path(options.source)
     if path is None:
         raise ConfigError(f"the source is {options.source}, expected a generator or a stored set")
     run = _run_of(path)

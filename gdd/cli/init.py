@@ -168,7 +168,7 @@ def _decoded(listing: "Listing", size: tuple[int, int] | None, console: Console)
     from gdd.data import encoded
 
     broken: list[str] = []
-    raw = encoded.opened(listing, size, None, broken)
+    raw = encoded.read_listing(listing, size, None, broken)
     raw.read_test()
     if broken:
         _raise_broken(listing, broken, console)

@@ -13,16 +13,13 @@ from pydantic import AfterValidator, model_validator
 from pydantic.dataclasses import dataclass
 
 from gdd.config import earlier
-from gdd.config.data import DataConfig
-from gdd.config.ensemble import EnsembleConfig
 from gdd.config.errors import ConfigError, nearest, read_as, require
-from gdd.config.evaluate import EvaluateConfig
+from gdd.config.evaluate import EnsembleConfig, EvaluateConfig, RecipeConfig
 from gdd.config.fields import STRICT, AtLeast0, counted, stable_hash, to_plain, without_effect
 from gdd.config.gan import GanConfig, PretrainConfig
 from gdd.config.matching import MatchingConfig, MatchingPoolConfig, PoolKind
-from gdd.config.recipe import RecipeConfig
 from gdd.config.refine import RefineConfig, RefinePoolConfig
-from gdd.config.run import RunConfig
+from gdd.config.run import DataConfig, RunConfig
 
 
 def _is_folder_name(name: str) -> str:
@@ -39,7 +36,7 @@ class Config:
     name: Annotated[str, AfterValidator(_is_folder_name)] = without_effect("digits")
     """Folder below run.root that this experiment writes to."""
     # It chooses the stages, each with its fingerprint.
-    method: Annotated[Literal["generator", "matching", "skd"], AfterValidator(earlier.method)] = without_effect(
+    method: Annotated[Literal["generator", "matching", "skd"], AfterValidator(earlier.current_method)] = without_effect(
         "generator"
     )
     """How gdd distill distils: generator pretrains and refines one, matching optimises pixels (DC, DSA, DM); skd, the
@@ -65,7 +62,7 @@ class Config:
     @property
     def refine_weight(self) -> float:
         """Lambda: refine.weight or, where it is null, that of SKD; 0 if nothing is weighed, or by a balance."""
-        if not self.refine.matches or self.refine.balance is not None:
+        if not self.refine.guided or self.refine.balance is not None:
             return 0.0
         return self.refine.weight or self.skd_weight
 

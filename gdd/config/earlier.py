@@ -10,16 +10,16 @@ _METHOD = "skd"
 _LOSSES = {"kl": "skd"}  # of refine.match, which 0.1.0 had
 
 
-def method(name: str) -> str:
+def current_method(name: str) -> str:
     """Return the name of now of a config's method."""
     return "generator" if name == _METHOD else name
 
 
-def settings(stored: dict[str, Any]) -> dict[str, Any]:
+def current_settings(stored: dict[str, Any]) -> dict[str, Any]:
     """Return stored settings, whatever they hold, with the names of now."""
     renamed, refine = dict(stored), stored.get("refine")
     if "method" in stored:
-        renamed["method"] = method(stored["method"])
+        renamed["method"] = current_method(stored["method"])
     if isinstance(refine, dict) and refine.get("weight") == 0:
         # With a balance, which finds the weight, it had to be 0.
         loss = {} if refine.get("balance") is not None else {"loss": "none"}
@@ -27,14 +27,14 @@ def settings(stored: dict[str, Any]) -> dict[str, Any]:
     return renamed
 
 
-def provenance(stored: dict[str, Any]) -> dict[str, Any]:
+def current_origin(stored: dict[str, Any]) -> dict[str, Any]:
     """Return what a generator's or a set's file says of its origin with the names of now, its settings included.
 
     The method of a refined generator is null if only that earlier name is known, which says nothing of the loss.
     """
     renamed, config = dict(stored), stored.get("config")
     if isinstance(config, dict):
-        renamed["config"] = settings(config)
+        renamed["config"] = current_settings(config)
     if stored.get("method") == _METHOD and stored.get("stage") == "refine":
         renamed["method"] = None
         refine = renamed["config"].get("refine") if isinstance(config, dict) else None

@@ -127,14 +127,14 @@ class RefineConfig:
     pool: RefinePoolConfig = field(default_factory=RefinePoolConfig)
 
     @property
-    def matches(self) -> bool:
-        """Whether there is a matching loss at all."""
+    def guided(self) -> bool:
+        """Whether networks guide the generator besides the adversarial loss."""
         return self.loss != "none"
 
     @property
     def method(self) -> str:
         """What a generator that is refined so was made by."""
-        return f"gan + {self.loss}" if self.matches else "gan"
+        return f"gan + {self.loss}" if self.guided else "gan"
 
     @property
     def images_asked(self) -> float:
@@ -151,7 +151,7 @@ class RefineConfig:
     def _one_weight(self) -> "RefineConfig":
         for name in ("weight", "balance"):
             value = getattr(self, name)
-            require(self.matches or value is None, f"refine.{name}", value, "null with refine.loss none")
+            require(self.guided or value is None, f"refine.{name}", value, "null with refine.loss none")
         require(self.balance is None or self.weight is None, "refine.weight", self.weight, "null with refine.balance")
         return self
 

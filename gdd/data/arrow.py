@@ -18,8 +18,7 @@ import torch
 from gdd.config import ConfigError
 from gdd.data.arrays import MOST_RATIO
 from gdd.data.encoded import Listing, Part
-from gdd.data.parts import note, part_files
-from gdd.data.places import hub_folder
+from gdd.data.places import hub_folder, note, part_files
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -85,7 +84,7 @@ class Rows:
 
 
 def list_arrow(place: Path, label: str | None = None) -> Listing:
-    """List a folder of `save_to_disk`, one of Parquet files, or a single file; see `parts.part_files`.
+    """List a folder of `save_to_disk`, one of Parquet files, or a single file; see `places.part_files`.
 
     Args:
         place: the folder or file; a clone of the Hub has its Parquet files in a folder of its own.

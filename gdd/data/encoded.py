@@ -1,21 +1,25 @@
-"""Datasets of image files, wherever they lie: listed first, then decoded once and kept in a cache."""
+"""Datasets of image files, wherever they lie: listed first, then decoded once and kept in a cache beside the files."""
 
+import hashlib
 import logging
 import math
 import os
 import sys
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from gdd.config import ConfigError
-from gdd.data import cache
 from gdd.data.image_file import is_grey, open_image, pixels_of, size_of
 from gdd.data.spec import MAX_PIXELS
 from gdd.data.splits import RawDataset, Split, holdout, require_memory
@@ -29,6 +33,9 @@ _LARGE = 128 * 128  # pixels of an image from which on several threads decode; a
 _MOST_THREADS = 8
 _MOST_PIXELS_AT_ONCE = 2**27  # of all threads' images, at up to 4 bytes each
 _PART = 8  # images that a thread gets at once; Ctrl-C waits for those that are begun
+
+CACHE_FOLDER = ".gdd-cache"
+CACHE_VERSION = 3  # raise it when the same files would decode to other bytes
 
 
 class Encoded(Protocol):
@@ -73,7 +80,7 @@ class Survey(NamedTuple):
     broken: list[str]  # a sentence for each that cannot be opened
 
 
-def opened(
+def read_listing(
     listing: Listing, size: tuple[int, int] | None, channels: int | None, broken: list[str] | None = None
 ) -> RawDataset:
     """Decode the images of a listing, or read them from the cache of an earlier call with the same options.
@@ -93,11 +100,11 @@ def opened(
     if counts.min() == 0:
         raise ConfigError(f"class {class_names[int(counts.argmin())]!r} of {place} has no train image")
     if test is None:
-        kept, held_out = holdout(train.labels, class_names, place)
-        train, test = train.subset(kept), train.subset(held_out)
-    kept_test = _cache_of(place, test, size, channels)
+        train_rows, test_rows = holdout(train.labels, class_names, place)
+        train, test = train.subset(train_rows), train.subset(test_rows)
+    test_cache = _cache_path(place, test, size, channels)
     # A test image that is damaged or of another size should stop a run before training, not after.
-    tested = Counter() if kept_test.is_file() else _sound(survey(test), broken).sizes
+    tested = Counter() if test_cache.is_file() else _sound(survey(test), broken).sizes
     train_u8 = _read(place, train, size, channels, broken, tested)
     shape = (int(train_u8.shape[2]), int(train_u8.shape[3]))
     if size is None and {*tested} - {shape}:
@@ -117,10 +124,10 @@ def first_shape(
     Raises:
         ConfigError: the image cannot be read.
     """
-    found = survey(listing.train.subset(torch.zeros(1, dtype=torch.int64)))
-    if found.broken:
-        raise ConfigError(found.broken[0])
-    return (channels or (1 if found.grey else 3), *(size or next(iter(found.sizes)))), len(listing.class_names)
+    first = survey(listing.train.subset(torch.zeros(1, dtype=torch.int64)))
+    if first.broken:
+        raise ConfigError(first.broken[0])
+    return (channels or (1 if first.grey else 3), *(size or next(iter(first.sizes)))), len(listing.class_names)
 
 
 def survey(*parts: Part) -> Survey:
@@ -138,10 +145,6 @@ def survey(*parts: Part) -> Survey:
     return Survey(sizes, grey, broken)
 
 
-def _cache_of(place: Path, part: Part, size: tuple[int, int] | None, channels: int | None) -> Path:
-    return cache.path_of(place, part.images.files(part.rows.tolist()), part.rows, size, channels)
-
-
 def _read(
     place: Path,
     part: Part,
@@ -151,16 +154,16 @@ def _read(
     others: Counter[tuple[int, int]],
 ) -> Tensor:
     """Return (N, C, H, W) uint8 from the cache, or decode and fill it; others have sizes that have to be the same."""
-    kept = _cache_of(place, part, size, channels)
-    images_u8 = cache.load(kept, len(part.rows), size, channels)
+    cache = _cache_path(place, part, size, channels)
+    images_u8 = _load_cache(cache, len(part.rows), size, channels)
     if images_u8 is None:
-        found = _sound(survey(part), broken)
-        size = size or _one_size(place, found.sizes + others)
-        shape = (channels or (1 if found.grey == found.sizes.total() else 3), *size)
+        surveyed = _sound(survey(part), broken)
+        size = size or _one_size(place, surveyed.sizes + others)
+        shape = (channels or (1 if surveyed.grey == surveyed.sizes.total() else 3), *size)
         known = len(broken or ())
-        images_u8 = decode(part, shape, _threads(max(map(math.prod, found.sizes), default=0)), broken)
+        images_u8 = decode(part, shape, _threads(max(map(math.prod, surveyed.sizes), default=0)), broken)
         if len(broken or ()) == known:
-            cache.save(kept, images_u8)
+            _save_cache(cache, images_u8)
     return images_u8
 
 
@@ -171,11 +174,11 @@ def _threads(most_pixels: int) -> int:
     return max(1, min(_MOST_THREADS, os.cpu_count() or 1, _MOST_PIXELS_AT_ONCE // most_pixels))
 
 
-def _sound(found: Survey, broken: list[str] | None) -> Survey:
+def _sound(surveyed: Survey, broken: list[str] | None) -> Survey:
     """Refuse broken images where they are not gathered; those that are will fail again when they are decoded."""
-    if found.broken and broken is None:
-        raise ConfigError(found.broken[0])
-    return found
+    if surveyed.broken and broken is None:
+        raise ConfigError(surveyed.broken[0])
+    return surveyed
 
 
 def _one_size(place: Path, sizes: Counter[tuple[int, int]]) -> tuple[int, int]:
@@ -229,3 +232,57 @@ def decode(part: Part, shape: tuple[int, int, int], threads: int, broken: list[s
             if broken is not None:
                 broken += failed
     return torch.from_numpy(images)
+
+
+def _cache_path(place: Path, part: Part, size: tuple[int, int] | None, channels: int | None) -> Path:
+    """Return where the decoded images of a part are kept.
+
+    The name changes with the rows, with the options, and with name, size and time of change of the files.
+    """
+    folder = place if place.is_dir() else place.parent
+    digest = hashlib.sha256(repr((CACHE_VERSION, size, channels)).encode())
+    inside = f"{folder}{os.sep}"
+    for file in part.images.files(part.rows.tolist()):
+        facts = os.stat(file)
+        relative = os.fsencode(file.removeprefix(inside))  # os.path.relpath takes longer than to ask for the file
+        digest.update(b"%s\0%d\0%d\n" % (relative, facts.st_size, facts.st_mtime_ns))
+    digest.update(part.rows.numpy().data)
+    return folder / CACHE_FOLDER / f"{digest.hexdigest()[:16]}.safetensors"
+
+
+def _load_cache(cache: Path, count: int, size: tuple[int, int] | None, channels: int | None) -> Tensor | None:
+    """Return the cached images, or None if there are none or they are damaged; the cache may be a stranger's."""
+    try:
+        if not cache.is_file():
+            return None
+        with safe_open(cache, "pt") as stored:
+            images_u8 = stored.get_tensor("images")
+            checksum = stored.metadata()["crc32"]
+    except (OSError, SafetensorError, KeyError, TypeError) as error:
+        logger.warning("ignoring the damaged cache %s: %s", cache, error)
+        return None
+    valid = images_u8.dtype == torch.uint8 and images_u8.ndim == 4 and len(images_u8) == count
+    valid = valid and images_u8.shape[1] in ((1, 3) if channels is None else (channels,))
+    valid = valid and size in (None, tuple(images_u8.shape[2:])) and 0 < images_u8[0].numel() <= 3 * MAX_PIXELS
+    if not valid or checksum != cache_checksum(images_u8):
+        logger.warning("ignoring the damaged cache %s: its content does not match its checksum", cache)
+        return None
+    return images_u8
+
+
+def _save_cache(cache: Path, images_u8: Tensor) -> None:
+    """Write the cache whole; a place that cannot be written to is a warning."""
+    # Several processes may fill the cache at once: each writes its own file and the last rename wins.
+    unfinished = cache.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        cache.parent.mkdir(exist_ok=True)
+        save_file({"images": images_u8}, unfinished, {"crc32": cache_checksum(images_u8)})
+        os.replace(unfinished, cache)
+    except (OSError, SafetensorError) as error:
+        logger.warning("decoded images are not cached, %s cannot be written: %s", cache, error)
+        with suppress(OSError):
+            unfinished.unlink()
+
+
+def cache_checksum(images_u8: Tensor) -> str:
+    return str(zlib.crc32(images_u8.numpy().data))

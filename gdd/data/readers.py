@@ -138,7 +138,7 @@ def _read(
         logger.warning(note)
     if listing.test is None:
         logger.warning("%s has no test part; a fixed fifth of every class is held out as test", place)
-    return title_of(name, place), encoded.opened(listing, size, channels)
+    return title_of(name, place), encoded.read_listing(listing, size, channels)
 
 
 def title_of(name: str, place: Path) -> str:

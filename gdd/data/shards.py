@@ -15,7 +15,7 @@ import torch
 from gdd.config import ConfigError
 from gdd.data.encoded import Listing, Part
 from gdd.data.image_file import SUFFIXES
-from gdd.data.parts import note, part_files
+from gdd.data.places import note, part_files
 
 _LABEL = ".cls"
 _MOST_DIGITS = 9  # of a label
@@ -57,7 +57,7 @@ class Members:
 
 
 def list_shards(place: Path) -> Listing:
-    """List a folder of shards, or a single one; see `parts.part_files`. Classes are called by their numbers.
+    """List a folder of shards, or a single one; see `places.part_files`. Classes are called by their numbers.
 
     Raises:
         ConfigError: no train part; a file is no tar file, or is cut off; a member leads out of the archive, or is a

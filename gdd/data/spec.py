@@ -1,11 +1,11 @@
-"""What a dataset is: its shape, its classes, its normalisation, and whether mirroring keeps the label."""
+"""What a dataset is: shape, classes, normalisation, and which augmentations keep its labels; without torch."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from gdd.config import require
+from gdd.config import ConfigError, nearest, require
 
 MAX_PIXELS = 4096 * 4096
 
@@ -101,3 +101,35 @@ KNOWN = {
     "cifar10": Known((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010), True),
     "cifar100": Known((0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762), True),
 }
+
+
+OPERATIONS = ("color", "crop", "cutout", "flip", "scale", "rotate")
+
+
+def parse_strategy(text: str, flip: bool = True) -> tuple[str, ...]:
+    """Read names joined by underscores, such as `color_crop_cutout_flip_scale_rotate`, or `none`.
+
+    Args:
+        text: the names.
+        flip: whether mirroring keeps the class; if not, `flip` is dropped from the result.
+
+    Raises:
+        ConfigError: an unknown or repeated operation.
+    """
+    if text == "none":
+        return ()
+    names = text.split("_")
+    for name in names:
+        if name not in OPERATIONS:
+            raise ConfigError(
+                f"unknown augmentation {name!r} in {text!r}, expected 'none' or some of "
+                f"{', '.join(OPERATIONS)} joined by '_'{nearest(name, OPERATIONS)}"
+            )
+        if names.count(name) > 1:
+            raise ConfigError(f"augmentation {text!r} names {name!r} twice")
+    return tuple(name for name in names if flip or name != "flip")
+
+
+def dsa(flip: bool) -> tuple[str, ...]:
+    """Return the operations of DSA; mirrors only where they keep the class."""
+    return tuple(name for name in OPERATIONS if flip or name != "flip")

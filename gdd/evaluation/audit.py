@@ -16,9 +16,16 @@ from gdd import rng
 from gdd.config import ConfigError, read_as
 from gdd.config.fields import AtLeast0, AtLeast1, NotNegative, Share
 from gdd.data.readers import Dataset
-from gdd.evaluation.copies import NEIGHBOURS, Proportion, near_copies, nearer_to_training, relative
-from gdd.evaluation.membership import auc, true_positive_rate
-from gdd.evaluation.nearest import nearest
+from gdd.evaluation.copies import (
+    NEIGHBOURS,
+    Proportion,
+    auc,
+    near_copies,
+    nearer_to_training,
+    nearest,
+    relative,
+    true_positive_rate,
+)
 from gdd.evaluation.sources import Source
 from gdd.formats.export import images_u8
 from gdd.runtime import checkpoint
@@ -26,22 +33,22 @@ from gdd.runtime.run import progress_bar
 from gdd.sampling.curate import Generated, curated_set
 from gdd.sampling.sample import sample_set
 
-STAGE, RESULT = "audit", "audit.json"
-SCHEMA = 1
+AUDIT_FILE = "audit.json"
+AUDIT_SCHEMA = 1
 LEAST = 100  # held-out images, for a quantile at 1 %
 LEAST_OF_CLASS = 20  # validation images for which the test part is left alone
 PICTURED = 12  # pairs
 _SEED = 0  # of a generator's samples, that of gdd sample, and of the draw of training images
 
-Part = Literal["validation", "test"]
+HeldOutPart = Literal["validation", "test"]
 
 
-class RealImages(NamedTuple):
+class ComparedImages(NamedTuple):
     """What a source is compared with."""
 
     training: Tensor  # (N, C, H, W) uint8, what it was distilled from
     held_out: Tensor  # (M, C, H, W) uint8, what no training step saw
-    part: Part  # that these are
+    part: HeldOutPart  # that these are
 
 
 @dataclass(frozen=True)
@@ -79,7 +86,7 @@ class Audit:
     source: AuditedSource
     dataset: str  # its name
     data: str  # fingerprint of its training and validation parts
-    held_out: Part  # where held-out images are from
+    held_out: HeldOutPart  # where held-out images are from
     n_samples: AtLeast1
     n_training: AtLeast1  # training images, that near copies are looked for among
     n_held_out: AtLeast1  # held-out images, that say how near is near
@@ -105,21 +112,21 @@ class Evidence(NamedTuple):
     closest_relative: Tensor  # (N,) relative distances of these
 
 
-def write(folder: Path, found: Audit) -> None:
+def write_audit(folder: Path, audit: Audit) -> None:
     """Write `audit.json`."""
-    checkpoint.write_json(folder / RESULT, {"schema": SCHEMA, **asdict(found)})
+    checkpoint.write_json(folder / AUDIT_FILE, {"schema": AUDIT_SCHEMA, **asdict(audit)})
 
 
-def read(folder: Path) -> Audit:
-    """Return what `write` has written; ConfigError if the file is missing, damaged or of another version."""
-    path = folder / RESULT
+def read_audit(folder: Path) -> Audit:
+    """Return what `write_audit` has written; ConfigError if the file is missing, damaged or of another version."""
+    path = folder / AUDIT_FILE
     values = checkpoint.read_json(path)
-    if not isinstance(values, dict) or values.get("schema") != SCHEMA:
-        raise ConfigError(f"{path} is no audit of schema {SCHEMA}; give the command gdd audit again")
+    if not isinstance(values, dict) or values.get("schema") != AUDIT_SCHEMA:
+        raise ConfigError(f"{path} is no audit of schema {AUDIT_SCHEMA}; give the command gdd audit again")
     return read_as(Audit, values, str(path))
 
 
-def real_images(source: Source, dataset: Dataset) -> RealImages:
+def compared_images(source: Source, dataset: Dataset) -> ComparedImages:
     """Return training and held-out images.
 
     Held out is the validation part if the source's file says that nothing was trained or chosen on it and it has 20
@@ -139,7 +146,7 @@ def real_images(source: Source, dataset: Dataset) -> RealImages:
     counts = val.labels.bincount(minlength=dataset.spec.num_classes)
     enough = len(val.labels) >= LEAST and int(counts.min()) >= LEAST_OF_CLASS
     if stated and enough and _spares_validation(source.provenance):
-        return RealImages(train.images_u8, val.images_u8, "validation")
+        return ComparedImages(train.images_u8, val.images_u8, "validation")
     test = dataset.test()
     if len(test.labels) < LEAST:
         raise ConfigError(
@@ -147,7 +154,7 @@ def real_images(source: Source, dataset: Dataset) -> RealImages:
             "held out"
         )
     training = train.images_u8 if stated else torch.cat([train.images_u8, val.images_u8])
-    return RealImages(training, test.images_u8, "test")
+    return ComparedImages(training, test.images_u8, "test")
 
 
 def _spares_validation(provenance: dict[str, Any]) -> bool:
@@ -175,7 +182,7 @@ def samples(source: Source, ipc: int) -> Tensor:
     return curated_set(Generated(source.generator, _SEED), source.ensemble, ipc, filtered=True).images
 
 
-def measure(source: Source, real: RealImages, dataset: Dataset, ipc: int) -> tuple[Audit, Evidence]:
+def measure_audit(source: Source, real: ComparedImages, dataset: Dataset, ipc: int) -> tuple[Audit, Evidence]:
     """Compare a source with training and held-out images.
 
     The number of candidates decides how near the nearest is, so training images are drawn until both groups are equally
@@ -194,21 +201,21 @@ def measure(source: Source, real: RealImages, dataset: Dataset, ipc: int) -> tup
         task = progress.add_task("comparing images", total=7)
 
         def timed(images: Tensor, real: Tensor, count: int = 1) -> tuple[Tensor, Tensor]:
-            found = nearest(images, real, count)
+            distances, rows = nearest(images, real, count)
             progress.advance(task)
-            return found
+            return distances, rows
 
         distances, rows = timed(made, known, min(NEIGHBOURS, len(known)))
         real_distances, _ = timed(new, known, min(NEIGHBOURS, len(known)))
         near, near_new, between, members, others = (
-            tuple(found[:, 0] for found in timed(images, among))
+            tuple(column[:, 0] for column in timed(images, among))
             for images, among in ((made, group), (made, other), (new, group), (group, made), (other, made))
         )
     far, real_far = relative(distances), relative(real_distances)
     copied, threshold = near_copies(far, real_far)
     nearest_of_both = torch.where(near[0] < near_new[0], near[1], near_new[1] + size)
     scores = -members[0], -others[0]
-    found = Audit(
+    audit = Audit(
         source=AuditedSource(source.label, "set" if source.generator is None else "generator", source.hash),
         dataset=dataset.spec.name,
         data=dataset.fingerprint,
@@ -219,13 +226,23 @@ def measure(source: Source, real: RealImages, dataset: Dataset, ipc: int) -> tup
         n_group=size,
         copies=int((distances[:, 0] == 0).sum()),
         near_copies=copied,
-        nearest=Medians(*(one[0].median().item() for one in (near, near_new, between))),
+        nearest=Medians(*(distances.median().item() for distances, _ in (near, near_new, between))),
         nearer_to_training=nearer_to_training(near[0], near_new[0], nearest_of_both),
         membership=Membership(*auc(*scores), true_positive_rate(*scores)),
     )
     first = far.argsort(stable=True)[:PICTURED]
-    closest = made[first], known[rows[first, 0]], far[first]
-    return found, Evidence(near[0], near_new[0], between[0], far, real_far, threshold, *closest)
+    evidence = Evidence(
+        to_training=near[0],
+        to_held_out=near_new[0],
+        real=between[0],
+        relative=far,
+        real_relative=real_far,
+        threshold=threshold,
+        closest=made[first],
+        originals=known[rows[first, 0]],
+        closest_relative=far[first],
+    )
+    return audit, evidence
 
 
 def _drawn(images: Tensor, size: int) -> Tensor:

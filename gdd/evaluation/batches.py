@@ -13,8 +13,8 @@ from torch import Tensor
 from gdd import rng
 from gdd.data import augment
 from gdd.data.pixels import Normalizer
+from gdd.data.spec import parse_strategy
 from gdd.data.splits import Split, shuffled
-from gdd.data.strategy import parse_strategy
 from gdd.evaluation.recipe import Recipe
 from gdd.models import drop_path
 from gdd.sampling import sample
@@ -64,7 +64,7 @@ class Fixed:
 
 
 @dataclass(eq=False, repr=False)
-class Stream:
+class GeneratedStream:
     """Epoch e holds samples e*ipc to (e+1)*ipc - 1 of every class: as many images as the fixed set, all new."""
 
     generator: LoadedGenerator  # the generator
@@ -162,7 +162,7 @@ class RealStream:
         return min(seen, sum(min(size, epochs * self.ipc) for size in self._sizes))
 
 
-Images = Fixed | Stream | RealStream
+Images = Fixed | GeneratedStream | RealStream
 
 
 @dataclass

@@ -1,9 +1,16 @@
-"""Which share of samples are near copies of training images, or nearer to these than to held-out ones."""
+"""How like training images samples are: nearest images, near copies, and what membership attacks tell.
+
+Membership scores are those of a full black-box attack, which sees samples alone (GAN-Leaks; Chen et al., CCS 2020,
+arXiv 1909.03935): minus the distance to the nearest sample.
+"""
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import torch
 from scipy.special import ndtri
+from scipy.stats import rankdata
 from torch import Tensor
 
 from gdd.config.fields import Share
@@ -79,3 +86,91 @@ def proportion(share: float, count: float, expected: float) -> Proportion:
     scale, middle = 1 + z**2 / count, share + z**2 / (2 * count)
     reach = z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
     return Proportion(share, max(0.0, (middle - reach) / scale), min(1.0, (middle + reach) / scale), expected)
+
+
+FALSE_POSITIVES = 0.01  # share of the others that a threshold lets pass
+
+
+class Auc(NamedTuple):
+    """Area under the ROC curve: 1 if every member scores higher than every other image, 0.5 if chance does as well."""
+
+    auc: float  # in [0, 1]
+    low: float  # end of the 95 % confidence interval, in [0, 1]
+    high: float  # its other end
+
+
+def auc(members: Tensor, others: Tensor) -> Auc:
+    """Return how often a member scores higher than another image, ties counted half, with its interval.
+
+    The variance is that of DeLong, DeLong and Clarke-Pearson (Biometrics 1988), by ranks (Sun and Xu, 2014). It is 0
+    where all members score higher than all others, or lower, and so is the interval's length then.
+
+    Args:
+        members: scores (n,) of training images, n at least 2.
+        others: scores (m,) of images that were not trained on, m at least 2.
+    """
+    inside, outside = members.numpy(), others.numpy()
+    ranks = rankdata(torch.cat([members, others]).numpy())  # of several that are equal, the mean of their ranks
+    # Of each member the share of others that score lower, of each other image the share of members that score higher.
+    below = (ranks[: len(inside)] - rankdata(inside)) / len(outside)
+    above = 1 - (ranks[len(inside) :] - rankdata(outside)) / len(inside)
+    area = float(below.mean())
+    reach = float(ndtri(0.975)) * math.sqrt(below.var(ddof=1) / len(inside) + above.var(ddof=1) / len(outside))
+    return Auc(area, max(0.0, area - reach), min(1.0, area + reach))
+
+
+def true_positive_rate(members: Tensor, others: Tensor) -> float:
+    """Return the share of members that score above all but 1 % of the others, in [0, 1].
+
+    Membership inference is to be judged at few false positives (Carlini et al., S&P 2022, arXiv 2112.03570); a random
+    guess has a true positive rate of 1 % as well.
+    """
+    threshold = others.sort(descending=True).values[int(FALSE_POSITIVES * len(others))]
+    return (members > threshold).double().mean().item()
+
+
+_VALUES = 2**22  # pixels of either side that are compared at once, 32 MiB as float64
+_PAIRS = 2**22  # distances that are held at once, 32 MiB as float64
+_MOST_ROWS = 2**10  # images that are compared at once
+
+
+def nearest(images_u8: Tensor, real_u8: Tensor, count: int = 1, own: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Return each image's Euclidean distances to the real ones nearest to it, and the rows of those.
+
+    By a matrix product of parts, so that beside the images less than 256 MiB are taken, whatever their number.
+
+    Args:
+        images_u8: (N, C, H, W) uint8.
+        real_u8: (M, C, H, W) uint8.
+        count: of real images for each, at most M.
+        own: rows (N,) that are no neighbours, because they are the images themselves; at most M - 1 remain then.
+
+    Returns:
+        Distances (N, count) of pixels in [0, 1], ascending, 0 for a copy alone, and rows (N, count).
+    """
+    pixels = math.prod(images_u8.shape[1:])
+    rows = min(max(1, _VALUES // pixels), _MOST_ROWS)
+    found = [
+        _nearest(part, real_u8, count, None if own is None else own[start : start + rows])
+        for start, part in zip(range(0, len(images_u8), rows), images_u8.split(rows), strict=True)
+    ]
+    distances, places = zip(*found, strict=True)
+    return torch.cat(distances), torch.cat(places)
+
+
+def _nearest(images_u8: Tensor, real_u8: Tensor, count: int, own: Tensor | None) -> tuple[Tensor, Tensor]:
+    # Sums of squares of whole numbers are exact in float64, and so is the distance of a copy.
+    images = images_u8.flatten(1).double()
+    lengths = images.square().sum(1, keepdim=True)
+    squares, rows = torch.empty(len(images), 0).double(), torch.empty(len(images), 0).long()
+    size = max(1, min(_VALUES // images.shape[1], _PAIRS // len(images)))
+    for start in range(0, len(real_u8), size):
+        real = real_u8[start : start + size].flatten(1).double()
+        here = torch.addmm(real.square().sum(1), images, real.T, alpha=-2).add_(lengths)  # (N, size)
+        if own is not None:
+            here[own[:, None] == torch.arange(start, start + len(real))] = math.inf
+        least, places = here.topk(min(count, len(real)), largest=False)
+        squares, rows = torch.cat([squares, least], 1), torch.cat([rows, places + start], 1)
+        squares, kept = squares.topk(min(count, squares.shape[1]), largest=False)
+        rows = rows.gather(1, kept)
+    return squares.sqrt() / 255, rows

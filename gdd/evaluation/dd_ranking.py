@@ -5,9 +5,8 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from gdd.config import EvaluateConfig
-from gdd.data.spec import DatasetSpec
-from gdd.data.strategy import OPERATIONS
-from gdd.evaluation.recipe import Conditions, Job, chosen
+from gdd.data.spec import OPERATIONS, DatasetSpec
+from gdd.evaluation.recipe import Conditions, Job, resolve_recipe
 from gdd.evaluation.sources import CEILING, FLOOR, REAL_NAMES, Kind, Source
 
 SCORED: tuple[Kind, ...] = (FLOOR, "set", "generator")  # what has scores, from its fixed images
@@ -33,7 +32,7 @@ def arms(settings: EvaluateConfig, jobs: Sequence[Job], flip: bool) -> tuple[Arm
         labels, without augmentation and without a teacher: of the sources and of all real images.
     """
     scored = [job for job in jobs if job.protocol == "fixed" and job.source.kind in SCORED]
-    augments = chosen(settings.recipe, flip).augment != "none"
+    augments = resolve_recipe(settings.recipe, flip).augment != "none"
     plain = replace(settings.recipe, augment="none")
     other = plain if augments else replace(settings.recipe, augment="_".join(OPERATIONS))
     alone = replace(settings, recipe=plain, teacher="none", select_alpha=(), select_temperature=())
@@ -53,7 +52,7 @@ def _hardened(source: Source) -> Source:
     return replace(source, synthetic=synthetic, hash=synthetic.hash)
 
 
-def more(
+def extra_students(
     settings: EvaluateConfig, jobs: Sequence[Job], spec: DatasetSpec, all_images: int
 ) -> list[tuple[Conditions, Job]]:
     """Return the students of the arms that are no student of the comparison, each once; real images: `all_images`."""

@@ -17,7 +17,7 @@ from gdd.data.splits import Split
 from gdd.evaluation.recipe import Conditions, Job
 from gdd.evaluation.row import Row
 from gdd.evaluation.sources import FLOOR, REAL_NAMES, Protocol, Source
-from gdd.evaluation.student import RealImages, StudentTrainer
+from gdd.evaluation.student import RealImages, StudentImages, StudentTrainer
 from gdd.models import registry
 from gdd.models.cost import TRAINING, classifier_flop
 from gdd.runtime import checkpoint, workers
@@ -97,7 +97,7 @@ def _gather(run: Run, order: Sequence[tuple[object, ...]]) -> dict[tuple[object,
     return {row.key: row for row in rows}
 
 
-def evaluate(jobs: Sequence[Job], conditions: Conditions, dataset: Dataset, run: Run, config_hash: str) -> list[Row]:
+def score_jobs(jobs: Sequence[Job], conditions: Conditions, dataset: Dataset, run: Run, config_hash: str) -> list[Row]:
     """Train and score every student that has no row yet, and return the rows of all, in the order of the jobs.
 
     Whole students are shared among the processes, at about equal cost to each.
@@ -158,7 +158,8 @@ def _scorer(
 ) -> Callable[[Sequence[Job]], list[Row]]:
     """Return `StudentTrainer.score` of this process or, made there, of a worker's; `read_test` is called once."""
     real = RealImages(train, val, cache(read_test))
-    return StudentTrainer(real, spec, conditions, executions, device, config_hash, keep).score
+    images = StudentImages(real, spec, device, conditions.recipe.label_temperature, keep)
+    return StudentTrainer(images, conditions, executions, config_hash).score
 
 
 def executions_of(

@@ -39,7 +39,7 @@ def fraction_of(text: str) -> float | None:
     return fraction
 
 
-def path_of(text: str) -> Path | None:
+def source_path(text: str) -> Path | None:
     """Return the file or folder that a source's text names; None for real images.
 
     Raises:

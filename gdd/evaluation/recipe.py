@@ -6,8 +6,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from gdd.config import ConfigError, EvaluateConfig, RecipeConfig, stable_hash, to_plain
-from gdd.data.spec import DatasetSpec
-from gdd.data.strategy import OPERATIONS, parse_strategy
+from gdd.data.spec import OPERATIONS, DatasetSpec, parse_strategy
 from gdd.evaluation.sources import CEILING, Kind, Protocol, Source
 from gdd.runtime.execution import Precision
 from gdd.training import schedule
@@ -51,7 +50,7 @@ class Recipe:
 
     def lr_at(self, step: int, total: int) -> float:
         """Return the learning rate of step `step` of `total`."""
-        return self.lr * schedule.share(self.schedule, step, total)
+        return self.lr * schedule.lr_factor(self.schedule, step, total)
 
     def keep_rate(self, arch: str) -> KeepRate | None:
         """Return the rates at which students of an architecture keep paths; none if they keep all."""
@@ -105,7 +104,7 @@ NAMED = {
 }
 
 
-def chosen(settings: RecipeConfig, flip: bool) -> Recipe:
+def resolve_recipe(settings: RecipeConfig, flip: bool) -> Recipe:
     """Return the recipe that the settings name, with what they change, which its name tells.
 
     Args:
@@ -159,7 +158,7 @@ class Conditions:
     @classmethod
     def of(cls, settings: EvaluateConfig, spec: DatasetSpec, recipe: Recipe | None = None) -> "Conditions":
         """Return the conditions that a config describes; `recipe` replaces the one it names."""
-        recipe = recipe or chosen(settings.recipe, spec.flip)
+        recipe = recipe or resolve_recipe(settings.recipe, spec.flip)
         all_epochs = settings.all_epochs or recipe.epochs
         if settings.teacher == "none":
             # Without a teacher its settings decide nothing, so they must not tell rows apart.
@@ -182,7 +181,7 @@ class Conditions:
         return replace(self.recipe, epochs=self.all_epochs, steps=None)
 
     def label_kind(self, protocol: Protocol, labels: Literal["hard", "stored soft"]) -> str:
-        """Say what students learn from; the same for all seeds, so a choice is told by its candidates."""
+        """Say what students learn from. List the candidates of a choice, since the choice varies by seed."""
         if self.teacher == "none":
             return labels
         data = "all real images" if self.teacher == "real" else f"the same {protocol} set"

@@ -77,7 +77,7 @@ class Row:
     def from_dict(cls, values: dict[str, Any]) -> "Row":
         """Rebuild a row; ConfigError if a field is missing, as in a row of another version, or is odd."""
         row = read_as(cls, values)
-        row = replace(row, method=earlier.provenance({"method": row.method, "stage": row.stage})["method"])
+        row = replace(row, method=earlier.current_origin({"method": row.method, "stage": row.stage})["method"])
         if row.failure is None:
             valid = row.accuracy is not None and 0 <= row.accuracy <= 100
             require(valid, "accuracy", row.accuracy, "a number in [0, 100]")

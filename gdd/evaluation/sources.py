@@ -7,7 +7,16 @@ from typing import Any, Literal, cast
 
 from gdd.config import ConfigError, stable_hash
 from gdd.data.readers import Dataset
-from gdd.evaluation.named import CEILING, FILTER, FLOOR, FRACTION, STREAM_CEILING, fraction_of, path_of, split_filter
+from gdd.evaluation.named import (
+    CEILING,
+    FILTER,
+    FLOOR,
+    FRACTION,
+    STREAM_CEILING,
+    fraction_of,
+    source_path,
+    split_filter,
+)
 from gdd.formats import plain
 from gdd.runtime import checkpoint
 from gdd.sampling import curate, ensemble_file, generator_file, set_file
@@ -128,7 +137,7 @@ def read(text: str, label: str | None = None) -> Source:
         ConfigError: there is no such source, or its file is damaged.
     """
     label = label or text
-    named = path_of(text)
+    named = source_path(text)
     if named is None:
         fraction = fraction_of(text)
         if fraction is not None:

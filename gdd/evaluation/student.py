@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache, partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,22 +14,32 @@ from gdd import rng
 from gdd.data.pixels import Normalizer
 from gdd.data.spec import DatasetSpec
 from gdd.data.splits import Split, random_real
-from gdd.evaluation.batches import Fixed, Images, KeptPaths, RealStream, StackedBatches, Stream, StudentBatches
+from gdd.evaluation.batches import Fixed, GeneratedStream, Images, KeptPaths, RealStream, StackedBatches, StudentBatches
 from gdd.evaluation.recipe import Conditions, Job, Recipe
 from gdd.evaluation.row import Row
 from gdd.evaluation.sources import CEILING, FLOOR, FRACTION, STREAM_CEILING, Source
 from gdd.losses.logits import distillation, released_distillation
 from gdd.models import registry
 from gdd.models.layers import Classifier
-from gdd.runtime.device import device_name
-from gdd.runtime.environment import git_revision, peak_memory_mb, versions
+from gdd.runtime.device import device_name, peak_memory_mb
+from gdd.runtime.environment import git_revision, versions
 from gdd.runtime.execution import EAGER, Execution
 from gdd.sampling import curate, sample
 from gdd.sampling.curate import Generated, Kept
 from gdd.sampling.set_file import SyntheticSet
-from gdd.training.average import averaged
-from gdd.training.classifier import ANSWERED, Answers, Loss, adamw, count_correct, cross_entropy, fit, lion, sgd
-from gdd.training.together import Stacked, each
+from gdd.training.classifier import (
+    ANSWERED,
+    Answers,
+    Loss,
+    adamw,
+    averaged,
+    count_correct,
+    cross_entropy,
+    fit,
+    lion,
+    sgd,
+)
+from gdd.training.together import Stacked, each_own
 
 
 @dataclass(frozen=True)
@@ -49,12 +60,6 @@ def examined(network: nn.Module, split: Split, normalize: Normalizer, execution:
         return logits
 
     return count_correct(answer, split.images_u8, split.labels)
-
-
-def _data_job(job: Job) -> Job:
-    """Return a job that is equal for all jobs of one source whose images are the same, whatever their seed."""
-    depends_on_seed = job.source.kind in (FLOOR, FRACTION, STREAM_CEILING, "generator")
-    return job if depends_on_seed else replace(job, seed=0)
 
 
 def train(
@@ -81,7 +86,7 @@ def _optimizer(network: nn.Module, recipe: Recipe, execution: Execution) -> torc
     return make(network, recipe.lr, execution.fused, recipe.weight_decay)
 
 
-Pair = tuple[float, float]
+Candidate = tuple[float, float]  # alpha and temperature
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,7 @@ class Trained:
     """A student after its last step."""
 
     network: nn.Module  # its weights
-    pair: Pair | None  # alpha and temperature; none without a teacher
+    candidate: Candidate | None  # none without a teacher
     validated: Answers | None  # of validation images; none unless validation data choose
     train_loss: float  # of the last step
     optimizer_steps: int  # all of them
@@ -105,34 +110,46 @@ class Trained:
         return (True, 0) if self.validated is None else (self.validated.broken == 0, self.validated.correct)
 
 
-@dataclass(eq=False, repr=False)
-class Teacher:
-    """A network whose outputs students imitate."""
+class Drawn(NamedTuple):
+    """What a student is trained on."""
 
-    network: nn.Module  # in eval mode
-    seconds: float  # of its training
-    accuracy: float | None = None  # percent of the test images, once they have been read
+    images: Images
+    stored: SyntheticSet | None  # the set that they are; none of a stream
 
 
 @dataclass(eq=False, repr=False)
-class StudentTrainer:
-    """Everything that the students of one evaluation share: images, conditions, teachers."""
+class StudentImages:
+    """The images of every job, drawn once for all that share them."""
 
-    real: RealImages  # train, validation and test part on the device
+    real: RealImages  # on the device
     spec: DatasetSpec
-    conditions: Conditions  # recipe and teacher
-    executions: Mapping[str, Execution]  # of students and teacher, by architecture
-    device: torch.device  # to train on
-    config_hash: str  # for the rows
-    keep: int  # sets and teachers kept in memory; the number of seeds is enough
+    device: torch.device
+    label_temperature: float  # that soft labels' logits are divided by
+    keep: int  # sets and streams kept in memory; the number of seeds is enough
 
     def __post_init__(self) -> None:
         self.normalize = Normalizer(self.spec.mean, self.spec.std, self.device)
-        self._set = lru_cache(maxsize=self.keep)(self._draw_set)
+        self._stored_set = lru_cache(maxsize=self.keep)(self.stored_set)
         self._stream = lru_cache(maxsize=self.keep)(self._open_stream)
-        self._teacher = lru_cache(maxsize=self.keep)(self._train_teacher)
 
-    def _draw_set(self, source: Source, ipc: int | None, seed: int) -> SyntheticSet:
+    def of(self, job: Job) -> Drawn:
+        """Return the images to train on and, unless they are streamed, their set."""
+        job = images_key(job)
+        if job.protocol == "stream":
+            return Drawn(self._stream(job.source, job.ipc, job.seed), None)
+        stored = self._stored_set(job.source, job.ipc, job.seed)
+        if job.source.kind == CEILING:
+            return Drawn(self.all_real(), stored)
+        labels = stored.labels
+        if stored.soft_labels is not None:
+            labels = (stored.soft_labels.float() / self.label_temperature).softmax(1)
+        return Drawn(Fixed(stored.images.to(self.device), labels.to(self.device), self.normalize), stored)
+
+    def all_real(self) -> Fixed:
+        """Return all real training images."""
+        return Fixed(self.real.train.images_u8, self.real.train.labels, self.normalize)
+
+    def stored_set(self, source: Source, ipc: int | None, seed: int) -> SyntheticSet:
         """Return the stored set itself, or the one that `seed` draws, the same for all architectures."""
         if source.synthetic is not None:
             return source.synthetic
@@ -147,52 +164,94 @@ class StudentTrainer:
             split = random_real(split, self.spec.num_classes, ipc, seed)
         return SyntheticSet(split.images_u8.cpu(), split.labels.cpu(), self.spec, ipc or 0, source.provenance)
 
-    def _open_stream(self, source: Source, ipc: int | None, seed: int) -> Stream | RealStream:
+    def _open_stream(self, source: Source, ipc: int | None, seed: int) -> GeneratedStream | RealStream:
         assert ipc is not None
         if source.generator is None:
             return RealStream(self.real.train, self.spec.num_classes, ipc, seed, self.normalize)
         kept = None
         if source.ensemble is not None:
             kept = Kept(Generated(source.generator, seed, self.device), source.ensemble, self.device)
-        return Stream(source.generator, ipc, seed, self.normalize, kept)
+        return GeneratedStream(source.generator, ipc, seed, self.normalize, kept)
 
-    def _all_real(self) -> Fixed:
-        return Fixed(self.real.train.images_u8, self.real.train.labels, self.normalize)
 
-    def _data(self, job: Job) -> tuple[Images, SyntheticSet | None]:
-        """Return the images to train on and, unless they are streamed, their set; `job` is of `_data_job`."""
-        if job.protocol == "stream":
-            return self._stream(job.source, job.ipc, job.seed), None
-        stored = self._set(job.source, job.ipc, job.seed)
-        if job.source.kind == CEILING:
-            return self._all_real(), stored
-        labels = stored.labels
-        if stored.soft_labels is not None:
-            labels = (stored.soft_labels.float() / self.conditions.recipe.label_temperature).softmax(1)
-        return Fixed(stored.images.to(self.device), labels.to(self.device), self.normalize), stored
+def images_key(job: Job) -> Job:
+    """Return the cache key of a job's images."""
+    depends_on_seed = job.source.kind in (FLOOR, FRACTION, STREAM_CEILING, "generator")
+    return job if depends_on_seed else replace(job, seed=0)
 
-    def _train_teacher(self, job: Job | None, seed: int) -> Teacher:
+
+@dataclass(eq=False, repr=False)
+class Teacher:
+    """A network whose outputs students imitate."""
+
+    network: nn.Module  # in eval mode
+    seconds: float  # of its training
+    accuracy: float | None = None  # percent of the test images, once they have been read
+
+
+@dataclass(eq=False, repr=False)
+class Teachers:
+    """The teachers of all students, each trained once, and what students learn from them."""
+
+    images: StudentImages
+    conditions: Conditions
+    build: Callable[[str, int, str], Classifier]  # makes a network of an architecture, a seed and a purpose
+    execution: Execution  # of teachers
+
+    def __post_init__(self) -> None:
+        self._teacher = lru_cache(maxsize=self.images.keep)(self._train)
+
+    def losses(self, job: Job) -> tuple[dict[Candidate | None, Loss], Teacher | None]:
+        """Return the loss of each candidate of alpha and temperature, and the job's teacher."""
+        conditions = self.conditions
+        if conditions.teacher == "none":
+            return {None: cross_entropy}, None
+        # One teacher for all students of a set and seed: the architecture must not be part of its key.
+        teacher = self._teacher(replace(job, arch="") if conditions.teacher == "set" else None, job.seed)
+        formula = released_distillation if conditions.kd_recipe == "released" else distillation
+        answered: tuple[Tensor, Tensor] | None = None  # a batch and what the teacher said to it
+
+        def kd_loss(logits: Tensor, labels: Tensor, images_std: Tensor, alpha: float, temperature: float) -> Tensor:
+            nonlocal answered
+            # A set that is one batch and not augmented comes in the same memory in every step.
+            if answered is None or not answered[0].is_set_to(images_std):
+                with torch.no_grad():
+                    answered = images_std, self.execution(teacher.network, images_std)
+            return formula(logits, answered[1], labels, alpha, temperature)
+
+        return {(a, t): partial(kd_loss, alpha=a, temperature=t) for a, t in conditions.candidates}, teacher
+
+    def _train(self, job: Job | None, seed: int) -> Teacher:
         """Train a teacher by the students' recipe on the job's set or all real images."""
         began = time.perf_counter()
-        data = self._all_real() if job is None else self.images(job)
+        images = self.images.all_real() if job is None else self.images.of(job).images
         recipe = self.conditions.recipe_for(CEILING if job is None else job.source.kind)
-        arch = self.conditions.teacher_arch
-        network = self._build(arch, seed, rng.TEACHER)
-        train(network, StudentBatches(data, recipe, seed, rng.TEACHER), execution=self.executions[arch])
+        network = self.build(self.conditions.teacher_arch, seed, rng.TEACHER)
+        train(network, StudentBatches(images, recipe, seed, rng.TEACHER), execution=self.execution)
         network.eval().requires_grad_(False)
         return Teacher(network, time.perf_counter() - began)
 
-    def _accuracy_of(self, teacher: Teacher | None) -> float | None:
+    def accuracy_of(self, teacher: Teacher | None) -> float | None:
         """Return a teacher's accuracy on the test part, which is read for it once: when its first student is scored."""
         if teacher is not None and teacher.accuracy is None:
-            test = self.real.test()
-            answers = examined(teacher.network, test, self.normalize, self.executions[self.conditions.teacher_arch])
+            test = self.images.real.test()
+            answers = examined(teacher.network, test, self.images.normalize, self.execution)
             teacher.accuracy = 100 * answers.correct / len(test.labels)
         return None if teacher is None else teacher.accuracy
 
-    def images(self, job: Job) -> Images:
-        """Return the images that a job's student is trained on."""
-        return self._data(_data_job(job))[0]
+
+@dataclass(eq=False, repr=False)
+class StudentTrainer:
+    """Trains and scores the students of one evaluation."""
+
+    images: StudentImages
+    conditions: Conditions  # recipe and teacher
+    executions: Mapping[str, Execution]  # of students and teacher, by architecture
+    config_hash: str  # for the rows
+
+    def __post_init__(self) -> None:
+        execution = self.executions.get(self.conditions.teacher_arch, EAGER)
+        self.teachers = Teachers(self.images, self.conditions, self._build, execution)
 
     def untrained(self, job: Job) -> Classifier:
         """Return a job's student before its first step."""
@@ -201,71 +260,15 @@ class StudentTrainer:
 
     def trained(self, job: Job) -> nn.Module:
         """Return a job's student after its last step; nothing may be left to choose on validation images."""
-        ((pair, loss),) = self._losses(job)[0].items()
-        return self._train_students([job], [self.images(job)], pair, [loss])[0].network
+        ((candidate, loss),) = self.teachers.losses(job)[0].items()
+        return self._train([job], [self.images.of(job).images], candidate, [loss])[0].network
 
     def _build(self, arch: str, seed: int, who: str, drop_path: bool = False) -> Classifier:
+        spec = self.images.spec
         with rng.seeded(seed, f"{rng.INIT}-{who}"):
-            network = registry.build(arch, self.spec.shape, self.spec.num_classes, drop_path)
-        self.executions[arch].place(network.to(self.device))
+            network = registry.build(arch, spec.shape, spec.num_classes, drop_path)
+        self.executions[arch].place(network.to(self.images.device))
         return network
-
-    def _losses(self, job: Job) -> tuple[dict[Pair | None, Loss], Teacher | None]:
-        """Return the loss of each candidate, and their teacher."""
-        conditions = self.conditions
-        if conditions.teacher == "none":
-            return {None: cross_entropy}, None
-        # One teacher for all students of a set and seed: the architecture must not be part of its key.
-        teacher_job = replace(job, arch="") if conditions.teacher == "set" else None
-        teacher = self._teacher(teacher_job, job.seed)
-        formula = released_distillation if conditions.kd_recipe == "released" else distillation
-        execution = self.executions[conditions.teacher_arch]
-        answered: tuple[Tensor, Tensor] | None = None  # a batch and what the teacher said to it
-
-        def kd_loss(logits: Tensor, labels: Tensor, images_std: Tensor, alpha: float, temperature: float) -> Tensor:
-            nonlocal answered
-            # A set that is one batch and not augmented comes in the same memory in every step.
-            if answered is None or not answered[0].is_set_to(images_std):
-                with torch.no_grad():
-                    answered = images_std, execution(teacher.network, images_std)
-            return formula(logits, answered[1], labels, alpha, temperature)
-
-        return {(a, t): partial(kd_loss, alpha=a, temperature=t) for a, t in conditions.candidates}, teacher
-
-    def _train_students(
-        self, jobs: Sequence[Job], data: Sequence[Images], pair: Pair | None, losses: Sequence[Loss]
-    ) -> list[Trained]:
-        """Train one candidate of each job; all of a job have the same first weights and see the same batches."""
-        recipe, execution = self.conditions.recipe_for(jobs[0].source.kind), self.executions[jobs[0].arch]
-        rate = recipe.keep_rate(jobs[0].arch)
-        networks = [self.untrained(job) for job in jobs]
-        batches = [
-            StudentBatches(images, recipe, job.seed, rng.STUDENT) for images, job in zip(data, jobs, strict=True)
-        ]
-        kept = None
-        if rate is not None and networks[0].paths:
-            seeds = [job.seed for job in jobs]
-            kept = KeptPaths(rate, networks[0].paths, batches[0].total, seeds, self.device)
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
-        began, generated_before = time.perf_counter(), sum(images.seconds_generating for images in data)
-        if len(jobs) == 1:
-            train_losses = train(networks[0], batches[0], losses[0], execution, kept)[None]
-        else:
-            stacked = Stacked(networks)
-            train_losses = train(stacked, StackedBatches(batches), each(losses), execution, kept)
-            stacked.give_back()
-        last = train_losses.tolist()  # waits for the device
-        seconds = (time.perf_counter() - began) / len(jobs)
-        generating = (sum(images.seconds_generating for images in data) - generated_before) / len(jobs)
-        memory, rates = peak_memory_mb(self.device), tuple(kept.in_force) if kept is not None else None
-        validated: list[Answers | None] = [None] * len(jobs)
-        if self.conditions.selects:
-            validated = [examined(network, self.real.val, self.normalize, execution) for network in networks]
-        return [
-            Trained(network, pair, answers, train_loss, batches[0].total, rates, seconds, generating, memory, len(jobs))
-            for network, answers, train_loss in zip(networks, validated, last, strict=True)
-        ]
 
     def score(self, jobs: Sequence[Job]) -> list[Row]:
         """Train the jobs' students, then read the test part, and return their rows.
@@ -278,43 +281,96 @@ class StudentTrainer:
         Args:
             jobs: at least one. Several, which must differ by their seeds only, are trained at once.
         """
-        taught = [self._losses(job) for job in jobs]
+        taught = [self.teachers.losses(job) for job in jobs]
         began = time.perf_counter()
-        draw = cache(self._data)  # a set that all have in common is on the device once
-        drawn = [draw(_data_job(job)) for job in jobs]
+        draw = cache(self.images.of)  # a set that all have in common is on the device once
+        drawn = [draw(images_key(job)) for job in jobs]
         seconds_drawing = time.perf_counter() - began
-        data = [images for images, _ in drawn]
         best: list[Trained] = []
-        for pair in taught[0][0]:
-            trained = self._train_students(jobs, data, pair, [losses[pair] for losses, _ in taught])
-            best = [max(both, key=lambda one: one.merit) for both in zip(best or trained, trained, strict=True)]
+        for candidate in taught[0][0]:
+            losses = [losses[candidate] for losses, _ in taught]
+            trained = self._train(jobs, [images for images, _ in drawn], candidate, losses)
+            best = [max(both, key=lambda student: student.merit) for both in zip(best or trained, trained, strict=True)]
         seconds = time.perf_counter() - began
         return [
-            self._row(job, student, *own, teacher, seconds_drawing / len(jobs), seconds / len(jobs))
-            for job, student, own, (_, teacher) in zip(jobs, best, drawn, taught, strict=True)
+            self._row(
+                job,
+                student,
+                own_images,
+                teacher,
+                seconds_drawing=seconds_drawing / len(jobs),
+                seconds=seconds / len(jobs),
+            )
+            for job, student, own_images, (_, teacher) in zip(jobs, best, drawn, taught, strict=True)
+        ]
+
+    def _train(
+        self, jobs: Sequence[Job], data: Sequence[Images], candidate: Candidate | None, losses: Sequence[Loss]
+    ) -> list[Trained]:
+        """Train one candidate of each job; all of a job have the same first weights and see the same batches."""
+        recipe, execution = self.conditions.recipe_for(jobs[0].source.kind), self.executions[jobs[0].arch]
+        rate, device = recipe.keep_rate(jobs[0].arch), self.images.device
+        networks = [self.untrained(job) for job in jobs]
+        batches = [
+            StudentBatches(images, recipe, job.seed, rng.STUDENT) for images, job in zip(data, jobs, strict=True)
+        ]
+        kept = None
+        if rate is not None and networks[0].paths:
+            kept = KeptPaths(rate, networks[0].paths, batches[0].total, [job.seed for job in jobs], device)
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        began, generated_before = time.perf_counter(), sum(images.seconds_generating for images in data)
+        if len(jobs) == 1:
+            train_losses = train(networks[0], batches[0], losses[0], execution, kept)[None]
+        else:
+            stacked = Stacked(networks)
+            train_losses = train(stacked, StackedBatches(batches), each_own(losses), execution, kept)
+            stacked.give_back()
+        last_losses = train_losses.tolist()  # waits for the device
+        seconds = (time.perf_counter() - began) / len(jobs)
+        generating = (sum(images.seconds_generating for images in data) - generated_before) / len(jobs)
+        memory = peak_memory_mb(device)
+        validated: list[Answers | None] = [None] * len(jobs)
+        if self.conditions.selects:
+            val, normalize = self.images.real.val, self.images.normalize
+            validated = [examined(network, val, normalize, execution) for network in networks]
+        return [
+            Trained(
+                network=network,
+                candidate=candidate,
+                validated=answers,
+                train_loss=train_loss,
+                optimizer_steps=batches[0].total,
+                keep_rates=None if kept is None else tuple(kept.in_force),
+                seconds=seconds,
+                seconds_generating=generating,
+                peak_memory_mb=memory,
+                together=len(jobs),
+            )
+            for network, answers, train_loss in zip(networks, validated, last_losses, strict=True)
         ]
 
     def _row(
         self,
         job: Job,
         best: Trained,
-        data: Images,
-        stored: SyntheticSet | None,
+        drawn: Drawn,
         teacher: Teacher | None,
+        *,
         seconds_drawing: float,
         seconds: float,
     ) -> Row:
         """Read the test part and return the row of a student that took so many seconds with its other candidates."""
-        conditions = self.conditions
+        conditions, (data, stored) = self.conditions, drawn
         recipe = conditions.recipe_for(job.source.kind)
         seconds_selecting = seconds - seconds_drawing - best.seconds if conditions.selects else 0.0
         seconds_drawing = seconds_drawing if stored is not None else 0.0
         # A stream that an earlier student of the seed has generated costs this one the same.
         generating = best.seconds_generating or data.seconds_generating
-        test = self.real.test()
+        test = self.images.real.test()
         total = len(test.labels)
         execution = self.executions[job.arch]
-        correct, broken = examined(best.network, test, self.normalize, execution)
+        correct, broken = examined(best.network, test, self.images.normalize, execution)
         failure = None
         if broken:
             failure = (
@@ -322,9 +378,11 @@ class StudentTrainer:
                 f"last loss {best.train_loss:.4g}"
             )
         soft = stored is not None and stored.soft_labels is not None
-        alpha, temperature = best.pair or (None, None)
+        alpha, temperature = best.candidate or (None, None)
         source, validated = job.source, best.validated
-        content = stored or source.generator or self._draw_set(source, None, 0)  # fresh real images: all of them
+        content = (
+            stored or source.generator or self.images.stored_set(source, None, 0)
+        )  # fresh real images: all of them
         return Row(
             source=source.label,
             kind=source.kind,
@@ -335,7 +393,9 @@ class StudentTrainer:
             ipc=job.ipc,
             protocol=job.protocol,
             accuracy=None if failure else 100 * correct / total,
-            validation_accuracy=None if validated is None else 100 * validated.correct / len(self.real.val.labels),
+            validation_accuracy=None
+            if validated is None
+            else 100 * validated.correct / len(self.images.real.val.labels),
             correct=correct,
             total=total,
             recipe=recipe.name,
@@ -355,7 +415,7 @@ class StudentTrainer:
             seconds_teacher=0.0 if teacher is None else round(teacher.seconds, 3),
             seconds_selecting=round(seconds_selecting, 3),
             peak_memory_mb=best.peak_memory_mb,
-            device=device_name(self.device),
+            device=device_name(self.images.device),
             precision=execution.precision,
             compiled=execution.compiled,
             together=best.together,
@@ -366,9 +426,9 @@ class StudentTrainer:
             config_hash=self.config_hash,
             git_revision=git_revision(),
             versions=versions(),
-            dataset=self.spec.name,
+            dataset=self.images.spec.name,
             distillation_seed=source.distillation_seed,
             failure=failure,
             keep_rates=best.keep_rates,
-            teacher_accuracy=self._accuracy_of(teacher),
+            teacher_accuracy=self.teachers.accuracy_of(teacher),
         )

@@ -11,15 +11,10 @@ Labels and soft logits keep every bit. Soft probabilities p are stored as logari
 and what is below 1.2e-38, the least that float32 holds in full, becomes that.
 """
 
-import hashlib
-import io
 import logging
 import math
-import warnings
-import zipfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -27,62 +22,13 @@ from torch import Tensor
 from gdd.config import ConfigError
 from gdd.data.pixels import Normalizer, is_far_from_unit, u8_to_unit
 from gdd.data.spec import DatasetSpec
+from gdd.formats import pt_file
 from gdd.runtime.checkpoint import creating, write_atomically
-from gdd.runtime.pickle_scan import Unwanted, check_legacy, check_zip
 from gdd.sampling.set_file import SyntheticSet
 
 logger = logging.getLogger(__name__)
 
 Space = Literal["normalized", "unit"]  # what images are in: (x - mean) / std, or [0, 1]
-
-
-class NumpyValue:
-    """Stands for every numpy value of a file, such as the accuracies beside DC's images, and keeps nothing of it.
-
-    numpy's own functions would obey a hostile file: a dtype's pickled state may declare raw bytes to be pointers.
-    """
-
-    def __init__(self, *_: object) -> None: ...
-    def __setstate__(self, _: object) -> None: ...
-
-
-# numpy 2 renamed numpy.core.
-_STAND_INS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
-    (NumpyValue, f"numpy.{name}")
-    for name in (
-        *("ndarray", "dtype", "core.multiarray._reconstruct", "core.multiarray.scalar"),
-        *("_core.multiarray._reconstruct", "_core.multiarray.scalar"),
-    )
-]
-
-
-class _Loaded(NamedTuple):
-    content: Any
-    sha256: str
-
-
-def _load(path: Path) -> _Loaded:
-    """Return what torch.save wrote; ConfigError if it is missing, damaged, or needs more than tensors and numbers."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read ({error.strerror}), expected a .pt file") from error
-    try:
-        if data.startswith(b"PK\3\4"):  # as torch tells them apart
-            with zipfile.ZipFile(io.BytesIO(data)) as archive:
-                check_zip(archive, len(data))
-        else:
-            check_legacy(io.BytesIO(data))
-        # torch also warns about odd files; the errors below say the same.
-        with torch.serialization.safe_globals(_STAND_INS), warnings.catch_warnings(action="ignore"):
-            content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except Unwanted as error:
-        if error.name.startswith("torch."):
-            raise ConfigError(f"{path} holds {error.name}, expected a dense tensor, numbers and lists") from error
-        raise ConfigError(f"{path} would run code of its own choice ({error.name}) when read; refused") from error
-    except Exception as error:  # torch raises many kinds for a damaged file
-        raise ConfigError(f"{path} is damaged or was not written by torch.save") from error
-    return _Loaded(content, hashlib.sha256(data).hexdigest()[:16])
 
 
 def _summary(value: object) -> str:
@@ -214,7 +160,7 @@ def read_dc(
     Raises:
         ConfigError: the file is missing, damaged, of another structure, does not fit `spec`, or would run code.
     """
-    content, sha256 = _load(path)
+    content, sha256 = pt_file.load(path)
     is_pair = isinstance(content, list | tuple) and len(content) == 2 and all(isinstance(x, Tensor) for x in content)
     pairs = [content] if is_pair else content.get("data") if isinstance(content, dict) else None
     if not isinstance(pairs, list) or not pairs:
@@ -255,11 +201,11 @@ def read_mtt(
     Raises:
         ConfigError: a file is missing, damaged, of another structure, does not fit `spec`, or would run code.
     """
-    images, sha256 = _load(images_path)
+    images, sha256 = pt_file.load(images_path)
     provenance: dict[str, Any] = {"method": method, "imported": images_path.name, "sha256": sha256, "format": "mtt"}
     what = f"the labels of {labels_path}"
     expected = f"integers (N,) or soft float labels (N, {spec.num_classes})"
-    labels, soft = _tensor(_load(labels_path).content, what), None
+    labels, soft = _tensor(pt_file.load(labels_path)[0], what), None
     if labels.is_floating_point():
         if labels.ndim != 2 or labels.shape[1] != spec.num_classes:
             raise ConfigError(f"{what} are {_summary(labels)}, expected {expected} for {spec.name}")
@@ -273,7 +219,7 @@ def read_mtt(
 
 
 def _learning_rate(path: Path) -> float:
-    value = _load(path).content
+    value, _ = pt_file.load(path)
     if isinstance(value, Tensor) and _tensor(value, f"the contents of {path}").numel() == 1:
         value = value.item()
     if not isinstance(value, float) or not math.isfinite(value):

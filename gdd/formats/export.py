@@ -1,6 +1,7 @@
-"""Other programs' formats: PNG files, image folders, npz arrays, and one picture of a set."""
+"""Other programs' formats: PNG files, image folders, npz arrays, one picture of a set, a dataset of Hugging Face."""
 
 import io
+import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -15,13 +16,19 @@ from PIL import Image
 from torch import Tensor
 
 from gdd.config import ConfigError
+from gdd.data.arrow import METADATA, USUAL
 from gdd.data.pixels import unit_to_u8
+from gdd.data.places import HUB_FOLDER, require_pyarrow
 from gdd.runtime.checkpoint import creating, write_atomically
 from gdd.sampling.set_file import SyntheticSet
 
 # Level 6 takes 2 % off the size of CIFAR-10's images and 3 % off that of 224 pixels, for 1.1 and 2 times the time.
 _COMPRESS_LEVEL = 1
 _UNFINISHED = ".unfinished.tmp"
+# Of a dataset of Hugging Face: its file, its column of soft labels, and the rows of a group, which are decoded at once.
+PARQUET = f"{HUB_FOLDER}/train-00000-of-00001.parquet"
+SOFT_LABEL = "soft_label"
+_GROUP = 1000
 
 
 def images_u8(synthetic: SyntheticSet) -> Tensor:
@@ -115,3 +122,42 @@ def preview(synthetic: SyntheticSet, path: Path, per_class: int = 10, scale: int
     pixels = repeat(grid, "c h w -> (h y) (w x) c", y=scale, x=scale).numpy()
     with creating(path):
         write_atomically(path, lambda temporary: Image.fromarray(pixels).save(temporary, format="PNG"))
+
+
+def export_hugging_face(synthetic: SyntheticSet, folder: Path) -> None:
+    """Write the train part into an empty folder: columns image (PNG), label, and any soft_label (K float32).
+
+    The features of the columns stand in the file's schema, as `datasets` itself writes them, so that it finds images
+    and classes without a card; `gdd.data.arrow` reads the same layout.
+
+    Raises:
+        ConfigError: pyarrow is missing, or the folder cannot be written.
+    """
+    require_pyarrow("a dataset of Hugging Face's datasets needs pyarrow to be written")
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    spec, soft = synthetic.spec, synthetic.soft_labels
+    image, label = USUAL["Image"], USUAL["ClassLabel"]
+    image_type = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    files = [{"bytes": content, "path": None} for content in png_files(images_u8(synthetic))]
+    fields = [pa.field(image, image_type), pa.field(label, pa.int64())]
+    columns = [pa.array(files, image_type), pa.array(synthetic.labels.numpy())]
+    features: dict[str, Any] = {
+        image: {"_type": "Image"},
+        label: {"names": list(spec.class_names), "_type": "ClassLabel"},
+    }
+    if soft is not None:
+        kind = pa.list_(pa.float32(), spec.num_classes)
+        fields.append(pa.field(SOFT_LABEL, kind))
+        values = pa.array(soft.float().flatten().numpy())
+        columns.append(pa.FixedSizeListArray.from_arrays(values, type=kind))
+        # Versions of datasets from 4 on write List, and read the older name as well.
+        number = {"dtype": "float32", "_type": "Value"}
+        features[SOFT_LABEL] = {"feature": number, "length": spec.num_classes, "_type": "Sequence"}
+    schema = pa.schema(fields, {METADATA: json.dumps({"info": {"features": features}}).encode()})
+    table = pa.table(columns, schema=schema)
+
+    path = folder / PARQUET
+    with creating(path):
+        write_atomically(path, lambda temporary: parquet.write_table(table, temporary, row_group_size=_GROUP))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gdd.models import registry
-from gdd.models.gan import Arch, make_discriminator, make_generator
+from gdd.models.gan import GanArch, make_discriminator, make_generator
 from gdd.models.layers import Shape
 
 T = TypeVar("T", bound=nn.Module)
@@ -59,7 +59,7 @@ def classifier_flop(arch: str, shape: Shape, num_classes: int) -> float:
 
 
 @cache
-def gan_flop(arch: Arch, shape: Shape, num_classes: int, width: int, noise_dim: int) -> tuple[float, float]:
+def gan_flop(arch: GanArch, shape: Shape, num_classes: int, width: int, noise_dim: int) -> tuple[float, float]:
     """Return the FLOP of a generator that makes one image, and of a discriminator that scores it."""
     generator = unfilled(lambda: make_generator(arch, shape, num_classes, width, noise_dim))
     discriminator = unfilled(lambda: make_discriminator(arch, shape, num_classes, width))

@@ -1,17 +1,358 @@
-"""Build generators and discriminators by name."""
+"""Generators and discriminators for any image size, class count and width, by name.
 
-from typing import Literal
+`dim` is DiM's, whose sizes follow gan_model.py at width 196. One thing differs: the class has inputs of its own instead
+of overwriting the first entries of the noise, so the first layer has K * width * h0 * w0 more weights.
+
+`residual` has blocks as SNGAN has them (Miyato et al. 2018, Miyato and Koyama 2018): class-conditional batch norm in
+every block of the generator, spectral norm and projection in the discriminator. Channels double as sides halve.
+"""
+
+import itertools
+import math
+from typing import Any, ClassVar, Literal, cast
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, distributed, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.parametrizations import spectral_norm
 
 from gdd.config import GanConfig
-from gdd.models.dim_gan import DimDiscriminator, DimGenerator
-from gdd.models.gan_parts import Discriminator, Generator
-from gdd.models.layers import Shape
-from gdd.models.residual_gan import ResidualDiscriminator, ResidualGenerator
+from gdd.models.layers import LayerNorm, Shape
 
-Arch = Literal["dim", "residual"]
+GanArch = Literal["dim", "residual"]
+# What gan.size stands for: the width of dim, and that of residual in multiples of what suits the images.
+_DIM_WIDTHS = {"small": 32, "medium": 64, "large": 196}
+_RESIDUAL_WIDTHS = {"small": 1, "medium": 2, "large": 4}
+# Of residual: the side at which blocks end, and the channels of the smallest maps, in widths.
+_SMALLEST_SIDE, _MOST_WIDTHS = 4, 8
 
-_DIM = {"small": 32, "medium": 64, "large": 196}
-_RESIDUAL = {"small": 1, "medium": 2, "large": 4}
+
+class Generator(nn.Module):
+    """Map noise (B, noise_dim) and classes (B,) to images (B, C, H, W) in [-1, 1]."""
+
+    arch: ClassVar[GanArch]
+    num_classes: int  # K
+    width: int  # channels of its largest maps
+    noise_dim: int  # length of the noise vector
+
+
+class Discriminator(nn.Module):
+    """Map images (B, C, H, W) in [-1, 1] to realness scores (B,) and class logits (B, K)."""
+
+
+class _Sum(torch.autograd.Function):
+    """Sum over all processes, of values and of gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, local: Tensor) -> Tensor:
+        total = local.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return _Sum.apply(*gradients)
+
+
+class BatchNorm(_BatchNorm):
+    """Batch norm over the images of all processes, so that their number changes nothing but rounding.
+
+    torch's own SyncBatchNorm is for GPUs alone. In eval mode, and for one process, this is torch's batch norm.
+    Every process must have as many images.
+    """
+
+    shared = True  # whether processes share their statistics
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        """Take vectors (B, F) and maps (B, C, H, W) alike."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        processes = distributed.get_world_size() if self.shared and distributed.is_initialized() else 1
+        if not self.training or processes == 1:
+            return super().forward(input)
+        # Statistics need more digits than bfloat16 has.
+        values = input.to(torch.promote_types(input.dtype, torch.float32))
+        axes = (0, *range(2, values.ndim))
+
+        def mean(part: Tensor) -> Tensor:
+            return _Sum.apply(part.mean(axes, keepdim=True)) / processes
+
+        average = mean(values)
+        centred = values - average
+        variance = mean(centred.square())
+        count = processes * values.numel() // self.num_features
+        self._track(average.detach().flatten(), variance.detach().flatten() * count / (count - 1))
+        standardized = centred * (variance + self.eps).rsqrt()
+        if not self.affine:
+            return standardized
+        shape = average.shape
+        return standardized * self.weight.view(shape) + self.bias.view(shape)
+
+    def _track(self, mean: Tensor, variance: Tensor) -> None:
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        assert self.momentum is not None
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(variance, self.momentum)
+        self.num_batches_tracked += 1
+
+
+def _halvings(size: int) -> tuple[int, int, int, int]:
+    """Return the sides of the maps from an eighth of `size` up to `size`, each half rounded up."""
+    sides = [size]
+    for _ in range(3):
+        sides.append(math.ceil(sides[-1] / 2))
+    return sides[3], sides[2], sides[1], sides[0]
+
+
+class _Largest(nn.AdaptiveMaxPool2d):
+    """The largest value of each map: torch's own pool has no deterministic gradient on a GPU.
+
+    Where several are the largest, which training has not met, they share the gradient; torch's own gives it to one.
+    """
+
+    def _get_name(self) -> str:
+        return "AdaptiveMaxPool2d"  # as earlier checkpoints have it
+
+    def forward(self, input: Tensor) -> Tensor:
+        return input.flatten(2).amax(2)
+
+
+class DimGenerator(Generator):
+    """Map noise and a class to an image in [-1, 1].
+
+    Args:
+        shape: (C, H, W) of the images.
+        num_classes: K.
+        width: channels of every hidden layer.
+        noise_dim: length of the noise vector.
+    """
+
+    arch = "dim"
+
+    def __init__(self, shape: Shape, num_classes: int, width: int, noise_dim: int) -> None:
+        super().__init__()
+        channels, height, pixel_width = shape
+        self.num_classes, self.width, self.noise_dim = num_classes, width, noise_dim
+        sizes = list(zip(_halvings(height), _halvings(pixel_width), strict=True))
+        self.base = (width, *sizes[0])
+        self.project = nn.Sequential(
+            nn.Linear(noise_dim + num_classes, math.prod(self.base)),
+            BatchNorm(math.prod(self.base)),
+            nn.ReLU(),
+        )
+
+        def normalised(layer: nn.Module) -> list[nn.Module]:
+            return [layer, BatchNorm(width), nn.ReLU()]
+
+        def conv() -> list[nn.Module]:
+            return normalised(nn.Conv2d(width, width, 3, padding=1))
+
+        def upsample(step: int) -> list[nn.Module]:
+            # Kernel 4 doubles a side; kernel 3 makes it one less, for sides such as 4 -> 7 of 28 pixels.
+            kernel = (4 - sizes[step + 1][0] % 2, 4 - sizes[step + 1][1] % 2)
+            return normalised(nn.ConvTranspose2d(width, width, kernel, stride=2, padding=1))
+
+        layers = [*upsample(0), *conv(), *conv(), *conv(), *upsample(1), *conv(), *upsample(2)]
+        self.render = nn.Sequential(*layers, nn.Conv2d(width, channels, 3, padding=1), nn.Tanh())
+
+    def _get_name(self) -> str:
+        return "Generator"  # as checkpoints of 0.1.0 have it
+
+    def forward(self, noise: Tensor, labels: Tensor) -> Tensor:
+        """Return images (B, C, H, W) for noise (B, noise_dim) and labels (B,)."""
+        one_hot = F.one_hot(labels, self.num_classes).to(noise.dtype)
+        features = self.project(torch.cat([noise, one_hot], dim=1))
+        return self.render(rearrange(features, "b (c h w) -> b c h w", c=self.base[0], h=self.base[1]))
+
+
+class DimDiscriminator(Discriminator):
+    """Score images for realness and for each class.
+
+    No batch norm: under DDP its buffers break two forward passes with one backward (needs of Accelerate).
+
+    Args:
+        shape: (C, H, W) of the images.
+        num_classes: K.
+        width: channels of every hidden layer.
+    """
+
+    STRIDES = (1, 2, 1, 2, 1, 1, 1, 2)
+
+    def __init__(self, shape: Shape, num_classes: int, width: int) -> None:
+        super().__init__()
+        channels, height, pixel_width = shape
+        layers: list[nn.Module] = []
+        for stride in self.STRIDES:
+            height, pixel_width = math.ceil(height / stride), math.ceil(pixel_width / stride)
+            layers += [
+                nn.Conv2d(channels, width, 3, stride, padding=1),
+                LayerNorm([width, height, pixel_width]),
+                nn.LeakyReLU(0.01),
+            ]
+            channels = width
+        self.features = nn.Sequential(*layers, _Largest(1), nn.Flatten())
+        self.critic = nn.Linear(width, 1)
+        self.classes = nn.Linear(width, num_classes)
+
+    def _get_name(self) -> str:
+        return "Discriminator"  # as checkpoints of 0.1.0 have it
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return realness scores (B,) and class logits (B, K) of images (B, C, H, W) in [-1, 1]."""
+        features = self.features(images)
+        return self.critic(features).squeeze(1), self.classes(features)
+
+
+def _sides(height: int, width: int) -> list[tuple[int, int]]:
+    """Return the sizes of the maps, from at most 4 pixels at the shorter side up to the image's, halves rounded up."""
+    sides = [(height, width)]
+    while min(sides[-1]) > _SMALLEST_SIDE:
+        sides.append((math.ceil(sides[-1][0] / 2), math.ceil(sides[-1][1] / 2)))
+    return sides[::-1]
+
+
+def _channels(width: int, count: int) -> list[int]:
+    """Return the channels at each of `count` sizes, the smallest map first."""
+    return [width * min(2**halvings, _MOST_WIDTHS) for halvings in reversed(range(count))]
+
+
+class ConditionalBatchNorm(nn.Module):
+    """Batch norm whose scale and shift are the class's own (Dumoulin et al. 2017)."""
+
+    def __init__(self, channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.norm = BatchNorm(channels, affine=False)
+        self.scale = nn.Embedding(num_classes, channels)
+        self.shift = nn.Embedding(num_classes, channels)
+        nn.init.ones_(self.scale.weight)
+        nn.init.zeros_(self.shift.weight)
+
+    def forward(self, maps: Tensor, labels: Tensor) -> Tensor:
+        return self.norm(maps) * self.scale(labels)[:, :, None, None] + self.shift(labels)[:, :, None, None]
+
+
+class _Up(nn.Module):
+    """A residual block of the generator that enlarges maps to a given size by repeating pixels."""
+
+    def __init__(self, inputs: int, outputs: int, size: tuple[int, int], num_classes: int) -> None:
+        super().__init__()
+        self.size = size
+        self.first_norm = ConditionalBatchNorm(inputs, num_classes)
+        self.first = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.second_norm = ConditionalBatchNorm(outputs, num_classes)
+        self.second = nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.shortcut = nn.Conv2d(inputs, outputs, 1)
+
+    def forward(self, maps: Tensor, labels: Tensor) -> Tensor:
+        branch = self._enlarged(F.relu(self.first_norm(maps, labels)))
+        branch = F.relu(self.second_norm(self.first(branch), labels))
+        return self.second(branch) + self._enlarged(self.shortcut(maps))
+
+    def _enlarged(self, maps: Tensor) -> Tensor:
+        return F.interpolate(maps, self.size)
+
+
+class ResidualGenerator(Generator):
+    """Map noise and a class to an image in [-1, 1].
+
+    Args:
+        shape: (C, H, W) of the images.
+        num_classes: K.
+        width: channels at the image's own size; they double with each halving, up to eightfold.
+        noise_dim: length of the noise vector.
+    """
+
+    arch = "residual"
+
+    def __init__(self, shape: Shape, num_classes: int, width: int, noise_dim: int) -> None:
+        super().__init__()
+        self.num_classes, self.width, self.noise_dim = num_classes, width, noise_dim
+        sides = _sides(*shape[1:])
+        channels = _channels(width, len(sides))
+        self.base = (channels[0], *sides[0])
+        self.project = nn.Linear(noise_dim, math.prod(self.base))
+        steps = zip(channels, channels[1:], sides[1:], strict=False)
+        self.blocks = nn.ModuleList(_Up(*step, num_classes) for step in steps)
+        self.norm = ConditionalBatchNorm(channels[-1], num_classes)
+        self.render = nn.Conv2d(channels[-1], shape[0], 3, padding=1)
+
+    def forward(self, noise: Tensor, labels: Tensor) -> Tensor:
+        """Return images (B, C, H, W) for noise (B, noise_dim) and labels (B,)."""
+        maps = rearrange(self.project(noise), "b (h w c) -> b c h w", c=self.base[0], h=self.base[1])
+        for block in self.blocks:
+            maps = block(maps, labels)
+        return torch.tanh(self.render(F.relu(self.norm(maps, labels))))
+
+
+class _Float32(nn.Module):
+    """Spectral norm in float32 under autocast: a norm's statistics need more digits than bfloat16 has."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, weight: Tensor) -> Tensor:
+        with torch.autocast(weight.device.type, enabled=False):
+            return self.norm(weight)
+
+
+def _normalised(layer: nn.Module) -> nn.Module:
+    spectral_norm(layer)
+    norms = cast(nn.ModuleDict, layer.parametrizations)["weight"]
+    assert isinstance(norms, nn.ModuleList)
+    norms[0] = _Float32(norms[0])
+    return layer
+
+
+class _Down(nn.Module):
+    """A residual block of the discriminator that halves maps, if asked to, by means of 2x2 pixels."""
+
+    def __init__(self, inputs: int, outputs: int, halves: bool, first: bool) -> None:
+        super().__init__()
+        self.halves, self.activated = halves, not first  # an image has nothing to rectify
+        self.first = _normalised(nn.Conv2d(inputs, outputs, 3, padding=1))
+        self.second = _normalised(nn.Conv2d(outputs, outputs, 3, padding=1))
+        self.shortcut = _normalised(nn.Conv2d(inputs, outputs, 1))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        branch = F.relu(maps) if self.activated else maps
+        branch = self._halved(self.second(F.relu(self.first(branch))))
+        return branch + self.shortcut(self._halved(maps))
+
+    def _halved(self, maps: Tensor) -> Tensor:
+        return F.avg_pool2d(maps, 2, ceil_mode=True) if self.halves else maps
+
+
+class ResidualDiscriminator(Discriminator):
+    """Score images for realness and, by projection, for each class.
+
+    Args:
+        shape: (C, H, W) of the images.
+        num_classes: K.
+        width: channels at the image's own size.
+    """
+
+    def __init__(self, shape: Shape, num_classes: int, width: int) -> None:
+        super().__init__()
+        sides = _sides(*shape[1:])
+        # The maps of a size come from the block that halved to it; one more block ends at the smallest.
+        channels = [shape[0], *_channels(width, len(sides))[::-1]]
+        blocks = [
+            _Down(inputs, outputs, halves=index < len(sides) - 1, first=index == 0)
+            for index, (inputs, outputs) in enumerate(itertools.pairwise(channels))
+        ]
+        self.blocks = nn.Sequential(*blocks)
+        self.critic = _normalised(nn.Linear(channels[-1], 1))
+        self.classes = _normalised(nn.Linear(channels[-1], num_classes, bias=False))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return realness scores (B,) and class logits (B, K) of images (B, C, H, W) in [-1, 1]."""
+        features = F.relu(self.blocks(images)).sum((2, 3))
+        return self.critic(features).squeeze(1), self.classes(features)
 
 
 def width_of(settings: GanConfig, shape: Shape) -> int:
@@ -19,19 +360,19 @@ def width_of(settings: GanConfig, shape: Shape) -> int:
     if settings.width is not None:
         return settings.width
     if settings.arch == "dim":
-        return _DIM[settings.size]
+        return _DIM_WIDTHS[settings.size]
     channels, height, pixel_width = shape
     smallest = 16 if min(height, pixel_width) <= 16 else 24 if channels == 1 else 32
-    return _RESIDUAL[settings.size] * smallest
+    return _RESIDUAL_WIDTHS[settings.size] * smallest
 
 
-def make_generator(arch: Arch, shape: Shape, num_classes: int, width: int, noise_dim: int) -> Generator:
+def make_generator(arch: GanArch, shape: Shape, num_classes: int, width: int, noise_dim: int) -> Generator:
     """Return a new generator of images (C, H, W); the sizes are those of its class."""
     build = {"dim": DimGenerator, "residual": ResidualGenerator}[arch]
     return build(shape, num_classes, width, noise_dim)
 
 
-def make_discriminator(arch: Arch, shape: Shape, num_classes: int, width: int) -> Discriminator:
+def make_discriminator(arch: GanArch, shape: Shape, num_classes: int, width: int) -> Discriminator:
     """Return a new discriminator of images (C, H, W)."""
     build = {"dim": DimDiscriminator, "residual": ResidualDiscriminator}[arch]
     return build(shape, num_classes, width)

@@ -44,25 +44,24 @@ class Family:
     stem: int | None = None
 
 
-def _call(home: str, *arguments: Any, **options: Any) -> "Classifier":
-    module, _, function = home.partition(":")
-    return getattr(import_module(f"gdd.models.{module}"), function)(*arguments, **options)
+def _call(function: str, *arguments: Any, **options: Any) -> "Classifier":
+    return getattr(import_module("gdd.models.classifiers"), function)(*arguments, **options)
 
 
 def _resnet(blocks: tuple[int, int, int, int], bottleneck: bool = False) -> Family:
     defaults = {"norm": "instance", "width": 64, "activation": "relu", "shortcut": "strided"}
-    return Family(partial(_call, "resnet:resnet", blocks=blocks, bottleneck=bottleneck), defaults)
+    return Family(partial(_call, "resnet", blocks=blocks, bottleneck=bottleneck), defaults)
 
 
 _CONVNET_DEFAULTS = {"norm": "instance", "width": 128, "depth": 3, "activation": "relu", "pooling": "avg"}
-_CONVNET = Family(partial(_call, "convnet:convnet"), _CONVNET_DEFAULTS)
+_CONVNET = Family(partial(_call, "convnet"), _CONVNET_DEFAULTS)
 # Names, sizes and defaults of DatasetCondensation (utils.py get_network), ResNet10 and 34 by their pattern.
 FAMILIES = {
-    "mlp": Family(partial(_call, "classic:mlp"), {"width": 128, "activation": "relu"}),
-    "lenet": Family(partial(_call, "classic:lenet"), {"width": 6, "activation": "relu"}),
-    "alexnet": Family(partial(_call, "classic:alexnet"), {"norm": "none", "width": 128, "activation": "relu"}, stem=1),
-    "vgg11": Family(partial(_call, "classic:vgg11"), {"norm": "instance", "width": 64, "activation": "relu"}, stem=2),
-    "vit": Family(partial(_call, "vit:vit"), {"width": 192, "depth": 12}),
+    "mlp": Family(partial(_call, "mlp"), {"width": 128, "activation": "relu"}),
+    "lenet": Family(partial(_call, "lenet"), {"width": 6, "activation": "relu"}),
+    "alexnet": Family(partial(_call, "alexnet"), {"norm": "none", "width": 128, "activation": "relu"}, stem=1),
+    "vgg11": Family(partial(_call, "vgg11"), {"norm": "instance", "width": 64, "activation": "relu"}, stem=2),
+    "vit": Family(partial(_call, "vit"), {"width": 192, "depth": 12}),
     "convnet": _CONVNET,
     "convnet3": _CONVNET,
     "resnet10": _resnet((1, 1, 1, 1)),

@@ -1,21 +1,22 @@
 """What the commands do: open data and sources, check them, and run the stages in their folders."""
 
+from gdd.config.stages import stages_of
 from gdd.pipeline.opening import (
-    Work,
+    Inputs,
     check_ensemble,
     check_networks,
     open_data,
-    opened,
+    open_inputs,
     own_sources,
     plan,
     read_sources,
     with_data_of_sources,
 )
 from gdd.pipeline.scoring import audit, compare, distill_and_score, evaluate, landscape
-from gdd.pipeline.stages import distill, stages_of, train_ensemble, train_gan
+from gdd.pipeline.stages import distill, train_ensemble, train_gan
 
 __all__ = [
-    "Work",
+    "Inputs",
     "audit",
     "check_ensemble",
     "check_networks",
@@ -25,7 +26,7 @@ __all__ = [
     "evaluate",
     "landscape",
     "open_data",
-    "opened",
+    "open_inputs",
     "own_sources",
     "plan",
     "read_sources",

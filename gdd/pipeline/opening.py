@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator
 
 from gdd.checks import networks, said_of
-from gdd.config import Config, ConfigError, DataConfig, read_as, to_plain
+from gdd.config import Config, ConfigError, DataConfig, read_as, stages, to_plain
 from gdd.data.encoded import first_shape
 from gdd.data.places import locate
 from gdd.data.readers import Dataset, list_images, open_dataset
@@ -20,9 +20,9 @@ from gdd.evaluation.sources import CEILING, FLOOR, GENERATOR_NAMES, REAL_NAMES, 
 from gdd.formats import plain
 from gdd.models import registry
 from gdd.models.layers import Shape
+from gdd.pipeline.stages import STAGES
 from gdd.runtime.signals import on_signals
 from gdd.sampling import generator_file, set_file
-from gdd.training import matching, pretrain, refine
 
 logger = logging.getLogger(__name__)
 
@@ -105,23 +105,26 @@ def with_data_of_sources(config: Config, named: Sequence[Source]) -> Config:
 def own_sources(config: Config) -> list[Source]:
     """Read what a bare evaluation scores: floor, what this run distilled, ceiling; ConfigError if nothing is there."""
     home = config.run.root / config.name
-    folders = {"pretrain": config.refine.pretrained or home / pretrain.STAGE, "refine": home / refine.STAGE}
-    made = {
-        stage: sources.read(str(folder), GENERATOR_NAMES[stage])
+    folders = {stage: home / stage for stage in stages.DISTILLING}
+    if config.refine.pretrained is not None:
+        folders[stages.PRETRAIN] = config.refine.pretrained
+    distilled = [
+        _as_in_tables(sources.read(str(folder)), stage)
         for stage, folder in folders.items()
-        if (folder / generator_file.FILE).exists()
-    }
-    if "refine" in made:
-        name = sources.generator_name(made["refine"].provenance) or made["refine"].label
-        made["refine"] = replace(made["refine"], label=name)
-    distilled = [*made.values()]
-    if (home / matching.STAGE / set_file.FILE).exists():
-        matched = sources.read(str(home / matching.STAGE / set_file.FILE))
-        distilled.append(replace(matched, label=str(matched.provenance.get("method"))))
+        if any((folder / name).exists() for name in (generator_file.FILE, set_file.FILE))
+    ]
     if not distilled:
         raise ConfigError(f"{home} holds no finished stage; run gdd distill first or name evaluate.sources")
     ceiling = [sources.read(CEILING, REAL_NAMES[CEILING])] if config.evaluate.ceiling else []
     return [sources.read(FLOOR, REAL_NAMES[FLOOR]), *distilled, *ceiling]
+
+
+def _as_in_tables(source: Source, stage: str) -> Source:
+    """Return what a stage of the run made, called as tables call it."""
+    label = GENERATOR_NAMES.get(stage) or str(source.provenance.get("method"))
+    if stage == stages.REFINE:
+        label = sources.generator_name(source.provenance) or label
+    return replace(source, label=label)
 
 
 def plan(config: Config, dataset: Dataset, named: Sequence[Source], ceiling: bool = True) -> list[Job]:
@@ -141,7 +144,7 @@ def plan(config: Config, dataset: Dataset, named: Sequence[Source], ceiling: boo
     return grid.enumerate_jobs(completed, ipcs, floor_ipcs, settings.protocols, settings.archs, settings.seeds)
 
 
-class Work(NamedTuple):
+class Inputs(NamedTuple):
     """What the stages work with: the dataset, the process's Accelerator, and the students to score, if any."""
 
     dataset: Dataset
@@ -150,23 +153,28 @@ class Work(NamedTuple):
 
 
 @contextmanager
-def opened(
-    config: Config, accelerator: Accelerator, stages: Sequence[str], named: Sequence[Source] = ()
-) -> Iterator[Work]:
+def open_inputs(
+    config: Config, accelerator: Accelerator, names: Sequence[str], named: Sequence[Source] = ()
+) -> Iterator[Inputs]:
     """Open the data and refuse networks and sources that do not fit them; signals end the work in order.
 
-    The stages are those of pretrain, refine, matching, evaluate, compare, landscape and audit that will be run; without
-    sources, a run scores its own. A landscape has one student, that of its source; an audit builds no network.
+    Args:
+        config: the settings.
+        accelerator: the process's.
+        names: the stages that will be run.
+        named: the sources that they score; without any, a run scores what it will distil.
     """
-    builds = "audit" not in stages
+    records = [STAGES[stage] for stage in names]
+    has_networks = any(record.networks is not None or record.has_gan for record in records)
     with on_signals():
         with accelerator.local_main_process_first():  # it downloads or decodes, the others find the result
-            if builds:
+            if has_networks:
                 check_networks_early(config)
             dataset = open_data(config.data, config.seed)
-        if builds:
+        if has_networks:
             check_networks(config, dataset.spec.shape, dataset.spec.num_classes)
-        trained = {"evaluate", "compare", "landscape"} & {*stages}
-        jobs = plan(config, dataset, named, ceiling="evaluate" in stages) if trained else []
-        # Of a landscape the floor stands before it.
-        yield Work(dataset, accelerator, jobs[-1:] if "landscape" in stages else jobs)
+        jobs: list[Job] = []
+        for record in records:
+            if record.students is not None:
+                jobs = record.students(plan(config, dataset, named, record.has_ceiling))
+        yield Inputs(dataset, accelerator, jobs)

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 from accelerate import Accelerator
 
-from gdd.config import Config, ConfigError, stable_hash
+from gdd.config import Config, ConfigError, stable_hash, stages
 from gdd.data.readers import Dataset
 from gdd.evaluation import dd_ranking, grid, sources
 from gdd.evaluation.dd_ranking import Arm
-from gdd.evaluation.landscape import RESULT, STAGE, Landscape, measure
+from gdd.evaluation.landscape import LANDSCAPE_FILE, Landscape, measure_landscape
 from gdd.evaluation.recipe import Conditions, Job
 from gdd.evaluation.row import Row
 from gdd.evaluation.sources import Source
-from gdd.pipeline.opening import Work, own_sources, plan, read_sources
+from gdd.pipeline.opening import Inputs, own_sources, plan, read_sources
 from gdd.pipeline.stages import distill, open_run
 
 if TYPE_CHECKING:  # pandas, matplotlib and scipy take a second, and are needed when all is scored
@@ -27,14 +27,14 @@ if TYPE_CHECKING:  # pandas, matplotlib and scipy take a second, and are needed 
 logger = logging.getLogger(__name__)
 
 
-def distill_and_score(config: Config, work: Work) -> tuple[Path, list[Row]]:
+def distill_and_score(config: Config, inputs: Inputs) -> tuple[Path, list[Row]]:
     """Distil, score what came out unless `score` is off, and return the run folder and the rows."""
-    folder = distill(config, work.dataset, work.accelerator)
+    folder = distill(config, inputs.dataset, inputs.accelerator)
     if not config.score:
         return folder, []
     # Read again: what was named may have been distilled anew.
-    jobs = plan(config, work.dataset, read_sources(config) or own_sources(config))
-    return folder, evaluate(config, work.dataset, work.accelerator, jobs)
+    jobs = plan(config, inputs.dataset, read_sources(config) or own_sources(config))
+    return folder, evaluate(config, inputs.dataset, inputs.accelerator, jobs)
 
 
 def evaluate(config: Config, dataset: Dataset, accelerator: Accelerator, jobs: Sequence[Job]) -> list[Row]:
@@ -44,7 +44,7 @@ def evaluate(config: Config, dataset: Dataset, accelerator: Accelerator, jobs: S
     def write(folder: Path, rows: list[Row]) -> list[Path]:
         return [*tables.write(folder, rows), *card.write_stages(folder.parent)]
 
-    (rows,) = _score(config, dataset, accelerator, "evaluate", [Arm(config.evaluate, [*jobs])], write)
+    (rows,) = _score(config, dataset, accelerator, stages.EVALUATE, [Arm(config.evaluate, [*jobs])], write)
     return rows
 
 
@@ -63,7 +63,7 @@ def _score(
         for settings, jobs in arms:
             conditions = replace(Conditions.of(settings, spec), precision=run.precision)
             config_hash = stable_hash(settings, conditions.hash, run.fingerprint)
-            found.append(grid.evaluate(jobs, conditions, dataset, run, config_hash))
+            found.append(grid.score_jobs(jobs, conditions, dataset, run, config_hash))
         if run.is_main:
             for path in write(run.folder, *found):
                 logger.info("wrote %s", path)
@@ -101,7 +101,7 @@ def compare(
     arms = [Arm(config.evaluate, [*jobs])]
     if scores:
         arms += dd_ranking.arms(config.evaluate, jobs, dataset.spec.flip)
-    found = _score(config, dataset, accelerator, "compare", arms, write)
+    found = _score(config, dataset, accelerator, stages.COMPARE, arms, write)
     tables = comparison.sections(found[0], compared[0].source.label, brief=True, replicates=replicates)
     return [*tables, *ranked(found, brief=True)]
 
@@ -118,13 +118,13 @@ def landscape(
     (job,) = jobs
     conditions, spec = Conditions.of(config.evaluate, dataset.spec), dataset.spec
     student = job.key(conditions, job.images(spec, len(dataset.train.labels)))
-    fingerprint = stable_hash(STAGE, student, spec.to_dict(), dataset.fingerprint)
-    with open_run(config, STAGE, fingerprint, accelerator) as run:
+    fingerprint = stable_hash(stages.LANDSCAPE, student, spec.to_dict(), dataset.fingerprint)
+    with open_run(config, stages.LANDSCAPE, fingerprint, accelerator) as run:
         if run.world_size > 1:
             raise ConfigError(f"gdd landscape was started in {run.world_size} processes, expected one")
-        found = measure(job, replace(conditions, precision=run.precision), dataset, run, count, reach)
+        found = measure_landscape(job, replace(conditions, precision=run.precision), dataset, run, count, reach)
         measured.draw_landscape(run.folder / measured.LANDSCAPE_PICTURE, found)
-        for name in (RESULT, measured.LANDSCAPE_PICTURE):
+        for name in (LANDSCAPE_FILE, measured.LANDSCAPE_PICTURE):
             logger.info("wrote %s", run.folder / name)
     return found
 
@@ -138,15 +138,15 @@ def audit(config: Config, dataset: Dataset, accelerator: Accelerator, source: So
     from gdd.report import card, measured
 
     source = sources.fitted(source, dataset)
-    real = measures.real_images(source, dataset)  # a folder that is claimed would refuse other data
-    fingerprint = stable_hash(measures.STAGE, source.hash, dataset.spec.to_dict(), dataset.fingerprint)
-    with open_run(config, measures.STAGE, fingerprint, accelerator) as run:
+    real = measures.compared_images(source, dataset)  # a folder that is claimed would refuse other data
+    fingerprint = stable_hash(stages.AUDIT, source.hash, dataset.spec.to_dict(), dataset.fingerprint)
+    with open_run(config, stages.AUDIT, fingerprint, accelerator) as run:
         if run.world_size > 1:
             raise ConfigError(f"gdd audit was started in {run.world_size} processes, expected one")
-        found, evidence = measures.measure(source, real, dataset, config.evaluate.ipc[0])
-        measures.write(run.folder, found)
+        found, evidence = measures.measure_audit(source, real, dataset, config.evaluate.ipc[0])
+        measures.write_audit(run.folder, found)
         measured.draw_audit(run.folder / measured.AUDIT_PICTURE, found, evidence)
-        written = [run.folder / name for name in (measures.RESULT, measured.AUDIT_PICTURE)]
+        written = [run.folder / name for name in (measures.AUDIT_FILE, measured.AUDIT_PICTURE)]
         for path in [*written, *card.write_stages(run.folder.parent)]:
             logger.info("wrote %s", path)
     return found

@@ -1,22 +1,184 @@
-"""The stages that train, each in its run folder, done once."""
+"""One record per stage: what it will do, which networks it builds, and how it is done, once in its run folder."""
 
 import logging
-from collections.abc import Callable
-from functools import partial
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
+import torch
 from accelerate import Accelerator
 
-from gdd.config import Config, ConfigError, counted, stable_hash, to_plain
+from gdd.checks import pool_members
+from gdd.config import Config, ConfigError, stable_hash, stages, to_plain
 from gdd.data.readers import Dataset
+from gdd.data.spec import DatasetSpec
+from gdd.evaluation import dd_ranking
+from gdd.evaluation.grid import estimated_cost
+from gdd.evaluation.recipe import Conditions, Job, resolve_recipe
+from gdd.evaluation.sources import LOSS_NAMES
+from gdd.models.cost import TRAINING, gan_flop
 from gdd.models.gan import width_of
 from gdd.runtime import checkpoint
 from gdd.runtime.run import Run
+from gdd.runtime.workers import Team
 from gdd.sampling import ensemble_file, generator_file, set_file
-from gdd.training import ensemble, matching, pretrain, refine
+from gdd.training import distil, ensemble, generator_choice, guidance, matching
 
 logger = logging.getLogger(__name__)
+
+
+class Plan(NamedTuple):
+    """What the work of a stage depends on."""
+
+    config: Config
+    dataset: Dataset
+    jobs: Sequence[Job]  # the students to score
+    team: Team  # that trains them
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a stage will do, in words and in numbers, as if on this process's threads."""
+
+    text: str
+    flop: float
+    gan_steps: int = 0  # adversarial ones
+    student_steps: float = 0  # of classifiers
+    of_gan: bool = False  # whether its FLOP are executed in the precision of the GAN, not in float32
+
+
+class Networks(NamedTuple):
+    """Classifiers that a stage builds, of one purpose."""
+
+    purpose: str
+    archs: Sequence[str]
+    batch_size: int
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What tells a stage from others."""
+
+    work: Callable[[Plan], Work]
+    networks: Callable[[Config, DatasetSpec], Networks] | None = None  # classifiers; none: it builds none
+    train: Callable[..., Path] | None = None  # none of what scores or measures
+    has_gan: bool = False
+    has_card: bool = True  # whether one is written beside its file
+    students: Callable[[list[Job]], list[Job]] | None = None  # that it trains of those planned
+    has_ceiling: bool = False  # whether students of all real images are planned unless they are named
+
+
+def _gan_work(stage: str, text: str, plan: Plan) -> Work:
+    """Return the work of pretraining or refinement, the proxy's students included."""
+    config, spec = plan.config, plan.dataset.spec
+    section = config.pretrain if stage == stages.PRETRAIN else config.refine
+    steps, batch_size = section.steps, section.batch_size
+    student_steps, proxy_flop = generator_choice.proxy_work(config, steps, spec)
+    flop = distil.adversarial_flop(config, stage, spec) + proxy_flop
+    if stage == stages.REFINE:
+        flop += guidance.guidance_flop(config, spec)
+    return Work(f"{text}: {steps:,} x {batch_size} images", flop, steps, student_steps, of_gan=True)
+
+
+def _pretrain_work(plan: Plan) -> Work:
+    return _gan_work(stages.PRETRAIN, "pretrain a GAN", plan)
+
+
+def _refine_work(plan: Plan) -> Work:
+    settings = plan.config.refine
+    start = "it" if settings.pretrained is None else f"the generator of {settings.pretrained}"
+    return _gan_work(stages.REFINE, f"refine {start} ({LOSS_NAMES[settings.loss]})", plan)
+
+
+def _ensemble_work(plan: Plan) -> Work:
+    settings = plan.config.ensemble
+    text = f"train {len(settings.archs)} classifiers: {settings.steps:,} x {settings.batch_size} images each"
+    flop = ensemble.ensemble_flop(settings, plan.dataset.spec)
+    return Work(text, flop, student_steps=settings.steps * len(settings.archs))
+
+
+def _matching_work(plan: Plan) -> Work:
+    settings, spec = plan.config.matching, plan.dataset.spec
+    text = f"{matching.method_name(settings)}: {settings.iterations:,} iterations at {settings.ipc} per class"
+    updates = matching.updates_of(settings, spec.num_classes)
+    return Work(text, matching.matching_flop(settings, spec), student_steps=updates)
+
+
+def _audit_work(plan: Plan) -> Work:
+    spec, count = plan.dataset.spec, len(plan.dataset.train.labels)
+    samples = plan.config.evaluate.ipc[0] * spec.num_classes
+    pairs = (samples + max(len(plan.dataset.val.labels), count // 10)) * count  # all other pairs are few
+    # In float64, half as fast.
+    return Work(f"compare {samples:,} samples with training and held-out images", 4 * pairs * math.prod(spec.shape))
+
+
+def _students_work(text: str, students: Sequence[tuple[Conditions, Job]], plan: Plan) -> Work:
+    config, spec, count = plan.config, plan.dataset.spec, len(plan.dataset.train.labels)
+    steps, streams = 0, set[tuple[str, int, int]]()
+    for conditions, job in students:
+        images, recipe = job.images(spec, count), conditions.recipe_for(job.source.kind)
+        steps += recipe.total_steps(images)
+        if job.protocol == "stream" and job.source.kind == "generator":  # generated once for all students of a seed
+            streams.add((job.source.hash, job.seed, recipe.epochs_begun(images) * images))
+    gan = config.gan
+    making, _ = gan_flop(gan.arch, spec.shape, spec.num_classes, width_of(gan, spec.shape), gan.noise_dim)
+    flop = TRAINING * sum(estimated_cost(job, conditions, spec, count) for conditions, job in students)
+    flop += making * sum(images for _, _, images in streams)
+    team = plan.team
+    flop *= torch.get_num_threads() / (team.workers * team.threads)
+    return Work(text, flop, student_steps=steps / team.workers)
+
+
+def _evaluate_work(plan: Plan) -> Work:
+    conditions = Conditions.of(plan.config.evaluate, plan.dataset.spec)
+    at_once = f", {plan.team.workers} at once" if plan.team.workers > 1 else ""
+    text = f"train and score {len(plan.jobs)} students{at_once}"
+    return _students_work(text, [(conditions, job) for job in plan.jobs], plan)
+
+
+def _dd_ranking_work(plan: Plan) -> Work:
+    spec, count = plan.dataset.spec, len(plan.dataset.train.labels)
+    students = dd_ranking.extra_students(plan.config.evaluate, plan.jobs, spec, count)
+    return _students_work(f"train and score {len(students)} more for DD-Ranking's scores", students, plan)
+
+
+def _landscape_work(plan: Plan) -> Work:
+    (job,) = plan.jobs
+    text = f"train {job.arch} and find the largest eigenvalues of its loss's Hessian, which takes longer"
+    return _students_work(text, [(Conditions.of(plan.config.evaluate, plan.dataset.spec), job)], plan)
+
+
+def _pool(config: Config, spec: DatasetSpec) -> Networks:
+    members = pool_members(config)
+    if config.method == "matching":
+        return Networks("pool", members, config.matching.batch_real)
+    return Networks("pool", members if config.refine.guided else (), config.refine.pool.batch_size)
+
+
+def _judges(config: Config, spec: DatasetSpec) -> Networks:
+    return Networks("ensemble", config.ensemble.archs, config.ensemble.batch_size)
+
+
+def _students(config: Config, spec: DatasetSpec) -> Networks:
+    recipe = resolve_recipe(config.evaluate.recipe, spec.flip)
+    batch_size = min(recipe.batch_size, max(config.evaluate.ipc) * spec.num_classes)
+    return Networks("student", config.evaluate.archs, batch_size)
+
+
+STAGES = {
+    stages.PRETRAIN: Stage(_pretrain_work, train=distil.distil, has_gan=True),
+    stages.REFINE: Stage(_refine_work, _pool, distil.distil, has_gan=True),
+    stages.MATCHING: Stage(_matching_work, _pool, matching.distil_pixels),
+    stages.ENSEMBLE: Stage(_ensemble_work, _judges, ensemble.train_ensemble, has_card=False),
+    stages.EVALUATE: Stage(_evaluate_work, _students, students=list, has_ceiling=True),
+    stages.COMPARE: Stage(_evaluate_work, _students, students=list),
+    stages.DD_RANKING: Stage(_dd_ranking_work),
+    # The floor's job comes first; only the last is kept.
+    stages.LANDSCAPE: Stage(_landscape_work, _students, students=lambda jobs: jobs[-1:]),
+    stages.AUDIT: Stage(_audit_work),
+}
 
 
 def open_run(config: Config, stage: str, fingerprint: str, accelerator: Accelerator) -> Run:
@@ -26,73 +188,48 @@ def open_run(config: Config, stage: str, fingerprint: str, accelerator: Accelera
 
 
 def _run_stage(
-    config: Config,
-    dataset: Dataset,
-    accelerator: Accelerator,
-    stage: str,
-    without: tuple[str, ...],
-    work: Callable[[Run], object],
-    start: Path | None = None,
+    stage: str, config: Config, dataset: Dataset, accelerator: Accelerator, start: Path | None = None
 ) -> Path:
     """Do a stage's work unless its folder holds the result already, and return the folder.
 
-    The fingerprint counts every setting that has an effect, but for the sections `without`, which play no part in the
-    stage, the content of the dataset, and the weights of the generator `start`.
+    The fingerprint counts every setting that decides the stage's result, the content of the dataset, and the weights of
+    the generator `start`.
     """
-    start_hash = None if start is None else generator_file.load(start).hash
-    parts = stage, _counted(config, without), dataset.spec.to_dict(), dataset.fingerprint, start_hash
+    record, start_hash = STAGES[stage], None if start is None else generator_file.load(start).hash
+    parts = stage, stages.decisive(config, stage), dataset.spec.to_dict(), dataset.fingerprint, start_hash
+    assert record.train is not None
     with open_run(config, stage, stable_hash(*parts), accelerator) as run:
         files = generator_file.FILE, set_file.FILE, ensemble_file.FILE
         if any((run.folder / name).exists() for name in files):
             logger.info("%s: finished before", run.folder)
         else:
-            work(run)
-        if run.is_main and stage != ensemble.STAGE:
+            record.train(config, dataset, run, *([] if start is None else [start]))
+        if run.is_main and record.has_card:
             from gdd.report import card
 
             card.write(run.folder)
     return run.folder
 
 
-def _counted(config: Config, without: tuple[str, ...]) -> dict[str, Any]:
-    """Return the settings that count but for sections, by the names under which there are folders.
-
-    Before refine.loss none there was, its weight was 0; and a weight that is null is the one that it stands for.
-    """
-    settings = counted(config, without)
-    if "refine" in settings:
-        loss = settings["refine"]["loss"] if config.refine.matches else "skd"
-        settings["refine"] |= {"loss": loss, "weight": config.refine_weight}
-    return settings
-
-
-def stages_of(config: Config) -> list[str]:
-    """Return the stages that distilling by the config runs."""
-    generator = ["pretrain"] * (config.refine.pretrained is None) + ["refine"]
-    return (["matching"] if config.method == "matching" else generator) + ["evaluate"] * config.score
-
-
 def train_gan(config: Config, dataset: Dataset, accelerator: Accelerator) -> Path:
     """Pretrain the GAN, or find it done, and return the run folder."""
-    without = ("refine", "matching", "ensemble", "evaluate")
-    return _run_stage(
-        config, dataset, accelerator, pretrain.STAGE, without, partial(pretrain.pretrain, config, dataset)
-    )
+    return _run_stage(stages.PRETRAIN, config, dataset, accelerator)
+
+
+def train_ensemble(config: Config, dataset: Dataset, accelerator: Accelerator) -> Path:
+    """Train the classifiers that judge samples, or find them done, and return the run folder."""
+    return _run_stage(stages.ENSEMBLE, config, dataset, accelerator)
 
 
 def distill(config: Config, dataset: Dataset, accelerator: Accelerator) -> Path:
     """Distil by the config's method and return the run folder of the generator or the set."""
     if config.method == "matching":
         matching.check_first_images(config, dataset)  # a folder that is claimed would refuse other settings
-        work, without = partial(matching.match, config, dataset), ("gan", "pretrain", "refine", "ensemble", "evaluate")
-        return _run_stage(config, dataset, accelerator, matching.STAGE, without, work, config.matching.generator)
-    refine.check_others(config, dataset)
+        return _run_stage(stages.MATCHING, config, dataset, accelerator, config.matching.generator)
+    guidance.check_others(config, dataset)
     start = config.refine.pretrained or train_gan(config, dataset, accelerator)
     _check_start(config, dataset, start)
-    work = partial(refine.refine, config, dataset, pretrained=start)
-    return _run_stage(
-        config, dataset, accelerator, refine.STAGE, ("pretrain", "matching", "ensemble", "evaluate"), work, start
-    )
+    return _run_stage(stages.REFINE, config, dataset, accelerator, start)
 
 
 def _check_start(config: Config, dataset: Dataset, start: Path) -> None:
@@ -100,7 +237,7 @@ def _check_start(config: Config, dataset: Dataset, start: Path) -> None:
     what = f"refine.pretrained {start}"
     if not checkpoint.steps(start):
         raise ConfigError(f"{what} holds no checkpoint, expected a finished run folder of gdd train-gan")
-    if start.resolve() == (config.run.root / config.name / refine.STAGE).resolve():
+    if start.resolve() == (config.run.root / config.name / stages.REFINE).resolve():
         raise ConfigError(f"refine.pretrained is {str(start)!r}, where this run would write; choose another --name")
     pretrained = generator_file.load(start)
     set_file.check_matches(pretrained.spec, dataset.spec, what)
@@ -122,10 +259,3 @@ def _check_start(config: Config, dataset: Dataset, start: Path) -> None:
     for key, value in wanted.items():
         if used[key] != value:
             raise ConfigError(f"gan.{key} is {value!r}, but {what} was made with {used[key]!r}")
-
-
-def train_ensemble(config: Config, dataset: Dataset, accelerator: Accelerator) -> Path:
-    """Train the classifiers that judge samples, or find them done, and return the run folder."""
-    without = ("gan", "pretrain", "refine", "matching", "evaluate")
-    work = partial(ensemble.train_ensemble, config, dataset)
-    return _run_stage(config, dataset, accelerator, ensemble.STAGE, without, work)

@@ -12,11 +12,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from gdd.config import ConfigError
+from gdd.config.stages import AUDIT, EVALUATE
 from gdd.evaluation import audit, sources
 from gdd.evaluation.row import Row
 from gdd.evaluation.sources import REAL_NAMES, Source
 from gdd.formats import webdataset
-from gdd.formats.hugging_face import FILE as PARQUET
+from gdd.formats.export import PARQUET
 from gdd.report import replicates, subject
 from gdd.report.subject import Export, Subject
 from gdd.runtime import checkpoint
@@ -26,7 +27,6 @@ logger = logging.getLogger(__name__)
 
 NAME = "README.md"  # of a folder's card
 MARK = "<!-- Written by gdd, which may write it anew. Without this line it is yours, and gdd leaves it as it is. -->"
-_EVALUATE = "evaluate"  # of a run
 _CLASSES = 20  # that are named
 _HASH_NAMES = {"generator": "Weights' hash", "shards": "Hash of the generator"}
 # What the Hub calls numbers of images; each begins where the one before ends.
@@ -67,11 +67,11 @@ def write(path: Path | str, rows: Sequence[Row] | None = None) -> Path | None:
         stem = path.stem if path.suffix == ".safetensors" else path.name
         return _save(path.with_name(f"{stem}.md"), text(about, rows or ()))
     run = path.resolve().parent
-    if rows is None and (run / _EVALUATE).is_dir():
+    if rows is None and (run / EVALUATE).is_dir():
         from gdd.evaluation import grid
 
-        rows = grid.read_rows(run / _EVALUATE)
-    return _save(path / NAME, text(about, rows or (), read_audit_notes(run / audit.STAGE, about)))
+        rows = grid.read_rows(run / EVALUATE)
+    return _save(path / NAME, text(about, rows or (), read_audit_notes(run / AUDIT, about)))
 
 
 def write_stages(run: Path) -> list[Path]:
@@ -204,10 +204,10 @@ def _results(about: Subject, rows: Sequence[Row]) -> list[ResultTable]:
 
 def read_audit_notes(folder: Path, about: Subject) -> list[str]:
     """Return what the audit in a folder says of copies and privacy; nothing without one of this subject."""
-    if not (folder / audit.RESULT).is_file():
+    if not (folder / audit.AUDIT_FILE).is_file():
         return []
     try:
-        audited = audit.read(folder)
+        audited = audit.read_audit(folder)
     except ConfigError as error:
         logger.warning("no audit is told in the card: %s", error)
         return []

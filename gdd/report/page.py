@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 import gdd
 from gdd.config import Config, ConfigError, DataConfig, read_as
+from gdd.config.stages import DISTILLING, MATCHING, PRETRAIN, REFINE
 from gdd.data.readers import Dataset
 from gdd.report import curves, measured, runs, samples
 from gdd.report.curves import Chart
@@ -23,13 +24,12 @@ from gdd.report.samples import Gallery
 from gdd.report.tables import Section
 from gdd.runtime.checkpoint import creating, write_atomically
 from gdd.runtime.environment import git_revision
-from gdd.training import matching, pretrain, refine
+from gdd.training import matching
 
 Opener = Callable[[DataConfig, int], Dataset]  # of data settings and a seed, as pipeline.open_data
 Facts = list[tuple[str, str]]  # terms and what is said of them
 _TEMPLATES = Path(__file__).with_name("templates")
 _NUMBER = re.compile(r"(?:anew: )?([+-]?[\d,]*\.?\d+)")
-_TRAININGS = (pretrain.STAGE, refine.STAGE, matching.STAGE)
 _LOSSES = {"ns": "non-saturating", "hinge": "hinge", "wgan-gp": "WGAN-GP"}
 
 
@@ -78,8 +78,8 @@ def _run(name: str) -> str:
 
 def _is_refined(stage: TrainedStage, stages: Sequence[Stage]) -> bool:
     """Tell whether a stage's generator is one that another stage of its run has refined."""
-    refined = {_run(made.name) for made in _with_result(stages) if made.stage == refine.STAGE}
-    return stage.stage == pretrain.STAGE and _run(stage.name) in refined
+    refined = {_run(made.name) for made in _with_result(stages) if made.stage == REFINE}
+    return stage.stage == PRETRAIN and _run(stage.name) in refined
 
 
 class _Data:
@@ -217,21 +217,21 @@ def _of_result(stage: TrainedStage) -> Facts:
         result = f"{source.synthetic.ipc} images per class{labels}, {source.synthetic.bytes / 1024:,.1f} KiB"
     facts = [("Distilled", spec.in_words), ("Result", result)]
     method = source.provenance.get("method")
-    return facts if stage.stage in _TRAININGS or not method else [*facts, ("Method", str(method))]
+    return facts if stage.stage in DISTILLING or not method else [*facts, ("Method", str(method))]
 
 
 def _of_training(stage: str, config: Config) -> Facts:
-    if stage == matching.STAGE:
+    if stage == MATCHING:
         how = config.matching
         return [
             ("Objective", f"{matching.method_name(how)}, networks {how.pool.kind} ({how.pool.main})"),
             ("Length", f"{how.iterations:,} iterations"),
         ]
-    if stage not in _TRAININGS:
+    if stage not in DISTILLING:
         return []
-    steps = config.pretrain if stage == pretrain.STAGE else config.refine
+    steps = config.pretrain if stage == PRETRAIN else config.refine
     loss = f"adversarial, {_LOSSES[config.gan.loss]}"
-    if stage == refine.STAGE and config.refine.matches:
+    if stage == REFINE and config.refine.guided:
         wanted, weight = config.refine, f"{config.refine_weight:g}"
         if wanted.balance is not None:
             weight = f"(a weight that makes their gradients' ratio {wanted.balance:g})"

@@ -5,17 +5,10 @@ import logging
 from collections.abc import Hashable, Sequence
 from typing import Any
 
-from gdd.config import Config, ConfigError, counted, read_as, to_plain
+from gdd.config import Config, ConfigError, read_as, stages, to_plain
 from gdd.evaluation.sources import REAL_NAMES, Source
 
 logger = logging.getLogger(__name__)
-
-# Sections that play no part in what a stage makes; pretraining does in a refined generator.
-_WITHOUT = {
-    "pretrain": ("ensemble", "refine", "matching"),
-    "refine": ("ensemble", "matching"),
-    "matching": ("ensemble", "gan", "pretrain", "refine"),
-}
 
 
 def groups(sources: Sequence[Source]) -> list[list[Source]]:
@@ -87,12 +80,12 @@ def _settings(provenance: dict[str, Any]) -> dict[str, Any] | None:
         return None
     if not _flat(stored).keys() <= _flat(to_plain(config)).keys():
         return None
-    return _by_key(config, _WITHOUT.get(str(provenance.get("stage")), ()))
+    return _by_key(config, provenance.get("stage"))
 
 
-def _by_key(config: Config, without: tuple[str, ...] = ()) -> dict[str, Any]:
+def _by_key(config: Config, stage: str | None = None) -> dict[str, Any]:
     """Return the settings that count by dotted key, in the config's order: those of the data and of a distillation."""
-    settings = _flat({"data": counted(config.data), **counted(config, ("evaluate", *without))})
+    settings = _flat(stages.telling_apart(config, stage))
     if settings.get("refine.weight") == config.skd_weight:
         settings["refine.weight"] = None  # which stands for it
     return {key: value for key, value in settings.items() if key not in ("seed", "matching.ipc")}

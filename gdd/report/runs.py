@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gdd.config import ConfigError, earlier, read_as
+from gdd.config.stages import AUDIT, COMPARE, DISTILLING, EVALUATE
 from gdd.evaluation import audit, grid, sources
 from gdd.evaluation.audit import Audit
 from gdd.evaluation.row import Row
@@ -17,12 +18,9 @@ from gdd.report import compare, measured, statistics, tables
 from gdd.report.tables import Section
 from gdd.runtime import checkpoint
 from gdd.sampling import generator_file, set_file
-from gdd.training import matching, pretrain, refine
 
 _METRICS = "metrics.jsonl"
-_TRAINED = (pretrain.STAGE, refine.STAGE, matching.STAGE)
-_COMPARED = "compare"
-_STAGES = (*_TRAINED, "evaluate", _COMPARED, audit.STAGE)
+_STAGES = (*DISTILLING, EVALUATE, COMPARE, AUDIT)
 
 
 @dataclass(frozen=True)
@@ -82,8 +80,8 @@ def find_stages(folders: Sequence[Path]) -> list[Path]:
 
 
 def _holds_stage(folder: Path) -> bool:
-    results = (generator_file.FILE, set_file.FILE, grid.ROWS, audit.RESULT)
-    unfinished = folder.name in _TRAINED and (folder / _METRICS).exists()
+    results = (generator_file.FILE, set_file.FILE, grid.ROWS, audit.AUDIT_FILE)
+    unfinished = folder.name in DISTILLING and (folder / _METRICS).exists()
     return unfinished or any((folder / name).exists() for name in results)
 
 
@@ -100,16 +98,16 @@ def read_stage(folder: Path, name: str, mixed: bool = False) -> Stage:
     """
     mark = folder / "config.json"
     stored = checkpoint.read_json(mark).get("config", {}) if mark.exists() else {}
-    config = earlier.settings(read_as(dict[str, Any], stored, str(mark)))
-    if (folder / audit.RESULT).exists():
+    config = earlier.current_settings(read_as(dict[str, Any], stored, str(mark)))
+    if (folder / audit.AUDIT_FILE).exists():
         picture = folder / measured.AUDIT_PICTURE
-        return AuditedStage(name, config, audit.read(folder), picture.read_bytes() if picture.exists() else None)
+        return AuditedStage(name, config, audit.read_audit(folder), picture.read_bytes() if picture.exists() else None)
     if (folder / grid.ROWS).exists():
         rows = statistics.read_rows(folder)
         if (folder / compare.TABLES).exists():
             pictures = [(folder / picture).read_bytes() for picture in compare.PICTURES if (folder / picture).exists()]
             return ScoredStage(name, config, rows, compare.read_sections(folder), pictures)
-        if folder.name == _COMPARED:
+        if folder.name == COMPARE:
             raise ConfigError(
                 f"{folder} holds no {compare.TABLES}: its comparison has not ended or is of an older version; give its "
                 "command again, which trains no student twice"

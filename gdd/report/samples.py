@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from gdd.data.readers import Dataset
-from gdd.evaluation.nearest import nearest
+from gdd.evaluation.copies import nearest
 from gdd.evaluation.sources import Source
 from gdd.formats.export import images_u8, to_arrays
 from gdd.sampling.sample import sample_images

@@ -12,7 +12,7 @@ from gdd.data.places import NAMES
 from gdd.data.spec import DatasetSpec
 from gdd.evaluation.sources import Source
 from gdd.formats import webdataset
-from gdd.formats.hugging_face import SOFT_LABEL
+from gdd.formats.export import SOFT_LABEL
 
 Export = Literal["folder", "hf"]
 Layout = Literal["generator", "set", "shards", Export]
@@ -115,7 +115,7 @@ def of_shards(folder: Path) -> Subject:
     """Return the same of a folder of whole shards; ConfigError if its manifest is damaged."""
     plan, values = webdataset.read_plan(folder / webdataset.MANIFEST)
     found, origin = webdataset.totals(folder, plan), values.get("provenance")
-    provenance = earlier.provenance({**origin, "sample_seed": plan.seed}) if isinstance(origin, dict) else {}
+    provenance = earlier.current_origin({**origin, "sample_seed": plan.seed}) if isinstance(origin, dict) else {}
     provenance.pop("config", None)  # nobody has checked it, and samples carry none
     # Not the folder's name: shards of one plan are the same wherever they lie, and so is their card.
     return Subject("shards", "shards", plan.spec, plan.generator, found.bytes, provenance, plan.ipc, plan.shards)

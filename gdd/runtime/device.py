@@ -5,6 +5,8 @@ import ctypes
 import logging
 import os
 import platform
+import resource
+import time
 import warnings
 from collections.abc import Iterator
 from datetime import timedelta
@@ -126,6 +128,21 @@ def _keep_freed_memory() -> None:
         library = ctypes.CDLL(None)
         library.mallopt(m_mmap_max, 0)
         library.mallopt(m_trim_threshold, 2**31 - 1)
+
+
+def clock(device: torch.device) -> float:
+    """Return the time when the device has done all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Return MiB: allocated on a GPU since the last reset, or the most that the process ever had on a CPU."""
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (2**20 if platform.system() == "Darwin" else 2**10), 1)
 
 
 def device_name(device: torch.device) -> str:

@@ -1,24 +1,66 @@
-"""What a result was made with: library versions, this package's revision, memory."""
+"""What gdd needs, whether it is there, and what a result was made with; imports none of it, for it may be broken."""
 
 import platform
-import resource
 import subprocess
+from collections.abc import Sequence
 from functools import cache
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
-import accelerate
-import numpy as np
-import torch
+from packaging.requirements import Requirement
 
 import gdd
 
+# Those of other packages that break when they do not fit each other, in the order in which they import one another.
+_FITTING = ("numpy", "scipy", "sklearn", "torch", "torchvision", "accelerate", "timm")
 
-def peak_memory_mb(device: torch.device) -> float:
-    """Return MiB: allocated on a GPU since the last reset, or the most that the process ever had on a CPU."""
-    if device.type == "cuda":
-        return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (2**20 if platform.system() == "Darwin" else 2**10), 1)
+
+def declared() -> list[Requirement]:
+    """Return what gdd's metadata ask for, that of extras included; nothing if gdd runs without being installed."""
+    try:
+        return [Requirement(line) for line in requires("gdd") or []]
+    except PackageNotFoundError:
+        return []
+
+
+def lacking(requirement: Requirement) -> str | None:
+    """Return what is wrong with an installed package: missing, or its version; None if nothing is."""
+    try:
+        installed = version(requirement.name)
+    except PackageNotFoundError:
+        return "missing"
+    return None if requirement.specifier.contains(installed, prereleases=True) else f"version {installed}"
+
+
+def needed(requirements: Sequence[Requirement], extra: str = "") -> list[Requirement]:
+    """Return those of an extra alone, or those that gdd always needs on this machine."""
+    always = [one for one in requirements if one.marker is None or one.marker.evaluate({"extra": ""})]
+    if not extra:
+        return always
+    return [one for one in requirements if one not in always and one.marker and one.marker.evaluate({"extra": extra})]
+
+
+def extras(requirements: Sequence[Requirement]) -> list[str]:
+    """Return the names of the extras, in order of the alphabet."""
+    named = (str(one.marker).partition('extra == "')[2].partition('"')[0] for one in requirements)
+    return sorted({*named} - {""})
+
+
+def broken(requirements: Sequence[Requirement]) -> str | None:
+    """Say in one sentence what is missing, too old, or cannot be imported beside the others; None if all is well."""
+    for one in needed(requirements):
+        if (wrong := lacking(one)) is not None:
+            wanted = f"{one.name}{one.specifier}"
+            return f"{one.name} is {wrong}, expected {wanted}: pip install '{wanted}'"
+    for name in _FITTING:
+        try:
+            import_module(name)
+        except Exception as error:  # every kind: torchvision raises RuntimeError where torch has another version
+            reason = str(error).strip().partition("\n")[0][:200]
+            fit = "; it has to fit torch: pip install --upgrade torch torchvision" if name == "torchvision" else ""
+            return f"{name} cannot be imported ({type(error).__name__}: {reason}){fit}"
+    return None
 
 
 @cache
@@ -42,6 +84,10 @@ def git_revision() -> str | None:
 
 @cache
 def versions() -> dict[str, str]:
+    import accelerate
+    import numpy as np
+    import torch
+
     return {
         "gdd": gdd.__version__,
         "torch": torch.__version__,

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from gdd import rng
+from gdd.runtime.device import clock
 
 ROUNDS = 5
 # Of matrices, and images in a convolution's batch, that keep a device busy; a slow core is done with them in seconds.
@@ -18,13 +19,6 @@ _DRAWN = 1024  # rows and columns that a matrix repeats
 
 def here() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def clock(device: torch.device) -> float:
-    """Return the time when the device has done all that it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
 
 
 def work_clock(device: torch.device) -> float:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from functools import cache, partial
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -11,11 +11,13 @@ from gdd.config import ConfigError
 from gdd.data.spec import DatasetSpec
 from gdd.data.splits import Split, shuffled
 from gdd.losses.logits import classified
-from gdd.sampling import latents, sample, select
+from gdd.sampling import sample
 from gdd.sampling.ensemble_file import Ensemble
 from gdd.sampling.generator_file import LoadedGenerator
-from gdd.sampling.select import Selection
 from gdd.sampling.set_file import SyntheticSet, check_matches
+
+# In which order the samples of a class are taken into a set, so that the first n are a good set of n.
+Selection = Literal["herding", "kmeans", "confident"]
 
 # A class of which fewer than one in so many samples is kept is given up, after so many times this number.
 _LEAST, _TRIES = 1000, 5
@@ -163,7 +165,7 @@ def curated_set(
             raise ConfigError(f"class {name!r} has {len(images):,} images, {count:,} are asked for")
         parts.append(images if selection is None else images[_chosen(ensemble, images, label, selection, ipc, device)])
     images = torch.cat(parts)
-    labels, _ = latents.balanced(spec.num_classes, 0, ipc)
+    labels, _ = sample.balanced_labels(spec.num_classes, 0, ipc)
     soft = _logits(ensemble, images, device).half() if soft_labels else None
     how: dict[str, Any] = {"ensemble": ensemble.hash, "kept": round(kept.kept / kept.scanned, 4) if filtered else None}
     how |= {"select": selection, "pool": None if selection is None else pool}
@@ -186,12 +188,67 @@ def _chosen(
     ensemble: Ensemble, images: Tensor, label: int, selection: Selection, count: int, device: torch.device | str
 ) -> Tensor:
     if selection == "confident":
-        return select.confident(_logits(ensemble, images, device), label, count)
+        return confident(_logits(ensemble, images, device), label, count)
     features = torch.cat([ensemble.features(part.to(device)).cpu() for part in images.split(sample.CHUNK)])
-    choose = {"herding": select.herding, "kmeans": select.kmeans}[selection]
-    return choose(select.standardized(features), count)
+    choose = {"herding": herding, "kmeans": kmeans}[selection]
+    return choose(standardized(features), count)
 
 
 def _logits(ensemble: Ensemble, images: Tensor, device: torch.device | str) -> Tensor:
     """Return the ensemble's logits on the CPU, in batches of one size, which may round differently from others."""
     return torch.cat([ensemble.logits(part.to(device)).cpu() for part in images.split(sample.CHUNK)])
+
+
+def standardized(features: Tensor) -> Tensor:
+    """Return features (N, F) with mean 0 and standard deviation 1 in every dimension that varies."""
+    centred = features - features.mean(0)
+    std = centred.square().mean(0).sqrt()
+    return centred / torch.where(std > 1e-6 * (1 + features.abs().amax(0)), std, torch.ones_like(std))
+
+
+def herding(features: Tensor, count: int) -> Tensor:
+    """Return the indices (count,) of rows whose running mean stays closest to the mean of all (Welling 2009).
+
+    Args:
+        features: (N, F).
+        count: at most N.
+    """
+    mean, total = features.mean(0), torch.zeros_like(features[0])
+    free = torch.ones(len(features), dtype=torch.bool, device=features.device)
+    chosen = []
+    for taken in range(count):
+        distances = (mean - (total + features) / (taken + 1)).square().sum(1)
+        index = int(distances.where(free, torch.inf).argmin())
+        chosen.append(index)
+        free[index] = False
+        total = total + features[index]
+    return torch.tensor(chosen)
+
+
+def kmeans(features: Tensor, count: int) -> Tensor:
+    """Return the indices (count,) of rows, each of which most lowers the k-means cost of all rows.
+
+    The cost is the sum of squared distances to the nearest chosen row. Greedy choice gets at least 1 - 1/e of what the
+    best rows save (Nemhauser, Wolsey and Fisher 1978), and its first n are its choice of n, which k-means' are not.
+
+    Args:
+        features: (N, F).
+        count: at most N.
+    """
+    distances = torch.cdist(features, features).square()  # (N, N)
+    # What the first one saves is measured from a cost that no choice exceeds.
+    cost = distances.amax(1)
+    free = torch.ones(len(features), dtype=torch.bool, device=features.device)
+    chosen = []
+    for _ in range(count):
+        saved = (cost[:, None] - distances).clamp(min=0).sum(0)
+        index = int(saved.where(free, -torch.inf).argmax())
+        chosen.append(index)
+        free[index] = False
+        cost = torch.minimum(cost, distances[:, index])
+    return torch.tensor(chosen)
+
+
+def confident(logits: Tensor, label: int, count: int) -> Tensor:
+    """Return the indices (count,) of the rows of logits (N, K) with the highest probability of a class."""
+    return logits.log_softmax(1)[:, label].argsort(descending=True, stable=True)[:count]

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from gdd import __version__, rng, zoo
 from gdd.config import ConfigError, GanConfig, earlier, read_as
 from gdd.data.spec import DatasetSpec
-from gdd.models.gan import make_generator, width_of
-from gdd.models.gan_parts import Generator
+from gdd.models.gan import Generator, make_generator, width_of
 from gdd.runtime import checkpoint
 
 FILE = zoo.FILE  # named there, where torch is not imported
@@ -153,7 +152,7 @@ def errors_naming(path: Path) -> Iterator[None]:
 def stored_provenance(metadata: dict[str, Any]) -> dict[str, Any]:
     """Return the provenance of a header, by the names of now; KeyError or ConfigError if a part has another type."""
     read_as(_Provenance, metadata["provenance"], "provenance")
-    return earlier.provenance(metadata["provenance"])
+    return earlier.current_origin(metadata["provenance"])
 
 
 def _build_on_meta(spec: DatasetSpec, sizes: GanConfig) -> Generator:

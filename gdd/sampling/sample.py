@@ -5,11 +5,11 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from einops import rearrange
+from einops import rearrange, repeat
 from torch import Tensor
 
+from gdd import rng
 from gdd.data.pixels import pm1_to_u8
-from gdd.sampling import latents
 from gdd.sampling.generator_file import LoadedGenerator
 from gdd.sampling.set_file import SyntheticSet
 
@@ -20,12 +20,30 @@ CHUNK = 16
 _ROUND = 64
 
 
+def latents(seed: int, labels: Tensor, indices: Tensor, noise_dim: int) -> Tensor:
+    """Return noise (B, noise_dim) for sample `indices[b]` of class `labels[b]`.
+
+    It depends on (seed, class, index) only, so IPC 10 is a prefix of IPC 50 whatever the batches are.
+    """
+    rows = torch.empty(len(labels), noise_dim)
+    samples = zip(labels.tolist(), indices.tolist(), strict=True)
+    for row, random in zip(rows.unbind(), rng.generators(seed, rng.LATENT, samples), strict=True):
+        row.normal_(generator=random)
+    return rows
+
+
+def balanced_labels(num_classes: int, start: int, stop: int) -> tuple[Tensor, Tensor]:
+    """Return labels and indices of samples `start..stop-1` of every class, ordered by class."""
+    labels = repeat(torch.arange(num_classes), "k -> (k n)", n=stop - start)
+    return labels, repeat(torch.arange(start, stop), "n -> (k n)", k=num_classes)
+
+
 @torch.inference_mode()
 def _chunk(loaded: LoadedGenerator, label: int, begin: int, seed: int, device: torch.device | str) -> Tensor:
     """Return samples `begin..begin+CHUNK-1` of a class, (CHUNK, C, H, W) uint8 on `device`; CHUNK divides `begin`."""
     indices = torch.arange(begin, begin + CHUNK)
     labels = torch.full_like(indices, label)
-    noise = latents.noise(seed, labels, indices, loaded.generator.noise_dim)
+    noise = latents(seed, labels, indices, loaded.generator.noise_dim)
     return pm1_to_u8(loaded.generator(noise.to(device, non_blocking=True), labels.to(device, non_blocking=True)))
 
 
@@ -49,7 +67,7 @@ def provenance(loaded: LoadedGenerator, seed: int) -> dict[str, Any]:
 
 
 def _as_set(loaded: LoadedGenerator, images: Tensor, ipc: int, seed: int) -> SyntheticSet:
-    labels, _ = latents.balanced(loaded.spec.num_classes, 0, ipc)
+    labels, _ = balanced_labels(loaded.spec.num_classes, 0, ipc)
     return SyntheticSet(images, labels, loaded.spec, ipc, provenance(loaded, seed))
 
 
@@ -89,7 +107,7 @@ def stream_batch(
     loaded: LoadedGenerator, seed: int, start: int, stop: int, device: torch.device | str = "cpu"
 ) -> tuple[Tensor, Tensor]:
     """Return samples `start..stop-1` of every class as uint8 images and labels on `device`, in one forward pass."""
-    labels, indices = latents.balanced(loaded.spec.num_classes, start, stop)
-    noise = latents.noise(seed, labels, indices, loaded.generator.noise_dim)
+    labels, indices = balanced_labels(loaded.spec.num_classes, start, stop)
+    noise = latents(seed, labels, indices, loaded.generator.noise_dim)
     labels = labels.to(device, non_blocking=True)
     return pm1_to_u8(loaded.generator.to(device)(noise.to(device, non_blocking=True), labels)), labels

@@ -1,11 +1,13 @@
 """Train one classifier; pool members, teachers and students all go through here."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from gdd.losses.logits import classified
 from gdd.runtime.execution import EAGER, Execution
@@ -83,6 +85,27 @@ def fit(
         value.sum().backward()  # of several networks: a mean would divide each one's gradient
         optimizer.step()
     return value.detach()
+
+
+@contextmanager
+def averaged(network: nn.Module, optimizer: torch.optim.Optimizer, decay: float) -> Iterator[None]:
+    """Average a network over the optimiser's steps inside the block, and leave it with that average after it.
+
+    average <- decay * average + (1 - decay) * weights after every step, beginning with the weights after the first;
+    batch norm's running statistics and other buffers are averaged alike.
+
+    Args:
+        network: one, or several as `together.Stacked`.
+        optimizer: over its parameters.
+        decay: in [0, 1); 0 leaves the weights of the last step.
+    """
+    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+    hook = optimizer.register_step_post_hook(lambda *_: average.update_parameters(network))
+    try:
+        yield
+    finally:
+        hook.remove()
+    network.load_state_dict(average.module.state_dict())
 
 
 class Answers(NamedTuple):

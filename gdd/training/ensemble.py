@@ -7,26 +7,24 @@ import torch
 from torch import nn
 
 from gdd import rng
-from gdd.config import Config
+from gdd.config import Config, EnsembleConfig, stages
 from gdd.data.augment import AugmentedBatches
 from gdd.data.batches import Batches
 from gdd.data.pixels import Normalizer
 from gdd.data.readers import Dataset
+from gdd.data.spec import DatasetSpec, parse_strategy
 from gdd.data.splits import Split
-from gdd.data.strategy import parse_strategy
 from gdd.models import registry
 from gdd.runtime.checkpoint import Stateful
 from gdd.runtime.run import Run
 from gdd.sampling import ensemble_file
 from gdd.sampling.ensemble_file import Ensemble
+from gdd.sampling.origin import origin_of
 from gdd.training.classifier import count_correct, fit, sgd
-from gdd.training.pool import execution_of, told_apart
-from gdd.training.schedule import share
-from gdd.training.stage import provenance
+from gdd.training.pool import execution_of, learning_flop, told_apart
+from gdd.training.schedule import lr_factor
 
 logger = logging.getLogger(__name__)
-
-STAGE = "ensemble"
 
 
 def train_ensemble(config: Config, dataset: Dataset, run: Run) -> Path:
@@ -36,7 +34,7 @@ def train_ensemble(config: Config, dataset: Dataset, run: Run) -> Path:
     """
     settings, spec, seed = config.ensemble, dataset.spec, config.seed
     total = settings.steps * len(settings.archs)
-    execution = execution_of(settings.archs, spec.shape, spec.num_classes, total * settings.batch_size, run)
+    execution = execution_of(settings.archs, spec, ensemble_flop(settings, spec), run)
     members, optimizers, states = list[nn.Module](), [], dict[str, Stateful]()
     for index, arch in enumerate(settings.archs):
         with rng.seeded(seed, rng.INIT_ENSEMBLE, index):
@@ -50,29 +48,34 @@ def train_ensemble(config: Config, dataset: Dataset, run: Run) -> Path:
     batches = AugmentedBatches(plain, normalize, augmentations, rng.ENSEMBLE_AUGMENT)
 
     def lr(step: int) -> float:
-        return settings.lr * share("cosine", step % settings.steps, settings.steps)
+        return settings.lr * lr_factor("cosine", step % settings.steps, settings.steps)
 
-    for step in run.loop(states, total, plain.batch_size, STAGE, fixed_world_size=False):
-        own = step.index // settings.steps
+    for step in run.loop(states, total, plain.batch_size, stages.ENSEMBLE, fixed_world_size=False):
+        turn = step.index // settings.steps
         steps = range(step.index, step.done)
-        step.record({"loss": fit(members[own], batches, steps, optimizers[own], lr, execution=execution)})
+        step.record({"loss": fit(members[turn], batches, steps, optimizers[turn], lr, execution=execution)})
 
     ensemble = Ensemble(settings.archs, spec, members)
     accuracies = {"all": _accuracy(ensemble, dataset.val, run.device)}
-    for name, one in zip(told_apart(settings.archs), ensemble.members, strict=True):
-        accuracies[name] = _accuracy(Ensemble([name], spec, [one]), dataset.val, run.device)
+    for name, judge in zip(told_apart(settings.archs), ensemble.members, strict=True):
+        accuracies[name] = _accuracy(Ensemble([name], spec, [judge]), dataset.val, run.device)
     for name, accuracy in accuracies.items() if run.is_main and len(dataset.val.labels) else ():
         logger.info("ensemble: %s, %.2f %% of the validation images", name, accuracy)
-    origin = provenance(run, config, dataset, STAGE, "real", run.seconds)
+    origin = origin_of(run, config, dataset, stages.ENSEMBLE, "real", run.seconds)
     if run.is_main:
         ensemble_file.save(run.folder, ensemble, {**origin, "validation_accuracy": accuracies})
     run.accelerator.wait_for_everyone()
     return run.folder / ensemble_file.FILE
 
 
+def ensemble_flop(settings: EnsembleConfig, spec: DatasetSpec) -> float:
+    """Return the FLOP of training all members."""
+    return learning_flop(settings.archs, spec, len(settings.archs) * settings.steps * settings.batch_size)
+
+
 def _accuracy(ensemble: Ensemble, val: Split, device: torch.device) -> float | None:
     """Return the percent of the validation images that it gets right; None without any."""
     if not len(val.labels):
         return None
-    found = count_correct(lambda images: ensemble.logits(images.to(device)).cpu(), val.images_u8, val.labels.cpu())
-    return round(100 * found.correct / len(val.labels), 2)
+    answers = count_correct(lambda images: ensemble.logits(images.to(device)).cpu(), val.images_u8, val.labels.cpu())
+    return round(100 * answers.correct / len(val.labels), 2)

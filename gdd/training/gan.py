@@ -15,7 +15,7 @@ from gdd import rng
 from gdd.data import augment
 from gdd.data.batches import local_rows
 from gdd.losses import adversarial
-from gdd.models.gan_parts import Discriminator, Generator
+from gdd.models.gan import Discriminator, Generator
 from gdd.runtime import checkpoint
 from gdd.runtime.checkpoint import Stateful
 from gdd.runtime.execution import EAGER, Execution

@@ -7,7 +7,7 @@ matching is DM (Zhao and Bilen 2023); the pools of networks are those of Zhou, Z
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,24 +18,23 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from gdd import rng
-from gdd.config import Config, ConfigError, MatchingConfig
+from gdd.config import Config, ConfigError, MatchingConfig, MatchingPoolConfig, PoolKind, stages
 from gdd.data import augment
 from gdd.data.batches import ClassBatches
 from gdd.data.pixels import Normalizer
 from gdd.data.readers import Dataset
-from gdd.data.strategy import dsa
-from gdd.losses import gradients
+from gdd.data.spec import DatasetSpec, dsa
+from gdd.losses import distances
 from gdd.models import registry
-from gdd.models.layers import Classifier
+from gdd.models.layers import Classifier, Shape
 from gdd.runtime.checkpoint import Stateful
 from gdd.runtime.execution import EAGER, Execution
 from gdd.runtime.run import Run
 from gdd.sampling import generator_file, sample, set_file
+from gdd.sampling.origin import origin_of
 from gdd.training.classifier import fit
-from gdd.training.pool import FreshPool, execution_of
-from gdd.training.stage import provenance
+from gdd.training.pool import draw_member, execution_of, learning_flop, require_members, told_apart
 
-STAGE = "matching"
 Objective = Literal["gradient", "embedding"]
 # Epochs between two updates by images per class, which is also how many updates (DatasetCondensation, utils.py).
 INNER = {1: 1, 10: 50, 20: 25, 30: 20, 40: 15, 50: 10}
@@ -47,13 +46,31 @@ CPU_CHUNK = 32
 GROUP_IMAGES = 5
 
 
-def loops(ipc: int, outer: int | None, inner: int | None) -> tuple[int, int]:
+def loops(settings: MatchingConfig) -> tuple[int, int]:
     """Return the image updates per network and the epochs between them, by DC's table where they are not given.
 
-    Between the table's entries the epochs are linear in the images per class.
+    Between the table's entries the epochs are linear in the images per class. Embeddings take one update and no epoch.
     """
-    epochs = round(float(np.interp(ipc, list(INNER), list(INNER.values()))))
-    return outer or min(ipc, max(INNER)), inner or epochs
+    if settings.objective == "embedding":
+        return 1, 0
+    epochs = round(float(np.interp(settings.ipc, list(INNER), list(INNER.values()))))
+    return settings.outer or min(settings.ipc, max(INNER)), settings.inner or epochs
+
+
+def updates_of(settings: MatchingConfig, num_classes: int) -> int:
+    """Return how often images of a class are updated in all."""
+    return settings.iterations * loops(settings)[0] * num_classes
+
+
+def matching_flop(settings: MatchingConfig, spec: DatasetSpec) -> float:
+    """Return the FLOP of all updates; the gradient of a gradient costs about three times as much as that."""
+    images = settings.batch_real + (3 + loops(settings)[1]) * settings.ipc
+    return learning_flop(members_of(settings.pool), spec, updates_of(settings, spec.num_classes) * images)
+
+
+def members_of(settings: MatchingPoolConfig) -> tuple[str, ...]:
+    """Return the names of the networks that a pool may hold."""
+    return registry.fresh_members(settings.kind, settings.main, settings.various, settings.similar_depth)
 
 
 def method_name(settings: MatchingConfig) -> str:
@@ -106,7 +123,7 @@ def gradient_loss(
     synthetic: Tensor,
     real: Sequence[Tensor],
     labels: Sequence[int],
-    distance: gradients.Distance,
+    distance: distances.Distance,
     execution: Execution = EAGER,
 ) -> Tensor:
     """Return how far apart the gradients of real and synthetic images are, summed over some classes.
@@ -131,7 +148,7 @@ def gradient_loss(
 
     def class_distance(images: Tensor, target: Tensor, *real_gradients: Tensor) -> Tensor:
         synthetic_gradients = grad(loss)(parameters, images, target)
-        return gradients.distance(list(synthetic_gradients.values()), real_gradients, distance)
+        return distances.distance(list(synthetic_gradients.values()), real_gradients, distance)
 
     by_class = [real_gradient(network, images, label, execution) for images, label in zip(real, labels, strict=True)]
     stacked = [torch.stack(tensors) for tensors in zip(*by_class, strict=True)]
@@ -145,7 +162,66 @@ def embedding_loss(network: nn.Module, synthetic: Tensor, real: Sequence[Tensor]
     features = rearrange(features, "(g ipc) f -> g ipc f", g=len(synthetic))
     with torch.no_grad():
         targets = [network.embed(images) for images in real]
-    return torch.stack([gradients.embedding_distance(*pair) for pair in zip(features, targets, strict=True)]).sum()
+    return torch.stack([distances.embedding_distance(*pair) for pair in zip(features, targets, strict=True)]).sum()
+
+
+@dataclass(eq=False, repr=False)
+class FreshPool:
+    """A new, untrained network at every iteration, from a pool of Zhou et al. (arXiv 2402.13007)."""
+
+    shape: Shape  # (C, H, W)
+    num_classes: int
+    _: KW_ONLY
+    kind: PoolKind  # the main model alone, with similar ConvNets, with various networks, or those alike (total random)
+    main: str  # the main model
+    main_probability: float  # of the main model beside others
+    main_probability_end: float | None  # the same at the last iteration, linear in between; none keeps it
+    main_only: int  # iterations at the start that use the main model alone
+    similar_depth: int  # depth of the similar ConvNets
+    various: tuple[str, ...]  # the other models
+    iterations: int  # of the whole distillation
+    seed: int  # root seed
+    device: torch.device | str = "cpu"  # where the networks live
+    execution: Execution = EAGER  # of the networks
+
+    def __post_init__(self) -> None:
+        self.members = registry.fresh_members(self.kind, self.main, self.various, self.similar_depth)
+        self.uses = [0] * len(self.members)
+
+    def probabilities(self, iteration: int) -> Tensor:
+        """Return the probability of each member at an iteration."""
+        count = len(self.members)
+        if iteration < self.main_only or count == 1:
+            return torch.tensor([1.0] + [0.0] * (count - 1))
+        if self.kind == "total random":
+            return torch.full((count,), 1 / count)
+        main = self.main_probability
+        if self.main_probability_end is not None:
+            done = iteration / max(1, self.iterations - 1)
+            main = main * (1 - done) + self.main_probability_end * done
+        return torch.tensor([main] + [(1 - main) / (count - 1)] * (count - 1))
+
+    def network(self, iteration: int) -> nn.Module:
+        """Return the iteration's network, in eval mode."""
+        member = draw_member(self.probabilities(iteration), self.seed, iteration)
+        with rng.seeded(self.seed, rng.INIT_POOL, member, self.uses[member]):
+            network = registry.build(self.members[member], self.shape, self.num_classes)
+        self.uses[member] += 1
+        return self.execution.place(network.to(self.device)).eval()
+
+    def counts(self) -> dict[str, float]:
+        """Return how often each network was drawn that was, by the name of its curve; nothing of one alone."""
+        if len(self.members) == 1:
+            return {}
+        named = zip(told_apart(self.members), self.uses, strict=True)
+        return {f"uses/{name}": float(count) for name, count in named if count}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"members": list(self.members), "uses": list(self.uses)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        require_members(state, self.members)
+        self.uses = list(state["uses"])
 
 
 class SyntheticImages(nn.Module):
@@ -184,7 +260,7 @@ class Matcher:
     pool: FreshPool  # gives the networks
     _: KW_ONLY
     objective: Objective  # gradient or embedding
-    distance: gradients.Distance  # between gradients
+    distance: distances.Distance  # between gradients
     outer: int  # image updates per network
     inner: int  # epochs on the set between two updates
     inner_first: bool  # whether a network also learns those epochs before its first comparison
@@ -309,10 +385,7 @@ def _matcher(config: Config, dataset: Dataset, run: Run) -> Matcher:
     images_u8, labels = dataset.train.images_u8.to(run.device), dataset.train.labels
     real = ClassBatches(images_u8, labels, spec.num_classes, Normalizer(spec.mean, spec.std, run.device), seed)
     by_gradient = settings.objective == "gradient"
-    outer, inner = loops(settings.ipc, settings.outer, settings.inner) if by_gradient else (1, 0)
-    kinds = settings.pool
-    members = registry.fresh_members(kinds.kind, kinds.main, kinds.various, kinds.similar_depth)
-    asked = settings.iterations * outer * spec.num_classes * (settings.batch_real + inner * settings.ipc)
+    outer, inner = loops(settings)
     return Matcher(
         first_images(settings, real, seed),
         real,
@@ -323,7 +396,7 @@ def _matcher(config: Config, dataset: Dataset, run: Run) -> Matcher:
             iterations=settings.iterations,
             seed=seed,
             device=run.device,
-            execution=execution_of(members, spec.shape, spec.num_classes, asked, run),
+            execution=execution_of(members_of(settings.pool), spec, matching_flop(settings, spec), run),
         ),
         objective=settings.objective,
         distance=settings.distance,
@@ -340,22 +413,20 @@ def _matcher(config: Config, dataset: Dataset, run: Run) -> Matcher:
     )
 
 
-def match(config: Config, dataset: Dataset, run: Run) -> Path:
+def distil_pixels(config: Config, dataset: Dataset, run: Run, start: Path | None = None) -> Path:
     """Distil a set of `matching.ipc` images per class into the run folder and return its file.
 
-    `run.snapshots` also stores the set of earlier iterations.
+    `run.snapshots` also stores the set of earlier iterations. With init generator, images are first those of `start`.
     """
     settings, spec = config.matching, dataset.spec
     matcher = _matcher(config, dataset, run)
-    seconds_before = 0.0
-    if settings.generator is not None:
-        seconds_before = float(generator_file.load(settings.generator).provenance.get("seconds") or 0)
+    seconds_before = 0.0 if start is None else float(generator_file.load(start).provenance.get("seconds") or 0)
 
     def save(path: Path, iterations: int) -> None:
         if not run.is_main:
             return
         seconds = run.seconds + seconds_before
-        origin = provenance(run, config, dataset, STAGE, method_name(settings), seconds)
+        origin = origin_of(run, config, dataset, stages.MATCHING, method_name(settings), seconds)
         images, labels = matcher.real.normalize.to_unit(matcher.synthetic.flat()).cpu(), matcher.synthetic.labels.cpu()
         set_file.save(
             path, set_file.SyntheticSet(images, labels, spec, settings.ipc, {**origin, "iterations": iterations})
@@ -367,7 +438,9 @@ def match(config: Config, dataset: Dataset, run: Run) -> Path:
 
     save_snapshot(0)
     images_per_step = matcher.outer * spec.num_classes * settings.batch_real
-    for step in run.loop(matcher.states(), settings.iterations, images_per_step, STAGE, fixed_world_size=False):
+    for step in run.loop(
+        matcher.states(), settings.iterations, images_per_step, stages.MATCHING, fixed_world_size=False
+    ):
         step.record({"loss/matching": matcher.iterate(step.index), **matcher.pool.counts()})
         save_snapshot(step.done)
         if step.grid_due:

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from gdd.data.batches import Batches
 from gdd.data.pixels import pm1_to_unit, u8_to_pm1
-from gdd.sampling import latents
+from gdd.sampling import sample
 
-BATCH = 500  # images that are generated at once; a thousand classes at once took gigabytes
+_AT_ONCE = 500  # images that are generated at once; a thousand classes at once took gigabytes
 
 
 def class_diversity(images: Tensor, labels: Tensor, num_classes: int) -> Tensor:
@@ -32,8 +32,8 @@ class Monitor:
     per_class: int = 10  # images per class and row of the grid
 
     def __post_init__(self) -> None:
-        self.labels, indices = latents.balanced(self.num_classes, 0, self.per_class)
-        self.noise = latents.noise(self.seed, self.labels, indices, self.noise_dim)
+        self.labels, indices = sample.balanced_labels(self.num_classes, 0, self.per_class)
+        self.noise = sample.latents(self.seed, self.labels, indices, self.noise_dim)
         labels = self.batches.labels
         where = torch.cat([torch.nonzero(labels == label)[: self.per_class, 0] for label in range(self.num_classes)])
         real = u8_to_pm1(self.batches.images_u8[where])
@@ -44,7 +44,7 @@ class Monitor:
         """Return (K * per_class, C, H, W) in [-1, 1], ordered by class."""
         device = next(average.parameters()).device
         average.eval()
-        parts = zip(self.noise.split(BATCH), self.labels.split(BATCH), strict=True)
+        parts = zip(self.noise.split(_AT_ONCE), self.labels.split(_AT_ONCE), strict=True)
         return torch.cat([average(noise.to(device), labels.to(device)) for noise, labels in parts])
 
     def diversity(self, images: Tensor) -> dict[str, Tensor]:

@@ -1,8 +1,7 @@
-"""The networks that real and synthetic images are compared with, drawn by weight.
+"""The networks that guide refinement, drawn by weight.
 
-Refinement asks a `LearningPool`, whose members learn from real images as it goes on, or a `SnapshotPool`, whose members
-have learned; matching takes a new network of a `FreshPool` for each iteration. Every process holds the same networks,
-built from the same seeds.
+Members of a `LearningPool` learn from real images as refinement goes on; those of a `SnapshotPool` have learned before.
+Every process holds the same networks, built from the same seeds.
 """
 
 import copy
@@ -16,22 +15,22 @@ import torch
 from torch import Tensor, distributed, nn
 
 from gdd import rng
-from gdd.config import PoolKind
 from gdd.data import augment
 from gdd.data.augment import AugmentedBatches
 from gdd.data.batches import Batches
 from gdd.data.pixels import Normalizer
+from gdd.data.spec import DatasetSpec
 from gdd.data.splits import Split
 from gdd.losses.logits import classified
 from gdd.models import registry
 from gdd.models.cost import TRAINING, classifier_flop
-from gdd.models.layers import Shape
 from gdd.runtime.execution import EAGER, Execution
 from gdd.runtime.run import Run
 from gdd.training.classifier import fit, sgd
 
 
-def _drawn(weights: Tensor, seed: int, step: int) -> int:
+def draw_member(weights: Tensor, seed: int, step: int) -> int:
+    """Return the place of the member that is drawn for a step, by the members' probability weights (M,)."""
     return int(torch.multinomial(weights, 1, generator=rng.generator(seed, rng.POOL_MEMBER, step)))
 
 
@@ -40,17 +39,24 @@ def told_apart(names: Sequence[str]) -> list[str]:
     return [name if names.count(name) == 1 else f"{name} {place}" for place, name in enumerate(names)]
 
 
-def _require_members(state: dict[str, Any], members: tuple[str, ...]) -> None:
+def require_members(state: dict[str, Any], members: tuple[str, ...]) -> None:
+    """Refuse the state of a pool of other members."""
     if state["members"] != list(members):
         raise ValueError(f"the state is of the members {state['members']}, expected {list(members)}")
 
 
-def execution_of(members: tuple[str, ...], shape: Shape, num_classes: int, images: float, run: Run) -> Execution:
-    """Decide how the members of a pool are executed that answer `images` in all, gradients included."""
+def execution_of(members: Sequence[str], spec: DatasetSpec, flop: float, run: Run) -> Execution:
+    """Decide how the members of a pool are executed whose work takes `flop` in all."""
     with torch.device("meta"):
-        networks = [registry.build(name, shape, num_classes) for name in members]
-    flop = sum(classifier_flop(name, shape, num_classes) for name in members) / len(members)
-    return run.execution(networks, TRAINING * images * flop)
+        networks = [registry.build(name, spec.shape, spec.num_classes) for name in members]
+    return run.execution(networks, flop)
+
+
+def learning_flop(members: Sequence[str], spec: DatasetSpec, images: float) -> float:
+    """Return the FLOP of so many images through members that are drawn equally often, gradients included."""
+    return (
+        TRAINING * images * sum(classifier_flop(name, spec.shape, spec.num_classes) for name in members) / len(members)
+    )
 
 
 @dataclass(eq=False, repr=False)
@@ -130,7 +136,7 @@ class LearningPool:
 
     def network(self, step: int) -> nn.Module:
         """Return the member that is drawn for step `step`: trained further, then frozen and in eval mode."""
-        member = _drawn(self.probabilities, self.lessons.seed, step)
+        member = draw_member(self.probabilities, self.lessons.seed, step)
         is_new = member not in self.alive
         network, optimizer = self._new(member) if is_new else self.alive[member]
         count = self.steps_before if is_new else self.steps_between
@@ -160,7 +166,7 @@ class LearningPool:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        _require_members(state, self.members)
+        require_members(state, self.members)
         self.uses, self.steps_trained = list(state["uses"]), state["steps_trained"]
         self.alive = {member: self._new(member) for member in state["networks"]}
         for member, (network, optimizer) in self.alive.items():
@@ -184,7 +190,7 @@ class SnapshotPool:
 
     def network(self, step: int) -> nn.Module:
         """Return the snapshot that is drawn for step `step`, frozen and in eval mode."""
-        member = _drawn(self.probabilities, self.lessons.seed, step)
+        member = draw_member(self.probabilities, self.lessons.seed, step)
         random = rng.generator(self.lessons.seed, rng.POOL_AGE, step)
         age = int(torch.randint(len(self.ages), (1,), generator=random))
         if member not in self.snapshots:
@@ -219,7 +225,7 @@ class SnapshotPool:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        _require_members(state, self.members)
+        require_members(state, self.members)
         self.uses, self.snapshots = list(state["uses"]), {}
         for member, states in state["snapshots"].items():
             self.snapshots[member] = [self.lessons.beginner(self.members[member], member, 0)[0] for _ in states]
@@ -252,62 +258,3 @@ class Exam:
             f"accuracy/{name}": classified(network.eval()(self.images_std), self.labels).float().mean()
             for name, network in pool.networks().items()
         }
-
-
-@dataclass(eq=False, repr=False)
-class FreshPool:
-    """A new, untrained network at every iteration, from a pool of Zhou et al. (arXiv 2402.13007)."""
-
-    shape: Shape  # (C, H, W)
-    num_classes: int
-    _: KW_ONLY
-    kind: PoolKind  # the main model alone, with similar ConvNets, with various networks, or those alike (total random)
-    main: str  # the main model
-    main_probability: float  # of the main model beside others
-    main_probability_end: float | None  # the same at the last iteration, linear in between; none keeps it
-    main_only: int  # iterations at the start that use the main model alone
-    similar_depth: int  # depth of the similar ConvNets
-    various: tuple[str, ...]  # the other models
-    iterations: int  # of the whole distillation
-    seed: int  # root seed
-    device: torch.device | str = "cpu"  # where the networks live
-    execution: Execution = EAGER  # of the networks
-
-    def __post_init__(self) -> None:
-        self.members = registry.fresh_members(self.kind, self.main, self.various, self.similar_depth)
-        self.uses = [0] * len(self.members)
-
-    def probabilities(self, iteration: int) -> Tensor:
-        """Return the probability of each member at an iteration."""
-        count = len(self.members)
-        if iteration < self.main_only or count == 1:
-            return torch.tensor([1.0] + [0.0] * (count - 1))
-        if self.kind == "total random":
-            return torch.full((count,), 1 / count)
-        main = self.main_probability
-        if self.main_probability_end is not None:
-            done = iteration / max(1, self.iterations - 1)
-            main = main * (1 - done) + self.main_probability_end * done
-        return torch.tensor([main] + [(1 - main) / (count - 1)] * (count - 1))
-
-    def network(self, iteration: int) -> nn.Module:
-        """Return the iteration's network, in eval mode."""
-        member = _drawn(self.probabilities(iteration), self.seed, iteration)
-        with rng.seeded(self.seed, rng.INIT_POOL, member, self.uses[member]):
-            network = registry.build(self.members[member], self.shape, self.num_classes)
-        self.uses[member] += 1
-        return self.execution.place(network.to(self.device)).eval()
-
-    def counts(self) -> dict[str, float]:
-        """Return how often each network was drawn that was, by the name of its curve; nothing of one alone."""
-        if len(self.members) == 1:
-            return {}
-        named = zip(told_apart(self.members), self.uses, strict=True)
-        return {f"uses/{name}": float(count) for name, count in named if count}
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"members": list(self.members), "uses": list(self.uses)}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        _require_members(state, self.members)
-        self.uses = list(state["uses"])

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 
-def share(
+def lr_factor(
     kind: Literal["constant", "linear", "cosine", "step", "cyclic"], step: int, steps: int, warmup: int = 0
 ) -> float:
     """Return a step's learning rate as a share of the first one, in [0, 1].
@@ -39,7 +39,7 @@ def _cyclic(step: int, steps: int) -> float:
     eighth = 8 * step // steps
     number, peak = (eighth, 0.8**eighth) if eighth < 6 else (6, 0.8**5 / 10)
     begun, cycle = math.ceil(number * steps / 8), max(1, steps // 4)
-    return peak * share("cosine", step - begun, cycle, warmup=cycle // 10)
+    return peak * lr_factor("cosine", step - begun, cycle, warmup=cycle // 10)
 
 
 @dataclass(frozen=True)

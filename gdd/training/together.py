@@ -60,7 +60,7 @@ def _tensors(network: nn.Module) -> Iterator[Tensor]:
     return itertools.chain(network.parameters(), network.buffers())
 
 
-def each(losses: Sequence[Loss]) -> Loss:
+def each_own(losses: Sequence[Loss]) -> Loss:
     """Return a loss that maps logits, labels and images with an axis of S in front to the S networks' own losses (S,).
 
     `fit` descends their sum. Of its parts a network's weights decide its own loss alone, so each is trained as it would

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 import gdd
 from gdd.api import generator as module
 from gdd.config import ConfigError
-from gdd.sampling import latents
+from gdd.sampling import sample
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def test_processes_and_their_workers_part_the_batches_among_themselves(pets, mon
 
 def test_generated_images_are_the_samples_before_rounding_and_differentiable(pets):
     labels, indices = torch.tensor([2, 0]), torch.tensor([1, 1])
-    noise = latents.noise(3, labels, indices, pets.noise_dim).requires_grad_()
+    noise = sample.latents(3, labels, indices, pets.noise_dim).requires_grad_()
     images = pets.generate(labels, noise)
     stored = pets.sample(2, seed=3)
     for image, place in zip(images, (5, 1), strict=True):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import gdd
-from gdd.runtime import requirements, speed
+from gdd.runtime import environment, speed
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +40,7 @@ def test_a_machine_without_proc_git_and_sysconf(done, monkeypatch):
 
 
 def test_what_is_broken_is_one_sentence_after_what_could_be_told(gdd, monkeypatch):
-    monkeypatch.setattr(requirements, "broken", lambda _: "torchvision cannot be imported")
+    monkeypatch.setattr(environment, "broken", lambda _: "torchvision cannot be imported")
     code, out, error = gdd("doctor")
     assert (code, error) == (2, "gdd: torchvision cannot be imported\n")
     assert "disk" in lines_of(out)

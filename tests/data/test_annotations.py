@@ -6,8 +6,7 @@ import pytest
 from PIL import Image
 from tiny import constant, levels, make_classes, refuses, save_image
 
-from gdd.data.annotations import in_order, labels_of
-from gdd.data.folder import list_folder
+from gdd.data.folder import in_order, labels_of, list_folder
 from gdd.data.readers import open_dataset
 
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from gdd.config import ConfigError
 from gdd.data.augment import Augmentation, apply, draw
-from gdd.data.strategy import OPERATIONS, parse_strategy
+from gdd.data.spec import OPERATIONS, parse_strategy
 
 SHAPES = [(6, 3, 32, 32), (6, 1, 28, 28), (6, 3, 24, 40)]
 

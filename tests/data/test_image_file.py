@@ -242,7 +242,7 @@ def test_a_cache_of_another_version_is_not_used(tmp_path, monkeypatch):
     make_classes(tmp_path, {"a": 5, "b": 5})
     open_dataset(str(tmp_path))
     before = set((tmp_path / ".gdd-cache").iterdir())
-    monkeypatch.setattr("gdd.data.cache.VERSION", 1)
+    monkeypatch.setattr("gdd.data.encoded.CACHE_VERSION", 1)
     open_dataset(str(tmp_path))
     assert len(set((tmp_path / ".gdd-cache").iterdir()) - before) == 1
 

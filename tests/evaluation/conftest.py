@@ -32,6 +32,6 @@ def evaluate(dataset: Dataset, tmp_path: Path) -> Evaluate:
         jobs = grid.enumerate_jobs(completed, chosen.ipc, floor_ipcs, chosen.protocols, chosen.archs, chosen.seeds)
         behaviour = run or RunConfig(workers=1)
         with Run(tmp_path / folder, behaviour, {}, "test", make_accelerator(behaviour)) as opened:
-            return grid.evaluate(jobs, Conditions.of(chosen, data.spec, recipe), data, opened, config_hash="")
+            return grid.score_jobs(jobs, Conditions.of(chosen, data.spec, recipe), data, opened, config_hash="")
 
     return call

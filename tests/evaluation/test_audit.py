@@ -14,7 +14,7 @@ from gdd.data.readers import Dataset
 from gdd.data.spec import DatasetSpec
 from gdd.data.splits import Split
 from gdd.evaluation import audit
-from gdd.evaluation.audit import RealImages, measure, real_images
+from gdd.evaluation.audit import ComparedImages, compared_images, measure_audit
 from gdd.evaluation.sources import Source
 from gdd.sampling.set_file import SyntheticSet
 
@@ -56,8 +56,8 @@ def stated(dataset: Dataset, **changes: object) -> dict[str, Any]:
 
 def test_training_images_are_copies(noise: Dataset) -> None:
     source = source_of(noise.train.images_u8)
-    real = RealImages(noise.train.images_u8, noise.val.images_u8, "validation")
-    found, evidence = measure(source, real, noise, 1)
+    real = ComparedImages(noise.train.images_u8, noise.val.images_u8, "validation")
+    found, evidence = measure_audit(source, real, noise, 1)
     assert (found.copies, found.near_copies.share, found.membership.auc) == (900, 1, 1)
     assert found.membership.tpr_at_1_percent_fpr == 1
     assert (found.n_samples, found.n_training, found.n_held_out, found.n_group) == (900, 900, 300, 300)
@@ -71,8 +71,8 @@ def test_training_images_are_copies(noise: Dataset) -> None:
 
 @pytest.mark.parametrize("seed", [11, 12, 13])
 def test_new_real_images_are_none(noise: Dataset, seed: int) -> None:
-    real = RealImages(noise.train.images_u8, noise.val.images_u8, "validation")
-    found, _ = measure(source_of(images(600, seed)), real, noise, 1)
+    real = ComparedImages(noise.train.images_u8, noise.val.images_u8, "validation")
+    found, _ = measure_audit(source_of(images(600, seed)), real, noise, 1)
     for one in (found.near_copies, found.nearer_to_training):
         assert one.low <= one.expected <= one.high
     assert found.membership.low <= 0.5 <= found.membership.high
@@ -85,8 +85,8 @@ def test_almost_copies_among_other_samples_are_told(noise: Dataset) -> None:
     """A tenth of the samples are training images but for a grey level."""
     made = images(600, 4)
     made[:60] = noise.train.images_u8[:60] ^ 1
-    real = RealImages(noise.train.images_u8, noise.val.images_u8, "validation")
-    found, evidence = measure(source_of(made), real, noise, 1)
+    real = ComparedImages(noise.train.images_u8, noise.val.images_u8, "validation")
+    found, evidence = measure_audit(source_of(made), real, noise, 1)
     assert found.copies == 0
     assert 0.1 <= found.near_copies.share < 0.13
     assert found.near_copies.low > found.near_copies.expected
@@ -98,15 +98,15 @@ def test_what_a_group_is_does_not_depend_on_its_order(noise: Dataset) -> None:
     """All real images are training images to one audit and held out to the other."""
     made = source_of(images(100, 5))
     one, other = noise.train.images_u8[:300], noise.val.images_u8
-    found, _ = measure(made, RealImages(one, other, "test"), noise, 1)
-    turned, _ = measure(made, RealImages(other, one, "test"), noise, 1)
+    found, _ = measure_audit(made, ComparedImages(one, other, "test"), noise, 1)
+    turned, _ = measure_audit(made, ComparedImages(other, one, "test"), noise, 1)
     assert found.membership.auc == pytest.approx(1 - turned.membership.auc, abs=1e-12)
     assert found.nearest.training == turned.nearest.held_out
     assert found.nearer_to_training.share == pytest.approx(1 - turned.nearer_to_training.share)
 
 
 def test_validation_images_are_held_out_where_nobody_has_used_them(noise: Dataset) -> None:
-    training, held_out, part = real_images(source_of(images(10, 4), **stated(noise)), noise)
+    training, held_out, part = compared_images(source_of(images(10, 4), **stated(noise)), noise)
     assert part == "validation"
     assert torch.equal(training, noise.train.images_u8)
     assert torch.equal(held_out, noise.val.images_u8)
@@ -121,7 +121,7 @@ def test_validation_images_are_held_out_where_nobody_has_used_them(noise: Datase
     ],
 )
 def test_else_it_is_the_test_part(noise: Dataset, change: dict[str, object]) -> None:
-    training, held_out, part = real_images(source_of(images(10, 4), **stated(noise, **change)), noise)
+    training, held_out, part = compared_images(source_of(images(10, 4), **stated(noise, **change)), noise)
     assert part == "test"
     assert torch.equal(training, noise.train.images_u8)
     assert torch.equal(held_out, noise.test().images_u8)
@@ -130,7 +130,7 @@ def test_else_it_is_the_test_part(noise: Dataset, change: dict[str, object]) -> 
 def test_few_validation_images_are_left_alone(noise: Dataset) -> None:
     def of(val: Split) -> audit.Part:
         dataset = replace(noise, val=val)
-        return real_images(source_of(images(10, 4), **stated(dataset)), dataset).part
+        return compared_images(source_of(images(10, 4), **stated(dataset)), dataset).part
 
     whole = noise.val
     assert of(whole.subset(torch.arange(100))) == "validation"
@@ -140,32 +140,32 @@ def test_few_validation_images_are_left_alone(noise: Dataset) -> None:
 
 
 def test_of_unknown_origin_all_but_test_images_may_have_been_trained_on(noise: Dataset) -> None:
-    training, _, part = real_images(source_of(images(10, 4)), noise)
+    training, _, part = compared_images(source_of(images(10, 4)), noise)
     assert part == "test"
     assert torch.equal(training, torch.cat([noise.train.images_u8, noise.val.images_u8]))
 
 
 def test_settings_are_unknown_of_a_set_that_was_drawn(noise: Dataset) -> None:
-    training, _, part = real_images(source_of(images(10, 4), data=noise.fingerprint), noise)
+    training, _, part = compared_images(source_of(images(10, 4), data=noise.fingerprint), noise)
     assert part == "test"
     assert torch.equal(training, noise.train.images_u8)
 
 
 def test_other_images_and_too_few_are_refused(noise: Dataset) -> None:
     with pytest.raises(ConfigError, match=r"a set was distilled from other images .* and --seed 3$"):
-        real_images(source_of(images(10, 4), data="0123456789abcdef", seed=3), noise)
+        compared_images(source_of(images(10, 4), data="0123456789abcdef", seed=3), noise)
     few = replace(noise, read_test=lambda: split(98, 3))
     with pytest.raises(ConfigError, match="98 images, expected at least 100"):
-        real_images(source_of(images(10, 4)), few)
+        compared_images(source_of(images(10, 4)), few)
 
 
 @pytest.fixture
 def written(noise: Dataset, tmp_path) -> Callable[..., None]:
     """Write an audit, and return a function that changes its file."""
-    real = RealImages(noise.train.images_u8, noise.val.images_u8, "validation")
-    found, _ = measure(source_of(images(100, 4)), real, noise, 1)
-    audit.write(tmp_path, found)
-    assert audit.read(tmp_path) == found
+    real = ComparedImages(noise.train.images_u8, noise.val.images_u8, "validation")
+    found, _ = measure_audit(source_of(images(100, 4)), real, noise, 1)
+    audit.write_audit(tmp_path, found)
+    assert audit.read_audit(tmp_path) == found
     values = json.loads((tmp_path / "audit.json").read_text())
 
     def change(**changes: object) -> None:
@@ -186,4 +186,4 @@ def written(noise: Dataset, tmp_path) -> Callable[..., None]:
 def test_a_file_that_is_none_is_refused(written, tmp_path, changes, sentence):
     written(**changes)
     with pytest.raises(ConfigError, match=rf"audit\.json.*{sentence}"):
-        audit.read(tmp_path)
+        audit.read_audit(tmp_path)

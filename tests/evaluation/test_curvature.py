@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from gdd import rng
 from gdd.config import ConfigError
-from gdd.evaluation import curvature
-from gdd.evaluation.curvature import WeightLoss, surface, top_eigenpairs
+from gdd.evaluation import landscape
+from gdd.evaluation.landscape import WeightLoss, surface, top_eigenpairs
 from gdd.models import registry
 
 CPU = torch.device("cpu")
@@ -71,7 +71,7 @@ def test_the_hessian_of_a_linear_network_is_that_of_softmax_regression(soft: boo
 
 
 def test_batches_change_nothing(loss: WeightLoss, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(curvature, "BATCH", 3)
+    monkeypatch.setattr(landscape, "HESSIAN_BATCH", 3)
     images, labels = loss.batches[0]
     parted = WeightLoss(loss.network, images, labels)
     assert len(parted.batches) == 3

@@ -8,9 +8,9 @@ import torch
 
 from gdd.config import EvaluateConfig, RecipeConfig
 from gdd.data.readers import Dataset
-from gdd.data.strategy import OPERATIONS
+from gdd.data.spec import OPERATIONS
 from gdd.evaluation import dd_ranking, grid, sources
-from gdd.evaluation.recipe import Conditions, Job, chosen
+from gdd.evaluation.recipe import Conditions, Job, resolve_recipe
 from gdd.evaluation.sources import Source
 from gdd.sampling import set_file
 from gdd.sampling.set_file import SyntheticSet
@@ -58,7 +58,7 @@ def test_the_other_arm_has_augmentation_if_the_recipe_has_none(dataset: Dataset,
     found, _ = dd_ranking.arms(settings, jobs_of(dataset), flip=False)
     assert found.settings.recipe.augment == other
     # Of digits, whose mirror images are other ones.
-    assert "flip" not in chosen(found.settings.recipe, flip=False).augment
+    assert "flip" not in resolve_recipe(found.settings.recipe, flip=False).augment
 
 
 def test_students_that_the_comparison_has_are_not_counted_again(dataset: Dataset, soft: Source) -> None:
@@ -75,4 +75,4 @@ def test_students_that_the_comparison_has_are_not_counted_again(dataset: Dataset
     ):
         settings = EvaluateConfig(teacher=teacher, recipe=RecipeConfig(name=recipe))  # type: ignore[arg-type]
         jobs = jobs_of(dataset, source)
-        assert len(dd_ranking.more(settings, jobs, dataset.spec, all_images)) == expected
+        assert len(dd_ranking.extra_students(settings, jobs, dataset.spec, all_images)) == expected

@@ -10,7 +10,7 @@ from gdd import rng
 from gdd.config import ConfigError
 from gdd.data.pixels import Normalizer
 from gdd.data.readers import Dataset
-from gdd.evaluation.batches import Stream
+from gdd.evaluation.batches import GeneratedStream
 from gdd.evaluation.sources import read
 from gdd.models import registry
 from gdd.sampling import ensemble_file, generator_file, sample
@@ -77,7 +77,7 @@ def test_epochs_are_the_kept_samples_in_turn_and_the_first_is_the_fixed_set(gene
     ensemble = approving(dataset)
     kept = Kept(Generated(loaded, 4), ensemble)
     first_class = kept.images(0, 0, 6)
-    stream = Stream(loaded._replace(spec=dataset.spec), 2, 4, Normalizer((0.0,), (1.0,)), _OneClass(kept))
+    stream = GeneratedStream(loaded._replace(spec=dataset.spec), 2, 4, Normalizer((0.0,), (1.0,)), _OneClass(kept))
     for epoch in (0, 2, 1):
         images, labels = stream.batch(epoch, None)
         assert labels.tolist() == [label for label in range(10) for _ in range(2)]

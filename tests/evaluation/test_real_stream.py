@@ -8,7 +8,7 @@ from gdd.data.splits import Split, random_real
 from gdd.evaluation import sources
 from gdd.evaluation.batches import RealStream
 from gdd.evaluation.recipe import Job
-from gdd.evaluation.student import _data_job
+from gdd.evaluation.student import images_key
 
 CLASSES, SIZES = 3, (5, 7, 12)
 NORMALIZE = Normalizer((0.0,), (1.0,), torch.device("cpu"))
@@ -77,4 +77,4 @@ def test_seeds_have_images_of_their_own(train):
     one, two = (RealStream(train, CLASSES, 4, seed, NORMALIZE) for seed in (0, 1))
     assert seen(one, 0) != seen(two, 0)
     job = Job(sources.read("real:stream"), 4, "stream", "mlp", 1)
-    assert _data_job(job) == job
+    assert images_key(job) == job

@@ -10,11 +10,11 @@ from scoring import Evaluate
 
 from gdd import rng
 from gdd.config import ConfigError, EvaluateConfig, RecipeConfig
-from gdd.config.recipe import DROPPING
+from gdd.config.evaluate import DROPPING
 from gdd.data.pixels import Normalizer
 from gdd.data.readers import Dataset
 from gdd.data.spec import DatasetSpec
-from gdd.evaluation.recipe import NAMED, Conditions, Job, Recipe, chosen
+from gdd.evaluation.recipe import NAMED, Conditions, Job, Recipe, resolve_recipe
 from gdd.evaluation.row import Row
 from gdd.evaluation.sources import CEILING, Source
 from gdd.models import registry
@@ -26,7 +26,7 @@ SPEC = DatasetSpec("toy", 3, 32, 32, tuple("abcdefghij"), (0.5,) * 3, (0.5,) * 3
 
 
 def named(name: str, flip: bool = True, **changes: Any) -> Recipe:
-    return chosen(RecipeConfig(name=name, **changes), flip)  # type: ignore[arg-type]
+    return resolve_recipe(RecipeConfig(name=name, **changes), flip)  # type: ignore[arg-type]
 
 
 RATES = ("period", "decrement", "minimum", "final")

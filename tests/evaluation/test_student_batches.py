@@ -9,7 +9,7 @@ from scoring import SHORT
 from gdd.data.pixels import Normalizer
 from gdd.data.readers import Dataset
 from gdd.data.splits import random_real
-from gdd.evaluation.batches import Fixed, Stream, StudentBatches, to_std
+from gdd.evaluation.batches import Fixed, GeneratedStream, StudentBatches, to_std
 from gdd.evaluation.recipe import Recipe
 from gdd.sampling import generator_file, sample
 
@@ -36,7 +36,7 @@ def test_stream_takes_the_steps_sizes_and_labels_of_fixed(generator: Path, ipc: 
     made = generator_file.load(generator)
     stored = sample.sample_set(made, ipc, seed=3)
     fixed = StudentBatches(Fixed(stored.images, stored.labels, NORMALIZE), SHORT, 3, "student")
-    stream = StudentBatches(Stream(made, ipc, 3, NORMALIZE), SHORT, 3, "student")
+    stream = StudentBatches(GeneratedStream(made, ipc, 3, NORMALIZE), SHORT, 3, "student")
     per_epoch = -(-10 * ipc // 256)
     assert fixed.total == stream.total == 3 * per_epoch
     for step in range(fixed.total):
@@ -49,7 +49,7 @@ def test_stream_takes_the_steps_sizes_and_labels_of_fixed(generator: Path, ipc: 
 def test_stream_begins_with_the_fixed_set_and_never_repeats(generator: Path) -> None:
     made = generator_file.load(generator)
     stored = sample.sample_set(made, 10, seed=3)
-    stream = Stream(made, 10, 3, NORMALIZE)
+    stream = GeneratedStream(made, 10, 3, NORMALIZE)
     first, _ = stream.batch(0, None)
     second, _ = stream.batch(1, None)
     # Another batch size may round a pixel to the next of 256 levels.
@@ -60,9 +60,9 @@ def test_stream_begins_with_the_fixed_set_and_never_repeats(generator: Path) -> 
 
 def test_large_stream_in_several_passes_keeps_the_order(generator: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = generator_file.load(generator)
-    whole = Stream(made, 10, 3, NORMALIZE).batch(1, None)
+    whole = GeneratedStream(made, 10, 3, NORMALIZE).batch(1, None)
     monkeypatch.setattr("gdd.evaluation.batches.PASS", 30)
-    parts = Stream(made, 10, 3, NORMALIZE).batch(1, None)
+    parts = GeneratedStream(made, 10, 3, NORMALIZE).batch(1, None)
     assert torch.equal(whole[1], parts[1])
     assert torch.allclose(whole[0], parts[0], atol=1.01 / 255)
 

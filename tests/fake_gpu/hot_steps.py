@@ -23,7 +23,6 @@ from gdd.config import (
     GanConfig,
     MatchingConfig,
     MatchingPoolConfig,
-    PretrainConfig,
     RecipeConfig,
     RefineConfig,
     RefinePoolConfig,
@@ -35,16 +34,16 @@ from gdd.data.splits import Split
 from gdd.evaluation import grid, student
 from gdd.evaluation.recipe import Conditions, Job
 from gdd.evaluation.sources import FLOOR, STREAM_CEILING, Source
-from gdd.evaluation.student import RealImages, StudentTrainer, examined
+from gdd.evaluation.student import RealImages, StudentImages, StudentTrainer, examined
 from gdd.models.gan import make_discriminator, make_generator
 from gdd.models.registry import FAMILIES
 from gdd.runtime import execution
 from gdd.runtime.execution import Execution, Precision
 from gdd.sampling import sample
 from gdd.sampling.generator_file import LoadedGenerator
-from gdd.training import matching, refine
+from gdd.training import guidance, matching
+from gdd.training.distil import gan_trainer, real_batches
 from gdd.training.gan import GanTrainer
-from gdd.training.stage import gan_trainer, real_batches
 
 SPEC = DatasetSpec("fake", 3, 16, 16, tuple("abcdefghij"[:CLASSES]), (0.5,) * 3, (0.25,) * 3, flip=True)
 BATCH = 12
@@ -107,9 +106,8 @@ def record(index: int) -> SimpleNamespace:
 
 
 def _gan(**settings: Any) -> tuple[Any, Any]:
-    run, steps = Run(), PretrainConfig(batch_size=BATCH)
-    gan = gan_trainer(GanConfig(width=8, noise_dim=8, **settings), steps, SPEC, 0, "pretrain", run)
-    return gan, real_batches(dataset(), BATCH, 0, "pretrain", run)
+    run, config = Run(), Config(gan=GanConfig(width=8, noise_dim=8, **settings))
+    return gan_trainer(config, "pretrain", SPEC, run), real_batches(dataset(), BATCH, 0, "pretrain", run)
 
 
 def gan_of(execution: Execution, accelerator: Accelerator) -> GanTrainer:
@@ -161,15 +159,15 @@ def discriminator(**settings: Any) -> Step:
 MEMBERS = {"members": ("convnet-w4-d2", "convnet-bn-w4-d1"), "batch_size": BATCH}
 
 
-def _matching(pool: RefinePoolConfig, **settings: Any) -> refine.Matching:
+def _guidance(pool: RefinePoolConfig, **settings: Any) -> guidance.Guidance:
     config = Config(refine=RefineConfig(pool=pool, **settings))
     data, run = dataset(), Run()
-    return refine._matching(config, data, real_batches(data, BATCH, 0, "refine", run), run)
+    return guidance.make_guidance(config, data, real_batches(data, BATCH, 0, "refine", run), run)
 
 
 def refinement(ages: bool, **settings: Any) -> Step:
     life = {"ages": (1, 2)} if ages else {"steps_before": 1}
-    term = _matching(RefinePoolConfig(**MEMBERS, **life), **settings)
+    term = _guidance(RefinePoolConfig(**MEMBERS, **life), **settings)
     data = dataset().train.subset(torch.arange(BATCH)).to(CUDA)
     fake, adversarial = (torch.zeros(BATCH, *SPEC.shape, device=CUDA) for _ in range(2))
     fake.requires_grad_()
@@ -178,7 +176,7 @@ def refinement(ages: bool, **settings: Any) -> Step:
 
 
 def lesson(arch: str, **settings: Any) -> Step:
-    lessons = _matching(RefinePoolConfig(**MEMBERS, **settings)).pool.lessons
+    lessons = _guidance(RefinePoolConfig(**MEMBERS, **settings)).pool.lessons
     network, optimizer = lessons.beginner(arch, 0)
     return lambda index: lessons.teach(network, optimizer, range(index, index + 1))
 
@@ -207,10 +205,11 @@ def students(
     jobs = [Job(Source("it", kind, "hash", **own), 4, protocol, arch, seed) for seed in range(count)]
     executions = grid.executions_of(jobs, conditions, data, run, 1)
     real = RealImages(train, val, lambda: val)
-    trainer = StudentTrainer(real, SPEC, conditions, executions, CUDA, "config", count)
+    images = StudentImages(real, SPEC, CUDA, conditions.recipe.label_temperature, count)
+    trainer = StudentTrainer(images, conditions, executions, "config")
 
     for job in jobs if kind == STREAM_CEILING else ():
-        trainer.images(job)._sizes = data.train.labels.bincount().tolist()  # which no fake tensor knows
+        images.of(job).images._sizes = data.train.labels.bincount().tolist()  # which no fake tensor knows
 
     def call(counting: Card) -> None:
         fit = student.fit

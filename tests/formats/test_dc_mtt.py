@@ -7,7 +7,7 @@ from foreign_files import COLOUR, GREY, LABELS, dc_file, mtt_files, normalised, 
 
 from gdd import rng
 from gdd.data.spec import DatasetSpec
-from gdd.formats import dc_mtt
+from gdd.formats import dc_mtt, pt_file
 from gdd.sampling import set_file
 
 E = 2.0**-24  # float32's largest relative rounding error
@@ -122,7 +122,7 @@ def test_accuracies_that_numpy_made_are_left_alone(save, tmp_path):
     path = save(tmp_path / "x.pt", {"data": [[images, LABELS]], "accs_all_exps": accuracies})
     plain = dc_mtt.read_dc(dc_file(tmp_path / "y.pt", images), GREY)
     assert torch.equal(dc_mtt.read_dc(path, GREY).images, plain.images)
-    assert not set(dc_mtt._STAND_INS) & set(torch.serialization.get_safe_globals())
+    assert not set(pt_file._STAND_INS) & set(torch.serialization.get_safe_globals())
 
 
 def test_images_as_numpy_arrays_are_no_tensors(tmp_path):

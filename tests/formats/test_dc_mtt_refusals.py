@@ -8,7 +8,7 @@ import torch
 from foreign_files import COLOUR, GREY, LABELS, dc_file, mtt_files, normalised, refusal, saved
 
 from gdd.data.spec import DatasetSpec
-from gdd.formats import dc_mtt
+from gdd.formats import dc_mtt, pt_file
 from gdd.sampling import set_file
 
 
@@ -34,7 +34,7 @@ def test_a_dtype_that_declares_bytes_to_be_pointers_stays_a_stand_in(tmp_path):
             return np.dtype, ("V8", False, True), state
 
     path = saved(tmp_path / "x.pt", Crafted())
-    assert type(dc_mtt._load(path).content) is dc_mtt.NumpyValue
+    assert type(pt_file.load(path)[0]) is pt_file.NumpyValue
 
 
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])

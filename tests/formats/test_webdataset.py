@@ -17,11 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+import gdd
 from gdd.config import ConfigError
 from gdd.data.spec import DatasetSpec
 from gdd.formats import webdataset
 from gdd.formats.webdataset import verify
-from gdd.sampling import generator_file, latents, sample
+from gdd.sampling import generator_file, sample
 
 GREY = DatasetSpec("signs", 1, 9, 8, ("a", "b"), (0.4,), (0.2,), False)
 
@@ -132,7 +133,7 @@ def test_the_manifest_tells_sizes_checksums_and_origin(draw, source):
     manifest = json.loads((folder / "manifest.json").read_text())
     settings = json.loads((folder / "settings.json").read_text())
     known = generator_file.load(source)
-    facts = {"format": 1, "version": "0.1.0", "generator": known.hash, "seed": 0, "ipc": 7, "shard_size": 8}
+    facts = {"format": 1, "version": gdd.__version__, "generator": known.hash, "seed": 0, "ipc": 7, "shard_size": 8}
     assert settings == {**facts, "spec": json.loads(json.dumps(SPEC.to_dict()))}
     assert {key: manifest[key] for key in settings} == settings
     assert manifest["provenance"] == sample.sample_set(known, 1, 0).provenance
@@ -282,5 +283,5 @@ def test_a_sample_is_always_computed_in_the_same_batch(source):
     loaded, seen = generator_file.load(source), []
     loaded.generator.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     sample.sample_images(loaded, 1, 20, 23, 0, "cpu")
-    chunk = latents.noise(0, torch.full((16,), 1), torch.arange(16, 32), 6)
+    chunk = sample.latents(0, torch.full((16,), 1), torch.arange(16, 32), 6)
     assert torch.equal(torch.cat(seen), chunk)

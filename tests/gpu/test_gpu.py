@@ -11,7 +11,7 @@ from gdd.config import EvaluateConfig
 from gdd.data.spec import DatasetSpec
 from gdd.evaluation import grid
 from gdd.models import registry
-from gdd.models.dim_gan import DimGenerator
+from gdd.models.gan import DimGenerator
 from gdd.runtime import checkpoint
 from gdd.runtime.execution import EAGER
 from gdd.sampling import generator_file, sample, set_file

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from gdd.data.spec import DatasetSpec
 from gdd.models import registry
-from gdd.models.dim_gan import DimGenerator
+from gdd.models.gan import DimGenerator
 from gdd.sampling import ensemble_file, generator_file, set_file
 from gdd.sampling.ensemble_file import Ensemble
 

@@ -17,7 +17,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from tiny_images import chunk, folder_of, png
 
-from gdd.data import cache as cache_module
+from gdd.data import encoded
 from gdd.data.readers import open_dataset
 
 
@@ -119,9 +119,9 @@ SHAPES = [(), (10,), (10, 3, 16), (10, 2, 16, 16), (10, 3, 0, 16), (10, 3, 200, 
 def test_a_cache_that_somebody_else_wrote_is_not_believed(shape, dtype, tmp_path, monkeypatch):
     opened = open_dataset(str(folder_of(tmp_path)), tmp_path)
     (cache,) = (tmp_path / ".gdd-cache").iterdir()
-    monkeypatch.setattr(cache_module, "MAX_PIXELS", 10**4)
+    monkeypatch.setattr(encoded, "MAX_PIXELS", 10**4)
     images = torch.zeros(shape, dtype=dtype)
-    save_file({"images": images}, cache, {"crc32": cache_module.checksum_of(images)})
+    save_file({"images": images}, cache, {"crc32": encoded.cache_checksum(images)})
     assert open_dataset(str(tmp_path), tmp_path).fingerprint == opened.fingerprint
 
 

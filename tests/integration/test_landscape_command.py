@@ -7,7 +7,7 @@ import torch
 from commands import TINY
 
 from gdd.data.readers import Dataset
-from gdd.evaluation import curvature
+from gdd.evaluation import landscape
 from gdd.evaluation.student import StudentTrainer
 from gdd.runtime import checkpoint
 from gdd.runtime.signals import Stopped
@@ -67,7 +67,7 @@ def test_a_signal_leaves_the_trained_student(gdd, done, command, folder, monkeyp
         raise Stopped("landscape: stopped")
 
     with monkeypatch.context() as patch:
-        patch.setattr(curvature, "top_eigenpairs", stop)
+        patch.setattr(landscape, "top_eigenpairs", stop)
         code, out, _ = gdd(*command)
     assert (code, "landscape: stopped" in out) == (0, True)
     assert checkpoint.steps(folder) == [3]

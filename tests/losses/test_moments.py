@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gdd.losses.moments import moment_distance, standardized_by
+from gdd.losses.distances import moment_distance, standardized_by
 
 F = 3
 

@@ -5,7 +5,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from gdd.models.cost import forward_flop, unfilled
-from gdd.models.dim_gan import DimDiscriminator, DimGenerator
+from gdd.models.gan import DimDiscriminator, DimGenerator
 from gdd.models.registry import FAMILIES, build
 
 SHAPE, CLASSES = (3, 32, 32), 10

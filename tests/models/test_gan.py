@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from written_out import Layers, discriminator, generator, perturb
 
-from gdd.models.dim_gan import DimDiscriminator, DimGenerator
+from gdd.models.gan import DimDiscriminator, DimGenerator
 from gdd.rng import generator as rng_generator
 from gdd.rng import seeded
 

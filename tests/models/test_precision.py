@@ -11,8 +11,7 @@ from dtypes import Dtypes
 from torch import Tensor, nn
 
 from gdd.models import registry
-from gdd.models.dim_gan import DimDiscriminator
-from gdd.models.residual_gan import ResidualDiscriminator
+from gdd.models.gan import DimDiscriminator, ResidualDiscriminator
 from gdd.runtime.execution import Execution
 
 SHAPE, CLASSES, IMAGES = (3, 8, 8), 3, 4

@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from gdd.models.gan_parts import BatchNorm
-from gdd.models.residual_gan import ConditionalBatchNorm, ResidualDiscriminator, ResidualGenerator, _Down
+from gdd.models.gan import BatchNorm, ConditionalBatchNorm, ResidualDiscriminator, ResidualGenerator, _Down
 from gdd.rng import generator as rng_generator
 from gdd.rng import seeded
 

@@ -63,7 +63,7 @@ def write_audit(folder: Path, dataset: Dataset, source_hash: str, label: str = "
         nearer_to_training=Proportion(0.6, 0.55, 0.65, 0.5),
         membership=Membership(0.61, 0.58, 0.64, 0.03),
     )
-    audit.write(folder, found)
+    audit.write_audit(folder, found)
     (folder / "audit.png").write_bytes(b"a picture")
     write_settings(folder, to_plain(Config()))
     return found

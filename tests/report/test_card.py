@@ -14,7 +14,7 @@ from made_run import write_audit, write_run
 
 from gdd.cli import main
 from gdd.config import Config, to_plain
-from gdd.config.data import DataConfig
+from gdd.config.run import DataConfig
 from gdd.evaluation import sources
 from gdd.report import card, measured, subject
 from gdd.report.card import clean, escaped

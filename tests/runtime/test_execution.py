@@ -14,7 +14,7 @@ from torch._dynamo.backends.common import aot_autograd
 
 from gdd.evaluation import grid
 from gdd.models import registry
-from gdd.models.dim_gan import DimDiscriminator, DimGenerator
+from gdd.models.gan import DimDiscriminator, DimGenerator
 from gdd.runtime import checkpoint, execution
 from gdd.runtime.execution import EAGER, Execution, decide, resolve
 from gdd.sampling import generator_file, set_file

@@ -13,12 +13,10 @@ from gdd.config import RunConfig
 from gdd.data.batches import ClassBatches
 from gdd.data.pixels import Normalizer
 from gdd.data.readers import Dataset
-from gdd.models.dim_gan import DimDiscriminator, DimGenerator
-from gdd.models.gan_parts import Discriminator, Generator
+from gdd.models.gan import DimDiscriminator, DimGenerator, Discriminator, Generator
 from gdd.runtime.device import make_accelerator
 from gdd.training.gan import GanTrainer
-from gdd.training.matching import Matcher
-from gdd.training.pool import FreshPool
+from gdd.training.matching import FreshPool, Matcher
 
 
 @pytest.fixture(scope="session")

@@ -18,11 +18,10 @@ from gdd import rng
 from gdd.config import Config, GanConfig, PretrainConfig, RefineConfig, RefinePoolConfig, RunConfig
 from gdd.data import augment
 from gdd.data.readers import Dataset
-from gdd.data.spec import DatasetSpec
+from gdd.data.spec import DatasetSpec, parse_strategy
 from gdd.data.splits import Split
-from gdd.data.strategy import parse_strategy
 from gdd.models import registry
-from gdd.models.dim_gan import DimDiscriminator, DimGenerator
+from gdd.models.gan import DimDiscriminator, DimGenerator
 from gdd.runtime import checkpoint
 from gdd.runtime.device import make_accelerator
 from gdd.runtime.run import Run

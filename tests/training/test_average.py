@@ -4,9 +4,8 @@ import torch
 from torch import Tensor, nn
 from toy import CLASSES, SPEC, network_of
 
-from gdd.training.average import averaged
-from gdd.training.classifier import cross_entropy, fit, sgd
-from gdd.training.together import Stacked, each
+from gdd.training.classifier import averaged, cross_entropy, fit, sgd
+from gdd.training.together import Stacked, each_own
 
 SEEDS, STEPS, DECAY = 3, 5, 0.7
 
@@ -53,7 +52,7 @@ def test_together_is_alone():
     stacked = Stacked(networks)
     optimizer = sgd(stacked, 0.1)
     with averaged(stacked, optimizer, DECAY):
-        fit(stacked, batch, range(STEPS), optimizer, loss=each([cross_entropy] * SEEDS))
+        fit(stacked, batch, range(STEPS), optimizer, loss=each_own([cross_entropy] * SEEDS))
     stacked.give_back()
     for index, network in enumerate(networks):
         expected = alone(index, DECAY)[0].state_dict()

@@ -1,12 +1,16 @@
 """What of a GanTrainer's turns is not in their equations, which test_pretrain and test_refine compare them with."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
-from toy import CLASSES, SPEC
+from toy import CLASSES, SPEC, same, state
 
 from gdd import rng
-from gdd.models.residual_gan import ResidualDiscriminator, ResidualGenerator
+from gdd.config import Config, ConfigError, GanConfig
+from gdd.models.gan import ResidualDiscriminator, ResidualGenerator
 from gdd.runtime.execution import EAGER, Execution
+from gdd.training.distil import gan_trainer, real_batches
 
 
 @pytest.mark.parametrize("own", [{"loss": "wgan-gp"}, *({"loss": loss, "r1_every": 3} for loss in ("ns", "hinge"))])
@@ -41,3 +45,38 @@ def test_compiled_networks_with_spectral_norm_take_the_penalty_as_eager_ones_do(
     compiled, eager = reports(Execution("float32", compiled=True)), reports(EAGER)
     assert "loss/penalty" in eager[0].keys() & eager[2].keys()
     assert compiled == [pytest.approx(scalars, rel=1e-3) for scalars in eager]
+
+
+@pytest.fixture
+def make(accelerator, as_process):
+    """Return a function that builds a stage's trainer, and real batches, as one of several processes."""
+
+    def build(rank: int = 0, seed: int = 0, stage: str = "pretrain", spec=SPEC, **own):
+        config = Config(seed=seed, gan=GanConfig(**{"width": 4, "noise_dim": 8, **own}))
+        with as_process(rank, 2):
+            run = SimpleNamespace(accelerator=accelerator, execution=lambda networks, flop: EAGER)
+            return gan_trainer(config, stage, spec, run)
+
+    return build
+
+
+def test_processes_and_stages_start_from_the_same_weights_and_seeds_do_not(make):
+    starts = []
+    for gan in (make(), make(rank=1), make(stage="refine"), make(seed=1)):
+        starts.append(state(gan.plain_generator) | state(gan.plain_discriminator))
+        torch.rand(3)  # the global generator plays no part
+    assert same(starts[0], starts[1])
+    assert same(starts[0], starts[2])
+    assert not same(starts[0], starts[3])
+
+
+def test_an_unknown_augmentation_is_refused(make):
+    with pytest.raises(ConfigError, match="colour"):
+        make(augment="colour")
+
+
+def test_a_batch_that_cannot_be_dealt_evenly_is_refused(noisy):
+    run = SimpleNamespace(rank=1, world_size=2, device="cpu")
+    assert real_batches(noisy, 10, 0, "test", run).indices(0).numel() == 5
+    with pytest.raises(ConfigError, match="9 images per step cannot be divided evenly among 2 processes"):
+        real_batches(noisy, 9, 0, "test", run)

@@ -6,7 +6,7 @@ from toy import CLASSES, PER_CLASS, SPEC, dataset_of, network_of
 
 from gdd.data.batches import ClassBatches
 from gdd.data.readers import Dataset
-from gdd.data.strategy import dsa
+from gdd.data.spec import dsa
 from gdd.training import matching
 from gdd.training.matching import Matcher
 

@@ -15,8 +15,7 @@ from gdd.config import Config, ConfigError, MatchingConfig, MatchingPoolConfig, 
 from gdd.data.batches import ClassBatches
 from gdd.data.pixels import Normalizer
 from gdd.data.readers import Dataset
-from gdd.data.spec import DatasetSpec
-from gdd.data.strategy import OPERATIONS
+from gdd.data.spec import OPERATIONS, DatasetSpec
 from gdd.runtime import checkpoint
 from gdd.runtime.run import Run
 from gdd.runtime.signals import Stopped
@@ -50,7 +49,7 @@ def distil(tmp_path, accelerator, noisy):
         config = settings(**own)
         fingerprint = stable_hash(config.seed, config.matching)
         with Run(tmp_path / folder, config.run, to_plain(config), fingerprint, accelerator) as run:
-            return set_file.load(matching.match(config, dataset, run))
+            return set_file.load(matching.distil_pixels(config, dataset, run, config.matching.generator))
 
     return call
 
@@ -70,11 +69,15 @@ def untrained(tmp_path: Path) -> Callable[..., Path]:
     [(1, 1), (4, 17), (10, 50), (15, 38), (20, 25), (28, 21), (30, 20), (40, 15), (45, 12), (50, 10), (299, 10)],
 )
 def test_loops_are_those_of_dcs_table_and_on_lines_between_its_entries(ipc, inner):
-    assert loops(ipc, None, None) == (min(ipc, 50), inner)
+    assert loops(MatchingConfig(ipc=ipc)) == (min(ipc, 50), inner)
 
 
 def test_loops_that_the_user_gives_win():
-    assert (loops(10, 3, None), loops(10, None, 7), loops(1, 4, 5)) == ((3, 50), (10, 7), (4, 5))
+    assert (
+        loops(MatchingConfig(ipc=10, outer=3)),
+        loops(MatchingConfig(ipc=10, inner=7)),
+        loops(MatchingConfig(ipc=1, outer=4, inner=5)),
+    ) == ((3, 50), (10, 7), (4, 5))
 
 
 class TestSettings:

@@ -14,7 +14,8 @@ from gdd.data.splits import Split
 from gdd.models import registry
 from gdd.models.registry import fresh_members
 from gdd.rng import generator, seeded
-from gdd.training.pool import Exam, FreshPool, LearningPool, Lessons, SnapshotPool
+from gdd.training.matching import FreshPool
+from gdd.training.pool import Exam, LearningPool, Lessons, SnapshotPool
 
 SHAPE, CLASSES = (1, 16, 16), 4
 MEMBERS = ("mlp-w8", "convnet3-w4-bn")

@@ -13,7 +13,7 @@ from gdd import rng
 from gdd.models import drop_path, registry
 from gdd.runtime.execution import EAGER, Execution
 from gdd.training.classifier import adamw, cross_entropy, fit, sgd
-from gdd.training.together import Stacked, each
+from gdd.training.together import Stacked, each_own
 
 SEEDS, STEPS, BATCH = 3, 4, 6
 Batches = Callable[[int], tuple[Tensor, Tensor]]
@@ -41,7 +41,7 @@ def train(networks: list[nn.Module], losses: list, batches: Batches, execution: 
     """Train networks at once and return their last losses."""
     stacked = Stacked(networks)
     lr = lambda step: 0.1 / (1 + step)  # noqa: E731
-    last = fit(stacked, batches, range(STEPS), sgd(stacked, 0.1), lr, each(losses), execution=execution)
+    last = fit(stacked, batches, range(STEPS), sgd(stacked, 0.1), lr, each_own(losses), execution=execution)
     stacked.give_back()
     return last.tolist()
 
@@ -86,7 +86,7 @@ def test_each_drops_its_own_paths(arch: str, batches: Batches):
         return torch.stack(drawn).double()
 
     stacked = Stacked(together)
-    last = fit(stacked, batches, range(STEPS), sgd(stacked, 0.1), loss=each([cross_entropy] * SEEDS), kept=kept)
+    last = fit(stacked, batches, range(STEPS), sgd(stacked, 0.1), loss=each_own([cross_entropy] * SEEDS), kept=kept)
     stacked.give_back()
     for i, network in enumerate(alone):
         own = lambda step: tuple(part[i] for part in batches(step))  # noqa: B023, E731
@@ -102,7 +102,7 @@ def test_a_step_is_the_one_by_hand():
     first = [network.weight.detach().clone() for network in networks]
     images, labels = torch.tensor([[[2.0]], [[-3.0]]], dtype=torch.float64), torch.tensor([[0], [1]])
     stacked = Stacked(networks)
-    fit(stacked, lambda step: (images, labels), range(1), sgd(stacked, 0.1), loss=each([cross_entropy] * 2))
+    fit(stacked, lambda step: (images, labels), range(1), sgd(stacked, 0.1), loss=each_own([cross_entropy] * 2))
     assert all(torch.equal(network.weight, before) for network, before in zip(networks, first, strict=True))
     stacked.give_back()
     for network, before, x, label in zip(networks, first, images.flatten(), labels.flatten(), strict=True):
@@ -118,7 +118,7 @@ def test_adamw_steps_each_as_it_would_alone(fused: bool, batches: Batches):
     together, alone = ([network_of("convnet3-nonorm-w4", seed).double() for seed in range(SEEDS)] for _ in range(2))
     stacked = Stacked(together)
     optimizer = adamw(stacked, 0.01, fused, weight_decay=0.1)
-    fit(stacked, batches, range(STEPS), optimizer, loss=each([cross_entropy] * SEEDS))
+    fit(stacked, batches, range(STEPS), optimizer, loss=each_own([cross_entropy] * SEEDS))
     stacked.give_back()
     for i, network in enumerate(alone):
         own = lambda step: tuple(part[i] for part in batches(step))  # noqa: B023, E731

@@ -1,0 +1,151 @@
+"""The GAN's loop, once: pretraining, and refinement, in which networks guide the generator besides.
+
+    pretrain   L_G = L_GAN
+    refine     L_G = L_GAN + lambda * L_SKD,   L_SKD = tau^2 * KL(d_real || d_fake),   d = softmax(standardize(z) / tau)
+
+z are the logits of a network drawn from the pool (guidance.py). In place of L_SKD stands what `refine.loss` names; with
+none, refinement goes on as pretraining does. GAN and schedule: DiM (Wang et al., arXiv 2303.04707); self-knowledge
+distillation: Li et al., arXiv 2501.04202; docs/method.md says what the papers leave open.
+"""
+
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from gdd import rng
+from gdd.config import Config, ConfigError, PretrainConfig, RefineConfig, stages
+from gdd.data.batches import Batches
+from gdd.data.pixels import u8_to_pm1
+from gdd.data.readers import Dataset
+from gdd.data.spec import DatasetSpec, parse_strategy
+from gdd.models.cost import gan_flop, gan_step_flop
+from gdd.models.gan import make_discriminator, make_generator, width_of
+from gdd.runtime import checkpoint
+from gdd.runtime.run import Run, Step
+from gdd.sampling import generator_file
+from gdd.sampling.origin import origin_of
+from gdd.training.gan import GanTrainer
+from gdd.training.generator_choice import GeneratorChoice, make_choice
+from gdd.training.guidance import Guidance, make_guidance
+from gdd.training.monitor import Monitor
+from gdd.training.schedule import lr_factor
+
+
+def distil(config: Config, dataset: Dataset, run: Run, start: Path | None = None) -> Path:
+    """Pretrain the GAN or, from the finished run folder `start`, refine it; return the generator's file."""
+    stage = stages.PRETRAIN if start is None else stages.REFINE
+    settings = _section(config, stage)
+    gan = gan_trainer(config, stage, dataset.spec, run)
+    batches = real_batches(dataset, settings.batch_size, config.seed, stage, run)
+    choice = make_choice(config, gan, dataset, run)
+    monitor = Monitor(batches, dataset.spec.num_classes, config.gan.noise_dim, config.seed)
+    guidance, critic_learns, method, seconds_before = None, True, "gan", 0.0
+    if start is not None:
+        _go_on_from(start, gan)
+        guidance = make_guidance(config, dataset, batches, run) if config.refine.guided else None
+        critic_learns, method = config.refine.discriminator == "trained", config.refine.method
+        seconds_before = generator_file.load(start).provenance["seconds"]
+    if not critic_learns:
+        gan.plain_discriminator.eval()  # or its spectral norms would go on
+    states = {**gan.states(), "choice": choice, **(guidance.states() if guidance else {})}
+
+    for step in run.loop(states, settings.steps, batches.batch_size, stage):
+        # Draw a real batch, and generate images of the same classes.
+        images_u8, labels = batches(step.index)  # (B, C, H, W) uint8, (B,)
+        fake = gan.generate(step.index, labels)  # (B, C, H, W) in [-1, 1]
+
+        # Ask both losses what they want of these images: dL_G/dfake = dL_GAN/dfake + lambda dL_SKD/dfake.
+        loss = gan.adversarial_loss(step.index, fake, labels)
+        (gradient,) = torch.autograd.grad(loss, fake)
+        step.record({"loss/generator": loss.detach()})
+        if guidance is not None:
+            gradient = gradient + guidance.gradient(step, images_u8, fake, labels, gradient)
+
+        # Update the generator and, unless it is a fixed critic, the discriminator.
+        gan.update_generator(step.index, fake, gradient)
+        if critic_learns:
+            step.record(gan.update_discriminator(step.index, u8_to_pm1(images_u8), labels))
+        _observe(step, gan, monitor, choice, guidance)
+
+    origin = origin_of(run, config, dataset, stage, method, seconds_before + run.seconds)
+    generator, chosen = choice.generator()
+    if run.is_main:
+        from torchvision.utils import save_image  # takes a second to import, for which no start need wait
+
+        save_image(monitor.grid(monitor.sample(generator)), run.folder / "grid.png")
+        # Last, for its presence says that the stage is finished.
+        generator_file.save(run.folder, generator, dataset.spec, {**origin, **chosen})
+    run.accelerator.wait_for_everyone()
+    return run.folder / generator_file.FILE
+
+
+def _go_on_from(start: Path, gan: GanTrainer) -> None:
+    try:
+        gan.start_from(checkpoint.newest(start))
+    except checkpoint.Damaged as error:  # an earlier one would be another GAN
+        raise ConfigError(f"{error}; remove {start} to pretrain anew") from error
+
+
+def _observe(step: Step, gan: GanTrainer, monitor: Monitor, choice: GeneratorChoice, guidance: Guidance | None) -> None:
+    """Choose if that is due, and record the pool and diversity when a line is due and a grid when a picture is."""
+    if guidance is not None:
+        guidance.observe(step)
+    accuracies = choice.observe(step.done, step.total)
+    step.record(accuracies)
+    step.log_due = step.log_due or bool(accuracies)
+    if not (step.log_due or step.grid_due):
+        return
+    images = monitor.sample(gan.average)
+    if step.log_due:
+        step.record(monitor.diversity(images))
+    if step.grid_due:
+        step.images = monitor.grid(images)
+
+
+def gan_trainer(config: Config, stage: str, spec: DatasetSpec, run: Run) -> GanTrainer:
+    """Build the networks, the same for one seed, and the trainer of a stage."""
+    gan, settings = config.gan, _section(config, stage)
+    sizes = gan.arch, spec.shape, spec.num_classes, width_of(gan, spec.shape)
+    with rng.seeded(config.seed, rng.INIT_GAN):
+        generator, discriminator = make_generator(*sizes, gan.noise_dim), make_discriminator(*sizes)
+    factor = partial(lr_factor, settings.schedule, steps=settings.steps, warmup=settings.warmup)
+    return GanTrainer(
+        generator,
+        discriminator,
+        loss=gan.loss,
+        lr=lambda step: settings.lr * factor(step),
+        lr_discriminator=lambda step: (settings.lr_discriminator or settings.lr) * factor(step),
+        betas=(gan.beta1, gan.beta2),
+        ema_decays=gan.ema_decays,
+        aux_weight=gan.aux_weight,
+        gradient_penalty=gan.gradient_penalty,
+        r1=gan.r1_weight,
+        r1_every=gan.r1_every,
+        augmentations=parse_strategy(gan.augment, spec.flip),
+        seed=config.seed,
+        stage=stage,
+        accelerator=run.accelerator,
+        execution=run.execution((generator, discriminator), adversarial_flop(config, stage, spec)),
+    )
+
+
+def adversarial_flop(config: Config, stage: str, spec: DatasetSpec) -> float:
+    """Return the FLOP of a stage's adversarial steps, those of guidance and choice not included."""
+    gan, settings = config.gan, _section(config, stage)
+    networks = gan_flop(gan.arch, spec.shape, spec.num_classes, width_of(gan, spec.shape), gan.noise_dim)
+    return settings.steps * settings.batch_size * gan_step_flop(*networks, gan.penalties)
+
+
+def _section(config: Config, stage: str) -> PretrainConfig | RefineConfig:
+    return config.pretrain if stage == stages.PRETRAIN else config.refine
+
+
+def real_batches(dataset: Dataset, batch_size: int, seed: int, stream: str, run: Run) -> Batches:
+    """Return this process's rows of the training batches, the images on its device."""
+    size = min(batch_size, len(dataset.train.labels))
+    if size % run.world_size:
+        # Otherwise the weight of an image in the loss would depend on its process.
+        raise ConfigError(f"{size} images per step cannot be divided evenly among {run.world_size} processes")
+    images, labels = dataset.train.images_u8.to(run.device), dataset.train.labels.to(run.device)
+    return Batches(images, labels, batch_size, seed, stream, run.rank, run.world_size)
