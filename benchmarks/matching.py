@@ -21,8 +21,8 @@ from sides import WAYS, against_peak, in_turn, peak_of, read_flags, way, ways
 from torch.utils.data import DataLoader, TensorDataset
 
 from gdd import pipeline
-from gdd.cli.dry_run import cost
 from gdd.cli.main import parse_config
+from gdd.cli.summary import cost
 from gdd.config import Config, ConfigError, MatchingConfig
 from gdd.data.batches import ClassBatches
 from gdd.data.pixels import Normalizer

@@ -32,7 +32,7 @@ from gdd.training.generator_choice import with_own_statistics
 def write_generator(folder: Path, step: int, config: dict[str, Any], dataset: Dataset, out: Path) -> float:
     """Write the averaged generator of a checkpoint with its own statistics; return the minutes that it took."""
     gan, spec = read_as(GanConfig, config["gan"]), dataset.spec
-    states = torch.load(checkpoint.path_of(folder, step), weights_only=True)["states"]
+    states = torch.load(checkpoint.path_at(folder, step), weights_only=True)["states"]
     generator = make_generator(gan.arch, spec.shape, spec.num_classes, width_of(gan, spec.shape), gan.noise_dim)
     average = torch.optim.swa_utils.AveragedModel(generator)
     average.load_state_dict(states["average"])

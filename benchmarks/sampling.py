@@ -84,7 +84,7 @@ def main() -> None:
             GeneratedStream(loaded, ipc, 0, normalize).batch(0, None)
 
         def shards(turn: int) -> None:
-            plan = webdataset.Plan(loaded.hash, 0, ipc, 16 * CLASSES, loaded.spec)
+            plan = webdataset.ShardPlan(loaded.hash, 0, ipc, 16 * CLASSES, loaded.spec)
             webdataset.write_shards(folder / f"shards-{turn}", plan, loaded, accelerator, range(plan.shards))
 
         ways: dict[str, Callable[[int], None]] = {

@@ -66,7 +66,7 @@ def check_files(config: Config, distilled: bool, scored: bool) -> None:
     """Refuse data that are not there, a generator that distilling starts from, and sources that are scored."""
     key, start = "refine.pretrained", config.refine.pretrained
     if config.method == "matching":
-        key, start = "matching.generator", config.matching.generator and zoo.path_of(config.matching.generator)
+        key, start = "matching.generator", config.matching.generator and zoo.generator_path(config.matching.generator)
     if distilled and start is not None and not start.exists():
         raise ConfigError(f"{key} is {str(start)!r}, which does not exist; expected the run folder of a generator")
     for text in config.evaluate.sources if scored else ():

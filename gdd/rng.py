@@ -16,12 +16,10 @@ import torch
 SPLIT_TEST = "split/test"
 SPLIT_VALIDATION = "split/val"
 
-# The GAN's stages, each with draws of its own.
-PRETRAIN = "pretrain"
-REFINE = "refine"
+# The GAN.
 REFINE_AUGMENT = "refine-augment"
 INIT_GAN = "init-gan"
-# A stage's name and a hyphen stand before these.
+# The name of the stage and a hyphen stand before these, so that each has draws of its own; its batches have the name.
 NOISE_OF_GENERATOR_STEP = "noise-g"
 NOISE_OF_DISCRIMINATOR_STEP = "noise-d"
 AUGMENT_OF_GENERATOR_STEP = "augment-g"
@@ -66,7 +64,7 @@ ORDER = "order"
 AUGMENT = "augment"
 DROP_PATH = "drop-path"
 EIGENVECTORS = "eigenvectors"
-AUDIT = "audit"
+AUDITED_IMAGES = "audit"
 
 # What the machine can do.
 SPEED = "speed"

@@ -14,7 +14,17 @@ from settings import nested, types_by_key
 
 import gdd.config
 from gdd.cli.main import parse_config
-from gdd.config import Config, ConfigError, DataConfig, EvaluateConfig, counted, nearest, read_as, stable_hash, to_plain
+from gdd.config import (
+    Config,
+    ConfigError,
+    DataConfig,
+    EvaluateConfig,
+    counted,
+    did_you_mean,
+    read_as,
+    stable_hash,
+    to_plain,
+)
 
 TYPES = types_by_key()
 SECTIONS = [getattr(gdd.config, name) for name in dir(gdd.config) if name.endswith("Config")]
@@ -346,8 +356,8 @@ def test_the_sentence_begins_with_the_name_of_the_whole():
 
 
 def test_the_nearest_name_is_proposed():
-    assert nearest("ConvNet", ["mlp", "convnet3"]) == "; did you mean 'convnet3'?"
-    assert nearest("x", ["mlp", "convnet3"]) == ""
+    assert did_you_mean("ConvNet", ["mlp", "convnet3"]) == "; did you mean 'convnet3'?"
+    assert did_you_mean("x", ["mlp", "convnet3"]) == ""
 
 
 @pytest.mark.parametrize("part", SECTIONS)

@@ -1,6 +1,7 @@
 """The import order of docs/architecture.md, and what may stand only in certain files."""
 
 import ast
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -104,3 +105,33 @@ def test_no_two_modules_of_the_tests_share_a_name():
     """pytest and pythonpath import them by their bare name: of two alike, a worker gets the one that it saw first."""
     named = [path.stem for path in Path(__file__).parent.rglob("*.py") if path.stem != "conftest"]
     assert sorted(name for name in set(named) if named.count(name) > 1) == []
+
+
+# Public names that may stand in several modules: a file's functions are called through its module, a command's list of
+# commands is gathered by the parser, and what the API offers is what the pipeline does.
+IN_SEVERAL = {"COMMANDS", "FILE", "from_tensors", "load", "save", "distill", "evaluate"}
+
+
+def public_names(source: str) -> set[str]:
+    """Return the names that a module gives to what stands at its top level, without an underscore."""
+    names = set()
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names |= {part.id for target in targets for part in ast.walk(target) if isinstance(part, ast.Name)}
+    return {name for name in names if not name.startswith("_")} - {"logger"}
+
+
+def test_the_check_finds_the_public_names():
+    source = "a, b = 1, 2\nc: int = 3\n_d = 4\ndef e(): f = 5\nclass G: h = 6"
+    assert public_names(source) == {"a", "b", "c", "e", "G"}
+
+
+def test_no_public_name_stands_in_two_modules():
+    named = [(name, path) for path in MODULES if path.name != "__init__.py" for name in public_names(path.read_text())]
+    count = Counter(name for name, _ in named)
+    several = {name for name in count if count[name] > 1}
+    assert {name: [name_of(path) for other, path in named if other == name] for name in several - IN_SEVERAL} == {}
+    assert several >= IN_SEVERAL  # one that is no longer in several needs no exception

@@ -130,7 +130,7 @@ def test_a_changed_file_is_refused(copied, refused, place):
     content[place] ^= 1
     (copied / zoo.FILE).write_bytes(content)
     for command in (["sample", "zoo:digits", "--ipc", 1], ["compare", "zoo:digits"]):
-        assert str(copied / zoo.FILE) in refused(*command, naming="was changed: it has not the checksum")
+        assert str(copied / zoo.FILE) in refused(*command, naming="was changed: its checksum differs")
     (copied / zoo.FILE).unlink()
     with pytest.raises(ConfigError, match="was changed"):
         load_generator("zoo:digits")

@@ -114,4 +114,4 @@ def load_set(path: Path | str, transform: Transform | None = None) -> ImageSet:
     Raises:
         ConfigError: it is missing, damaged or no set.
     """
-    return ImageSet(set_file.load(generator_file.file_of(Path(path), set_file.FILE, "gdd distill")), transform)
+    return ImageSet(set_file.load(generator_file.result_file(Path(path), set_file.FILE, "gdd distill")), transform)

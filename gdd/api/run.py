@@ -74,7 +74,7 @@ def distill(data: Data = "digits", test: Data | None = None, **settings: Any) ->
     scored = pipeline.read_sources(config) if config.score else []
     with _opened(config, pipeline.stages_of(config), scored) as work:
         folder, rows = pipeline.distill_and_score(config, work)
-        return Distilled(folder, sources.file_of(folder), _scores(config, rows) if rows else None)
+        return Distilled(folder, sources.source_file(folder), _scores(config, rows) if rows else None)
 
 
 def evaluate(named: Any, data: Data | None = None, test: Data | None = None, **settings: Any) -> Scores:

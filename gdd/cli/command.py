@@ -71,7 +71,6 @@ def opened(
     A dry run gets None, once the networks' costs are printed.
     """
     from gdd import pipeline
-    from gdd.cli import dry_run as costs
     from gdd.cli import summary
     from gdd.runtime.device import make_accelerator
 
@@ -80,7 +79,7 @@ def opened(
         with pipeline.open_inputs(config, accelerator, stages, sources) as work:
             console.print(summary.block(config, work.dataset, accelerator, stages, work.jobs), soft_wrap=True)
             if dry_run:
-                console.print(costs.table(config, work.dataset.spec, stages))
+                console.print(summary.costs(config, work.dataset.spec, stages))
             yield None if dry_run else work
     finally:
         accelerator.end_training()

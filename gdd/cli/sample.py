@@ -79,7 +79,7 @@ def _check(options: Namespace) -> None:
 
 
 def _out(options: Namespace) -> Path:
-    """Return the file or the folder to write: the one that was given, or that of zoo:NAME, which nothing is lost by."""
+    """Return the file or the folder to write: the one that was given, or NAME-IPC.safetensors for zoo:NAME."""
     if options.out is not None:
         return options.out
     name = options.source.removeprefix(zoo.PREFIX)
@@ -93,7 +93,7 @@ def _out(options: Namespace) -> Path:
 
 def _sample(options: Namespace, console: Console) -> None:
     _check(options)
-    file, out = zoo.path_of(options.source), _out(options)
+    file, out = zoo.generator_path(options.source), _out(options)
     require_free("--out", out, [file, file / zoo.FILE, options.ensemble])
     from gdd.formats import webdataset
     from gdd.report import card
@@ -105,7 +105,7 @@ def _sample(options: Namespace, console: Console) -> None:
         if options.format == "webdataset":
             loaded = generator_file.load(options.source)
             size = options.shard_size or SHARD_SIZE
-            plan = webdataset.Plan(loaded.hash, options.seed, options.ipc, size, loaded.spec)
+            plan = webdataset.ShardPlan(loaded.hash, options.seed, options.ipc, size, loaded.spec)
             shards = (
                 range(plan.shards) if options.shards is None else webdataset.parse_range(options.shards, plan.shards)
             )

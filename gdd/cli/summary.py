@@ -1,15 +1,22 @@
-"""What a command says before it works: what it does, on which data and machine, for how long, and where results go."""
+"""What a command says before it works: what it does, on which data and machine, for how long; what a dry run adds."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from accelerate import Accelerator
+from rich.table import Table
+from torch import Tensor, nn
 
 from gdd.config import Config
 from gdd.data.readers import Dataset
+from gdd.data.spec import DatasetSpec
 from gdd.evaluation.recipe import Job
-from gdd.pipeline.stages import STAGES, Plan, Work
+from gdd.models import registry
+from gdd.models.cost import forward_flop
+from gdd.models.gan import make_discriminator, make_generator, width_of
+from gdd.pipeline.stages import STAGES, Scope, Work
 from gdd.runtime import speed as machine
 from gdd.runtime.device import device_name
 from gdd.runtime.execution import resolve
@@ -66,7 +73,7 @@ def _works(
     config: Config, dataset: Dataset, accelerator: Accelerator, stages: Sequence[str], jobs: Sequence[Job]
 ) -> list[Work]:
     team = team_for(config.run, accelerator.device, accelerator.num_processes, len(jobs))
-    return [STAGES[stage].work(Plan(config, dataset, jobs, team)) for stage in stages]
+    return [STAGES[stage].work(Scope(config, dataset, jobs, team)) for stage in stages]
 
 
 def _minutes(works: Sequence[Work], at: Speed) -> float:
@@ -92,8 +99,57 @@ def as_busy(minutes: float, at: Speed) -> str:
 
 def speed(config: Config, device: torch.device) -> Speed:
     """Measure large matrix products on this process's threads, as if nobody else worked on the machine."""
-    own = getattr(torch, resolve(config.run.precision, device))
-    products = {dtype: machine.matrix_product_taken(device, dtype) for dtype in {own, torch.float32}}
+    precision = getattr(torch, resolve(config.run.precision, device))
+    products = {dtype: machine.matrix_product_taken(device, dtype) for dtype in {precision, torch.float32}}
     rates = {dtype: _EFFICIENCY * work / took.alone for dtype, (work, took) in products.items()}
     busy = max(took.now / took.alone for _, took in products.values())
-    return Speed(rates[own], rates[torch.float32], max(1.0, busy))
+    return Speed(rates[precision], rates[torch.float32], max(1.0, busy))
+
+
+_PROBE = 2  # images; batch norm in train mode needs more than one
+
+
+def cost_of(network: nn.Module, call: Callable[[], object]) -> tuple[int, float, int]:
+    """Return a network's parameters, forward GFLOP per image, and bytes kept per image for the backward pass."""
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        kept[tensor.data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        flop = forward_flop(network, call)
+    for parameter in network.parameters():
+        kept.pop(parameter.data_ptr(), None)
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    return parameters, flop / 1e9, sum(kept.values()) // _PROBE
+
+
+def _gan_rows(
+    config: Config, spec: DatasetSpec, images: Tensor
+) -> list[tuple[str, nn.Module, Callable[[], object], int]]:
+    sizes = config.gan.arch, spec.shape, spec.num_classes, width_of(config.gan, spec.shape)
+    generator, discriminator = make_generator(*sizes, config.gan.noise_dim), make_discriminator(*sizes)
+    noise, labels = torch.zeros(_PROBE, config.gan.noise_dim), torch.zeros(_PROBE, dtype=torch.int64)
+    batch = max(config.pretrain.batch_size, config.refine.batch_size)
+    return [
+        ("generator", generator, lambda: generator(noise, labels), batch),
+        ("discriminator", discriminator, lambda: discriminator(images), 2 * batch),
+    ]
+
+
+def costs(config: Config, spec: DatasetSpec, stages: Sequence[str]) -> Table:
+    """Return a table with a row per network of the stages; memory is weights, gradients, two moments, activations."""
+    images = torch.zeros(_PROBE, *spec.shape)
+    records = [STAGES[stage] for stage in stages]
+    rows = _gan_rows(config, spec, images) if any(record.has_gan for record in records) else []
+    for networks in (record.networks(config, spec) for record in records if record.networks is not None):
+        for name in networks.archs:
+            classifier = registry.build(name, spec.shape, spec.num_classes)
+            rows.append((f"{networks.purpose} {name}", classifier, partial(classifier, images), networks.batch_size))
+    result = Table("network", "parameters", "forward GFLOP / image", "batch", "memory MiB")
+    for title, network, call, size in rows:
+        parameters, gflop, kept = cost_of(network, call)
+        memory = (16 * parameters + kept * size) / 2**20
+        result.add_row(title, f"{parameters:,}", f"{gflop:.4f}", str(size), f"{memory:,.0f}")
+    return result

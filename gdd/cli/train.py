@@ -12,9 +12,9 @@ from gdd.data.places import NAMES
 
 def _hint(config: Config, options: Namespace, console: Console) -> None:
     """Say so where somebody's own images would be distilled with settings that were chosen for digits."""
-    own, default = config.data.name == "folder" or config.data.name not in NAMES, Config()
-    chosen = options.config or config.data.size or config.method != default.method
-    if own and not chosen and (config.gan, config.pretrain) == (default.gan, default.pretrain):
+    is_own, default = config.data.name == "folder" or config.data.name not in NAMES, Config()
+    is_configured = options.config or config.data.size or config.method != default.method
+    if is_own and not is_configured and (config.gan, config.pretrain) == (default.gan, default.pretrain):
         place = config.data.root if config.data.name == "folder" else config.data.name
         command = f"gdd init {shlex.quote(str(place))}"
         console.print(f"warning: these are the settings for digits; {command} writes others for yours", soft_wrap=True)

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, model_validator
 from pydantic.dataclasses import dataclass
 
 from gdd.config import earlier
-from gdd.config.errors import ConfigError, nearest, read_as, require
+from gdd.config.errors import ConfigError, did_you_mean, read_as, require
 from gdd.config.evaluate import EnsembleConfig, EvaluateConfig, RecipeConfig
 from gdd.config.fields import STRICT, AtLeast0, counted, stable_hash, to_plain, without_effect
 from gdd.config.gan import GanConfig, PretrainConfig

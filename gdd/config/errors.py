@@ -16,7 +16,7 @@ class ConfigError(ValueError):
     """A user's mistake, told in one sentence that names the key, file or value and what was expected."""
 
 
-def nearest(value: str, names: Iterable[str]) -> str:
+def did_you_mean(value: str, names: Iterable[str]) -> str:
     """Return the end of an error's sentence: a known name much like `value`, if there is one."""
     near = difflib.get_close_matches(value.lower(), list(names), n=1)
     return f"; did you mean {near[0]!r}?" if near else ""

@@ -84,8 +84,13 @@ class RecipeConfig:
 
     @model_validator(mode="after")
     def _one_length(self) -> "RecipeConfig":
-        one = self.epochs is None or self.steps is None
-        require(one, "evaluate.recipe.steps", self.steps, "null with evaluate.recipe.epochs: either decides the length")
+        has_one_length = self.epochs is None or self.steps is None
+        require(
+            has_one_length,
+            "evaluate.recipe.steps",
+            self.steps,
+            "null with evaluate.recipe.epochs: either decides the length",
+        )
         return self
 
 

@@ -67,6 +67,6 @@ def counted(settings: Any, without: tuple[str, ...] = ()) -> dict[str, Any]:
         settings: a dataclass.
         without: its sections that have no part in the result.
     """
-    kept = [one for one in fields(settings) if one.metadata.get("effect", True) and one.name not in without]
-    values = {one.name: getattr(settings, one.name) for one in kept}
+    names = [part.name for part in fields(settings) if part.metadata.get("effect", True) and part.name not in without]
+    values = {name: getattr(settings, name) for name in names}
     return {name: counted(value) if is_dataclass(value) else value for name, value in values.items()}

@@ -104,7 +104,7 @@ class PretrainConfig:
     lr: Positive = 1e-3
     """First learning rate of both Adam optimisers, above 0 (DiM: 1e-4)."""
     lr_discriminator: PositiveOrNull = None
-    """The same of the discriminator's alone, above 0; null is that of the generator."""
+    """Discriminator learning rate, above 0; null uses pretrain.lr."""
     schedule: Schedule = "constant"
     """How the rate goes on: constant (DiM), linear or by half a cosine to 0 after the last step."""
     warmup: AtLeast0 = 0

@@ -96,7 +96,7 @@ class RefineConfig:
     lr: Positive = 5e-4
     """First learning rate of both Adam optimisers, above 0 (DiM: 5e-6)."""
     lr_discriminator: PositiveOrNull = None
-    """The same of the discriminator's alone, above 0; null is that of the generator."""
+    """Discriminator learning rate, above 0; null uses refine.lr."""
     schedule: Schedule = "constant"
     """How the rate goes on: constant (DiM), linear or by half a cosine to 0 after the last step."""
     warmup: AtLeast0 = 0

@@ -101,8 +101,8 @@ def open_npz(path: Path, size: tuple[int, int] | None, channels: int | None) -> 
     train, class_names, read_test = npz_parts(path)
     whole = resized(train, size, channels)
     if read_test is None:
-        kept, held_out = holdout(whole.labels, class_names, path)
-        return RawDataset(class_names, whole.subset(kept), lambda: whole.subset(held_out))
+        train_rows, test_rows = holdout(whole.labels, class_names, path)
+        return RawDataset(class_names, whole.subset(train_rows), lambda: whole.subset(test_rows))
     return RawDataset(class_names, whole, lambda: resized(read_test(), size, whole.images_u8.shape[1]))
 
 
@@ -127,13 +127,9 @@ def npz_parts(path: Path) -> tuple[Split, tuple[str, ...], Callable[[], Split] |
 
 
 def names_of(labels: Tensor, given_names: np.ndarray | None, what: str, names: str) -> tuple[str, ...]:
-    """Return the names of the classes of all training labels: those that are given, or their numbers.
+    """Return the names of the classes of all training labels (N,): texts (K,) that are given, or their numbers.
 
-    Args:
-        labels: (N,) int64.
-        given_names: (K,) texts, if there are some.
-        what: the labels are called in an error's sentence.
-        names: what the names are called.
+    Errors call the labels `what` and their names `names`.
 
     Raises:
         ConfigError: a class has no image, or the names are not as many different texts.
@@ -197,11 +193,9 @@ def _require_no_bomb(path: Path, part: zipfile.ZipInfo) -> None:
 
 
 def image_tensor(images: np.ndarray, what: str) -> Tensor:
-    """Return images as (N, C, H, W) uint8.
+    """Return images as (N, C, H, W) uint8; errors call them `what`.
 
-    Args:
-        images: (N, H, W), (N, H, W, C) or (N, C, H, W) with C of 1 or 3: uint8, bool, or floats in [0, 1].
-        what: they are called in an error's sentence.
+    They may be (N, H, W), (N, H, W, C) or (N, C, H, W) with C of 1 or 3: uint8, bool, or floats in [0, 1].
 
     Raises:
         ConfigError: another type, shape or range, or no pixel above level 1 of 255: black to any network, such as
@@ -243,15 +237,10 @@ def channels_first(images: Tensor, what: str) -> Tensor:
 
 
 def label_tensor(labels: np.ndarray, count: int, what: str) -> Tensor:
-    """Return the labels of so many images as (N,) int64.
+    """Return the labels of `count` images as (N,) int64; errors call them `what`.
 
-    Args:
-        labels: whole numbers of shape (N,), or (N, 1) as MedMNIST and Keras have them.
-        count: N.
-        what: they are called in an error's sentence.
-
-    Raises:
-        ConfigError: another type or shape; a label that is no whole number is not cut to one.
+    They may be (N,), or (N, 1) as MedMNIST and Keras have them. ConfigError if they have another shape or are no
+    integers: a label that is no whole number is not cut to one.
     """
     whole = labels.dtype == np.bool_ or np.issubdtype(labels.dtype, np.integer)
     if not whole or labels.shape not in ((count,), (count, 1)):

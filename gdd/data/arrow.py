@@ -17,7 +17,7 @@ import torch
 
 from gdd.config import ConfigError
 from gdd.data.arrays import MOST_RATIO
-from gdd.data.encoded import Listing, Part
+from gdd.data.encoded import EncodedPart, Listing
 from gdd.data.places import hub_folder, note, part_files
 
 if TYPE_CHECKING:
@@ -95,10 +95,10 @@ def list_arrow(place: Path, label: str | None = None) -> Listing:
             Image and one of ClassLabel; files of different classes; a label that is none of them.
     """
     files = part_files(hub_folder(place), (".parquet", ".arrow"))
-    train, columns = _part(_named_by_state(files.train), label)
+    train, columns = _part(files.train, label)
     test = None
     if files.test is not None:
-        test, test_columns = _part(_named_by_state(files.test), label)
+        test, test_columns = _part(files.test, label)
         if test_columns.class_names != columns.class_names:
             raise ConfigError(f"train and test of {place} have different ClassLabel names")
     notes = tuple(note(place, name, _rows(paths, label)) for name, paths in files.unused.items())
@@ -108,7 +108,7 @@ def list_arrow(place: Path, label: str | None = None) -> Listing:
 def _rows(paths: list[Path], label: str | None) -> int | None:
     """Return how many images files hold, None if they cannot be read."""
     try:
-        return len(_part(_named_by_state(paths), label)[0].labels)
+        return len(_part(paths, label)[0].labels)
     except ConfigError:
         return None
 
@@ -129,24 +129,25 @@ def _named_by_state(paths: list[Path]) -> list[Path]:
     return [path for path in paths if path.name in names]
 
 
-def _part(paths: list[Path], label: str | None) -> tuple[Part, _Columns]:
+def _part(paths: list[Path], label: str | None) -> tuple[EncodedPart, _Columns]:
+    paths = _named_by_state(paths)
     if len({path.suffix.lower() for path in paths}) > 1:
         raise ConfigError(f"{paths[0].parent} holds both Arrow and Parquet files, expected one kind")
     groups: list[_Group] = []
     labels: list[np.ndarray] = []
-    found: _Columns | None = None
+    expected: _Columns | None = None
     for path in paths:
         with _reading(path):
             columns, file_groups, values = (_parquet if path.suffix.lower() == ".parquet" else _stream)(path, label)
-            if found is not None and columns != found:
+            if expected is not None and columns != expected:
                 raise ConfigError(f"{path} has other columns or ClassLabel names than {paths[0]}")
-            found = columns
+            expected = columns
             groups += file_groups
             labels.append(_labels(values, columns, path))
-    if found is None or sum(map(len, labels)) == 0:
+    if expected is None or sum(map(len, labels)) == 0:
         raise ConfigError(f"{paths[0] if paths else 'the test part'} holds no rows")
     whole = torch.from_numpy(np.concatenate(labels))
-    return Part(Rows(groups), torch.arange(len(whole)), whole), found
+    return EncodedPart(Rows(groups), torch.arange(len(whole)), whole), expected
 
 
 def _parquet(path: Path, label: str | None) -> "tuple[_Columns, list[_Group], pa.ChunkedArray]":

@@ -82,14 +82,10 @@ def draw(
 
 
 def apply(augmentation: Augmentation, images: Tensor) -> Tensor:
-    """Augment float images of any space, filling with zeros; differentiable in the images.
+    """Augment float images (B, C, H, W) of any space, filling with zeros; differentiable in the images.
 
-    Args:
-        augmentation: from `draw`.
-        images: (B, C, H, W). Half precision is computed in float32 and returned as it came.
-
-    Raises:
-        ValueError: the parameters were drawn per image for another number of images.
+    Half precision is computed in float32 and returned as it came. ValueError if the parameters were drawn per image for
+    another number of images.
     """
     dtype = torch.promote_types(images.dtype, torch.float32)
     output = images.to(dtype)

@@ -51,15 +51,15 @@ class Encoded(Protocol):
         """Return the files that hold these images."""
 
 
-class Part(NamedTuple):
+class EncodedPart(NamedTuple):
     """Labelled images that are not decoded yet."""
 
     images: Encoded
     rows: Tensor  # (N,) int64, which of them
     labels: Tensor  # (N,) int64
 
-    def subset(self, indices: Tensor) -> "Part":
-        return Part(self.images, self.rows[indices], self.labels[indices])
+    def subset(self, indices: Tensor) -> "EncodedPart":
+        return EncodedPart(self.images, self.rows[indices], self.labels[indices])
 
 
 class Listing(NamedTuple):
@@ -67,8 +67,8 @@ class Listing(NamedTuple):
 
     place: Path  # the folder or file
     class_names: tuple[str, ...]
-    train: Part
-    test: Part | None  # none: it is carved out of train
+    train: EncodedPart
+    test: EncodedPart | None  # none: it is carved out of train
     notes: tuple[str, ...] = ()  # sentences: what is there and not used, and how to use it
 
 
@@ -130,7 +130,7 @@ def first_shape(
     return (channels or (1 if first.grey else 3), *(size or next(iter(first.sizes)))), len(listing.class_names)
 
 
-def survey(*parts: Part) -> Survey:
+def survey(*parts: EncodedPart) -> Survey:
     """Read the header of every image."""
     sizes: Counter[tuple[int, int]] = Counter()
     grey, broken = 0, []
@@ -147,7 +147,7 @@ def survey(*parts: Part) -> Survey:
 
 def _read(
     place: Path,
-    part: Part,
+    part: EncodedPart,
     size: tuple[int, int] | None,
     channels: int | None,
     broken: list[str] | None,
@@ -193,17 +193,11 @@ def _one_size(place: Path, sizes: Counter[tuple[int, int]]) -> tuple[int, int]:
     return next(iter(sizes))
 
 
-def decode(part: Part, shape: tuple[int, int, int], threads: int, broken: list[str] | None = None) -> Tensor:
-    """Return images (N, C, H, W) uint8.
+def decode(part: EncodedPart, shape: tuple[int, int, int], threads: int, broken: list[str] | None = None) -> Tensor:
+    """Return images (N, C, H, W) uint8, converted and resized to `shape`; so many threads decode at once.
 
-    Args:
-        part: the images.
-        shape: (C, H, W) to convert and resize to.
-        threads: so many decode at once.
-        broken: takes a sentence for each image that cannot be decoded and is left black, instead of an error.
-
-    Raises:
-        ConfigError: an image cannot be decoded, or the machine has no memory for all.
+    An image that cannot be decoded is left black and `broken` gets a sentence about it; without `broken` that is a
+    ConfigError, as it is where the machine has no memory for all.
     """
     rows = part.rows.tolist()
     require_memory((len(rows), *shape), "the images")
@@ -234,7 +228,7 @@ def decode(part: Part, shape: tuple[int, int, int], threads: int, broken: list[s
     return torch.from_numpy(images)
 
 
-def _cache_path(place: Path, part: Part, size: tuple[int, int] | None, channels: int | None) -> Path:
+def _cache_path(place: Path, part: EncodedPart, size: tuple[int, int] | None, channels: int | None) -> Path:
     """Return where the decoded images of a part are kept.
 
     The name changes with the rows, with the options, and with name, size and time of change of the files.

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 
 from gdd.config import ConfigError
-from gdd.data.encoded import Listing, Part
+from gdd.data.encoded import EncodedPart, Listing
 from gdd.data.image_file import SUFFIXES
 from gdd.data.places import PartFolders, folders, is_hidden, is_part, note, part_folders, require_utf8
 
@@ -46,7 +46,7 @@ class Files:
         return [self.paths[row] for row in rows]
 
 
-class _Found(NamedTuple):
+class _Content(NamedTuple):
     """What lies below a folder."""
 
     images: list[str]
@@ -68,10 +68,7 @@ def list_folder(folder: Path, label: str | None = None) -> Listing:
     A part has a folder for each class with images to any depth, as torchvision's ImageFolder reads them, or images and
     a table of their labels within it or beside it. Classes are sorted by name, as texts in Unicode's composed form;
     labels of a table that are whole numbers as numbers. Names that start with a dot are skipped.
-
-    Args:
-        folder: of the dataset.
-        label: the table's column of labels; None takes the only one that can be it.
+    `label` is the table's column of labels; None takes the only one that can be it.
 
     Raises:
         ConfigError: an empty class, fewer than two classes, other classes in test than in train, a class whose name is
@@ -107,10 +104,10 @@ def list_folder(folder: Path, label: str | None = None) -> Listing:
     )
 
 
-def _part(found: _Images, classes: tuple[str, ...]) -> Part:
+def _part(images: _Images, classes: tuple[str, ...]) -> EncodedPart:
     numbers = {name: number for number, name in enumerate(classes)}
-    labels = torch.tensor([numbers[one] for one in found.labels])
-    return Part(Files(found.files), torch.arange(len(labels)), labels)
+    labels = torch.tensor([numbers[name] for name in images.labels])
+    return EncodedPart(Files(images.files), torch.arange(len(labels)), labels)
 
 
 def _read_part(
@@ -119,70 +116,70 @@ def _read_part(
     """Return the images of a part; None if nothing tells their labels."""
     held = {path: _below(path) for path in folders(folder)}
     loose = _directly(folder)
-    with_images = [path for path, found in held.items() if found.images]
+    with_images = [path for path, content in held.items() if content.images]
     known = classes is not None and {_name_of(path) for path in held} & {*classes}
     if len(with_images) > 1 or known:
         return _by_folder(held, loose, folder)
-    every = _Found(
-        [*loose.images, *(image for found in held.values() for image in found.images)],
-        [*loose.others, *(other for found in held.values() for other in found.others)],
+    every = _Content(
+        [*loose.images, *(image for content in held.values() for image in content.images)],
+        [*loose.others, *(other for content in held.values() for other in content.others)],
     )
     return _by_table(every, folder, place, part, label, classes)
 
 
-def _by_folder(held: dict[Path, _Found], loose: _Found, folder: Path) -> _Images:
+def _by_folder(held: dict[Path, _Content], loose: _Content, folder: Path) -> _Images:
     names: dict[str, Path] = {}
     files: list[str] = []
     labels: list[str] = []
-    for path, found in held.items():
+    for path, content in held.items():
         require_utf8(str(path), "the name of class folder")
         name = _name_of(path)
         if name in names:
             raise ConfigError(f"{folder} holds two folders that are called {name}, in two forms of Unicode: merge them")
-        if not found.images:
+        if not content.images:
             raise ConfigError(f"class folder {path} holds no {', '.join(SUFFIXES)} file; add images or remove it")
         names[name] = path
-        files += found.images
-        labels += [name] * len(found.images)
-    notes = _left_out(folder, [*loose.others, *(other for found in held.values() for other in found.others)])
+        files += content.images
+        labels += [name] * len(content.images)
+    notes = _left_out(folder, [*loose.others, *(other for content in held.values() for other in content.others)])
     if loose.images:
         notes.append(f"{len(loose.images):,} images of {folder} lie outside its class folders and are not used")
     return _Images(tuple(sorted(names)), files, labels, notes)
 
 
 def _by_table(
-    found: _Found, folder: Path, place: Path, part: str, label: str | None, classes: tuple[str, ...] | None
+    content: _Content, folder: Path, place: Path, part: str, label: str | None, classes: tuple[str, ...] | None
 ) -> _Images | None:
-    for tables in _tables(found, folder, place, part):
-        labelled = labels_of(found.images, folder, tables, label)
+    for tables in _tables(content, folder, place, part):
+        labelled = labels_of(content.images, folder, tables, label)
         if labelled is not None:
             break
     else:
         return None
-    table, given, unused = labelled
-    labels = [unicodedata.normalize("NFC", one) for one in given if one is not None]
+    table, label_of_image, unused = labelled
+    labels = [unicodedata.normalize("NFC", text) for text in label_of_image if text is not None]
     different = in_order(labels)
-    unknown = [] if classes is None else [one for one in different if one not in classes]
+    unknown = [] if classes is None else [text for text in different if text not in classes]
     if unknown:
         raise ConfigError(f"{table} has labels that train does not have: {', '.join(unknown[:_MOST_NAMED])}")
     if classes is None and len(different) < 2:
         raise ConfigError(f"{table} has the label {different[0]!r} alone, expected at least 2 classes")
-    files = [image for image, one in zip(found.images, given, strict=True) if one is not None]
-    notes = _left_out(folder, [other for other in found.others if other != str(table)])
-    if len(files) < len(found.images):
-        notes.append(f"{len(found.images) - len(files):,} images of {folder} are in no row of {table}: not used")
+    files = [image for image, text in zip(content.images, label_of_image, strict=True) if text is not None]
+    notes = _left_out(folder, [other for other in content.others if other != str(table)])
+    if len(files) < len(content.images):
+        notes.append(f"{len(content.images) - len(files):,} images of {folder} are in no row of {table}: not used")
     if unused:
         notes.append(f"{unused:,} rows of {table} name no image of {folder}")
     return _Images(tuple(different) if classes is None else classes, files, labels, notes)
 
 
-def _tables(found: _Found, folder: Path, place: Path, part: str) -> Iterator[list[Path]]:
+def _tables(content: _Content, folder: Path, place: Path, part: str) -> Iterator[list[Path]]:
     """Yield where a part's labels may stand: within it, beside it in a table of its name, in one for all parts."""
-    yield [Path(other) for other in found.others if is_table(other)]
+    yield [Path(other) for other in content.others if is_table(other)]
     if folder != place:
         beside = [Path(other) for other in _directly(place).others if is_table(other)]
         yield [path for path in beside if is_part(path.stem, part)]
-        yield [path for path in beside if not any(is_part(path.stem, one) for one in ("train", "test", "held"))]
+        yield [path for path in beside if not any(is_part(path.stem, name) for name in ("train", "test", "held"))]
 
 
 def _left_out(folder: Path, others: Iterable[str]) -> list[str]:
@@ -200,21 +197,21 @@ def _name_of(path: Path) -> str:
     return unicodedata.normalize("NFC", path.name)
 
 
-def _directly(folder: Path) -> _Found:
+def _directly(folder: Path) -> _Content:
     with os.scandir(folder) as entries:
         files = (entry.path for entry in entries if not is_hidden(entry.name) and not _is_folder(entry))
         return _sorted_out(sorted(files))
 
 
-def _below(folder: Path) -> _Found:
+def _below(folder: Path) -> _Content:
     return _sorted_out(_walk(str(folder), set()))
 
 
-def _sorted_out(paths: Iterable[str]) -> _Found:
-    found = _Found([], [])
+def _sorted_out(paths: Iterable[str]) -> _Content:
+    content = _Content([], [])
     for path in paths:
-        (found.images if path.lower().endswith(SUFFIXES) else found.others).append(path)
-    return found
+        (content.images if path.lower().endswith(SUFFIXES) else content.others).append(path)
+    return content
 
 
 def _walk(folder: str, seen: set[tuple[int, int]]) -> Iterator[str]:
@@ -227,9 +224,9 @@ def _walk(folder: str, seen: set[tuple[int, int]]) -> Iterator[str]:
         return
     seen.add((facts.st_dev, facts.st_ino))
     with os.scandir(folder) as entries:
-        found = sorted((entry for entry in entries if not is_hidden(entry.name)), key=lambda entry: entry.name)
-    inner = [entry.path for entry in found if _is_folder(entry)]
-    yield from sorted({entry.path for entry in found} - {*inner})
+        shown = sorted((entry for entry in entries if not is_hidden(entry.name)), key=lambda entry: entry.name)
+    inner = [entry.path for entry in shown if _is_folder(entry)]
+    yield from sorted({entry.path for entry in shown} - {*inner})
     for path in inner:
         if path.count(os.sep) > _DEEPEST:
             raise ConfigError(f"folders nest too deeply below {folder}, expected at most {_DEEPEST} within another")
@@ -257,29 +254,27 @@ def is_table(name: str) -> bool:
 
 
 def labels_of(images: Sequence[str], folder: Path, tables: Iterable[Path], label: str | None) -> Labelled | None:
-    """Return the labels of images from the one table that names them; None if none does.
+    """Return the labels of images below a folder from the one table that names them; None if none does.
 
-    Args:
-        images: paths of files below `folder`.
-        folder: a table names files by their place below it, or by their last part, with its extension or without.
-        tables: where to look.
-        label: the column of labels; None takes the only one that can be it.
+    A table names files by their place below the folder, or by their last part, with its extension or without. `label`
+    is its column of labels; None takes the only one that can be it.
 
     Raises:
         ConfigError: several tables name images, or a table cannot be read or has several columns that can be labels.
     """
     places = _places(images, folder)
-    found = [one for table in tables if (one := _read(table, places, len(images), label)) is not None]
-    if len(found) > 1:
-        names = ", ".join(str(one.table) for one in found[:5])
-        raise ConfigError(f"{len(found)} tables name images of {folder} ({names}), expected one: move the others away")
-    return found[0] if found else None
+    read = (_read(table, places, len(images), label) for table in tables)
+    naming = [labelled for labelled in read if labelled is not None]
+    if len(naming) > 1:
+        names = ", ".join(str(labelled.table) for labelled in naming[:5])
+        raise ConfigError(f"{len(naming)} tables name images of {folder} ({names}), expected one: move the others away")
+    return naming[0] if naming else None
 
 
 def in_order(labels: Iterable[str]) -> list[str]:
     """Return the different labels in their order: of whole numbers that of numbers, else that of texts."""
     different = set(labels)
-    return sorted(different, key=int) if all(one.isdecimal() for one in different) else sorted(different)
+    return sorted(different, key=int) if all(text.isdecimal() for text in different) else sorted(different)
 
 
 def human_names(place: Path, names: Sequence[str]) -> tuple[str, ...] | None:
@@ -290,9 +285,9 @@ def human_names(place: Path, names: Sequence[str]) -> tuple[str, ...] | None:
     except (OSError, UnicodeDecodeError):
         return None
     words = dict(line.split("\t", 1) for line in lines if "\t" in line)
-    found = tuple(words.get(name, "").split(",")[0].strip() for name in names)
-    clear = len({*found}) == len(found) and all(0 < len(one) <= _MOST_LETTERS for one in found)
-    return found if clear else None
+    called = tuple(words.get(name, "").split(",")[0].strip() for name in names)
+    clear = len({*called}) == len(called) and all(0 < len(word) <= _MOST_LETTERS for word in called)
+    return called if clear else None
 
 
 def _places(images: Sequence[str], folder: Path) -> dict[str, int]:
@@ -342,7 +337,7 @@ def _rows(table: Path) -> list[list[str]]:
             raise ValueError(f"it has more than {_MOST_BYTES:,} bytes")
         text = table.read_text("utf-8-sig")
         first = text.partition("\n")[0]
-        separators = [one for one in ("\t", ",", ";") if one in first]
+        separators = [separator for separator in ("\t", ",", ";") if separator in first]
         if separators:
             lines = csv.reader(text.splitlines(), delimiter=separators[0], strict=True)
         else:

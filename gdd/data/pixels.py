@@ -9,13 +9,7 @@ from torch import Tensor
 
 
 class Normalizer:
-    """Convert to classifier space with one dataset's statistics, on one device.
-
-    Args:
-        mean: per channel, of pixels in [0, 1].
-        std: per channel, of pixels in [0, 1].
-        device: where the images live.
-    """
+    """Convert to classifier space on one device, by mean and std per channel of a dataset's pixels in [0, 1]."""
 
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], device: torch.device | str = "cpu") -> None:
         self.mean = torch.tensor(mean, device=device).view(1, -1, 1, 1)

@@ -12,11 +12,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from gdd.config import ConfigError, nearest
+from gdd.config import ConfigError, did_you_mean
 
-Kind = Literal["digits", "torchvision", "npz", "folder", "arrow", "shards"]
+DataKind = Literal["digits", "torchvision", "npz", "folder", "arrow", "shards"]
 # Files that hold many images each, by their names' ends.
-CONTAINERS: dict[str, Kind] = {".npz": "npz", ".arrow": "arrow", ".parquet": "arrow", ".tar": "shards"}
+CONTAINERS: dict[str, DataKind] = {".npz": "npz", ".arrow": "arrow", ".parquet": "arrow", ".tar": "shards"}
 # What `datasets.DatasetDict.save_to_disk` writes beside the folders of its parts.
 DATASET_DICT = "dataset_dict.json"
 # Where a dataset on the Hub has its Parquet files, below its card.
@@ -52,16 +52,11 @@ def missing_file(name: str, root: Path) -> Path | None:
     return next((path for path in (root / folder / file for file in names) if not path.is_file()), None)
 
 
-def locate(name: str, root: Path, download: bool = False) -> tuple[Kind, Path]:
+def locate(name: str, root: Path, download: bool = False) -> tuple[DataKind, Path]:
     """Return how a dataset is read, and its folder or file; of torchvision's, `root`.
 
-    Args:
-        name: as in `gdd.data.readers.open_dataset`, like the others.
-        root: below which the named datasets lie.
-        download: whether a dataset of torchvision may be missing.
-
-    Raises:
-        ConfigError: the name is unknown or not UTF-8, or nothing is there.
+    The arguments are those of `gdd.data.readers.open_dataset`; ConfigError if the name is unknown or not UTF-8, or
+    nothing is there.
     """
     for text in (name, str(root)):
         require_utf8(text, "the dataset's path")
@@ -89,7 +84,7 @@ def locate(name: str, root: Path, download: bool = False) -> tuple[Kind, Path]:
         return _readable(_kind_of_folder(path), path)
     if name == "folder":
         raise ConfigError(f"the image folder was not found: looked for {root}; set --data.root to it")
-    hint = nearest(name, NAMES)
+    hint = did_you_mean(name, NAMES)
     raise ConfigError(
         f"data.name is {name!r}, expected {', '.join(NAMES)}, an existing folder, or a file that ends in "
         f"{', '.join(CONTAINERS)}{hint}"
@@ -122,14 +117,14 @@ def hub_folder(place: Path) -> Path:
     """
     if not place.is_dir() or any(place.glob("*.parquet")) or part_folders(place) is not None:
         return place
-    found = [folder for folder in folders(place) if any(folder.glob("*.parquet"))]
-    if len(found) > 1:
-        listed = ", ".join(str(folder) for folder in found[:5])
-        raise ConfigError(f"{place} holds {len(found)} datasets of Parquet files: name one of {listed}")
-    return found[0] if found else place
+    datasets = [folder for folder in folders(place) if any(folder.glob("*.parquet"))]
+    if len(datasets) > 1:
+        listed = ", ".join(str(folder) for folder in datasets[:5])
+        raise ConfigError(f"{place} holds {len(datasets)} datasets of Parquet files: name one of {listed}")
+    return datasets[0] if datasets else place
 
 
-def _kind_of_folder(folder: Path) -> Kind:
+def _kind_of_folder(folder: Path) -> DataKind:
     """Return what a folder holds: classes of images, unless there are none but files of many images."""
     if (folder / DATASET_DICT).is_file() or hub_folder(folder) != folder:
         return "arrow"
@@ -141,7 +136,7 @@ def _kind_of_folder(folder: Path) -> Kind:
     return next((kind for kind in ("arrow", "shards") if kind in kinds), "folder")
 
 
-def _readable(kind: Kind, path: Path) -> tuple[Kind, Path]:
+def _readable(kind: DataKind, path: Path) -> tuple[DataKind, Path]:
     if kind == "arrow":
         require_pyarrow(f"{path} needs pyarrow to be read")
     return kind, path
@@ -194,17 +189,17 @@ def part_folders(place: Path) -> PartFolders | None:
     Raises:
         ConfigError: two folders for one part, or one to test or validate without one to train.
     """
-    found = folders(place)
-    named = {path: part for path in found if (part := _whole(path.name))}
+    inner = folders(place)
+    named = {path: part for path in inner if (part := _whole(path.name))}
     lone = [path for path, part in named.items() if part == "train"]
-    if len(named) == len(lone) == 1 < len(found) and not folders(lone[0]):
+    if len(named) == len(lone) == 1 < len(inner) and not folders(lone[0]):
         return None
     if "train" not in named.values():
-        loose = {path: parts[0] for path in found if len(parts := _words(path.name)) == 1 and folders(path)}
+        loose = {path: parts[0] for path in inner if len(parts := _words(path.name)) == 1 and folders(path)}
         named = loose if {"train"} < {*loose.values()} else named
     if not named:
         return None
-    by_part = {part: [path for path, its in named.items() if its == part] for part in _WORDS}
+    by_part = {part: [path for path, named_part in named.items() if named_part == part] for part in _WORDS}
     if not by_part["train"]:
         names = " and ".join(f"a {path.name} folder" for path in named)
         raise ConfigError(
@@ -214,7 +209,7 @@ def part_folders(place: Path) -> PartFolders | None:
     for part in ("train", "test"):
         if len(by_part[part]) > 1:
             raise ConfigError(f"{place} holds {_names(by_part[part])}, expected one folder for the {part} part")
-    unused = [path for path in found if named.get(path) not in ("train", "test")]
+    unused = [path for path in inner if named.get(path) not in ("train", "test")]
     test = by_part["test"][0] if by_part["test"] else None
     if test is not None:  # a link that makes a test part of a validation part
         unused = [path for path in unused if not path.samefile(test)]
@@ -226,10 +221,6 @@ def part_files(place: Path, ends: tuple[str, ...]) -> PartFiles:
 
     These are the files of the folders of these parts, or those with such a word in their names, such as
     `train-00000-of-00001.parquet`; without such names, all are of the train part, and so is a file on its own.
-
-    Args:
-        place: the folder, or the file.
-        ends: of the files' names.
 
     Raises:
         ConfigError: there is a test part, or another one, but no train part; a name tells two parts, or may tell one.
@@ -271,13 +262,7 @@ def is_part(name: str, part: str) -> bool:
 
 
 def note(place: Path, name: str, images: int | None) -> str:
-    """Return what to know of a part that is not used.
-
-    Args:
-        place: the dataset's folder.
-        name: of the part's folder, or of its files.
-        images: how many it holds; None if that cannot be told.
-    """
+    """Return what to know of a part that is not used: its folder or files, and its images, None if untold."""
     count = "images that cannot be counted" if images is None else f"{images:,} images"
     if _words(name) == ["held"]:
         use = "validation images are carved out of train (data.val_fraction); to score on these, call them test"

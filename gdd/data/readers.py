@@ -17,7 +17,7 @@ from gdd.data.arrays import open_digits, open_npz, open_torchvision
 from gdd.data.arrow import list_arrow
 from gdd.data.encoded import Listing
 from gdd.data.folder import list_folder
-from gdd.data.places import Kind, locate, namesake
+from gdd.data.places import DataKind, locate, namesake
 from gdd.data.shards import list_shards
 from gdd.data.spec import KNOWN, DatasetSpec, Known
 from gdd.data.splits import RawDataset, Split, require_two_each, stratified_split
@@ -114,17 +114,17 @@ def divided(name: str, title: str, raw: RawDataset, val_fraction: float, seed: i
     _check(raw.train, raw.class_names, f"train part of {title}")
     if val_fraction > 0:
         require_two_each(raw.train.labels, raw.class_names, title)
-    kept, held_out = stratified_split(raw.train.labels, val_fraction, seed, rng.SPLIT_VALIDATION)
+    train, val = stratified_split(raw.train.labels, val_fraction, seed, rng.SPLIT_VALIDATION)
     return Dataset(
         spec=_spec(title, raw, KNOWN.get(name)),
-        train=raw.train.subset(kept),
-        val=raw.train.subset(held_out),
+        train=raw.train.subset(train),
+        val=raw.train.subset(val),
         read_test=raw.read_test,
     )
 
 
 def _read(
-    kind: Kind, place: Path, name: str, size: tuple[int, int] | None, channels: int | None, label: str | None
+    kind: DataKind, place: Path, name: str, size: tuple[int, int] | None, channels: int | None, label: str | None
 ) -> tuple[str, RawDataset]:
     """Return the name that the spec carries, and the data."""
     if kind == "digits":
@@ -147,7 +147,7 @@ def title_of(name: str, place: Path) -> str:
     return name if name == "cifar10" else whole.stem if whole.is_file() else whole.name
 
 
-def list_images(kind: Kind, place: Path, label: str | None = None) -> Listing:
+def list_images(kind: DataKind, place: Path, label: str | None = None) -> Listing:
     """List a dataset of image files that `locate` has found; nothing is decoded."""
     if kind == "shards":
         return list_shards(place)

@@ -13,7 +13,7 @@ from typing import BinaryIO, NamedTuple
 import torch
 
 from gdd.config import ConfigError
-from gdd.data.encoded import Listing, Part
+from gdd.data.encoded import EncodedPart, Listing
 from gdd.data.image_file import SUFFIXES
 from gdd.data.places import note, part_files
 
@@ -88,7 +88,7 @@ def _samples_of(paths: list[Path]) -> int | None:
         return None
 
 
-def _part(paths: list[Path]) -> Part:
+def _part(paths: list[Path]) -> EncodedPart:
     samples: list[_Sample] = []
     labels: list[int] = []
     for path in paths:
@@ -99,7 +99,7 @@ def _part(paths: list[Path]) -> Part:
                 labels.append(_number(file, label, path))
     if not samples:
         raise ConfigError(f"{paths[0] if paths else 'the test part'} holds no samples")
-    return Part(Members(samples), torch.arange(len(samples)), torch.tensor(labels))
+    return EncodedPart(Members(samples), torch.arange(len(samples)), torch.tensor(labels))
 
 
 def _samples(file: BinaryIO, path: Path) -> Iterator[tuple[str, dict[str, _Member]]]:
@@ -181,16 +181,16 @@ def _members(file: BinaryIO, path: Path) -> Iterator[_Member]:
 
 def _records(content: bytes) -> dict[str, str]:
     """Return a member's path and size in a POSIX extended header: records of a length, a space, and KEY=VALUE."""
-    found, rest = dict[str, str](), content
+    records, rest = dict[str, str](), content
     while match := re.match(rb"([0-9]{1,6}) ([^=\n]+)=", rest):
         length = int(match[1])
         if length <= match.end() or length > len(rest):
             break
         key, value = match[2], rest[match.end() : length - 1]
         if key == b"path" or (key == b"size" and re.fullmatch(rb"[0-9]{1,18}", value)):
-            found[key.decode()] = _text(value)
+            records[key.decode()] = _text(value)
         rest = rest[length:]
-    return found
+    return records
 
 
 def _text(name: bytes) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from gdd.config import ConfigError, nearest, require
+from gdd.config import ConfigError, did_you_mean, require
 
 MAX_PIXELS = 4096 * 4096
 
@@ -109,12 +109,7 @@ OPERATIONS = ("color", "crop", "cutout", "flip", "scale", "rotate")
 def parse_strategy(text: str, flip: bool = True) -> tuple[str, ...]:
     """Read names joined by underscores, such as `color_crop_cutout_flip_scale_rotate`, or `none`.
 
-    Args:
-        text: the names.
-        flip: whether mirroring keeps the class; if not, `flip` is dropped from the result.
-
-    Raises:
-        ConfigError: an unknown or repeated operation.
+    `flip` is dropped where mirroring does not keep the class; ConfigError if an operation is unknown or repeated.
     """
     if text == "none":
         return ()
@@ -123,7 +118,7 @@ def parse_strategy(text: str, flip: bool = True) -> tuple[str, ...]:
         if name not in OPERATIONS:
             raise ConfigError(
                 f"unknown augmentation {name!r} in {text!r}, expected 'none' or some of "
-                f"{', '.join(OPERATIONS)} joined by '_'{nearest(name, OPERATIONS)}"
+                f"{', '.join(OPERATIONS)} joined by '_'{did_you_mean(name, OPERATIONS)}"
             )
         if names.count(name) > 1:
             raise ConfigError(f"augmentation {text!r} names {name!r} twice")

@@ -41,17 +41,9 @@ class RawDataset(NamedTuple):
 def stratified_split(labels: Tensor, fraction: float, seed: int, stream: str) -> tuple[Tensor, Tensor]:
     """Return sorted indices (kept, held out), with `fraction` of every class held out.
 
-    Every class holds out at least one sample and keeps at least one, unless `fraction` is 0. What a smaller
-    fraction holds out is a subset of what a larger one holds out.
-
-    Args:
-        labels: (N,) int64.
-        fraction: in [0, 1).
-        seed: root seed of the draw.
-        stream: of the draw, see `gdd.rng`.
-
-    Raises:
-        ValueError: a class has fewer than two samples.
+    Every class of the labels (N,) holds out at least one sample and keeps at least one, unless `fraction`, below 1, is
+    0. What a smaller fraction holds out is a subset of what a larger one holds out. ValueError if a class has fewer
+    than two samples.
     """
     held_out = torch.zeros(len(labels), dtype=torch.bool)
     if fraction > 0:

@@ -71,7 +71,7 @@ class GeneratedStream:
     ipc: int  # images per class and epoch
     seed: int  # of the samples; epoch 0 is the fixed set of this seed
     normalize: Normalizer  # on the device to generate on
-    kept: Kept | None = None  # the samples that count; none: all
+    filtered: Kept | None = None  # the samples that count; none: all
     seconds_generating: float = 0.0
 
     def __post_init__(self) -> None:
@@ -95,11 +95,11 @@ class GeneratedStream:
     def _generate(self, epoch: int) -> tuple[Tensor, Tensor]:
         began, device = time.perf_counter(), self.normalize.mean.device
         first, last = epoch * self.ipc, (epoch + 1) * self.ipc
-        if self.kept is not None:
+        if self.filtered is not None:
             classes = range(self.generator.spec.num_classes)
-            kept = torch.cat([self.kept.images(label, first, last) for label in classes]).to(device)
+            images = torch.cat([self.filtered.images(label, first, last) for label in classes]).to(device)
             self.seconds_generating += time.perf_counter() - began
-            return kept, torch.arange(len(classes), device=device).repeat_interleave(self.ipc)
+            return images, torch.arange(len(classes), device=device).repeat_interleave(self.ipc)
         stride = max(1, PASS // self.generator.spec.num_classes)
         parts = [
             sample.stream_batch(self.generator, self.seed, start, min(start + stride, last), device)
@@ -245,5 +245,5 @@ class KeptPaths:
         rate, purpose = self.rate.at(step, self.total), f"{rng.STUDENT}-{rng.DROP_PATH}"
         if [rate] != self.in_force[-1:]:
             self.in_force.append(rate)
-        drawn = [drop_path.draw(count, self.paths, rate, rng.generator(seed, purpose, step)) for seed in self.seeds]
+        drawn = [drop_path.masks(count, self.paths, rate, rng.generator(seed, purpose, step)) for seed in self.seeds]
         return (drawn[0] if len(drawn) == 1 else torch.stack(drawn)).to(self.device, non_blocking=True)

@@ -45,8 +45,8 @@ def near_copies(of_samples: Tensor, of_held_out: Tensor) -> tuple[Proportion, fl
     """Return the share of near copies, and the relative distance that is near enough.
 
     That is the quantile of held-out images at 1 %, the k-th smallest of their n relative distances for the whole part k
-    of 0.01 (n + 1): a new real image is as near with probability k / (n + 1), whatever their distribution. The interval
-    is that of a share of 1 / (1 / N + 1 / n) samples, for the quantile is known from n images only: it has the expected
+    of 0.01 (n + 1): a new real image is as near with probability k / (n + 1), whatever their distribution. The
+    threshold is estimated too, so the effective sample size is 1 / (1 / N + 1 / n), and the interval holds the expected
     share in 95 of 100 audits of new real images.
 
     Args:
@@ -134,7 +134,7 @@ _PAIRS = 2**22  # distances that are held at once, 32 MiB as float64
 _MOST_ROWS = 2**10  # images that are compared at once
 
 
-def nearest(images_u8: Tensor, real_u8: Tensor, count: int = 1, own: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def nearest(images_u8: Tensor, real_u8: Tensor, count: int = 1, itself: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Return each image's Euclidean distances to the real ones nearest to it, and the rows of those.
 
     By a matrix product of parts, so that beside the images less than 256 MiB are taken, whatever their number.
@@ -143,22 +143,22 @@ def nearest(images_u8: Tensor, real_u8: Tensor, count: int = 1, own: Tensor | No
         images_u8: (N, C, H, W) uint8.
         real_u8: (M, C, H, W) uint8.
         count: of real images for each, at most M.
-        own: rows (N,) that are no neighbours, because they are the images themselves; at most M - 1 remain then.
+        itself: rows (N,) that are no neighbours, because they are the images themselves; at most M - 1 remain then.
 
     Returns:
         Distances (N, count) of pixels in [0, 1], ascending, 0 for a copy alone, and rows (N, count).
     """
     pixels = math.prod(images_u8.shape[1:])
     rows = min(max(1, _VALUES // pixels), _MOST_ROWS)
-    found = [
-        _nearest(part, real_u8, count, None if own is None else own[start : start + rows])
+    nearest_of_parts = [
+        _nearest(part, real_u8, count, None if itself is None else itself[start : start + rows])
         for start, part in zip(range(0, len(images_u8), rows), images_u8.split(rows), strict=True)
     ]
-    distances, places = zip(*found, strict=True)
+    distances, places = zip(*nearest_of_parts, strict=True)
     return torch.cat(distances), torch.cat(places)
 
 
-def _nearest(images_u8: Tensor, real_u8: Tensor, count: int, own: Tensor | None) -> tuple[Tensor, Tensor]:
+def _nearest(images_u8: Tensor, real_u8: Tensor, count: int, itself: Tensor | None) -> tuple[Tensor, Tensor]:
     # Sums of squares of whole numbers are exact in float64, and so is the distance of a copy.
     images = images_u8.flatten(1).double()
     lengths = images.square().sum(1, keepdim=True)
@@ -166,11 +166,11 @@ def _nearest(images_u8: Tensor, real_u8: Tensor, count: int, own: Tensor | None)
     size = max(1, min(_VALUES // images.shape[1], _PAIRS // len(images)))
     for start in range(0, len(real_u8), size):
         real = real_u8[start : start + size].flatten(1).double()
-        here = torch.addmm(real.square().sum(1), images, real.T, alpha=-2).add_(lengths)  # (N, size)
-        if own is not None:
-            here[own[:, None] == torch.arange(start, start + len(real))] = math.inf
-        least, places = here.topk(min(count, len(real)), largest=False)
+        distances = torch.addmm(real.square().sum(1), images, real.T, alpha=-2).add_(lengths)  # (N, size)
+        if itself is not None:
+            distances[itself[:, None] == torch.arange(start, start + len(real))] = math.inf
+        least, places = distances.topk(min(count, len(real)), largest=False)
         squares, rows = torch.cat([squares, least], 1), torch.cat([rows, places + start], 1)
-        squares, kept = squares.topk(min(count, squares.shape[1]), largest=False)
-        rows = rows.gather(1, kept)
+        squares, places = squares.topk(min(count, squares.shape[1]), largest=False)
+        rows = rows.gather(1, places)
     return squares.sqrt() / 255, rows

@@ -56,9 +56,9 @@ def extra_students(
     settings: EvaluateConfig, jobs: Sequence[Job], spec: DatasetSpec, all_images: int
 ) -> list[tuple[Conditions, Job]]:
     """Return the students of the arms that are no student of the comparison, each once; real images: `all_images`."""
-    found: dict[object, tuple[Conditions, Job]] = {}
-    for part, students in (Arm(settings, [*jobs]), *arms(settings, jobs, spec.flip)):
-        conditions = Conditions.of(part, spec)
-        for job in students:
-            found.setdefault(job.key(conditions, job.images(spec, all_images)), (conditions, job))
-    return [*found.values()][len(jobs) :]
+    students_by_key: dict[object, tuple[Conditions, Job]] = {}
+    for arm_settings, jobs_of_arm in (Arm(settings, [*jobs]), *arms(settings, jobs, spec.flip)):
+        conditions = Conditions.of(arm_settings, spec)
+        for job in jobs_of_arm:
+            students_by_key.setdefault(job.key(conditions, job.images(spec, all_images)), (conditions, job))
+    return [*students_by_key.values()][len(jobs) :]

@@ -132,7 +132,7 @@ def score_jobs(jobs: Sequence[Job], conditions: Conditions, dataset: Dataset, ru
     if team.workers > 1 and len(pending) > 1:
         is_over = partial(is_due, run.settings.max_minutes)
         alone, deal = [[job] for job in pending], Deal(pending, costs, is_over)
-        _keep(run, workers.results(run, team, alone, make, dataset.test, deal), len(pending), tally)
+        _keep(run, workers.run_tasks(run, team, alone, make, dataset.test, deal), len(pending), tally)
     else:
         mine = [pending[index] for index in assign_jobs(costs, run.world_size)[run.rank]]
         with with_threads(team.threads):
@@ -265,10 +265,10 @@ def grouped(jobs: Sequence[Job], device: torch.device) -> list[list[Job]]:
     """Return the jobs in groups to train at once: on a GPU those that differ by their seeds only, else one in each."""
     if not trains_together(device):
         return [[job] for job in jobs]
-    found: dict[Job, list[Job]] = {}
+    by_everything_but_the_seed: dict[Job, list[Job]] = {}
     for job in jobs:
-        found.setdefault(replace(job, seed=0), []).append(job)
-    return list(found.values())
+        by_everything_but_the_seed.setdefault(replace(job, seed=0), []).append(job)
+    return list(by_everything_but_the_seed.values())
 
 
 def _in_turn(

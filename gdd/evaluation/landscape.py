@@ -77,7 +77,7 @@ def measure_landscape(
 
         eigenvalues, eigenvectors = top_eigenpairs(times, size, count, run.device)
     distances = torch.arange(-STEPS, STEPS + 1, dtype=torch.float64) * (reach / STEPS)
-    found = Landscape(
+    landscape = Landscape(
         source=job.source.label,
         arch=job.arch,
         seed=job.seed,
@@ -89,8 +89,8 @@ def measure_landscape(
         distances=distances.tolist(),
         surface=surface(loss, eigenvectors[:2], distances).tolist(),
     )
-    checkpoint.write_json(run.folder / LANDSCAPE_FILE, found.__dict__)
-    return found
+    checkpoint.write_json(run.folder / LANDSCAPE_FILE, landscape.__dict__)
+    return landscape
 
 
 def _student(trainer: StudentTrainer, job: Job, run: Run) -> nn.Module:

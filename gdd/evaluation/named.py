@@ -52,7 +52,7 @@ def source_path(text: str) -> Path | None:
     text, ensemble = split_filter(text)
     if ensemble is not None and not Path(ensemble).exists():
         raise ConfigError(f"the ensemble {ensemble} does not exist, expected a run folder of gdd train-ensemble")
-    path = zoo.path_of(text)
+    path = zoo.generator_path(text)
     if not path.exists():
         raise ConfigError(f"the source {text} does not exist; {_BUILT_IN} are built in")
     return path

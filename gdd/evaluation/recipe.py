@@ -56,9 +56,9 @@ class Recipe:
         """Return the rates at which students of an architecture keep paths; none if they keep all."""
         if self.drop_path == "off":
             return None
-        own = {one.name: getattr(self, f"keep_{one.name}") for one in fields(KeepRate)}
+        stated = {field.name: getattr(self, f"keep_{field.name}") for field in fields(KeepRate)}
         published = _KEEP_RATES.get(arch.partition("-")[0], KeepRate())
-        return replace(published, **{name: value for name, value in own.items() if value is not None})
+        return replace(published, **{name: value for name, value in stated.items() if value is not None})
 
     def steps_per_epoch(self, count: int) -> int:
         """Return the batches that hold each of `count` images once."""

@@ -19,9 +19,10 @@ from gdd.evaluation.named import (
 )
 from gdd.formats import plain
 from gdd.runtime import checkpoint
-from gdd.sampling import curate, ensemble_file, generator_file, set_file
+from gdd.sampling import ensemble_file, generator_file, set_file
 from gdd.sampling.ensemble_file import Ensemble
 from gdd.sampling.generator_file import LoadedGenerator
+from gdd.sampling.origin import joint_origin
 from gdd.sampling.set_file import SyntheticSet
 
 Protocol = Literal["fixed", "stream"]
@@ -62,7 +63,7 @@ class Source:
             return {"method": "real", "stage": None}
         if self.generator is None or self.ensemble is None:
             return content.provenance
-        return {**content.provenance, **curate.joint_origin(self.generator, self.ensemble)}
+        return {**content.provenance, **joint_origin(self.generator, self.ensemble)}
 
     @property
     def distillation_seed(self) -> int | None:
@@ -72,10 +73,13 @@ class Source:
     @property
     def curation(self) -> list[str]:
         """How a set of samples was chosen, in words."""
-        how, synthetic = self.provenance.get("curated", {}), self.synthetic
-        soft = synthetic is not None and synthetic.soft_labels is not None
-        chosen = [str(how["select"])] if how.get("select") else []
-        return ["filtered"] * (how.get("kept") is not None) + chosen + ["soft labels"] * soft
+        curated = self.provenance.get("curated", {})
+        parts = {
+            "filtered": curated.get("kept") is not None,
+            str(curated.get("select")): bool(curated.get("select")),
+            "soft labels": self.synthetic is not None and self.synthetic.soft_labels is not None,
+        }
+        return [part for part, is_told in parts.items() if is_told]
 
     @property
     def stored_ipc(self) -> int | None:
@@ -110,7 +114,7 @@ def place(kind: Kind) -> int:
     return {FLOOR: 0, CEILING: 2, STREAM_CEILING: 2}.get(kind, 1)
 
 
-def file_of(path: Path) -> Path:
+def source_file(path: Path) -> Path:
     """Return the generator's or the set's file that a path names, itself or by the folder of a stage or a run."""
     if not path.is_dir():
         return path
@@ -145,8 +149,8 @@ def read(text: str, label: str | None = None) -> Source:
         return Source(label, cast(Kind, text), hash="")
     _, judges = split_filter(text)
     if judges is None and _is_plain(named):
-        return of_set(plain.read(named), named, label)
-    path = file_of(named)
+        return of_set(plain.load(named), named, label)
+    path = source_file(named)
     tensors, metadata = checkpoint.load_tensors(path)
     if metadata.get("kind") == "generator":
         generator = generator_file.from_tensors(path, tensors, metadata)
@@ -191,7 +195,7 @@ def complete(
     kinds = {source.kind for source in named}
     wanted = {FLOOR: True, STREAM_CEILING: streams, CEILING: ceiling}
     added = [read(kind, REAL_NAMES[kind]) for kind, is_wanted in wanted.items() if is_wanted and kind not in kinds]
-    sources = [fitted(source, dataset) for source in (*added, *named)]
+    sources = [fit_source(source, dataset) for source in (*added, *named)]
     _require_different(sources)
     sources.sort(key=lambda source: place(source.kind))
     stored = {source.synthetic.ipc for source in sources if source.synthetic is not None}
@@ -208,7 +212,7 @@ def complete(
     return sources, floor_ipcs
 
 
-def fitted(source: Source, dataset: Dataset) -> Source:
+def fit_source(source: Source, dataset: Dataset) -> Source:
     """Return real images with the hash of the data, and anything else if it fits the dataset; ConfigError otherwise."""
     content = source.synthetic or source.generator
     if content is None:
@@ -217,7 +221,7 @@ def fitted(source: Source, dataset: Dataset) -> Source:
         ipc = round(source.fraction * len(dataset.train.labels) / dataset.spec.num_classes)
         return replace(source, hash=stable_hash(dataset.fingerprint, source.fraction), fraction_ipc=max(1, ipc))
     if source.synthetic is not None:
-        synthetic = plain.fitted(source.synthetic, dataset.spec)
+        synthetic = plain.of_dataset(source.synthetic, dataset.spec)
         source = replace(source, synthetic=synthetic, hash=synthetic.hash)
         content = synthetic
     set_file.check_matches(content.spec, dataset.spec, source.path or source.label)

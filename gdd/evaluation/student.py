@@ -67,16 +67,16 @@ def train(
     batches: StudentBatches | StackedBatches,
     loss: Loss = cross_entropy,
     execution: Execution = EAGER,
-    kept: Callable[[int, int], Tensor] | None = None,
+    paths: Callable[[int, int], Tensor] | None = None,
 ) -> Tensor:
     """Train by the batches' recipe and return the last step's loss, or losses (S,) of a `Stacked`.
 
-    `kept` maps a step and its images to the paths that they keep, as `fit` takes it.
+    `paths` maps a step and its images to the paths that they keep, as `fit` takes it.
     """
     recipe, steps = batches.recipe, batches.total
     lr, optimizer = partial(recipe.lr_at, total=steps), _optimizer(network, recipe, execution)
     with averaged(network, optimizer, recipe.average) if recipe.average else nullcontext():
-        return fit(network, batches, range(steps), optimizer, lr, loss, execution=execution, kept=kept)
+        return fit(network, batches, range(steps), optimizer, lr, loss, execution=execution, paths=paths)
 
 
 def _optimizer(network: nn.Module, recipe: Recipe, execution: Execution) -> torch.optim.Optimizer:
@@ -168,10 +168,10 @@ class StudentImages:
         assert ipc is not None
         if source.generator is None:
             return RealStream(self.real.train, self.spec.num_classes, ipc, seed, self.normalize)
-        kept = None
+        filtered = None
         if source.ensemble is not None:
-            kept = Kept(Generated(source.generator, seed, self.device), source.ensemble, self.device)
-        return GeneratedStream(source.generator, ipc, seed, self.normalize, kept)
+            filtered = Kept(Generated(source.generator, seed, self.device), source.ensemble, self.device)
+        return GeneratedStream(source.generator, ipc, seed, self.normalize, filtered)
 
 
 def images_key(job: Job) -> Job:
@@ -314,17 +314,17 @@ class StudentTrainer:
         batches = [
             StudentBatches(images, recipe, job.seed, rng.STUDENT) for images, job in zip(data, jobs, strict=True)
         ]
-        kept = None
+        paths = None
         if rate is not None and networks[0].paths:
-            kept = KeptPaths(rate, networks[0].paths, batches[0].total, [job.seed for job in jobs], device)
+            paths = KeptPaths(rate, networks[0].paths, batches[0].total, [job.seed for job in jobs], device)
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         began, generated_before = time.perf_counter(), sum(images.seconds_generating for images in data)
         if len(jobs) == 1:
-            train_losses = train(networks[0], batches[0], losses[0], execution, kept)[None]
+            train_losses = train(networks[0], batches[0], losses[0], execution, paths)[None]
         else:
             stacked = Stacked(networks)
-            train_losses = train(stacked, StackedBatches(batches), each_own(losses), execution, kept)
+            train_losses = train(stacked, StackedBatches(batches), each_own(losses), execution, paths)
             stacked.give_back()
         last_losses = train_losses.tolist()  # waits for the device
         seconds = (time.perf_counter() - began) / len(jobs)
@@ -341,7 +341,7 @@ class StudentTrainer:
                 validated=answers,
                 train_loss=train_loss,
                 optimizer_steps=batches[0].total,
-                keep_rates=None if kept is None else tuple(kept.in_force),
+                keep_rates=None if paths is None else tuple(paths.in_force),
                 seconds=seconds,
                 seconds_generating=generating,
                 peak_memory_mb=memory,

@@ -152,7 +152,7 @@ def read_dc(
 
     Args:
         path: the .pt file.
-        spec: the dataset that the set stands for, whose mean and std its images were normalised with.
+        spec: the dataset that the set stands for, by whose mean and std its images were normalised.
         index: which pair of the list; a negative one counts from the end.
         space: "unit" if the images are in [0, 1] instead, as IDC's are.
         method: name of the method that made the set, for the provenance.
@@ -191,12 +191,10 @@ def read_mtt(
     """Read a set that MTT or a descendant saved: a tensor of images, one of labels, and maybe a learning rate.
 
     Args:
-        images_path: .pt file of normalised images (N, C, H, W).
+        images_path: .pt file of images (N, C, H, W).
         labels_path: .pt file of integers (N,), or of soft labels (N, K), logits or probabilities.
-        spec: the dataset that the set stands for, whose mean and std its images were normalised with.
+        spec: as of `read_dc`, like space and method.
         lr_path: .pt file of the learning rate that was learned with the images, for the provenance.
-        space: "unit" if the images are in [0, 1] instead.
-        method: name of the method that made the set, for the provenance.
 
     Raises:
         ConfigError: a file is missing, damaged, of another structure, does not fit `spec`, or would run code.

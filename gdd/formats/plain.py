@@ -28,8 +28,8 @@ def is_plain(path: Path) -> bool:
     return bool(folders) and not any(os.path.exists(f"{folder}/config.json") for folder in folders)
 
 
-def read(path: Path) -> SyntheticSet:
-    """Read the images of the train part; what they stand for is not known yet, see `fitted`.
+def load(path: Path) -> SyntheticSet:
+    """Read the images of the train part; what they stand for is not known yet, see `of_dataset`.
 
     Raises:
         ConfigError: they are missing or damaged, of several sizes, or not as many of each class.
@@ -52,23 +52,23 @@ def read(path: Path) -> SyntheticSet:
 
 def _read_folder(path: Path) -> tuple[tuple[str, ...], Split]:
     listing = list_folder(path)
-    found = survey(listing.train)
-    if found.broken:
-        raise ConfigError(found.broken[0])
-    if len(found.sizes) > 1:
-        raise ConfigError(f"{path} holds images of {len(found.sizes)} sizes, expected one, that of the real images")
-    (size,) = found.sizes
-    shape = (1 if found.grey == found.sizes.total() else 3, *size)
+    sizes, grey, broken = survey(listing.train)
+    if broken:
+        raise ConfigError(broken[0])
+    if len(sizes) > 1:
+        raise ConfigError(f"{path} holds images of {len(sizes)} sizes, expected one, that of the real images")
+    (size,) = sizes
+    shape = (1 if grey == sizes.total() else 3, *size)
     return listing.class_names, Split(decode(listing.train, shape, threads=1), listing.train.labels)
 
 
 def is_unnamed(provenance: dict[str, Any]) -> bool:
-    """Tell whether a set is one that `read` has read, so that its dataset's name is only that of its file."""
+    """Tell whether a set is one that `load` has read, so that its dataset's name is only that of its file."""
     return provenance.get("format") == _FORMAT
 
 
-def fitted(synthetic: SyntheticSet, spec: DatasetSpec) -> SyntheticSet:
-    """Return a set that `read` has read as one of the dataset, whose classes it finds by their names.
+def of_dataset(synthetic: SyntheticSet, spec: DatasetSpec) -> SyntheticSet:
+    """Return a set that `load` has read as one of the dataset, whose classes it finds by their names.
 
     These are the dataset's own, what `gdd export` makes folder names of them, or the numbers of the labels; where they
     are none of that, or the images have another shape, the set is returned as it is.

@@ -32,6 +32,7 @@ from gdd.runtime import checkpoint
 from gdd.runtime.run import progress_bar
 from gdd.sampling import sample
 from gdd.sampling.generator_file import LoadedGenerator
+from gdd.sampling.origin import sample_origin
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ class Totals(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Plan:
+class ShardPlan:
     """What decides the shards; ConfigError if a value is out of range."""
 
     generator: str  # hash of the generator
@@ -95,18 +96,18 @@ class Plan:
         return json.loads(json.dumps({"format": FORMAT, "version": __version__, **asdict(self)}))
 
 
-def read_plan(path: Path) -> tuple[Plan, dict[str, Any]]:
+def read_plan(path: Path) -> tuple[ShardPlan, dict[str, Any]]:
     """Return the plan of a file of settings, or of a manifest, and all its values; ConfigError names the file."""
     values = checkpoint.read_json(path)
     try:
         version = values.get("format") if isinstance(values, dict) else None
         require(version == FORMAT, "format", version, str(FORMAT))
-        return read_as(Plan, values), values
+        return read_as(ShardPlan, values), values
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
 
 
-def path_of(folder: Path, shard: int) -> Path:
+def shard_path(folder: Path, shard: int) -> Path:
     return folder / f"shard-{shard:06d}.tar"
 
 
@@ -119,9 +120,9 @@ def parse_range(text: str, shards: int) -> range:
     return numbers
 
 
-def totals(folder: Path, plan: Plan) -> Totals:
-    present = [shard for shard in range(plan.shards) if path_of(folder, shard).exists()]
-    size = sum(path_of(folder, shard).stat().st_size for shard in present)
+def totals(folder: Path, plan: ShardPlan) -> Totals:
+    present = [shard for shard in range(plan.shards) if shard_path(folder, shard).exists()]
+    size = sum(shard_path(folder, shard).stat().st_size for shard in present)
     return Totals(len(present), sum(len(plan.samples(shard)) for shard in present), size)
 
 
@@ -144,8 +145,13 @@ def padding(size: int) -> bytes:
     return bytes(-size % BLOCK)
 
 
-def write_shard(
-    path: Path, plan: Plan, shard: int, loaded: LoadedGenerator, device: torch.device, advance: Callable[[int], object]
+def _write_shard(
+    path: Path,
+    plan: ShardPlan,
+    shard: int,
+    loaded: LoadedGenerator,
+    device: torch.device,
+    advance: Callable[[int], object],
 ) -> None:
     """Write one shard whole or not at all; `advance` gets the number of images of a class once they are sampled."""
     classes, pngs = plan.spec.num_classes, {}
@@ -167,7 +173,7 @@ def write_shard(
         checkpoint.write_atomically(path, write)
 
 
-def _claim(folder: Path, plan: Plan) -> None:
+def _claim(folder: Path, plan: ShardPlan) -> None:
     """Write the settings into a new folder, or refuse one that has others."""
     path, settings = folder / SETTINGS, plan.to_dict()
     with checkpoint.creating(folder):
@@ -188,11 +194,11 @@ def _claim(folder: Path, plan: Plan) -> None:
         raise ConfigError(f"{folder} holds shards of other settings ({'; '.join(facts)}); name a new folder")
 
 
-def _write_manifest(folder: Path, plan: Plan, provenance: dict[str, Any]) -> None:
+def _write_manifest(folder: Path, plan: ShardPlan, provenance: dict[str, Any]) -> None:
     """Write the sizes and checksums of all shards as they are on the disk."""
     entries = []
     for shard in range(plan.shards):
-        path = path_of(folder, shard)
+        path = shard_path(folder, shard)
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             entry = {"name": path.name, "samples": len(plan.samples(shard)), "bytes": file.tell(), "sha256": digest}
@@ -201,7 +207,7 @@ def _write_manifest(folder: Path, plan: Plan, provenance: dict[str, Any]) -> Non
         checkpoint.write_json(folder / MANIFEST, {**plan.to_dict(), "provenance": provenance, "shards": entries})
 
 
-def _missing_shards(folder: Path, plan: Plan, accelerator: Accelerator, shards: range) -> list[int]:
+def _missing_shards(folder: Path, plan: ShardPlan, accelerator: Accelerator, shards: range) -> list[int]:
     """Claim the folder and return which of `shards` it lacks.
 
     The main process alone looks, and sends the others the list or its ConfigError: each looking for itself, they would
@@ -211,7 +217,7 @@ def _missing_shards(folder: Path, plan: Plan, accelerator: Accelerator, shards: 
     if accelerator.is_main_process:
         try:
             _claim(folder, plan)
-            message = [[shard for shard in shards if not path_of(folder, shard).exists()]]
+            message = [[shard for shard in shards if not shard_path(folder, shard).exists()]]
         except ConfigError as error:
             message = [error]
     (missing,) = broadcast_object_list(message)
@@ -220,7 +226,9 @@ def _missing_shards(folder: Path, plan: Plan, accelerator: Accelerator, shards: 
     return missing
 
 
-def write_shards(folder: Path, plan: Plan, loaded: LoadedGenerator, accelerator: Accelerator, shards: range) -> None:
+def write_shards(
+    folder: Path, plan: ShardPlan, loaded: LoadedGenerator, accelerator: Accelerator, shards: range
+) -> None:
     """Write those of `shards` that are missing, and the manifest once every shard of the plan exists.
 
     All processes must call it; each writes whole shards.
@@ -232,21 +240,21 @@ def write_shards(folder: Path, plan: Plan, loaded: LoadedGenerator, accelerator:
     with progress_bar(accelerator.is_main_process) as progress:
         task = progress.add_task("sample", total=sum(len(plan.samples(shard)) for shard in local))
         for shard in local:
-            path = path_of(folder, shard)
-            write_shard(path, plan, shard, loaded, device, lambda count: progress.advance(task, count))
+            path = shard_path(folder, shard)
+            _write_shard(path, plan, shard, loaded, device, lambda count: progress.advance(task, count))
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         images_written = sum(len(plan.samples(shard)) for shard in missing)
         _finish(folder, plan, loaded, images_written, time.monotonic() - started)
 
 
-def _finish(folder: Path, plan: Plan, loaded: LoadedGenerator, images_written: int, seconds: float) -> None:
+def _finish(folder: Path, plan: ShardPlan, loaded: LoadedGenerator, images_written: int, seconds: float) -> None:
     """Write the manifest if every shard exists, and log what the folder holds."""
     present = totals(folder, plan)
     if present.shards == plan.shards:
         # The manifest stays if nothing was written: it says what the shards were, should they be damaged since.
         if images_written or not (folder / MANIFEST).exists():
-            _write_manifest(folder, plan, sample.provenance(loaded, plan.seed))
+            _write_manifest(folder, plan, sample_origin(loaded, plan.seed))
         with checkpoint.creating(folder):
             checkpoint.remove_unfinished(folder)
     logger.info(
@@ -260,7 +268,7 @@ def _finish(folder: Path, plan: Plan, loaded: LoadedGenerator, images_written: i
 # single headers only, since its readers follow links and read extended headers of any size.
 
 
-def verify(folder: Path) -> tuple[Plan, Totals]:
+def verify(folder: Path) -> tuple[ShardPlan, Totals]:
     """Return what a folder holds if its shards are those of its manifest; ConfigError names the first that is not."""
     path = folder / MANIFEST
     if not path.is_file():
@@ -270,10 +278,10 @@ def verify(folder: Path) -> tuple[Plan, Totals]:
     if not isinstance(entries, list) or len(entries) != plan.shards:
         raise ConfigError(f"{path} does not list the {plan.shards} shards that its settings imply")
     for shard, entry in enumerate(entries):
-        implied = {"name": path_of(folder, shard).name, "samples": len(plan.samples(shard))}
+        implied = {"name": shard_path(folder, shard).name, "samples": len(plan.samples(shard))}
         if not isinstance(entry, dict) or set(entry) != {*implied, "bytes", "sha256"} or {**entry, **implied} != entry:
             raise ConfigError(f"{path}: entry {shard} of shards is not {implied} with bytes and sha256")
-        _check_shard(path_of(folder, shard), plan, shard, entry)
+        _check_shard(shard_path(folder, shard), plan, shard, entry)
     return plan, totals(folder, plan)
 
 
@@ -286,7 +294,7 @@ def _why_no_manifest(folder: Path) -> str:
     return f"{folder} has no {MANIFEST}: sampling is not finished, {present} of {plan.shards} shards are there"
 
 
-def _check_shard(path: Path, plan: Plan, shard: int, entry: dict[str, Any]) -> None:
+def _check_shard(path: Path, plan: ShardPlan, shard: int, entry: dict[str, Any]) -> None:
     """Refuse a shard that is not what plan and manifest say."""
     if not path.is_file():
         raise ConfigError(f"{path} is missing or no file")
@@ -320,9 +328,9 @@ def _check_member(file: BinaryIO, path: Path, member: str, start: bytes, most: i
     except tarfile.HeaderError as error:
         raise ConfigError(f"{path} has no member where {member} was expected ({error})") from None
     if not len(start) <= info.size <= most or block != header(member, info.size):
-        found = f"{info.name!r} of type {info.type!r} with {info.size} bytes"
+        actual = f"{info.name!r} of type {info.type!r} with {info.size} bytes"
         facts = f"a plain file of {len(start)} to {most} bytes with the owner, time and mode that gdd writes"
-        raise ConfigError(f"{path} has {found} where {member} was expected, {facts}")
+        raise ConfigError(f"{path} has {actual} where {member} was expected, {facts}")
     if file.read(len(start)) != start:
         raise ConfigError(f"{path}: {member} does not begin like a file of this class and image size")
     file.seek(info.size - len(start), io.SEEK_CUR)

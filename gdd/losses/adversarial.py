@@ -37,11 +37,7 @@ def _input_gradient(score: Callable[[Tensor], Tensor], images: Tensor) -> tuple[
 def gradient_penalty(score: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, mixing: Tensor) -> Tensor:
     """Return mean_i (|grad D(x_i)| - 1)^2 at x_i = a_i real_i + (1 - a_i) fake_i (Gulrajani et al. 2017).
 
-    Args:
-        score: maps (B, C, H, W) to (B,).
-        real: (B, C, H, W).
-        fake: (B, C, H, W).
-        mixing: a, (B, 1, 1, 1) in [0, 1].
+    The score maps images (B, C, H, W) to (B,); `mixing` is a, (B, 1, 1, 1) in [0, 1].
     """
     gradient, scores = _input_gradient(score, mixing * real + (1 - mixing) * fake)
     # Parameters that the gradient does not reach (the last bias) must be in the graph for DDP's reduction.

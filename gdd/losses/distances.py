@@ -66,7 +66,7 @@ def class_gradient_distance(
     Args:
         network: in eval mode; its weights must require gradients.
         real_std: (B, C, H, W) in classifier space.
-        synthetic_std: (B, C, H, W); the distance is differentiable in it.
+        synthetic_std: the same; the distance is differentiable in it.
         labels: (B,), the classes of the rows of either.
         kind: as of `distance`.
     """

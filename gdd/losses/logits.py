@@ -8,13 +8,10 @@ from torch import Tensor
 
 
 def standardize(logits: Tensor, eps: float = 1e-7) -> Tensor:
-    """Return (x - mean) / (std + eps) per sample over the classes (Sun et al. 2024, logit standardization).
+    """Return (x - mean) / (std + eps) of logits (B, K) per sample over the classes (Sun et al. 2024).
 
     The standard deviation is the biased one. A sample of equal logits maps to zeros, with zero gradient:
     the square root's infinite slope at 0 is kept out of the graph.
-
-    Args:
-        logits: (B, K).
     """
     centred = logits - logits.mean(dim=1, keepdim=True)
     variance = centred.square().mean(dim=1, keepdim=True)
@@ -25,13 +22,9 @@ def standardize(logits: Tensor, eps: float = 1e-7) -> Tensor:
 
 
 def classified(logits: Tensor, labels: Tensor | int) -> Tensor:
-    """Return which images are classified as their label, (B,) bool; none of them by logits that are not all finite.
+    """Return which rows of logits (B, K) are highest at their label, (B,) bool; `labels` are (B,), or one for all.
 
-    The argmax of nan is a class like any other.
-
-    Args:
-        logits: (B, K).
-        labels: (B,), or one for all.
+    A row that is not all finite is not: the argmax of nan is a class like any other.
     """
     return (logits.argmax(1) == labels) & logits.isfinite().all(1)
 
@@ -68,16 +61,13 @@ def skd(
 
 
 def paired(real_logits: Tensor, synthetic_logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the rows of the real logits in the order in which the synthetic ones are compared with them, (B, K).
+    """Return the real logits (B, K) in the order in which the synthetic ones (B, K) are compared with them.
+
+    `labels` (B,) are the classes of the rows of either.
 
     Each synthetic row gets one of its class and each real row is used once: the assignment with the smallest sum of
-    squared distances between standardized logits. With the rows in any order a loss between them pulls every sample of
-    a class to the class's mean answer; so it need not.
-
-    Args:
-        real_logits: (B, K).
-        synthetic_logits: (B, K).
-        labels: (B,), the classes of the rows of either.
+    squared distances between standardized logits. Without pairing, samples of a class collapse to its mean; pairing
+    avoids that.
     """
     from scipy.optimize import linear_sum_assignment  # takes half a second to import
 

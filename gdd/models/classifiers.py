@@ -29,6 +29,14 @@ _BOTTLENECK_EXPANSION = 4
 _PATCH, _HEAD_WIDTH = 4, 64  # of a vision transformer
 
 
+def _convolved(
+    inputs: int, outputs: int, kernel: int, padding: int, norm: str, activation: str, size: Size
+) -> list[nn.Module]:
+    """Return a convolution, its norm over maps of this size, and its activation."""
+    convolution = nn.Conv2d(inputs, outputs, kernel, padding=padding)
+    return [convolution, make_norm(norm, outputs, size), ACTIVATIONS[activation]()]
+
+
 def convnet(
     shape: Shape, num_classes: int, *, width: int, depth: int, norm: str, activation: str, pooling: str
 ) -> Classifier:
@@ -44,12 +52,7 @@ def convnet(
         require_map(f"a convnet of depth {depth}", (smallest, smallest), shape)
     layers: list[nn.Module] = []
     for _ in range(depth):
-        layers += [
-            nn.Conv2d(channels, width, kernel_size=3, padding=padding),
-            make_norm(norm, width, size),
-            ACTIVATIONS[activation](),
-            POOLINGS[pooling](),
-        ]
+        layers += [*_convolved(channels, width, 3, padding, norm, activation, size), POOLINGS[pooling]()]
         channels, padding = width, 1
         if pooling != "none":
             size = halve(size)
@@ -111,11 +114,7 @@ def alexnet(shape: Shape, num_classes: int, *, width: int, norm: str, activation
     layers: list[nn.Module] = []
     for published, kernel, padding, pool in plan:
         planes = scaled(published, width, 128)
-        layers += [
-            nn.Conv2d(channels, planes, kernel, padding=padding),
-            make_norm(norm, planes, size),
-            ACTIVATIONS[activation](),
-        ]
+        layers += _convolved(channels, planes, kernel, padding, norm, activation, size)
         channels = planes
         if pool:
             layers.append(nn.MaxPool2d(2))
@@ -138,11 +137,7 @@ def vgg11(shape: Shape, num_classes: int, *, width: int, norm: str, activation: 
     for number, stage in enumerate(stages, start=1):
         for published in stage:
             planes = scaled(published, width, 64)
-            layers += [
-                nn.Conv2d(channels, planes, kernel_size=3, padding=padding),
-                make_norm(norm, planes, size),
-                ACTIVATIONS[activation](),
-            ]
+            layers += _convolved(channels, planes, 3, padding, norm, activation, size)
             channels, padding = planes, 1
         smallest = 1 if number == len(stages) else 2
         if min(halve(size)) >= smallest:
@@ -171,7 +166,7 @@ def resnet(
     """Build a ResNet with a global average pool, which on 28 and 32 pixels is the published pool of 4.
 
     Args:
-        shape: (C, H, W).
+        shape: (C, H, W), as of all classifiers.
         num_classes: outputs.
         blocks: residual blocks in each of the four stages.
         bottleneck: 1x1, 3x3, 1x1 convolutions per block instead of two of 3x3.
@@ -227,13 +222,7 @@ def resnet(
 def vit(shape: Shape, num_classes: int, *, width: int, depth: int) -> Classifier:
     """Build timm's transformer (Dosovitskiy et al. 2021) over patches of 4x4 pixels; width 192 is ViT-Tiny's.
 
-    Its class token is the embedding.
-
-    Args:
-        shape: (C, H, W).
-        num_classes: outputs.
-        width: of each token; every 64 of them, or a narrower token as a whole, are one head.
-        depth: blocks of attention and MLP.
+    Its class token is the embedding. Every 64 channels of a token, or a narrower token as a whole, are one head.
 
     Raises:
         ConfigError: the patches do not divide an image, or the heads a token.

@@ -11,14 +11,14 @@ from gdd.models import registry
 from gdd.models.gan import GanArch, make_discriminator, make_generator
 from gdd.models.layers import Shape
 
-T = TypeVar("T", bound=nn.Module)
+_Network = TypeVar("_Network", bound=nn.Module)
 
 # A gradient costs about twice what the answer does.
 TRAINING = 3
 _CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 
 
-def unfilled(build: Callable[[], T]) -> T:
+def unfilled(build: Callable[[], _Network]) -> _Network:
     """Build a network whose weights are never drawn or filled, in eval mode: for batches of no images."""
     with torch.device("meta"):
         network = build()
@@ -69,12 +69,9 @@ def gan_flop(arch: GanArch, shape: Shape, num_classes: int, width: int, noise_di
 
 
 def gan_step_flop(generator: float, discriminator: float, penalties: float) -> float:
-    """Return the FLOP of both turns of an adversarial step, for each image of its batch.
+    """Return the FLOP of both turns of an adversarial step with so many penalties, for each image of its batch.
 
-    Args:
-        generator: of `gan_flop`.
-        discriminator: of `gan_flop`.
-        penalties: gradient penalties per step.
+    Of generator and discriminator it takes what `gan_flop` returns.
     """
     # The generator's turn: its gradient, through the discriminator to the images alone. The discriminator's: new
     # images without gradient, and its own gradient for as many real ones besides.

@@ -12,11 +12,9 @@ class Droppable(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x: Tensor, kept: Tensor | None = None) -> Tensor:
-        """Return the layer's answer.
+        """Return the answer to x (B, C, H, W).
 
-        Args:
-            x: (B, C, H, W).
-            kept: (B,) of `draw`: 0 drops an image's main path, 1/p keeps it; none keeps all, as in inference.
+        Of `kept` (B,), a column of `masks`, 0 drops an image's main path; none keeps all, as in inference.
         """
 
 
@@ -66,12 +64,12 @@ def with_alternatives(features: nn.Sequential, stem: int) -> nn.Sequential:
     """
     layers = list(features)
     convolutions = [index for index, layer in enumerate(layers) if isinstance(layer, nn.Conv2d)]
-    found, done = list[nn.Module](), 0
+    droppable, done = list[nn.Module](), 0
     for first, second in zip(convolutions[stem::2], convolutions[stem + 1 :: 2], strict=True):
         main = layers[first : second + _LAYERS]
-        found += [*layers[done:first], Alternative(nn.Sequential(*main), _virtual(main))]
+        droppable += [*layers[done:first], Alternative(nn.Sequential(*main), _virtual(main))]
         done = second + _LAYERS
-    return nn.Sequential(*found, *layers[done:])
+    return nn.Sequential(*droppable, *layers[done:])
 
 
 def _virtual(main: list[nn.Module]) -> nn.Module:
@@ -83,14 +81,7 @@ def _virtual(main: list[nn.Module]) -> nn.Module:
     return nn.Sequential(*pools, nn.Conv2d(first.in_channels, last.out_channels, 1), norm)
 
 
-def draw(count: int, paths: int, rate: float, generator: torch.Generator) -> Tensor:
-    """Return which paths each image keeps, (count, paths): 1/rate with probability `rate`, else 0.
-
-    Args:
-        count: images of the batch.
-        paths: of the network.
-        rate: of paths that are kept, in [0, 1].
-        generator: on the CPU.
-    """
+def masks(count: int, paths: int, rate: float, generator: torch.Generator) -> Tensor:
+    """Return which paths each image keeps, (count, paths): 1/rate with probability `rate`, in [0, 1], else 0."""
     kept = (torch.rand(count, paths, generator=generator) < rate).float()
     return kept / rate if rate else kept

@@ -122,14 +122,7 @@ class _Largest(nn.AdaptiveMaxPool2d):
 
 
 class DimGenerator(Generator):
-    """Map noise and a class to an image in [-1, 1].
-
-    Args:
-        shape: (C, H, W) of the images.
-        num_classes: K.
-        width: channels of every hidden layer.
-        noise_dim: length of the noise vector.
-    """
+    """DiM's; `width` is the channels of every hidden layer."""
 
     arch = "dim"
 
@@ -170,15 +163,7 @@ class DimGenerator(Generator):
 
 
 class DimDiscriminator(Discriminator):
-    """Score images for realness and for each class.
-
-    No batch norm: under DDP its buffers break two forward passes with one backward (needs of Accelerate).
-
-    Args:
-        shape: (C, H, W) of the images.
-        num_classes: K.
-        width: channels of every hidden layer.
-    """
+    """DiM's, without batch norm: under DDP its buffers break two forward passes with one backward."""
 
     STRIDES = (1, 2, 1, 2, 1, 1, 1, 2)
 
@@ -257,14 +242,7 @@ class _Up(nn.Module):
 
 
 class ResidualGenerator(Generator):
-    """Map noise and a class to an image in [-1, 1].
-
-    Args:
-        shape: (C, H, W) of the images.
-        num_classes: K.
-        width: channels at the image's own size; they double with each halving, up to eightfold.
-        noise_dim: length of the noise vector.
-    """
+    """SNGAN's; `width` is the channels at the image's own size, which double with each halving, up to eightfold."""
 
     arch = "residual"
 
@@ -328,13 +306,7 @@ class _Down(nn.Module):
 
 
 class ResidualDiscriminator(Discriminator):
-    """Score images for realness and, by projection, for each class.
-
-    Args:
-        shape: (C, H, W) of the images.
-        num_classes: K.
-        width: channels at the image's own size.
-    """
+    """SNGAN's, which scores classes by projection; `width` is as of its generator."""
 
     def __init__(self, shape: Shape, num_classes: int, width: int) -> None:
         super().__init__()
@@ -367,12 +339,20 @@ def width_of(settings: GanConfig, shape: Shape) -> int:
 
 
 def make_generator(arch: GanArch, shape: Shape, num_classes: int, width: int, noise_dim: int) -> Generator:
-    """Return a new generator of images (C, H, W); the sizes are those of its class."""
+    """Return a new generator.
+
+    Args:
+        arch: which kind.
+        shape: (C, H, W) of the images.
+        num_classes: K.
+        width: see its class; `width_of` tells a suitable one.
+        noise_dim: length of the noise vector.
+    """
     build = {"dim": DimGenerator, "residual": ResidualGenerator}[arch]
     return build(shape, num_classes, width, noise_dim)
 
 
 def make_discriminator(arch: GanArch, shape: Shape, num_classes: int, width: int) -> Discriminator:
-    """Return a new discriminator of images (C, H, W)."""
+    """Return a new discriminator; the arguments are those of `make_generator`."""
     build = {"dim": DimDiscriminator, "residual": ResidualDiscriminator}[arch]
     return build(shape, num_classes, width)

@@ -32,12 +32,7 @@ Shape = tuple[int, int, int]
 
 
 class Classifier(nn.Module):
-    """A feature extractor and a linear head.
-
-    Args:
-        features: layers that map (B, C, H, W) to anything that flattens to (B, F).
-        head: F to the number of classes.
-    """
+    """A feature extractor, from (B, C, H, W) to what flattens to (B, F), and a linear head from F to the classes."""
 
     def __init__(self, features: nn.Sequential, head: nn.Linear) -> None:
         super().__init__()
@@ -52,9 +47,7 @@ class Classifier(nn.Module):
     def embed(self, images: Tensor, kept: Tensor | None = None) -> Tensor:
         """Return the flattened features before the head, (B, F): the embedding of distribution matching.
 
-        Args:
-            images: (B, C, H, W) in classifier space.
-            kept: (B, paths) of `drop_path.draw`; none keeps all.
+        Images (B, C, H, W) are in classifier space; of `kept` (B, paths), see `drop_path.masks`, none keeps all.
         """
         if kept is None:
             return self.features(images).flatten(1)
@@ -68,12 +61,12 @@ class Classifier(nn.Module):
 
         Maps are averaged over positions: each is (B, channels), the last (B, F).
         """
-        found, maps = list[Tensor](), images
+        means, maps = list[Tensor](), images
         for layer in self.features.children():
             maps = layer(maps)
             if isinstance(getattr(layer, "activation", layer), _ACTIVATED):
-                found.append(maps.flatten(2).mean(2) if maps.ndim > 2 else maps)
-        return [*found, maps.flatten(1)]
+                means.append(maps.flatten(2).mean(2) if maps.ndim > 2 else maps)
+        return [*means, maps.flatten(1)]
 
     def forward(self, images: Tensor, kept: Tensor | None = None) -> Tensor:
         return self.head(self.embed(images, kept))

@@ -11,7 +11,7 @@ from importlib import import_module
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from gdd.config import ConfigError, PoolKind, nearest
+from gdd.config import ConfigError, PoolKind, did_you_mean
 
 if TYPE_CHECKING:
     from gdd.models.layers import Classifier, Shape
@@ -132,7 +132,7 @@ def parse(text: str) -> Arch:
     """
     base, *tokens = text.split("-")
     if base not in FAMILIES:
-        hint = nearest(base, FAMILIES)
+        hint = did_you_mean(base, FAMILIES)
         raise ConfigError(f"unknown network {base!r}, expected one of {', '.join(FAMILIES)}{hint}")
     family = FAMILIES[base]
     chosen: dict[str, Any] = {}

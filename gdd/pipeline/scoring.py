@@ -57,17 +57,17 @@ def _score(
     write: Callable[..., list[Path]],
 ) -> list[list[Row]]:
     """Score the students of each arm, let the main process `write` folder and rows, and return each arm's rows."""
-    spec, found = dataset.spec, list[list[Row]]()
+    spec, rows_of_arms = dataset.spec, list[list[Row]]()
     # The data are all that decides a score and does not stand in its row.
     with open_run(config, stage, stable_hash(spec.to_dict(), dataset.fingerprint), accelerator) as run:
         for settings, jobs in arms:
             conditions = replace(Conditions.of(settings, spec), precision=run.precision)
             config_hash = stable_hash(settings, conditions.hash, run.fingerprint)
-            found.append(grid.score_jobs(jobs, conditions, dataset, run, config_hash))
+            rows_of_arms.append(grid.score_jobs(jobs, conditions, dataset, run, config_hash))
         if run.is_main:
-            for path in write(run.folder, *found):
+            for path in write(run.folder, *rows_of_arms):
                 logger.info("wrote %s", path)
-    return found
+    return rows_of_arms
 
 
 def compare(
@@ -89,21 +89,21 @@ def compare(
     from gdd.report import compare as comparison
     from gdd.report import dd_ranking as ranking
 
-    def ranked(found: Sequence[list[Row]], brief: bool) -> "list[Section]":
+    def ranked(rows_of_arms: Sequence[list[Row]], brief: bool) -> "list[Section]":
         if not scores:
             return []
-        rows, other, hard = found
+        rows, other, hard = rows_of_arms
         return [ranking.section(rows, other, hard, brief, replicates)]
 
-    def write(folder: Path, *found: list[Row]) -> list[Path]:
-        return comparison.write(folder, found[0], compared, marks, replicates, ranked(found, brief=False))
+    def write(folder: Path, *rows_of_arms: list[Row]) -> list[Path]:
+        return comparison.write(folder, rows_of_arms[0], compared, marks, replicates, ranked(rows_of_arms, brief=False))
 
     arms = [Arm(config.evaluate, [*jobs])]
     if scores:
         arms += dd_ranking.arms(config.evaluate, jobs, dataset.spec.flip)
-    found = _score(config, dataset, accelerator, stages.COMPARE, arms, write)
-    tables = comparison.sections(found[0], compared[0].source.label, brief=True, replicates=replicates)
-    return [*tables, *ranked(found, brief=True)]
+    rows_of_arms = _score(config, dataset, accelerator, stages.COMPARE, arms, write)
+    tables = comparison.sections(rows_of_arms[0], compared[0].source.label, brief=True, replicates=replicates)
+    return [*tables, *ranked(rows_of_arms, brief=True)]
 
 
 def landscape(
@@ -111,7 +111,7 @@ def landscape(
 ) -> Landscape:
     """Train one student, or find it trained, measure its loss, write numbers and picture, and return what was found.
 
-    The job is one, of stored images; the rest is as `evaluation.landscape.measure` takes it.
+    The job is one, of stored images; the rest is as `evaluation.landscape.measure_landscape` takes it.
     """
     from gdd.report import measured
 
@@ -122,11 +122,11 @@ def landscape(
     with open_run(config, stages.LANDSCAPE, fingerprint, accelerator) as run:
         if run.world_size > 1:
             raise ConfigError(f"gdd landscape was started in {run.world_size} processes, expected one")
-        found = measure_landscape(job, replace(conditions, precision=run.precision), dataset, run, count, reach)
-        measured.draw_landscape(run.folder / measured.LANDSCAPE_PICTURE, found)
+        measurement = measure_landscape(job, replace(conditions, precision=run.precision), dataset, run, count, reach)
+        measured.draw_landscape(run.folder / measured.LANDSCAPE_PICTURE, measurement)
         for name in (LANDSCAPE_FILE, measured.LANDSCAPE_PICTURE):
             logger.info("wrote %s", run.folder / name)
-    return found
+    return measurement
 
 
 def audit(config: Config, dataset: Dataset, accelerator: Accelerator, source: Source) -> "Audit":
@@ -137,16 +137,16 @@ def audit(config: Config, dataset: Dataset, accelerator: Accelerator, source: So
     from gdd.evaluation import audit as measures
     from gdd.report import card, measured
 
-    source = sources.fitted(source, dataset)
+    source = sources.fit_source(source, dataset)
     real = measures.compared_images(source, dataset)  # a folder that is claimed would refuse other data
     fingerprint = stable_hash(stages.AUDIT, source.hash, dataset.spec.to_dict(), dataset.fingerprint)
     with open_run(config, stages.AUDIT, fingerprint, accelerator) as run:
         if run.world_size > 1:
             raise ConfigError(f"gdd audit was started in {run.world_size} processes, expected one")
-        found, evidence = measures.measure_audit(source, real, dataset, config.evaluate.ipc[0])
-        measures.write_audit(run.folder, found)
-        measured.draw_audit(run.folder / measured.AUDIT_PICTURE, found, evidence)
+        result, evidence = measures.measure_audit(source, real, dataset, config.evaluate.ipc[0])
+        measures.write_audit(run.folder, result)
+        measured.draw_audit(run.folder / measured.AUDIT_PICTURE, result, evidence)
         written = [run.folder / name for name in (measures.AUDIT_FILE, measured.AUDIT_PICTURE)]
         for path in [*written, *card.write_stages(run.folder.parent)]:
             logger.info("wrote %s", path)
-    return found
+    return result

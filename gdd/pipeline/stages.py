@@ -29,7 +29,7 @@ from gdd.training import distil, ensemble, generator_choice, guidance, matching
 logger = logging.getLogger(__name__)
 
 
-class Plan(NamedTuple):
+class Scope(NamedTuple):
     """What the work of a stage depends on."""
 
     config: Config
@@ -61,7 +61,7 @@ class Networks(NamedTuple):
 class Stage:
     """What tells a stage from others."""
 
-    work: Callable[[Plan], Work]
+    work: Callable[[Scope], Work]
     networks: Callable[[Config, DatasetSpec], Networks] | None = None  # classifiers; none: it builds none
     train: Callable[..., Path] | None = None  # none of what scores or measures
     has_gan: bool = False
@@ -70,9 +70,9 @@ class Stage:
     has_ceiling: bool = False  # whether students of all real images are planned unless they are named
 
 
-def _gan_work(stage: str, text: str, plan: Plan) -> Work:
+def _gan_work(stage: str, text: str, scope: Scope) -> Work:
     """Return the work of pretraining or refinement, the proxy's students included."""
-    config, spec = plan.config, plan.dataset.spec
+    config, spec = scope.config, scope.dataset.spec
     section = config.pretrain if stage == stages.PRETRAIN else config.refine
     steps, batch_size = section.steps, section.batch_size
     student_steps, proxy_flop = generator_choice.proxy_work(config, steps, spec)
@@ -82,40 +82,40 @@ def _gan_work(stage: str, text: str, plan: Plan) -> Work:
     return Work(f"{text}: {steps:,} x {batch_size} images", flop, steps, student_steps, of_gan=True)
 
 
-def _pretrain_work(plan: Plan) -> Work:
-    return _gan_work(stages.PRETRAIN, "pretrain a GAN", plan)
+def _pretrain_work(scope: Scope) -> Work:
+    return _gan_work(stages.PRETRAIN, "pretrain a GAN", scope)
 
 
-def _refine_work(plan: Plan) -> Work:
-    settings = plan.config.refine
+def _refine_work(scope: Scope) -> Work:
+    settings = scope.config.refine
     start = "it" if settings.pretrained is None else f"the generator of {settings.pretrained}"
-    return _gan_work(stages.REFINE, f"refine {start} ({LOSS_NAMES[settings.loss]})", plan)
+    return _gan_work(stages.REFINE, f"refine {start} ({LOSS_NAMES[settings.loss]})", scope)
 
 
-def _ensemble_work(plan: Plan) -> Work:
-    settings = plan.config.ensemble
+def _ensemble_work(scope: Scope) -> Work:
+    settings = scope.config.ensemble
     text = f"train {len(settings.archs)} classifiers: {settings.steps:,} x {settings.batch_size} images each"
-    flop = ensemble.ensemble_flop(settings, plan.dataset.spec)
+    flop = ensemble.ensemble_flop(settings, scope.dataset.spec)
     return Work(text, flop, student_steps=settings.steps * len(settings.archs))
 
 
-def _matching_work(plan: Plan) -> Work:
-    settings, spec = plan.config.matching, plan.dataset.spec
+def _matching_work(scope: Scope) -> Work:
+    settings, spec = scope.config.matching, scope.dataset.spec
     text = f"{matching.method_name(settings)}: {settings.iterations:,} iterations at {settings.ipc} per class"
     updates = matching.updates_of(settings, spec.num_classes)
     return Work(text, matching.matching_flop(settings, spec), student_steps=updates)
 
 
-def _audit_work(plan: Plan) -> Work:
-    spec, count = plan.dataset.spec, len(plan.dataset.train.labels)
-    samples = plan.config.evaluate.ipc[0] * spec.num_classes
-    pairs = (samples + max(len(plan.dataset.val.labels), count // 10)) * count  # all other pairs are few
+def _audit_work(scope: Scope) -> Work:
+    spec, count = scope.dataset.spec, len(scope.dataset.train.labels)
+    samples = scope.config.evaluate.ipc[0] * spec.num_classes
+    pairs = (samples + max(len(scope.dataset.val.labels), count // 10)) * count  # all other pairs are few
     # In float64, half as fast.
     return Work(f"compare {samples:,} samples with training and held-out images", 4 * pairs * math.prod(spec.shape))
 
 
-def _students_work(text: str, students: Sequence[tuple[Conditions, Job]], plan: Plan) -> Work:
-    config, spec, count = plan.config, plan.dataset.spec, len(plan.dataset.train.labels)
+def _students_work(text: str, students: Sequence[tuple[Conditions, Job]], scope: Scope) -> Work:
+    config, spec, count = scope.config, scope.dataset.spec, len(scope.dataset.train.labels)
     steps, streams = 0, set[tuple[str, int, int]]()
     for conditions, job in students:
         images, recipe = job.images(spec, count), conditions.recipe_for(job.source.kind)
@@ -126,28 +126,28 @@ def _students_work(text: str, students: Sequence[tuple[Conditions, Job]], plan: 
     making, _ = gan_flop(gan.arch, spec.shape, spec.num_classes, width_of(gan, spec.shape), gan.noise_dim)
     flop = TRAINING * sum(estimated_cost(job, conditions, spec, count) for conditions, job in students)
     flop += making * sum(images for _, _, images in streams)
-    team = plan.team
+    team = scope.team
     flop *= torch.get_num_threads() / (team.workers * team.threads)
     return Work(text, flop, student_steps=steps / team.workers)
 
 
-def _evaluate_work(plan: Plan) -> Work:
-    conditions = Conditions.of(plan.config.evaluate, plan.dataset.spec)
-    at_once = f", {plan.team.workers} at once" if plan.team.workers > 1 else ""
-    text = f"train and score {len(plan.jobs)} students{at_once}"
-    return _students_work(text, [(conditions, job) for job in plan.jobs], plan)
+def _evaluate_work(scope: Scope) -> Work:
+    conditions = Conditions.of(scope.config.evaluate, scope.dataset.spec)
+    at_once = f", {scope.team.workers} at once" if scope.team.workers > 1 else ""
+    text = f"train and score {len(scope.jobs)} students{at_once}"
+    return _students_work(text, [(conditions, job) for job in scope.jobs], scope)
 
 
-def _dd_ranking_work(plan: Plan) -> Work:
-    spec, count = plan.dataset.spec, len(plan.dataset.train.labels)
-    students = dd_ranking.extra_students(plan.config.evaluate, plan.jobs, spec, count)
-    return _students_work(f"train and score {len(students)} more for DD-Ranking's scores", students, plan)
+def _dd_ranking_work(scope: Scope) -> Work:
+    spec, count = scope.dataset.spec, len(scope.dataset.train.labels)
+    students = dd_ranking.extra_students(scope.config.evaluate, scope.jobs, spec, count)
+    return _students_work(f"train and score {len(students)} more for DD-Ranking's scores", students, scope)
 
 
-def _landscape_work(plan: Plan) -> Work:
-    (job,) = plan.jobs
+def _landscape_work(scope: Scope) -> Work:
+    (job,) = scope.jobs
     text = f"train {job.arch} and find the largest eigenvalues of its loss's Hessian, which takes longer"
-    return _students_work(text, [(Conditions.of(plan.config.evaluate, plan.dataset.spec), job)], plan)
+    return _students_work(text, [(Conditions.of(scope.config.evaluate, scope.dataset.spec), job)], scope)
 
 
 def _pool(config: Config, spec: DatasetSpec) -> Networks:
@@ -171,7 +171,7 @@ STAGES = {
     stages.PRETRAIN: Stage(_pretrain_work, train=distil.distil, has_gan=True),
     stages.REFINE: Stage(_refine_work, _pool, distil.distil, has_gan=True),
     stages.MATCHING: Stage(_matching_work, _pool, matching.distil_pixels),
-    stages.ENSEMBLE: Stage(_ensemble_work, _judges, ensemble.train_ensemble, has_card=False),
+    stages.ENSEMBLE: Stage(_ensemble_work, _judges, ensemble.train_judges, has_card=False),
     stages.EVALUATE: Stage(_evaluate_work, _students, students=list, has_ceiling=True),
     stages.COMPARE: Stage(_evaluate_work, _students, students=list),
     stages.DD_RANKING: Stage(_dd_ranking_work),

@@ -94,7 +94,7 @@ def gallery(source: Source, dataset: Dataset | None, most_bytes: int) -> Gallery
     train = dataset.train
     rows = [torch.nonzero(train.labels == label)[:PER_CLASS, 0] for label in range(count)]
     distances, neighbours = (found[:, 0] for found in nearest(torch.cat(synthetic), train.images_u8))
-    among_real, _ = nearest(train.images_u8[torch.cat(rows)], train.images_u8, own=torch.cat(rows))
+    among_real, _ = nearest(train.images_u8[torch.cat(rows)], train.images_u8, itself=torch.cat(rows))
     sizes = [len(images) for images in synthetic]
     found = zip(synthetic, rows, distances.split(sizes), neighbours.split(sizes), strict=True)
     classes = []

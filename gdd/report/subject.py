@@ -152,7 +152,7 @@ def snippet(subject: Subject) -> str:
                 "    break",
             ]
         case "shards":
-            last = webdataset.path_of(Path(), subject.shards - 1).stem.removeprefix("shard-")
+            last = webdataset.shard_path(Path(), subject.shards - 1).stem.removeprefix("shard-")
             lines = [
                 "import webdataset",
                 "",

@@ -104,7 +104,7 @@ def steps(folder: Path) -> list[int]:
     return sorted(int(match[1]) for path in folder.iterdir() if (match := _NAME.fullmatch(path.name)))
 
 
-def path_of(folder: Path, step: int) -> Path:
+def path_at(folder: Path, step: int) -> Path:
     return folder / f"checkpoint-{step:08d}.pt"
 
 
@@ -112,7 +112,7 @@ def newest(folder: Path) -> Path:
     """Return the last checkpoint of a run folder; ConfigError if there is none."""
     if not (done := steps(folder)):
         raise ConfigError(f"{folder} holds no checkpoint, expected a finished run folder of gdd train-gan")
-    return path_of(folder, done[-1])
+    return path_at(folder, done[-1])
 
 
 def _tensors(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
@@ -143,14 +143,14 @@ def _network(state: Stateful) -> str | None:
 
 def save(folder: Path, step: int, states: Mapping[str, Stateful], keep: int) -> Path:
     """Write the states after `step` steps with their manifest, then remove all but the newest `keep` checkpoints."""
-    path = path_of(folder, step)
+    path = path_at(folder, step)
     saved = {name: state.state_dict() for name, state in states.items()}
     manifest = {name: _manifest(state) for name, state in saved.items()}
     networks = {name: _network(state) for name, state in states.items()}
     content = {"schema": SCHEMA, "step": step, "states": saved, "manifest": manifest, "networks": networks}
     write_atomically(path, lambda temporary: torch.save(content, temporary))
     for old in steps(folder)[:-keep]:
-        path_of(folder, old).unlink()
+        path_at(folder, old).unlink()
     return path
 
 

@@ -25,7 +25,8 @@ logger = logging.getLogger(__name__)
 
 # A process that has finished its students waits for the one with the longest.
 PATIENCE = timedelta(days=1)
-_SHARDING = tuple(f"ACCELERATE_USE_{one}" for one in ("DEEPSPEED", "FSDP", "MEGATRON_LM", "PARALLELISM_CONFIG"))
+# What a config of accelerate may ask for through the environment, and gdd's training does not know.
+_SHARDING = tuple(f"ACCELERATE_USE_{kind}" for kind in ("DEEPSPEED", "FSDP", "MEGATRON_LM", "PARALLELISM_CONFIG"))
 _HOW = "on CPUs use ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes N"
 
 
@@ -45,7 +46,9 @@ def make_accelerator(settings: RunConfig) -> Accelerator:
     # Buffers need no broadcast: the generator's batch norms are those of all processes together.
     # (torch 2.15 would like the argument to have another name, which accelerate does not know.)
     warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
-    _refuse_sharding()
+    for name in _SHARDING:
+        if os.environ.get(name, "false").lower() == "true":
+            raise ConfigError(f"{name} is true, expected none of it: unset it, or choose another config of accelerate")
     # Passed whatever the user's accelerate config says, which would change results without showing.
     accelerator = Accelerator(
         mixed_precision="no",  # gdd.runtime.execution decides, as it does on compilation
@@ -76,13 +79,6 @@ def require_known(device: torch.device) -> None:
     """Raise ConfigError unless networks can be executed on the device."""
     if device.type not in ("cpu", "cuda"):
         raise ConfigError(f"gdd works on CPUs and CUDA devices, not on {device.type}; set ACCELERATE_USE_CPU=true")
-
-
-def _refuse_sharding() -> None:
-    """Refuse what a config of accelerate may ask for through the environment, and gdd's training does not know."""
-    for name in _SHARDING:
-        if os.environ.get(name, "false").lower() == "true":
-            raise ConfigError(f"{name} is true, expected none of it: unset it, or choose another config of accelerate")
 
 
 def set_up_worker(settings: RunConfig, threads: int) -> None:

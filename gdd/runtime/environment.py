@@ -35,24 +35,25 @@ def lacking(requirement: Requirement) -> str | None:
 
 def needed(requirements: Sequence[Requirement], extra: str = "") -> list[Requirement]:
     """Return those of an extra alone, or those that gdd always needs on this machine."""
-    always = [one for one in requirements if one.marker is None or one.marker.evaluate({"extra": ""})]
+    always = [need for need in requirements if need.marker is None or need.marker.evaluate({"extra": ""})]
     if not extra:
         return always
-    return [one for one in requirements if one not in always and one.marker and one.marker.evaluate({"extra": extra})]
+    others = [need for need in requirements if need not in always]
+    return [need for need in others if need.marker and need.marker.evaluate({"extra": extra})]
 
 
 def extras(requirements: Sequence[Requirement]) -> list[str]:
     """Return the names of the extras, in order of the alphabet."""
-    named = (str(one.marker).partition('extra == "')[2].partition('"')[0] for one in requirements)
+    named = (str(need.marker).partition('extra == "')[2].partition('"')[0] for need in requirements)
     return sorted({*named} - {""})
 
 
 def broken(requirements: Sequence[Requirement]) -> str | None:
     """Say in one sentence what is missing, too old, or cannot be imported beside the others; None if all is well."""
-    for one in needed(requirements):
-        if (wrong := lacking(one)) is not None:
-            wanted = f"{one.name}{one.specifier}"
-            return f"{one.name} is {wrong}, expected {wanted}: pip install '{wanted}'"
+    for need in needed(requirements):
+        if (wrong := lacking(need)) is not None:
+            wanted = f"{need.name}{need.specifier}"
+            return f"{need.name} is {wrong}, expected {wanted}: pip install '{wanted}'"
     for name in _FITTING:
         try:
             import_module(name)

@@ -211,7 +211,7 @@ class Run:
 
     def _resume(self, states: Mapping[str, Stateful]) -> int:
         """Load the newest whole checkpoint, set damaged newer ones aside, and return its step, or 0 without any."""
-        paths = [checkpoint.path_of(self.folder, step) for step in reversed(checkpoint.steps(self.folder))]
+        paths = [checkpoint.path_at(self.folder, step) for step in reversed(checkpoint.steps(self.folder))]
         for count, path in enumerate(paths):
             try:
                 start = checkpoint.load(path, states)
@@ -311,7 +311,7 @@ class MetricLogger:
         bad = {name: value for name, value in values.items() if not math.isfinite(value)}
         if bad:
             good = checkpoint.steps(self.run.folder)
-            last = str(checkpoint.path_of(self.run.folder, good[-1])) if good else "none was written yet"
+            last = str(checkpoint.path_at(self.run.folder, good[-1])) if good else "none was written yet"
             raise Diverged(f"{self.title}: {bad} at step {step.done}; last good checkpoint: {last}")
         return values
 
@@ -349,11 +349,11 @@ def drop_lines_after(path: Path, step: int) -> None:
     """Remove the metrics of steps that a killed run did after its last checkpoint; they are done again."""
     if not path.exists():
         return
-    kept = []
+    lines = []
     for line in path.read_text().splitlines():
         try:
             if json.loads(line)["step"] <= step:
-                kept.append(line)
+                lines.append(line)
         except ValueError:  # a line cut by a kill
             continue
-    checkpoint.write_atomically(path, lambda temporary: temporary.write_text("".join(f"{x}\n" for x in kept)))
+    checkpoint.write_atomically(path, lambda temporary: temporary.write_text("".join(f"{line}\n" for line in lines)))

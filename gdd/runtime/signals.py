@@ -67,8 +67,8 @@ def on_signals() -> Iterator[None]:
 
     Not around the building of an Accelerator: while it waits for the other processes, no handler runs.
     """
-    kept = {signal.SIGINT} if signal.getsignal(signal.SIGINT) is signal.SIG_IGN else set()
-    before = {number: signal.signal(number, _receive) for number in {*SIGNALS} - kept}
+    unheard = {signal.SIGINT} if signal.getsignal(signal.SIGINT) is signal.SIG_IGN else set()
+    before = {number: signal.signal(number, _receive) for number in {*SIGNALS} - unheard}
     try:
         yield
     finally:

@@ -51,7 +51,7 @@ def team_for(settings: RunConfig, device: torch.device, world_size: int, tasks: 
     return Team(workers, settings.threads or max(1, cores // workers))
 
 
-def results(
+def run_tasks(
     run: Run,
     team: Team,
     tasks: Sequence[Task],

@@ -14,6 +14,7 @@ from gdd.losses.logits import classified
 from gdd.sampling import sample
 from gdd.sampling.ensemble_file import Ensemble
 from gdd.sampling.generator_file import LoadedGenerator
+from gdd.sampling.origin import joint_origin, sample_origin
 from gdd.sampling.set_file import SyntheticSet, check_matches
 
 # In which order the samples of a class are taken into a set, so that the first n are a good set of n.
@@ -52,7 +53,7 @@ class Generated:
         return sample.sample_images(self.loaded, label, start, stop, self.seed, self.device)
 
     def origin(self, ensemble: Ensemble) -> dict[str, Any]:
-        return {**sample.provenance(self.loaded, self.seed), **joint_origin(self.loaded, ensemble)}
+        return {**sample_origin(self.loaded, self.seed), **joint_origin(self.loaded, ensemble)}
 
 
 @dataclass(eq=False, repr=False)
@@ -110,11 +111,11 @@ class Kept:
             state.scanned += len(chunk)
             self.scanned += len(chunk)
             self.kept += int(right.sum())
-            found, name = state.first + len(state.images), self.samples.spec.class_names[label]
-            known = f"of {state.scanned:,} samples of class {name!r} the ensemble classifies {found:,} as that"
-            if state.scanned >= _LEAST * max(_TRIES, found):
+            approved, name = state.first + len(state.images), self.samples.spec.class_names[label]
+            known = f"of {state.scanned:,} samples of class {name!r} the ensemble classifies {approved:,} as that"
+            if state.scanned >= _LEAST * max(_TRIES, approved):
                 raise ConfigError(f"{known}, expected at least one in {_LEAST:,}")
-            if len(chunk) < sample.CHUNK and found < stop:
+            if len(chunk) < sample.CHUNK and approved < stop:
                 raise ConfigError(f"{known} and there are no more, {stop:,} are asked for")
         del state.images[: start - state.first]
         state.first = start
@@ -172,18 +173,6 @@ def curated_set(
     return SyntheticSet(images, labels, spec, ipc, {**samples.origin(ensemble), "curated": how}, soft)
 
 
-def joint_origin(loaded: LoadedGenerator, ensemble: Ensemble) -> dict[str, Any]:
-    """Return the parts of a provenance in which the ensemble has its share.
-
-    The seconds of both, none if either is unknown; and the data of both, empty if they are not the same, for then
-    either may have been made from what the other held out.
-    """
-    own, judging = loaded.provenance.get("seconds"), ensemble.provenance.get("seconds")
-    data, seen = loaded.provenance.get("data", ""), ensemble.provenance.get("data", "")
-    seconds = None if own is None or judging is None else round(own + judging, 1)
-    return {"seconds": seconds, "data": data if data == seen else ""}
-
-
 def _chosen(
     ensemble: Ensemble, images: Tensor, label: int, selection: Selection, count: int, device: torch.device | str
 ) -> Tensor:
@@ -207,12 +196,7 @@ def standardized(features: Tensor) -> Tensor:
 
 
 def herding(features: Tensor, count: int) -> Tensor:
-    """Return the indices (count,) of rows whose running mean stays closest to the mean of all (Welling 2009).
-
-    Args:
-        features: (N, F).
-        count: at most N.
-    """
+    """Return the indices (count,) of rows (N, F) whose running mean stays closest to that of all (Welling 2009)."""
     mean, total = features.mean(0), torch.zeros_like(features[0])
     free = torch.ones(len(features), dtype=torch.bool, device=features.device)
     chosen = []
@@ -226,14 +210,10 @@ def herding(features: Tensor, count: int) -> Tensor:
 
 
 def kmeans(features: Tensor, count: int) -> Tensor:
-    """Return the indices (count,) of rows, each of which most lowers the k-means cost of all rows.
+    """Return the indices (count,) of rows (N, F), each of which most lowers the k-means cost of all rows.
 
     The cost is the sum of squared distances to the nearest chosen row. Greedy choice gets at least 1 - 1/e of what the
     best rows save (Nemhauser, Wolsey and Fisher 1978), and its first n are its choice of n, which k-means' are not.
-
-    Args:
-        features: (N, F).
-        count: at most N.
     """
     distances = torch.cdist(features, features).square()  # (N, N)
     # What the first one saves is measured from a cost that no choice exceeds.

@@ -7,27 +7,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gdd import __version__
 from gdd.config import ConfigError, read_as
 from gdd.data.pixels import Normalizer
 from gdd.data.spec import DatasetSpec
 from gdd.models import registry
 from gdd.models.layers import Classifier
 from gdd.runtime import checkpoint
-from gdd.sampling.generator_file import errors_naming, file_of, fill, stored_provenance, tensor_hash
+from gdd.sampling.generator_file import fill, header_of, result_file, save_described
 
 FILE = "ensemble.safetensors"
 _MOST, _MOST_WIDTH = 64, 2**20  # members of a file, and channels of a layer
 
 
 class Ensemble(nn.Module):
-    """Several classifiers that answer together, in eval mode and float32.
-
-    Args:
-        archs: names of the members.
-        spec: of the images that they were trained on.
-        members: built from these names.
-    """
+    """Several classifiers, built from their names, that answer together, in eval mode and float32."""
 
     def __init__(self, archs: Sequence[str], spec: DatasetSpec, members: Sequence[nn.Module]) -> None:
         super().__init__()
@@ -46,11 +39,11 @@ class Ensemble(nn.Module):
     @torch.no_grad()
     def features(self, images_u8: Tensor) -> Tensor:
         """Return the members' features before their heads, joined, (B, F)."""
-        images_std, found = self._std(images_u8), []
+        images_std, features = self._std(images_u8), []
         for member in self.members:
             assert isinstance(member, Classifier)
-            found.append(member.embed(images_std))
-        return torch.cat(found, dim=1)
+            features.append(member.embed(images_std))
+        return torch.cat(features, dim=1)
 
     def _std(self, images_u8: Tensor) -> Tensor:
         return Normalizer(self.spec.mean, self.spec.std, images_u8.device).from_u8(images_u8)
@@ -58,28 +51,16 @@ class Ensemble(nn.Module):
 
 def save(folder: Path, ensemble: Ensemble, provenance: dict[str, Any]) -> Path:
     """Write `folder/ensemble.safetensors`; `provenance` is JSON."""
-    tensors = ensemble.state_dict()
-    metadata = {
-        "kind": "ensemble",
-        "version": __version__,
-        "archs": list(ensemble.archs),
-        "spec": ensemble.spec.to_dict(),
-        "hash": tensor_hash(tensors),
-        "provenance": provenance,
-    }
-    path = folder / FILE
-    checkpoint.save_tensors(path, tensors, metadata)
-    return path
+    facts = {"archs": list(ensemble.archs)}
+    save_described(folder / FILE, "ensemble", ensemble.state_dict(), ensemble.spec, provenance, **facts)
+    return folder / FILE
 
 
 def load(path: Path | str) -> Ensemble:
     """Read an ensemble from its file or from a run folder; ConfigError if it is missing, damaged or none."""
-    path = file_of(Path(path), FILE, "gdd train-ensemble")
+    path = result_file(Path(path), FILE, "gdd train-ensemble")
     tensors, metadata = checkpoint.load_tensors(path)
-    if metadata.get("kind") != "ensemble":
-        raise ConfigError(f"{path} holds a {metadata.get('kind')}, expected an ensemble")
-    with errors_naming(path):
-        spec, provenance = read_as(DatasetSpec, metadata["spec"], "spec"), stored_provenance(metadata)
+    with header_of(path, metadata, "an ensemble") as (spec, provenance):
         archs = read_as(tuple[str, ...], metadata["archs"], "archs")
         ensemble = _build_on_meta(archs, spec, len(tensors))
     fill(path, ensemble, tensors, metadata)

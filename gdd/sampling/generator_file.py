@@ -10,15 +10,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from gdd import __version__, rng, zoo
+from gdd import __version__, zoo
 from gdd.config import ConfigError, GanConfig, earlier, read_as
+from gdd.config.stages import ENSEMBLE, MATCHING, PRETRAIN, REFINE
 from gdd.data.spec import DatasetSpec
 from gdd.models.gan import Generator, make_generator, width_of
 from gdd.runtime import checkpoint
 
 FILE = zoo.FILE  # named there, where torch is not imported
 # The stages of a run that end in such a file, in their order.
-_STAGES = {FILE: (rng.PRETRAIN, rng.REFINE), "set.safetensors": ("matching",), "ensemble.safetensors": ("ensemble",)}
+_STAGES = {FILE: (PRETRAIN, REFINE), "set.safetensors": (MATCHING,), "ensemble.safetensors": (ENSEMBLE,)}
 
 
 @dataclass
@@ -65,30 +66,28 @@ class LoadedGenerator(NamedTuple):
     provenance: dict[str, Any]
 
 
+def save_described(
+    path: Path, kind: str, tensors: dict[str, Tensor], spec: DatasetSpec, provenance: dict[str, Any], **facts: Any
+) -> None:
+    """Write tensors with a header that says what they are; provenance and facts are JSON."""
+    header = {"kind": kind, "version": __version__, "spec": spec.to_dict(), "provenance": provenance}
+    checkpoint.save_tensors(path, tensors, {**header, "hash": tensor_hash(tensors), **facts})
+
+
 def save(folder: Path, generator: Generator, spec: DatasetSpec, provenance: dict[str, Any]) -> Path:
     """Write `folder/generator.safetensors`; `provenance` is JSON (method, stage, config, seconds, ...)."""
-    tensors = generator.state_dict()
     build = {"arch": generator.arch, "width": generator.width, "noise_dim": generator.noise_dim}
-    metadata = {
-        "kind": "generator",
-        "version": __version__,
-        "build": build,
-        "spec": spec.to_dict(),
-        "hash": tensor_hash(tensors),
-        "provenance": provenance,
-    }
-    path = folder / FILE
-    checkpoint.save_tensors(path, tensors, metadata)
-    return path
+    save_described(folder / FILE, "generator", generator.state_dict(), spec, provenance, build=build)
+    return folder / FILE
 
 
 def load(path: Path | str) -> LoadedGenerator:
     """Read a generator from its file, a run folder, or zoo:NAME; ConfigError if it is missing, damaged or none."""
-    path = file_of(zoo.path_of(path), FILE, "gdd train-gan or gdd distill")
+    path = result_file(zoo.generator_path(path), FILE, "gdd train-gan or gdd distill")
     return from_tensors(path, *checkpoint.load_tensors(path))
 
 
-def file_of(path: Path, name: str, maker: str) -> Path:
+def result_file(path: Path, name: str, maker: str) -> Path:
     """Return a file, or that of a stage's or a run's folder; ConfigError if the folder of its `maker` holds none."""
     if not path.is_dir():
         return path
@@ -119,10 +118,7 @@ def last_stage(path: Path, *names: str) -> Path:
 
 def from_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> LoadedGenerator:
     """Return the generator that `path` was found to hold; ConfigError as of `load`."""
-    if metadata.get("kind") != "generator":
-        raise ConfigError(f"{path} holds a {metadata.get('kind')}, expected a generator")
-    with errors_naming(path):
-        spec, provenance = read_as(DatasetSpec, metadata["spec"], "spec"), stored_provenance(metadata)
+    with header_of(path, metadata, "a generator") as (spec, provenance):
         generator = _build_on_meta(spec, read_as(GanConfig, {"arch": "dim", **metadata["build"]}, "build"))
     fill(path, generator, tensors, metadata)
     return LoadedGenerator(generator, spec, metadata["hash"], path.stat().st_size, provenance)
@@ -139,10 +135,16 @@ def fill(path: Path, network: nn.Module, tensors: dict[str, Tensor], metadata: d
 
 
 @contextmanager
-def errors_naming(path: Path) -> Iterator[None]:
-    """Turn what is wrong with a header into a sentence that names its file."""
+def header_of(path: Path, metadata: dict[str, Any], what: str) -> Iterator[tuple[DatasetSpec, dict[str, Any]]]:
+    """Give the dataset and the provenance of a file's header; what the block finds wrong with it names the file.
+
+    Raises:
+        ConfigError: the file does not hold `what`, such as "a set", or its header lacks or misstates something.
+    """
+    if metadata.get("kind") != what.split()[-1]:
+        raise ConfigError(f"{path} holds a {metadata.get('kind')}, expected {what}")
     try:
-        yield
+        yield read_as(DatasetSpec, metadata["spec"], "spec"), stored_provenance(metadata)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
     except (KeyError, TypeError, ValueError, RuntimeError) as error:  # the last of sizes beyond 64 bits

@@ -1,7 +1,6 @@
 """Sample images from a generator: a stored set of any IPC, or the next batch of a stream."""
 
 from itertools import product
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -11,6 +10,7 @@ from torch import Tensor
 from gdd import rng
 from gdd.data.pixels import pm1_to_u8
 from gdd.sampling.generator_file import LoadedGenerator
+from gdd.sampling.origin import sample_origin
 from gdd.sampling.set_file import SyntheticSet
 
 # Images of one class per forward pass. Convolutions may round differently in batches of another size, so sample i of a
@@ -59,16 +59,9 @@ def sample_images(
     return torch.cat(chunks)[start - first : stop - first].cpu()
 
 
-def provenance(loaded: LoadedGenerator, seed: int) -> dict[str, Any]:
-    """Return where a sampled set comes from, as JSON."""
-    keys = ("method", "stage", "seed", "fingerprint", "data", "seconds")
-    known = {key: loaded.provenance[key] for key in keys if key in loaded.provenance}
-    return {**known, "generator": loaded.hash, "sample_seed": seed}
-
-
 def _as_set(loaded: LoadedGenerator, images: Tensor, ipc: int, seed: int) -> SyntheticSet:
     labels, _ = balanced_labels(loaded.spec.num_classes, 0, ipc)
-    return SyntheticSet(images, labels, loaded.spec, ipc, provenance(loaded, seed))
+    return SyntheticSet(images, labels, loaded.spec, ipc, sample_origin(loaded, seed))
 
 
 def sample_set(loaded: LoadedGenerator, ipc: int, seed: int, device: torch.device | str = "cpu") -> SyntheticSet:

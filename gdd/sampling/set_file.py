@@ -8,12 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gdd import __version__
 from gdd.config import ConfigError, read_as
 from gdd.config.fields import AtLeast1
 from gdd.data.spec import DatasetSpec
 from gdd.runtime import checkpoint
-from gdd.sampling.generator_file import errors_naming, stored_provenance, tensor_hash
+from gdd.sampling.generator_file import header_of, save_described, tensor_hash
 
 FILE = "set.safetensors"
 
@@ -82,16 +81,8 @@ def _short(names: tuple[str, ...]) -> str:
 
 def save(path: Path | str, synthetic: SyntheticSet) -> None:
     """Write a set as .safetensors; ConfigError if the folder cannot be written to."""
-    metadata = {
-        "kind": "set",
-        "version": __version__,
-        "spec": synthetic.spec.to_dict(),
-        "ipc": synthetic.ipc,
-        "provenance": synthetic.provenance,
-        "hash": synthetic.hash,
-    }
     with checkpoint.creating(Path(path)):
-        checkpoint.save_tensors(Path(path), synthetic.tensors, metadata)
+        save_described(Path(path), "set", synthetic.tensors, synthetic.spec, synthetic.provenance, ipc=synthetic.ipc)
 
 
 def load(path: Path | str) -> SyntheticSet:
@@ -101,13 +92,10 @@ def load(path: Path | str) -> SyntheticSet:
 
 def from_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> SyntheticSet:
     """Return the set that `path` was found to hold; ConfigError as of `load`."""
-    if metadata.get("kind") != "set":
-        raise ConfigError(f"{path} holds a {metadata.get('kind')}, expected a set")
-    with errors_naming(path):
-        spec = read_as(DatasetSpec, metadata["spec"], "spec")
+    with header_of(path, metadata, "a set") as (spec, provenance):
         ipc = read_as(AtLeast1, metadata["ipc"], "ipc")
         images, labels, soft = tensors["images"], tensors["labels"], tensors.get("soft_labels")
-        synthetic = SyntheticSet(images, labels, spec, ipc, stored_provenance(metadata), soft)
+        synthetic = SyntheticSet(images, labels, spec, ipc, provenance, soft)
     if synthetic.hash != metadata.get("hash"):
         raise ConfigError(f"{path}: the content does not match the hash in its header; the file was changed")
     counts = synthetic.labels.bincount(minlength=spec.num_classes).tolist()

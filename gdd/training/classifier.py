@@ -49,7 +49,7 @@ def fit(
     max_accuracy: float = 1.0,
     frozen_statistics: bool = False,
     execution: Execution = EAGER,
-    kept: Callable[[int, int], Tensor] | None = None,
+    paths: Callable[[int, int], Tensor] | None = None,
 ) -> Tensor:
     """Take one optimiser step for each number in `steps` and return the last loss.
 
@@ -64,7 +64,7 @@ def fit(
         max_accuracy: a batch already classified this well changes no weight; 1 switches this off. One network only.
         frozen_statistics: whether batch norm uses and keeps the statistics that it has, as in eval mode.
         execution: of the network. Batches of another size than the first one are not compiled.
-        kept: maps a step and its images to the paths that they keep, (B, paths); without it they keep all.
+        paths: maps a step and its images to the paths that they keep, (B, paths); without it they keep all.
     """
     if not steps:
         raise ValueError(f"a network would be trained for no step at all ({steps})")
@@ -73,7 +73,7 @@ def fit(
     for step in steps:
         images_std, labels = batches(step)
         shape = shape or images_std.shape
-        inputs = (images_std,) if kept is None else (images_std, kept(step, images_std.shape[-4]))
+        inputs = (images_std,) if paths is None else (images_std, paths(step, images_std.shape[-4]))
         logits = execution(network, *inputs, compiled=images_std.shape == shape)
         if max_accuracy < 1 and classified(logits, labels).float().mean() >= max_accuracy:
             continue
@@ -125,8 +125,8 @@ def count_correct(answer: Callable[[Tensor], Tensor], images_u8: Tensor, labels:
         labels: (N,), on the device of the logits.
     """
     correct, broken = torch.zeros(2, dtype=torch.int64, device=labels.device)
-    for images, own in zip(images_u8.split(ANSWERED), labels.split(ANSWERED), strict=True):
+    for images, targets in zip(images_u8.split(ANSWERED), labels.split(ANSWERED), strict=True):
         logits = answer(images)
-        correct += classified(logits, own).sum()
+        correct += classified(logits, targets).sum()
         broken += (~logits.isfinite().all(1)).sum()
     return Answers(int(correct), int(broken))

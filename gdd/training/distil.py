@@ -24,7 +24,7 @@ from gdd.models.gan import make_discriminator, make_generator, width_of
 from gdd.runtime import checkpoint
 from gdd.runtime.run import Run, Step
 from gdd.sampling import generator_file
-from gdd.sampling.origin import origin_of
+from gdd.sampling.origin import run_origin
 from gdd.training.gan import GanTrainer
 from gdd.training.generator_choice import GeneratorChoice, make_choice
 from gdd.training.guidance import Guidance, make_guidance
@@ -68,7 +68,7 @@ def distil(config: Config, dataset: Dataset, run: Run, start: Path | None = None
             step.record(gan.update_discriminator(step.index, u8_to_pm1(images_u8), labels))
         _observe(step, gan, monitor, choice, guidance)
 
-    origin = origin_of(run, config, dataset, stage, method, seconds_before + run.seconds)
+    origin = run_origin(run, config, dataset, stage, method, seconds_before + run.seconds)
     generator, chosen = choice.generator()
     if run.is_main:
         from torchvision.utils import save_image  # takes a second to import, for which no start need wait

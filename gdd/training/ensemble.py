@@ -19,7 +19,7 @@ from gdd.runtime.checkpoint import Stateful
 from gdd.runtime.run import Run
 from gdd.sampling import ensemble_file
 from gdd.sampling.ensemble_file import Ensemble
-from gdd.sampling.origin import origin_of
+from gdd.sampling.origin import run_origin
 from gdd.training.classifier import count_correct, fit, sgd
 from gdd.training.pool import execution_of, learning_flop, told_apart
 from gdd.training.schedule import lr_factor
@@ -27,7 +27,7 @@ from gdd.training.schedule import lr_factor
 logger = logging.getLogger(__name__)
 
 
-def train_ensemble(config: Config, dataset: Dataset, run: Run) -> Path:
+def train_judges(config: Config, dataset: Dataset, run: Run) -> Path:
     """Train one member after the other on the training part; return the ensemble's file.
 
     Its provenance has the accuracy on the validation part of each member and of all together.
@@ -61,7 +61,7 @@ def train_ensemble(config: Config, dataset: Dataset, run: Run) -> Path:
         accuracies[name] = _accuracy(Ensemble([name], spec, [judge]), dataset.val, run.device)
     for name, accuracy in accuracies.items() if run.is_main and len(dataset.val.labels) else ():
         logger.info("ensemble: %s, %.2f %% of the validation images", name, accuracy)
-    origin = origin_of(run, config, dataset, stages.ENSEMBLE, "real", run.seconds)
+    origin = run_origin(run, config, dataset, stages.ENSEMBLE, "real", run.seconds)
     if run.is_main:
         ensemble_file.save(run.folder, ensemble, {**origin, "validation_accuracy": accuracies})
     run.accelerator.wait_for_everyone()

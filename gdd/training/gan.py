@@ -92,8 +92,8 @@ class GanTrainer:
 
         Before it is loaded, since they decide where the count of its steps is kept.
         """
-        own = {"betas": self.betas, "fused": self.execution.fused}
-        return {**state, "param_groups": [{**group, **own} for group in state["param_groups"]]}
+        kept_settings = {"betas": self.betas, "fused": self.execution.fused}
+        return {**state, "param_groups": [{**group, **kept_settings} for group in state["param_groups"]]}
 
     def generate(self, step: int, labels: Tensor) -> Tensor:
         """Return images (B, C, H, W) in [-1, 1] of the given classes (B,), with the generator in their graph."""

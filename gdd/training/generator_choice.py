@@ -40,7 +40,7 @@ def with_own_statistics(generator: Generator, seed: int) -> Generator:
     generator = copy.deepcopy(generator).train()
     device = next(generator.parameters()).device
     norms = [module for module in generator.modules() if isinstance(module, BatchNorm)]
-    kept = [norm.momentum for norm in norms]
+    momenta = [norm.momentum for norm in norms]
     for index in range(_BATCHES if norms else 0):
         random = rng.generator(seed, rng.STATISTICS_NOISE, index)
         noise = torch.randn(_IMAGES, generator.noise_dim, generator=random)
@@ -49,7 +49,7 @@ def with_own_statistics(generator: Generator, seed: int) -> Generator:
             norm.shared = False  # the images are the same on all processes
             norm.momentum = 1 / (index + 1)  # so that all batches weigh alike, the first one instead of what was there
         generator(noise.to(device), labels.to(device))
-    for norm, momentum in zip(norms, kept, strict=True):
+    for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum, norm.shared = momentum, True
     return generator.eval()
 
@@ -108,14 +108,14 @@ class GeneratorChoice:
         """Let every average teach a proxy if that is due after `done` of `total` steps; return the best one's share."""
         if self.proxy is None or (done % self.every and done < total):
             return {}
-        found = {}
+        accuracies = {}
         for decay, average in self.gan.averages.items():
             generator = with_own_statistics(_generator(average.module), self.seed)
-            found[decay] = self.proxy.accuracy(generator)
-            if found[decay] > self.best.get("accuracy", -math.inf):
+            accuracies[decay] = self.proxy.accuracy(generator)
+            if accuracies[decay] > self.best.get("accuracy", -math.inf):
                 weights = {name: value.clone() for name, value in generator.state_dict().items()}
-                self.best = {"step": done, "ema_decay": decay, "accuracy": found[decay], "weights": weights}
-        return {f"proxy/{decay}": accuracy for decay, accuracy in found.items()}
+                self.best = {"step": done, "ema_decay": decay, "accuracy": accuracies[decay], "weights": weights}
+        return {f"proxy/{decay}": accuracy for decay, accuracy in accuracies.items()}
 
     def generator(self) -> tuple[Generator, dict[str, Any]]:
         """Return the generator in eval mode and, if a proxy chose it, how."""

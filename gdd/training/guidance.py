@@ -215,7 +215,7 @@ def logit_loss(
         real_logits = execution(network, real_std)  # (B, K)
     fake_logits = execution(network, fake_std)
     if optimal_over is not None:
-        rows = (optimal_over.gather(one) for one in (real_logits, fake_logits.detach(), labels))
+        rows = (optimal_over.gather(part) for part in (real_logits, fake_logits.detach(), labels))
         real_logits = paired(*rows)[optimal_over.process_index * len(labels) :][: len(labels)]  # (B, K)
     return compare(real_logits, fake_logits)
 

@@ -31,7 +31,7 @@ from gdd.runtime.checkpoint import Stateful
 from gdd.runtime.execution import EAGER, Execution
 from gdd.runtime.run import Run
 from gdd.sampling import generator_file, sample, set_file
-from gdd.sampling.origin import origin_of
+from gdd.sampling.origin import run_origin
 from gdd.training.classifier import fit
 from gdd.training.pool import draw_member, execution_of, learning_flop, require_members, told_apart
 
@@ -75,10 +75,13 @@ def members_of(settings: MatchingPoolConfig) -> tuple[str, ...]:
 
 def method_name(settings: MatchingConfig) -> str:
     """Return the method's name in tables."""
-    parts = [f"{settings.objective} matching"]
-    parts += [settings.distance] * (settings.distance != "dc") + ["DSA"] * (settings.augment == "dsa")
-    parts += [f"pool {settings.pool.kind}"] * (settings.pool.kind != "main")
-    return ", ".join(parts)
+    parts = {
+        f"{settings.objective} matching": True,
+        settings.distance: settings.distance != "dc",
+        "DSA": settings.augment == "dsa",
+        f"pool {settings.pool.kind}": settings.pool.kind != "main",
+    }
+    return ", ".join(part for part, is_told in parts.items() if is_told)
 
 
 def freeze_statistics(network: nn.Module, real: ClassBatches, *counters: int) -> None:
@@ -426,7 +429,7 @@ def distil_pixels(config: Config, dataset: Dataset, run: Run, start: Path | None
         if not run.is_main:
             return
         seconds = run.seconds + seconds_before
-        origin = origin_of(run, config, dataset, stages.MATCHING, method_name(settings), seconds)
+        origin = run_origin(run, config, dataset, stages.MATCHING, method_name(settings), seconds)
         images, labels = matcher.real.normalize.to_unit(matcher.synthetic.flat()).cpu(), matcher.synthetic.labels.cpu()
         set_file.save(
             path, set_file.SyntheticSet(images, labels, spec, settings.ipc, {**origin, "iterations": iterations})

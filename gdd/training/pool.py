@@ -110,11 +110,11 @@ def _agree(network: nn.Module) -> None:
     """Give all processes the first one's weights and statistics: on GPUs, sums may round differently in each."""
     if not distributed.is_initialized() or distributed.get_world_size() == 1:
         return
-    tensors = [one for one in (*network.parameters(), *network.buffers()) if one.is_floating_point()]
-    joined = torch.cat([one.flatten() for one in tensors])
+    tensors = [tensor for tensor in (*network.parameters(), *network.buffers()) if tensor.is_floating_point()]
+    joined = torch.cat([tensor.flatten() for tensor in tensors])
     distributed.broadcast(joined, 0)
-    for one, values in zip(tensors, joined.split([one.numel() for one in tensors]), strict=True):
-        one.copy_(values.view(one.shape))
+    for tensor, values in zip(tensors, joined.split([tensor.numel() for tensor in tensors]), strict=True):
+        tensor.copy_(values.view(tensor.shape))
 
 
 @dataclass(eq=False, repr=False)

@@ -36,17 +36,17 @@ class Stacked(nn.Module):
 
     def _pairs(self) -> Iterator[tuple[Tensor, tuple[Tensor, ...]]]:
         """Yield each weight and buffer of all, and the S networks' own."""
-        own = zip(*(_tensors(network) for network in self._networks), strict=True)
-        return zip(_tensors(self.network), own, strict=True)
+        alone = zip(*(_tensors(network) for network in self._networks), strict=True)
+        return zip(_tensors(self.network), alone, strict=True)
 
-    def forward(self, images_std: Tensor, *kept: Tensor) -> Tensor:
-        """Return the logits (S, B, K) of images (S, B, C, H, W) in classifier space; `kept` paths are (S, B, paths)."""
+    def forward(self, images_std: Tensor, *paths: Tensor) -> Tensor:
+        """Return logits (S, B, K) of images (S, B, C, H, W) in classifier space; `paths` kept are (S, B, P)."""
 
         def answer(tensors: dict[str, Tensor], *inputs: Tensor) -> Tensor:
             return functional_call(self.network, tensors, inputs)
 
         tensors = dict(itertools.chain(self.network.named_parameters(), self.network.named_buffers()))
-        return torch.vmap(answer)(tensors, images_std, *kept)
+        return torch.vmap(answer)(tensors, images_std, *paths)
 
     @torch.no_grad()
     def give_back(self) -> None:
@@ -70,6 +70,6 @@ def each_own(losses: Sequence[Loss]) -> Loss:
         return torch.vmap(losses[0])
 
     def loss(*stacked: Tensor) -> Tensor:
-        return torch.stack([own(*parts) for own, *parts in zip(losses, *stacked, strict=True)])
+        return torch.stack([loss_of_one(*parts) for loss_of_one, *parts in zip(losses, *stacked, strict=True)])
 
     return loss

@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from gdd.config import ConfigError, nearest, read_as
+from gdd.config import ConfigError, did_you_mean, read_as
 
 PREFIX = "zoo:"
 FILE = "generator.safetensors"
@@ -72,7 +72,7 @@ def manifest(name: str) -> Manifest:
     return read_as(Manifest, values, str(path))
 
 
-def path_of(named: Path | str) -> Path:
+def generator_path(named: Path | str) -> Path:
     """Return the file of `zoo:NAME`; any other path as it is.
 
     Raises:
@@ -83,11 +83,13 @@ def path_of(named: Path | str) -> Path:
         return Path(named)
     name, known = text.removeprefix(PREFIX), names()
     if name not in known:
-        listed = ", ".join(PREFIX + one for one in known)
-        raise ConfigError(f"{text} is no generator that comes with gdd, expected one of {listed}{nearest(name, known)}")
+        listed = ", ".join(PREFIX + known_name for known_name in known)
+        raise ConfigError(
+            f"{text} is no generator that comes with gdd, expected one of {listed}{did_you_mean(name, known)}"
+        )
     path = HOME / name / FILE
     if not path.is_file() or sha256(path) != manifest(name).sha256:
-        raise ConfigError(f"{path} was changed: it has not the checksum of its {MANIFEST}; install gdd again")
+        raise ConfigError(f"{path} was changed: its checksum differs from the manifest's; install gdd again")
     return path
 
 

@@ -13,8 +13,10 @@ from gdd.cli.main import COMMANDS, parse_config
 from gdd.config import Config, read_as, to_plain
 from gdd.evaluation import sources
 from gdd.models.cost import classifier_flop
+from gdd.pipeline.stages import STAGES, Scope
 from gdd.runtime import speed
 from gdd.runtime.device import make_accelerator
+from gdd.runtime.workers import Team
 
 DATA = "digits: 10 classes of 16x16x1, 1,293 training and 145 validation images"
 MATCHED = "gradient matching: 3 iterations at 2 per class"
@@ -126,7 +128,7 @@ def test_the_estimate_tells_minutes_from_days(block, monkeypatch):
 )
 def test_the_estimate_counts_the_lessons_that_the_stage_gives(pool, lessons, dataset):
     def flop(*flags: str) -> float:
-        return 500 * summary.step_flop("refine", parse_config([*flags]), dataset.spec)
+        return STAGES["refine"].work(Scope(parse_config([*flags]), dataset, [], Team(1, 1))).flop
 
     members = Config().refine.pool.members
     answer = sum(classifier_flop(name, dataset.spec.shape, 10) for name in members) / len(members)

@@ -195,7 +195,7 @@ def test_an_image_is_not_its_own_neighbour_but_its_double_is(monkeypatch):
     real = noise(0, 4, 1, 4, 4)
     real[3] = real[0]
     own = torch.tensor([0, 1])
-    distances, rows = nearest(real[own], real, own=own)
+    distances, rows = nearest(real[own], real, itself=own)
     assert (rows[0], distances[0]) == (3, 0)
     assert rows[1] != 1
     assert distances[1] > 0

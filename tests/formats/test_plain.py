@@ -38,7 +38,7 @@ def test_what_was_exported_is_read_back(layout, spec, names, tmp_path):
     WRITE[layout](original, place)
     source = read(str(place))
     assert (source.kind, source.stored_ipc, source.path) == ("set", 2, place)
-    found = plain.fitted(source.synthetic, spec)
+    found = plain.of_dataset(source.synthetic, spec)
     assert found.spec == spec
     assert found.hash == original.hash
 
@@ -46,7 +46,7 @@ def test_what_was_exported_is_read_back(layout, spec, names, tmp_path):
 def test_labels_without_names_are_numbers_of_the_classes(tmp_path):
     original = stored(dataclasses.replace(GREY, class_names=tuple("abcdefghijkl"), height=8, width=10))
     np.savez(tmp_path / "x.npz", x_train=original.images[:, 0].numpy(), y_train=original.labels.numpy())
-    assert plain.fitted(plain.read(tmp_path / "x.npz"), original.spec).hash == original.hash
+    assert plain.of_dataset(plain.load(tmp_path / "x.npz"), original.spec).hash == original.hash
 
 
 def test_a_folder_of_numbers_is_in_the_order_of_the_numbers(tmp_path):
@@ -55,25 +55,25 @@ def test_a_folder_of_numbers_is_in_the_order_of_the_numbers(tmp_path):
     written = stored(dataclasses.replace(GREY, class_names=numbers, height=8, width=10), ipc=1)
     export.export_folder(written, tmp_path / "out")
     spec = dataclasses.replace(written.spec, class_names=tuple("abcdefghijkl"))
-    found = plain.fitted(plain.read(tmp_path / "out"), spec)
+    found = plain.of_dataset(plain.load(tmp_path / "out"), spec)
     assert torch.equal(found.images[2], written.images[numbers.index("2")])
 
 
 def test_other_classes_stay_what_they_are(tmp_path):
     export.export_folder(stored(COLOUR), tmp_path / "out")
-    found = plain.read(tmp_path / "out")
+    found = plain.load(tmp_path / "out")
     for other in (dataclasses.replace(COLOUR, class_names=("cat", "dog", "fox")), GREY):
-        assert plain.fitted(found, other) is found
+        assert plain.of_dataset(found, other) is found
 
 
 def test_unequal_classes_and_sizes_are_refused(tmp_path):
     export.export_folder(stored(COLOUR), tmp_path / "out")
     (tmp_path / "out/train/eel/000000.png").unlink()
-    assert "has 1 images of class 'eel' but 2 of 'cat', expected the same" in refusal(plain.read, tmp_path / "out")
+    assert "has 1 images of class 'eel' but 2 of 'cat', expected the same" in refusal(plain.load, tmp_path / "out")
     larger = stored(dataclasses.replace(COLOUR, height=9, class_names=("eel", "fox")), ipc=1)
     export.export_folder(larger, tmp_path / "larger")
     (tmp_path / "larger/train/eel/000000.png").rename(tmp_path / "out/train/eel/9.png")
-    assert "holds images of 2 sizes, expected one" in refusal(plain.read, tmp_path / "out")
+    assert "holds images of 2 sizes, expected one" in refusal(plain.load, tmp_path / "out")
 
 
 def test_the_folder_of_all_stages_is_no_set(tmp_path):

@@ -32,7 +32,7 @@ def digests(folder):
 
 
 def test_the_layout_of_seven_images_of_three_classes():
-    plan = webdataset.Plan("", 0, 7, 8, SPEC)
+    plan = webdataset.ShardPlan("", 0, 7, 8, SPEC)
     assert (plan.total, plan.shards) == (21, 3)
     assert [list(plan.samples(shard)) for shard in range(3)] == [[*range(8)], [*range(8, 16)], [*range(16, 21)]]
     # By hand: sample 8 is image 2 of class 2, sample 9 image 3 of class 0.
@@ -46,7 +46,7 @@ def test_the_layout_of_seven_images_of_three_classes():
 @given(st.integers(1, 12), st.integers(1, 40), st.integers(1, 50))
 def test_every_image_is_in_one_shard(classes, ipc, size):
     spec = DatasetSpec("any", 1, 8, 8, tuple(map(str, range(classes))), (0.5,), (0.5,), False)
-    plan = webdataset.Plan("", 0, ipc, size, spec)
+    plan = webdataset.ShardPlan("", 0, ipc, size, spec)
     pairs = []
     for shard in range(plan.shards):
         samples = plan.samples(shard)
@@ -266,14 +266,14 @@ def test_names_have_room_for_every_sample_and_shard(draw, tmp_path, refused):
     assert "ipc is 100000001, expected a whole number from 1 to 100000000" in draw("out", ipc=10**8 + 1, by=refused)
     # 9 000 000 samples make at most a million shards, of 9.
     assert "shard_size is 8, expected a whole number from 9" in draw("out", ipc=3 * 10**6, by=refused)
-    last = webdataset.Plan("", 0, 10**8, 300, SPEC)
+    last = webdataset.ShardPlan("", 0, 10**8, 300, SPEC)
     assert last.key(last.total - 1) == "00002-99999999"
-    assert webdataset.path_of(tmp_path, last.shards - 1).name == "shard-999999.tar"
+    assert webdataset.shard_path(tmp_path, last.shards - 1).name == "shard-999999.tar"
 
 
 @pytest.mark.parametrize(("seed", "ipc", "shard_size"), [(0, 1.5, 8), (True, 1, 8), (0, 1, "8"), (-1, 1, 8), (0, 0, 8)])
 def test_a_stored_plan_of_the_wrong_types_is_refused(seed, ipc, shard_size, tmp_path):
-    plan = webdataset.Plan("", 0, 1, 8, SPEC).to_dict() | {"seed": seed, "ipc": ipc, "shard_size": shard_size}
+    plan = webdataset.ShardPlan("", 0, 1, 8, SPEC).to_dict() | {"seed": seed, "ipc": ipc, "shard_size": shard_size}
     (tmp_path / "settings.json").write_text(json.dumps(plan))
     with pytest.raises(ConfigError, match=r"settings\.json: (seed|ipc|shard_size) is .*, expected a whole number"):
         webdataset.read_plan(tmp_path / "settings.json")

@@ -32,7 +32,7 @@ def test_distill_runs_end_to_end_on_the_device(done, tiny):
 def test_both_stages_train_in_mixed_precision(done, tiny, tmp_path):
     done("distill", *tiny, *ALONE, "--run.precision", "bfloat16")
     folder = tmp_path / "runs/digits/refine"
-    state = torch.load(checkpoint.path_of(folder, 4), weights_only=True)["states"]
+    state = torch.load(checkpoint.path_at(folder, 4), weights_only=True)["states"]
     assert set(state["clock"]["execution"]) == {"bfloat16"}
 
 

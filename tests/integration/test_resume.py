@@ -26,7 +26,7 @@ def flags(method: str, root: Path) -> list[str]:
 
 def states(folder: Path) -> list[object]:
     """Return what the newest checkpoint and the finished files of a stage hold, without clocks."""
-    newest = checkpoint.path_of(folder, checkpoint.steps(folder)[-1])
+    newest = checkpoint.path_at(folder, checkpoint.steps(folder)[-1])
     saved = torch.load(newest, weights_only=True)["states"]
     saved.pop("clock")
     if (folder / generator_file.FILE).exists():
@@ -107,5 +107,5 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_keeps_the_last_good_c
     refused("train-gan", *tiny, "--pretrain.lr", "1e30", "--pretrain.steps", "50", naming="at step")
     folder = tmp_path / "runs/digits/pretrain"
     for step in checkpoint.steps(folder):
-        saved = torch.load(checkpoint.path_of(folder, step), weights_only=True)["states"]["generator"]
+        saved = torch.load(checkpoint.path_at(folder, step), weights_only=True)["states"]["generator"]
         assert all(bool(value.isfinite().all()) for value in saved.values())

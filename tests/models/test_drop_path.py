@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from written_out import perturb
 
-from gdd.models.drop_path import Alternative, Droppable, Residual, draw
+from gdd.models.drop_path import Alternative, Droppable, Residual, masks
 from gdd.models.layers import Classifier
 from gdd.models.registry import build
 from gdd.rng import generator, seeded
@@ -123,8 +123,8 @@ def test_a_virtual_shortcut_is_a_pool_and_a_convolution_where_the_main_path_has_
 
 @pytest.mark.parametrize("rate", [0.0, 0.35, 0.5, 0.8, 1.0])
 def test_paths_are_kept_at_the_rate_by_each_image_and_layer(rate: float):
-    kept = draw(10_000, 4, rate, generator(3, "test"))
-    assert torch.equal(kept, draw(10_000, 4, rate, generator(3, "test")))
+    kept = masks(10_000, 4, rate, generator(3, "test"))
+    assert torch.equal(kept, masks(10_000, 4, rate, generator(3, "test")))
     assert {*kept.unique().tolist()} <= {0.0, torch.tensor(1 / rate).item() if rate else 0.0}
     share = (kept > 0).float()
     deviation = (rate * (1 - rate) / 10_000) ** 0.5

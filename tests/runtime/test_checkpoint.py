@@ -108,7 +108,7 @@ class TestKeep:
         assert checkpoint.steps(tmp_path) == [5, 10, 15, 20][-keep:]
         for step in checkpoint.steps(tmp_path):
             counter = Counter()
-            assert checkpoint.load(checkpoint.path_of(tmp_path, step), {"counter": counter}) == step
+            assert checkpoint.load(checkpoint.path_at(tmp_path, step), {"counter": counter}) == step
             assert counter.values == {"step": step}
 
     def test_other_files_are_neither_counted_nor_removed(self, tmp_path):
@@ -155,7 +155,7 @@ class TestDamage:
 
     def test_a_missing_file_is_named(self, tmp_path):
         with pytest.raises(ConfigError, match=r"checkpoint-00000003\.pt does not exist"):
-            checkpoint.load(checkpoint.path_of(tmp_path, 3), {})
+            checkpoint.load(checkpoint.path_at(tmp_path, 3), {})
 
     @pytest.mark.parametrize("content", [{}, [], 3, {"schema": 1, "step": 2}, {"states": {}}])
     def test_a_torch_file_of_other_content_is_refused(self, tmp_path, content):
@@ -213,7 +213,7 @@ class TestManifest:
     def test_networks_of_one_shape_that_changed_places_are_refused(self, stored, tmp_path):
         """Two generators of one size have the same names and shapes; only the hashes tell."""
         checkpoint.save(tmp_path, 1, {"one": network(0), "two": network(1)}, keep=2)
-        path = checkpoint.path_of(tmp_path, 1)
+        path = checkpoint.path_at(tmp_path, 1)
         content = torch.load(path, weights_only=True)
         states = content["states"]
         states["one"], states["two"] = states["two"], states["one"]
@@ -232,3 +232,63 @@ def test_code_in_a_checkpoint_does_not_run(tmp_path, zipped):
     assert not mark.exists()
     pickle.loads(pickle.dumps(Touch(mark)))
     assert mark.exists()
+
+
+class TestJson:
+    def test_values_come_back(self, tmp_path):
+        values = {"a": [1, None, "ä"], "b": 0.1}
+        checkpoint.write_json(tmp_path / "x.json", values)
+        assert checkpoint.read_json(tmp_path / "x.json") == values
+
+    @pytest.mark.parametrize("content", [None, b"", b"{", b'{"a": 1', b"\xff\xfe\x00"])
+    def test_damage_and_a_missing_file_are_refused(self, tmp_path, content):
+        if content is not None:
+            (tmp_path / "x.json").write_bytes(content)
+        with pytest.raises(ConfigError, match=r"x\.json"):
+            checkpoint.read_json(tmp_path / "x.json")
+
+
+TENSORS = {
+    "images": torch.arange(24, dtype=torch.uint8).view(2, 3, 2, 2),
+    "labels": torch.tensor([0, 1]),
+    "soft": torch.tensor([[0.1, -2.0]], dtype=torch.float16),
+    "scalar": torch.tensor(3),
+    "empty": torch.zeros(0, 4),
+}
+METADATA = {"kind": "set", "names": ["ä", 'b"c'], "nested": {"seed": 1, "none": None, "lr": 0.1}}
+
+
+class TestTensors:
+    @pytest.fixture
+    def path(self, tmp_path: Path) -> Path:
+        path = tmp_path / "set.safetensors"
+        checkpoint.save_tensors(path, TENSORS, METADATA)
+        return path
+
+    def test_tensors_and_metadata_come_back(self, path):
+        tensors, metadata = checkpoint.load_tensors(path)
+        assert metadata == METADATA
+        assert_same(tensors, TENSORS)
+        assert {name: value.dtype for name, value in tensors.items()} == {n: v.dtype for n, v in TENSORS.items()}
+        assert files(path.parent) == {path.name}
+
+    def test_views_and_parameters_can_be_stored(self, tmp_path):
+        path = tmp_path / "x.safetensors"
+        base = torch.arange(12.0).view(3, 4)
+        weight = nn.Parameter(base.clone())
+        checkpoint.save_tensors(path, {"transposed": base.t(), "weight": weight}, {})
+        tensors, _ = checkpoint.load_tensors(path)
+        assert torch.equal(tensors["transposed"], base.t())
+        assert torch.equal(tensors["weight"], base)
+
+    @pytest.mark.parametrize("tenth", range(10))
+    def test_a_truncated_file_is_refused(self, path, tenth):
+        whole = path.read_bytes()
+        path.write_bytes(whole[: len(whole) * tenth // 10])
+        with pytest.raises(ConfigError, match=path.name):
+            checkpoint.load_tensors(path)
+
+    @pytest.mark.parametrize(("name", "message"), [("x.safetensors", r"x\.safetensors does not exist"), (".", "")])
+    def test_a_missing_file_and_a_folder_are_refused(self, tmp_path, name, message):
+        with pytest.raises(ConfigError, match=message or tmp_path.name):
+            checkpoint.load_tensors(tmp_path / name)

@@ -87,7 +87,7 @@ class TestDamage:
         folder = tmp_path / "run"
         walk(until=4)
         assert checkpoint.steps(folder) == [2, 3]  # a step is saved when the next one begins
-        newest = checkpoint.path_of(folder, 3)
+        newest = checkpoint.path_at(folder, 3)
         damage(newest, how)
         with caplog.at_level(logging.WARNING):
             assert torch.equal(walk(), whole)
@@ -98,7 +98,7 @@ class TestDamage:
 
     def test_a_damaged_one_does_not_count_among_those_kept(self, walk, whole, tmp_path):
         walk(until=4, keep=2)
-        damage(checkpoint.path_of(tmp_path / "run", 3))
+        damage(checkpoint.path_at(tmp_path / "run", 3))
         walk(until=4, keep=1)  # goes on after 2 and saves 3 anew, pruning all but one
         assert checkpoint.steps(tmp_path / "run") == [3]
         assert torch.equal(walk(), whole)
@@ -107,14 +107,14 @@ class TestDamage:
         walk(until=4)
         before = files(tmp_path / "run")
         for step in (2, 3):
-            damage(checkpoint.path_of(tmp_path / "run", step))
+            damage(checkpoint.path_at(tmp_path / "run", step))
         with pytest.raises(ConfigError, match=r"checkpoint-00000002\.pt is damaged .* there is no earlier one, remove"):
             walk()
         assert files(tmp_path / "run") == before
 
     def test_another_schema_is_refused_and_not_skipped(self, walk, tmp_path):
         walk(until=4)
-        path = checkpoint.path_of(tmp_path / "run", 3)
+        path = checkpoint.path_at(tmp_path / "run", 3)
         torch.save({**torch.load(path, weights_only=True), "schema": 1}, path)
         with pytest.raises(ConfigError, match="schema 1, this version reads 2"):
             walk()
@@ -151,7 +151,8 @@ def _as_an_ordinary_user() -> None:
 
 def _refused(command: list[str], before: Callable[[], None]) -> str:
     """Run the command, which must end with one sentence, after a call in its process; return the sentence."""
-    ended = subprocess.run(command, capture_output=True, text=True, preexec_fn=before, check=False)
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}  # or a limit would cut modules that it compiles
+    ended = subprocess.run(command, capture_output=True, text=True, preexec_fn=before, check=False, env=environment)
     assert ended.returncode == 2
     assert "Traceback" not in ended.stderr
     said = ended.stderr.strip().splitlines()[-1]

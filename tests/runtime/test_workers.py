@@ -113,7 +113,7 @@ def in_order(count: int) -> Callable[[int], int | None]:
 
 def results(folder: Path, team: Team, tasks: list[Any], make: Any, late: Late = lambda: None, **settings: bool) -> Any:
     run: Any = SimpleNamespace(folder=folder, settings=RunConfig(**settings))
-    return workers.results(run, team, tasks, make, late, in_order(len(tasks)))
+    return workers.run_tasks(run, team, tasks, make, late, in_order(len(tasks)))
 
 
 def test_tasks_are_done_once_by_processes_that_are_set_up_and_hear_no_signal(tmp_path):

@@ -49,11 +49,11 @@ def test_a_run_is_the_generator_of_its_last_stage(generator_path, tmp_path):
     with pytest.raises(ConfigError, match="run/refine holds no generator"):
         generator_file.load(run)  # the last one is not finished
     last = save_generator(run / "refine")
-    assert generator_file.file_of(run, generator_file.FILE, "gdd distill") == sources.file_of(run) == last
+    assert generator_file.result_file(run, generator_file.FILE, "gdd distill") == sources.source_file(run) == last
     last.unlink()
     (run / "refine/config.json").unlink()
     (run / "refine").rmdir()
-    assert sources.file_of(run) == run / "pretrain" / generator_path.name
+    assert sources.source_file(run) == run / "pretrain" / generator_path.name
 
 
 def test_a_run_of_two_methods_asks_which_is_meant(tmp_path):
@@ -61,7 +61,7 @@ def test_a_run_of_two_methods_asks_which_is_meant(tmp_path):
         (tmp_path / stage).mkdir()
         (tmp_path / stage / "config.json").write_text("{}")
     with pytest.raises(ConfigError, match="holds several results, expected one of"):
-        sources.file_of(tmp_path)
+        sources.source_file(tmp_path)
 
 
 def test_a_changed_weight_is_noticed(generator_path):

@@ -76,7 +76,7 @@ def run_stage(stage: Callable[..., Path], config: Config, folder: Path, *rest: P
 
 
 def states(folder: Path) -> list[State]:
-    paths = [checkpoint.path_of(folder, step) for step in checkpoint.steps(folder)]
+    paths = [checkpoint.path_at(folder, step) for step in checkpoint.steps(folder)]
     return [torch.load(path, weights_only=True)["states"] for path in paths]
 
 

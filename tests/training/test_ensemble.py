@@ -17,7 +17,7 @@ from gdd.models import registry
 from gdd.sampling import ensemble_file
 from gdd.sampling.ensemble_file import Ensemble
 from gdd.training import ensemble as ensemble_stage
-from gdd.training.ensemble import train_ensemble
+from gdd.training.ensemble import train_judges
 
 ARCHS = ("convnet3-bn-w4", "mlp-w8")
 
@@ -28,7 +28,7 @@ def config(**own: Any) -> Config:
 
 
 def test_each_member_is_trained_by_its_own_batches_at_a_falling_rate(tmp_path: Path) -> None:
-    last = run_stage(train_ensemble, config(), tmp_path)[-1]
+    last = run_stage(train_judges, config(), tmp_path)[-1]
     order = torch.cat([torch.randperm(24, generator=rng.generator(3, rng.ENSEMBLE_BATCHES, epoch)) for epoch in (0, 1)])
     for index, arch in enumerate(ARCHS):
         with rng.seeded(3, rng.INIT_ENSEMBLE, index):
@@ -47,7 +47,7 @@ def test_each_member_is_trained_by_its_own_batches_at_a_falling_rate(tmp_path: P
 
 
 def test_the_file_has_the_members_and_what_they_know_of_the_validation_part(tmp_path: Path) -> None:
-    last = run_stage(train_ensemble, config(), tmp_path)[-1]
+    last = run_stage(train_judges, config(), tmp_path)[-1]
     ensemble = ensemble_file.load(tmp_path)
     assert (ensemble.archs, ensemble.spec) == (ARCHS, SPEC)
     for index, member in enumerate(ensemble.members):
@@ -69,13 +69,13 @@ def test_members_that_diverge_know_nothing(tmp_path: Path) -> None:
 
 
 def test_it_goes_on_where_it_stopped_within_a_member_and_between(tmp_path: Path) -> None:
-    whole = run_stage(train_ensemble, config(), tmp_path / "whole")[-1]
+    whole = run_stage(train_judges, config(), tmp_path / "whole")[-1]
     for done in (2, 3, 4):
         resumed = tmp_path / str(done)
         resumed.mkdir()
         for name in ("config.json", f"checkpoint-{done:08d}.pt"):
             shutil.copy(tmp_path / "whole" / name, resumed / name)
-        run_stage(train_ensemble, config(), resumed)
+        run_stage(train_judges, config(), resumed)
         again = states(resumed)[-1]
         for index in range(2):
             member = f"member {index}"
@@ -84,5 +84,5 @@ def test_it_goes_on_where_it_stopped_within_a_member_and_between(tmp_path: Path)
 
 def test_the_test_part_is_not_read_and_an_empty_validation_part_says_nothing(tmp_path: Path) -> None:
     empty = replace(DATASET, val=DATASET.val.subset(torch.arange(0)))
-    run_stage(lambda settings, _, run: train_ensemble(settings, empty, run), config(), tmp_path)
+    run_stage(lambda settings, _, run: train_judges(settings, empty, run), config(), tmp_path)
     assert {*ensemble_file.load(tmp_path).provenance["validation_accuracy"].values()} == {None}

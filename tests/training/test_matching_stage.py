@@ -182,7 +182,7 @@ class TestFirstImages:
 class TestStoredSet:
     def test_images_are_unclipped_pixels_ordered_by_class(self, distil, tmp_path):
         made = distil(iterations=2)
-        saved = torch.load(checkpoint.path_of(tmp_path / "run", 2), weights_only=True)["states"]["images"]
+        saved = torch.load(checkpoint.path_at(tmp_path / "run", 2), weights_only=True)["states"]["images"]
         (optimised,) = saved.values()
         assert optimised.shape == (CLASSES, 2, *SPEC.shape)
         assert made.images.dtype == torch.float32
@@ -293,7 +293,7 @@ class TestResuming:
                     distil("parts", iterations=self.TOTAL, **RUNS[name])
             assert checkpoint.steps(folder)[-1] == stop
             assert not (folder / set_file.FILE).exists()
-            momentum = torch.load(checkpoint.path_of(folder, stop), weights_only=True)["states"]["optimizer"]["state"]
+            momentum = torch.load(checkpoint.path_at(folder, stop), weights_only=True)["states"]["optimizer"]["state"]
             assert momentum[0]["momentum_buffer"].abs().sum() > 0
         parts = distil("parts", iterations=self.TOTAL, **RUNS[name])
         assert torch.equal(parts.images, whole.images)

@@ -82,16 +82,16 @@ def test_each_drops_its_own_paths(arch: str, batches: Batches):
 
     def kept(step: int, count: int) -> Tensor:
         rate, paths = 0.5 if step else 1.0, together[0].paths
-        drawn = [drop_path.draw(count, paths, rate, rng.generator(seed, "kept", step)) for seed in range(SEEDS)]
+        drawn = [drop_path.masks(count, paths, rate, rng.generator(seed, "kept", step)) for seed in range(SEEDS)]
         return torch.stack(drawn).double()
 
     stacked = Stacked(together)
-    last = fit(stacked, batches, range(STEPS), sgd(stacked, 0.1), loss=each_own([cross_entropy] * SEEDS), kept=kept)
+    last = fit(stacked, batches, range(STEPS), sgd(stacked, 0.1), loss=each_own([cross_entropy] * SEEDS), paths=kept)
     stacked.give_back()
     for i, network in enumerate(alone):
         own = lambda step: tuple(part[i] for part in batches(step))  # noqa: B023, E731
         paths = lambda step, count: kept(step, count)[i]  # noqa: B023, E731
-        assert fit(network, own, range(STEPS), sgd(network, 0.1), kept=paths).item() == pytest.approx(last[i].item())
+        assert fit(network, own, range(STEPS), sgd(network, 0.1), paths=paths).item() == pytest.approx(last[i].item())
         for one, other in zip(together[i].state_dict().values(), network.state_dict().values(), strict=True):
             torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-11)
 
