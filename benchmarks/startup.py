@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         home = Path(temporary)
         images = make_folder(home / "images", options.files)
-        data, dry = ["--data.name", "folder", "--data.root", images], ["distill", "--dry_run"]
+        data, dry = ["--data.name", "folder", "--data.root", images], ["distill", "--dry-run"]
 
         def forget() -> None:
             shutil.rmtree(images / encoded.CACHE_FOLDER, ignore_errors=True)

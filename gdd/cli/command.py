@@ -1,5 +1,6 @@
 """What the commands share: what a command is, flags and frame of those that take settings, and what may be written."""
 
+from argparse import SUPPRESS
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,7 +35,10 @@ class Command(NamedTuple):
 def add_settings(parser: ArgumentParser) -> None:
     """Add a flag for every setting, and for a YAML file of them."""
     parser.add_argument("--config", action="config", help="YAML file of settings; flags after it win")
-    parser.add_argument("--dry_run", action="store_true", help="say what would be done and what it costs, and stop")
+    dry = "say what would be done and what it costs, and stop"
+    parser.add_argument("--dry-run", "--dry_run", action="store_true", help=dry)  # the second as up to 0.1.0
+    # Without a default, so that --print_config leaves it out: it is no setting.
+    parser.add_argument("-v", "--verbose", action="store_true", default=SUPPRESS, help="tell of each student's score")
     parser.add_class_arguments(Config, None, fail_untyped=True)
 
 
@@ -62,7 +66,7 @@ def checked_config(options: Namespace, distilled: bool = False, scored: bool = F
 def opened(
     config: Config, dry_run: bool, console: Console, stages: Sequence[str], sources: "Sequence[Source]" = ()
 ) -> "Iterator[Inputs | None]":
-    """Open what `pipeline.opened` does, say what will be done, and give the work.
+    """Open what `pipeline.open_inputs` does, say what will be done, and give the work.
 
     A dry run gets None, once the networks' costs are printed.
     """

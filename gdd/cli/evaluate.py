@@ -1,5 +1,6 @@
 """`gdd evaluate`, `compare`, `landscape` and `audit`: what is measured of sources."""
 
+from argparse import SUPPRESS
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -11,12 +12,35 @@ from gdd.cli.command import Command, add_settings, checked_config, opened
 from gdd.config import Config, ConfigError, RunConfig
 from gdd.evaluation.named import STREAM_CEILING, source_path
 
+_SOURCES = "run folders, stored sets, zoo:NAME, real:random, real:fraction=SHARE, real:all, real:stream"
+
+
+def _with_sources(options: Namespace, command: str, sources: list[str]) -> Namespace:
+    """Return the settings of the evaluation with the sources that the command line names."""
+    settings = options.evaluate
+    if sources and settings.sources:
+        listed = f"[{', '.join(settings.sources)}]"
+        raise ConfigError(f"evaluate.sources is {listed}, expected none beside {' '.join(sources)} after gdd {command}")
+    settings.sources = sources or settings.sources
+    return settings
+
+
+def _add_evaluate_arguments(parser: ArgumentParser) -> None:
+    add_settings(parser)
+    # Without a default, so that --print_config leaves it out: other commands take no such key.
+    named = f"{_SOURCES}; none: those of evaluate.sources, or what the run has distilled"
+    parser.add_argument("sources", type=str, nargs="*", default=SUPPRESS, help=named)
+
 
 def _evaluate(options: Namespace, console: Console) -> None:
+    named = options.get("sources", [])
+    _with_sources(options, "evaluate", named)
     config = checked_config(options, scored=True)
     from gdd import pipeline
 
     sources = pipeline.read_sources(config) or pipeline.own_sources(config)
+    if named:  # a config that lists its sources says what data they stand for
+        config = pipeline.with_data_of_sources(config, sources)
     with opened(config, options.dry_run, console, ["evaluate"], sources) as work:
         if work is not None:
             from gdd.report import tables
@@ -27,8 +51,7 @@ def _evaluate(options: Namespace, console: Console) -> None:
 
 def _add_compare_arguments(parser: ArgumentParser) -> None:
     add_settings(parser)
-    named = "run folders, stored sets, zoo:NAME, real:random, real:fraction=SHARE, real:all, real:stream"
-    parser.add_argument("sources", type=str, nargs="+", help=named)
+    parser.add_argument("sources", type=str, nargs="+", help=_SOURCES)
     parser.add_argument("--arch", type=str, nargs="+", help="students, instead of evaluate.archs")
     parser.add_argument("--ipc", type=int, nargs="+", help="images per class to draw, instead of evaluate.ipc")
     parser.add_argument("--mark", type=float, nargs="*", default=[], help="published accuracies to draw, in percent")
@@ -41,10 +64,7 @@ def _add_compare_arguments(parser: ArgumentParser) -> None:
 
 def _comparison(options: Namespace) -> Config:
     """Return the settings with what stands on the command line beside them."""
-    settings = options.evaluate
-    if settings.sources:
-        raise ConfigError(f"evaluate.sources is {settings.sources}, expected none beside those of gdd compare")
-    settings.sources = options.sources
+    settings = _with_sources(options, "compare", options.sources)
     settings.archs, settings.ipc = options.arch or settings.archs, options.ipc or settings.ipc
     if options.scores and "fixed" not in settings.protocols:
         raise ConfigError(f"evaluate.protocols is {settings.protocols}, expected fixed among them for --scores")
@@ -82,9 +102,7 @@ def _add_landscape_arguments(parser: ArgumentParser) -> None:
 
 def _one_student(options: Namespace) -> Config:
     """Return the settings of the student that the command line names."""
-    settings = options.evaluate
-    if settings.sources:
-        raise ConfigError(f"evaluate.sources is {settings.sources}, expected none beside that of gdd landscape")
+    settings = _with_sources(options, "landscape", [options.source])
     if settings.select_alpha or settings.select_temperature:
         raise ConfigError("evaluate.select_alpha or evaluate.select_temperature is set, expected neither here")
     if options.source == STREAM_CEILING:
@@ -93,7 +111,7 @@ def _one_student(options: Namespace) -> Config:
         raise ConfigError(f"--eigenvalues is {options.eigenvalues}, expected at least 2: the surface needs two")
     if not 0 < options.reach < float("inf"):
         raise ConfigError(f"--reach is {options.reach}, expected a number above 0")
-    settings.sources, settings.archs, settings.ipc = [options.source], [options.arch], [options.ipc]
+    settings.archs, settings.ipc = [options.arch], [options.ipc]
     settings.seeds, settings.protocols = settings.seeds[:1], ["fixed"]
     return checked_config(options, scored=True)
 
@@ -121,16 +139,14 @@ def _add_audit_arguments(parser: ArgumentParser) -> None:
 
 def _audit_settings(options: Namespace) -> Config:
     """Return the settings of the audit that the command line names."""
-    settings = options.evaluate
-    if settings.sources:
-        raise ConfigError(f"evaluate.sources is {settings.sources}, expected none beside that of gdd audit")
+    settings = _with_sources(options, "audit", [options.source])
     path = source_path(options.source)
     if path is None:
         raise ConfigError(f"the source is {options.source}, expected a generator or a stored set")
     run = _run_of(path)
     if (options.name, options.run.root) == ("audit", RunConfig().root) and run is not None:
         options.name, options.run.root = run.name, run.parent
-    settings.sources, settings.ipc = [options.source], [options.ipc]
+    settings.ipc = [options.ipc]
     return checked_config(options, scored=True)
 
 
@@ -158,7 +174,9 @@ def _audit(options: Namespace, console: Console) -> None:
 
 
 COMMANDS = (
-    Command("evaluate", "train fresh students on any sets and score them on real data", add_settings, _evaluate),
+    Command(
+        "evaluate", "train fresh students on any sets and score them on real data", _add_evaluate_arguments, _evaluate
+    ),
     Command("compare", "score methods beside each other and draw their curves", _add_compare_arguments, _compare),
     Command(
         "landscape", "measure how sharp the minimum is that a student has found", _add_landscape_arguments, _landscape

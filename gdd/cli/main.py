@@ -188,7 +188,10 @@ def main(arguments: Sequence[str] | None = None, program: str = "gdd") -> int:
     try:
         with_launcher()
         options = _parse(words or ["--help"], program)
-        COMMANDS[options.command].run(options[options.command], console)
+        chosen = options[options.command]
+        speaks = is_first and chosen.get("verbose", False)
+        logging.getLogger("gdd").setLevel(logging.DEBUG if speaks else logging.NOTSET)  # the root's
+        COMMANDS[options.command].run(chosen, console)
     except SystemExit as end:  # of --help and --print_config
         return int(end.code or 0)
     except Stopped as stop:

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import cache, partial
@@ -124,6 +124,7 @@ def score_jobs(jobs: Sequence[Job], conditions: Conditions, dataset: Dataset, ru
     pending = [job for job, key in zip(jobs, keys, strict=True) if key not in rows]
     if run.is_main and len(pending) < len(jobs):
         logger.info("evaluate: %d of %d students were scored before", len(jobs) - len(pending), len(jobs))
+    tally = Tally(jobs, keys, rows)
 
     costs = [estimated_cost(job, conditions, spec, len(dataset.train.labels)) for job in pending]
     train, val, seeds = dataset.train.to(run.device), dataset.val.to(run.device), {job.seed for job in jobs}
@@ -131,13 +132,15 @@ def score_jobs(jobs: Sequence[Job], conditions: Conditions, dataset: Dataset, ru
     if team.workers > 1 and len(pending) > 1:
         is_over = partial(is_due, run.settings.max_minutes)
         alone, deal = [[job] for job in pending], Deal(pending, costs, is_over)
-        _keep(run, workers.run_tasks(run, team, alone, make, dataset.test, deal), len(pending))
+        _keep(run, workers.run_tasks(run, team, alone, make, dataset.test, deal), len(pending), tally)
     else:
         mine = [pending[index] for index in assign_jobs(costs, run.world_size)[run.rank]]
         with with_threads(team.threads):
             score = make(lambda: dataset.test().to(run.device))
-            _keep(run, _in_turn(run, grouped(mine, run.device), score), len(mine))
+            _keep(run, _in_turn(run, grouped(mine, run.device), score), len(mine), tally)
     rows = _gather(run, keys)
+    if run.is_main:
+        tally.count(rows.values())
     missing = [key for key in keys if key not in rows]
     if missing:
         count = f"{len(jobs) - len(missing)} of {len(jobs)}"
@@ -293,8 +296,26 @@ def _in_turn(
             return
 
 
-def _keep(run: Run, groups: Generator[list[Row], None, None], total: int) -> None:
-    """Write and tell of rows as they come."""
+class Tally:
+    """Tells how accurate the students of a source are on average, once all of them are scored."""
+
+    def __init__(self, jobs: Sequence[Job], keys: Sequence[tuple[object, ...]], rows: dict[tuple[object, ...], Row]):
+        """Count the students by their keys; `rows` are those that were scored before."""
+        self.rows = dict(rows)
+        students: dict[Job, list[tuple[object, ...]]] = {}
+        for job, key in zip(jobs, keys, strict=True):
+            students.setdefault(replace(job, arch="", seed=0), []).append(key)
+        self.unfinished = {source: keys for source, keys in students.items() if not rows.keys() >= {*keys}}
+
+    def count(self, rows: Iterable[Row]) -> None:
+        """Take rows, in any order and any number of times, and tell of each source whose last one is among them."""
+        self.rows |= {row.key: row for row in rows}
+        for source in [source for source, keys in self.unfinished.items() if self.rows.keys() >= {*keys}]:
+            logger.info("%s", describe_source(source, [self.rows[key] for key in self.unfinished.pop(source)]))
+
+
+def _keep(run: Run, groups: Generator[list[Row], None, None], total: int, tally: Tally) -> None:
+    """Write and tell of rows as they come; a student that failed is told of at once."""
     if is_due(None):  # a signal came when a stage was about to end
         return
     path = run.folder / (ROWS if run.world_size == 1 else f"rows-{run.rank}.jsonl")
@@ -305,16 +326,32 @@ def _keep(run: Run, groups: Generator[list[Row], None, None], total: int) -> Non
             with path.open("a") as file:
                 file.writelines(json.dumps(row.to_dict()) + "\n" for row in rows)
             for row in rows:
-                logger.info("%s", describe(row))
+                logger.log(logging.DEBUG if row.failure is None else logging.WARNING, "%s", describe(row))
+            if run.is_main:
+                tally.count(rows if run.world_size == 1 else read_rows(run.folder))
             progress.advance(task, len(rows))
 
 
 def describe(row: Row) -> str:
     """Return one line about a finished student."""
-    amount = "all images" if row.ipc is None else f"ipc {row.ipc}"
-    source = row.source if row.distillation_seed is None else f"{row.source} of seed {row.distillation_seed}"
     score = f"failed: {row.failure}" if row.accuracy is None else f"{row.accuracy:.2f} %"
     return (
-        f"{source}, {amount}, {row.protocol}: {row.arch} seed {row.seed} {score} "
+        f"{_named(row.source, row.distillation_seed, row.ipc, row.protocol)}: {row.arch} seed {row.seed} {score} "
         f"({row.optimizer_steps} steps, loss {row.train_loss:.4f}, {row.seconds:.1f} s)"
     )
+
+
+def describe_source(job: Job, rows: Sequence[Row]) -> str:
+    """Return one line about the finished students of a job's source, over all seeds and architectures."""
+    scores = [row.accuracy for row in rows if row.accuracy is not None]
+    mean = f"{sum(scores) / len(scores):.2f} %" if scores else "failed"
+    students = f"{len(rows)} students" if len(rows) > 1 else "1 student"
+    if len(scores) < len(rows):
+        students += f", {len(rows) - len(scores)} of which failed"
+    name = _named(job.source.label, job.source.distillation_seed, job.ipc, job.protocol)
+    return f"{name}: {mean} (mean of {students}, {sum(row.seconds for row in rows):,.1f} s)"
+
+
+def _named(source: str, distillation_seed: int | None, ipc: int | None, protocol: Protocol) -> str:
+    seed = "" if distillation_seed is None else f" of seed {distillation_seed}"
+    return f"{source}{seed}, {'all images' if ipc is None else f'ipc {ipc}'}, {protocol}"

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -48,14 +48,18 @@ class Section:
 class Terminal:
     """Sections for rich to print in at most `WIDTH` characters.
 
-    No cell is wrapped: names of sources are shortened, columns without room left out and told below the table.
+    No cell is wrapped: names of sources are shortened, columns without room left out and told below the table. A note
+    of several tables stands below the last of them alone.
     """
 
     sections: Sequence[Section]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        width = min(WIDTH, options.max_width)
-        blocks = [block for section in self.sections for block in _fitted(section, width)]
+        width, shown = min(WIDTH, options.max_width), list[Section]()
+        for section in reversed(self.sections):
+            said = {note for other in shown for note in other.notes}
+            shown.append(replace(section, notes=[note for note in section.notes if note not in said]))
+        blocks = [block for section in reversed(shown) for block in _fitted(section, width)]
         yield from console.render(Group(*blocks), options.update(max_width=width))
 
 

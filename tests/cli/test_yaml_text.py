@@ -33,7 +33,7 @@ def config_of(tmp_path):
 )
 def test_a_key_that_stands_twice_at_any_depth_is_named(text, key, refused, tmp_path):
     (tmp_path / "a.yaml").write_text(text)
-    said = refused("train-gan", "--dry_run", "--config", tmp_path / "a.yaml")
+    said = refused("train-gan", "--dry-run", "--config", tmp_path / "a.yaml")
     assert said == f"gdd: --config {tmp_path / 'a.yaml'} cannot be used: {key} stands in it twice"
 
 
@@ -78,4 +78,4 @@ def test_a_file_without_settings_is_told_as_that(text, refused, tmp_path):
 
 def test_a_reference_to_itself_ends(refused, tmp_path):
     (tmp_path / "a.yaml").write_text("name: &a [*a]\n")
-    refused("train-gan", "--dry_run", "--config", tmp_path / "a.yaml")
+    refused("train-gan", "--dry-run", "--config", tmp_path / "a.yaml")

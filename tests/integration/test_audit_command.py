@@ -72,7 +72,7 @@ def test_a_lone_generator_brings_its_data_settings(done, run, tmp_path):
 
 
 def test_a_dry_run_measures_nothing(done, run):
-    assert "compare 1,000 samples with training and held-out images" in done("audit", run / "refine", "--dry_run")
+    assert "compare 1,000 samples with training and held-out images" in done("audit", run / "refine", "--dry-run")
     assert not (run / "audit").exists()
 
 

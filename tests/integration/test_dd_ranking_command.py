@@ -47,7 +47,7 @@ def test_the_scores_are_one_table_more(command, done, tmp_path, monkeypatch):
 
 
 def test_a_dry_run_counts_the_students(command, done, tmp_path):
-    assert "train and score 6 more for DD-Ranking's scores" in done(*command, "--scores", "dd-ranking", "--dry_run")
+    assert "train and score 6 more for DD-Ranking's scores" in done(*command, "--scores", "dd-ranking", "--dry-run")
     assert not (tmp_path / "runs").exists()
 
 

@@ -1,6 +1,7 @@
 """The commands on tiny runs: what they write and say, and that a second start goes on."""
 
 import json
+import logging
 import runpy
 import sys
 from pathlib import Path
@@ -132,11 +133,24 @@ def test_a_matched_set_can_be_seen_and_exported(matched, done, refused, tmp_path
 def test_evaluate_mixes_stored_sets_generators_and_real_images(distilled, done, tiny, tmp_path):
     folder, _ = distilled
     done("sample", folder / "refine", "--ipc", 2, "--out", tmp_path / "set.safetensors")
-    sources = f"[{tmp_path / 'set.safetensors'}, {folder / 'pretrain'}, real:random]"
-    out = done("evaluate", *tiny, "--name", "mixed", "--evaluate.sources", sources)
+    sources = [tmp_path / "set.safetensors", folder / "pretrain", "real:random"]
+    out = done("evaluate", *sources, *tiny, "--name", "mixed")
     rows = lines(tmp_path / "runs/mixed/evaluate/rows.jsonl")
     assert {row["protocol"] for row in rows} == {"fixed", "stream"}
     assert "set.safetensors" in out
+    again = done("evaluate", *tiny, "--name", "mixed", "--evaluate.sources", f"[{', '.join(map(str, sources))}]")
+    assert again.partition("\n\n")[2] == out.partition("\n\n")[2]  # all after the estimate of the time
+    assert lines(tmp_path / "runs/mixed/evaluate/rows.jsonl") == rows
+
+
+def test_a_student_has_a_line_of_its_own_if_asked_for(done, tiny, caplog):
+    caplog.set_level(logging.INFO)
+    caplog.handler.setLevel(logging.DEBUG)  # as that of a terminal, which shows what it gets
+    for flags, own_lines in ((), 0), (("-v", "--name", "again"), 4):
+        caplog.clear()
+        done("evaluate", "real:random", *tiny, *flags)
+        assert sum("mean of 2 students" in line for line in caplog.messages) == 2
+        assert sum("mlp-w4 seed" in line for line in caplog.messages) == own_lines
 
 
 @pytest.mark.parametrize(
@@ -147,7 +161,7 @@ def test_evaluate_mixes_stored_sets_generators_and_real_images(distilled, done, 
     ],
 )
 def test_dry_run_prints_costs_and_writes_nothing(flags, networks, others, done, tiny, tmp_path):
-    out = done("distill", *tiny, *flags, "--dry_run")
+    out = done("distill", *tiny, *flags, "--dry-run")
     assert all(name in out for name in networks)
     assert not any(name in out for name in others)
     assert not (tmp_path / "runs").exists()

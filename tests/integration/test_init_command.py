@@ -60,7 +60,7 @@ def test_what_it_writes_is_a_config_of_differences_that_distils(done, pets, tmp_
 def test_images_are_decoded_once(done, pets, tmp_path, monkeypatch):
     done("init", pets, "--out", tmp_path / "a.yaml")
     monkeypatch.setattr("gdd.data.encoded.decode", None)
-    done("train-gan", "--config", tmp_path / "a.yaml", "--dry_run")
+    done("train-gan", "--config", tmp_path / "a.yaml", "--dry-run")
 
 
 def test_a_name_that_would_steer_a_terminal_is_shown_without_its_code(done, tmp_path):
@@ -146,7 +146,7 @@ def test_a_column_of_labels_is_chosen(done, refused, tmp_path):
     said = done("init", place, "--out", tmp_path / "a.yaml", "--data.label", "fine_label")
     assert "3, of 4 training images each" in said
     assert parse_config(["--config", str(tmp_path / "a.yaml")]).data.label == "fine_label"
-    done("train-gan", "--config", tmp_path / "a.yaml", "--dry_run")
+    done("train-gan", "--config", tmp_path / "a.yaml", "--dry-run")
 
 
 def test_a_folder_called_like_a_known_dataset_is_ambiguous(refused, done, tmp_path, monkeypatch):
@@ -155,7 +155,7 @@ def test_a_folder_called_like_a_known_dataset_is_ambiguous(refused, done, tmp_pa
         images(tmp_path / name, {"cat": 12, "dog": 12})
         refused("init", name, naming=f"a folder here: write ./{name} for the folder")
     assert "24 to train" in done("init", "./digits")
-    assert "10 classes" in done("train-gan", "--dry_run")
+    assert "10 classes" in done("train-gan", "--dry-run")
 
 
 def test_two_images_of_a_class_will_do(done, tmp_path):
@@ -218,10 +218,10 @@ def test_a_path_that_is_not_there_is_named(refused):
     "flags", [[], ["--pretrain.steps", "9"], ["--data.size", "[16, 16]"], ["--method", "matching"]]
 )
 def test_digits_settings_on_own_images_are_pointed_out_once(flags, done, pets):
-    output = done("train-gan", "--data.name", pets, "--dry_run", *flags)
+    output = done("train-gan", "--data.name", pets, "--dry-run", *flags)
     hint = f"warning: these are the settings for digits; gdd init '{pets}' writes others for yours"
     assert output.count(hint) == (not flags)
 
 
 def test_digits_settings_on_digits_are_not(done):
-    assert "warning" not in done("train-gan", "--dry_run")
+    assert "warning" not in done("train-gan", "--dry-run")

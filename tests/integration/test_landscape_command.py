@@ -78,7 +78,7 @@ def test_a_signal_leaves_the_trained_student(gdd, done, command, folder, monkeyp
 
 
 def test_a_dry_run_names_the_student_and_trains_none(done, command, folder):
-    out = done(*command, "--dry_run")
+    out = done(*command, "--dry-run")
     assert "train mlp-w4 and find the largest eigenvalues" in out
     assert "student mlp-w4" in out
     assert not folder.exists()

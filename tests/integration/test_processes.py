@@ -66,15 +66,18 @@ def test_two_processes_write_one_tree_and_the_rows_of_one(folders):
 @pytest.mark.slow
 def test_the_same_students_get_the_same_rows(pretrained, tmp_path):
     """Students are trained whole, so rows agree to the last digit in all but the clock's."""
-    rows_of = []
+    rows_of, told = [], []
     for processes in (1, 2):
         root = tmp_path / str(processes)
         command = [ROOT / "evaluate.py", *TINY, "--run.root", root, "--evaluate.ipc", "[1, 2]"]
-        launch(*command, "--evaluate.sources", f"[real:random, {pretrained}, real:all]", processes=processes)
+        said = launch(*command, "real:random", pretrained, "real:all", processes=processes)
+        told.append(sorted(line.rpartition(",")[0] for line in said.splitlines() if "mean of 2 students" in line))
         rows = lines(root / "digits/evaluate/rows.jsonl")
         rows_of.append({tuple(str(row[name]) for name in sorted(row.keys() - {*OF_THE_CLOCK[:4]})) for row in rows})
         assert len(rows_of[-1]) == len(rows)
     assert rows_of[0] == rows_of[1]
+    assert told[0] == told[1]
+    assert len(told[0]) == len(rows_of[0]) / 2  # a line for the two seeds of each source
 
 
 @pytest.mark.slow

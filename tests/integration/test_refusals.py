@@ -135,6 +135,14 @@ def test_evaluate_refuses(case, refused, tiny, tmp_path):
     refused("evaluate", *tiny, "--evaluate.sources", f"[{make(tmp_path)!r}]", naming=expected)
 
 
+def test_evaluate_takes_its_sources_in_one_place(refused, tiny, tmp_path):
+    (tmp_path / "a.yaml").write_text("evaluate: {sources: ['real:random']}")
+    for named in (["--evaluate.sources", "[real:random]"], ["--config", tmp_path / "a.yaml"]):
+        said = refused("evaluate", "real:all", *tiny, *named)
+        assert said == "gdd: evaluate.sources is [real:random], expected none beside real:all after gdd evaluate"
+    refused("evaluate", *tiny, "nowhere", naming="nowhere does not exist")
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

@@ -283,7 +283,7 @@ class TestCode:
         for command in "".join(blocks(content, "bash")).splitlines():
             words = shlex.split(command, comments=True)
             assert words[0] == "gdd"
-            planned = ["--dry_run"] if words[1] == "compare" else []
+            planned = ["--dry-run"] if words[1] == "compare" else []
             assert main([*words[1:], *planned]) == 0
 
     def test_shards_stay_whole_with_their_card(self, work, done):

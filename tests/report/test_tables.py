@@ -215,6 +215,27 @@ def test_precisions_share_a_table_only_if_told_to_and_are_then_named(rows: list[
     assert [path.name for path in tables.write(tmp_path, both, mixed=True)][2:] == ["accuracy.png"]
 
 
+def test_a_terminal_says_a_note_once_below_the_last_table_that_has_it() -> None:
+    notes = {"a": ["of all", "of a"], "b": ["of all", "of a and b"], "c": ["of c"]}
+    notes["a"].append("of a and b")
+    lines = printed([Section(title, said, ["name"], [["x"]]) for title, said in notes.items()])
+    assert [line.rstrip() for line in lines if line.strip() in ("a", "b", "c") or line.startswith("of")] == [
+        *("a", "of a"),
+        *("b", "of all", "of a and b"),
+        *("c", "of c"),
+    ]
+
+
+def test_the_caveat_stands_once_in_a_terminal_and_below_each_table_in_markdown(
+    rows: list[Row],
+) -> None:
+    caveat = "it says nothing about another distillation"
+    sections = tables.sections(rows, brief=True)
+    assert " ".join(printed(sections)).count(caveat) == 1
+    assert printed(sections)[-2].endswith(f"{caveat}.")
+    assert markdown(rows).count(caveat) == len(sections) > 2
+
+
 def test_a_source_that_was_made_again_carries_its_hash(rows: list[Row]) -> None:
     again = [replace(row, source_hash="abcdefg", accuracy=1.0) for row in rows if row.source == "pretrained"]
     assert "pretrained (abcdef)" in markdown([*rows, *again])
