@@ -36,7 +36,7 @@ class Given(NamedTuple):
     def same(self, other: "Given") -> bool:
         parts = zip((*self.train, *(self.test or ())), (*other.train, *(other.test or ())), strict=False)
         whole = self.class_names == other.class_names and (self.test is None) == (other.test is None)
-        return whole and all(torch.equal(one, another) for one, another in parts)
+        return whole and all(torch.equal(tensor, another) for tensor, another in parts)
 
 
 def data_settings(data: Data, test: Data | None, folder: Path, overwrite: bool = False) -> dict[str, Any]:

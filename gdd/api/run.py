@@ -214,10 +214,10 @@ def _opened(config: Config, stages: Sequence[str], named: Sequence[Source]) -> I
 def _scores(config: Config, rows: list[Row]) -> Scores:
     from gdd.report import statistics
 
-    found = statistics.frame(rows)
-    lines = statistics.summarise(found)
+    table = statistics.frame(rows)
+    lines = statistics.summarise(table)
     estimates = DataFrame([vars(estimate) for estimate in lines["accuracy"]], index=lines.index)
     estimates = estimates[["mean", "std", "half_width", "n", "failed"]]
     where = lines[["source", "ipc", "protocol", "arch"]]
     summary = where.join(estimates.rename(columns={"mean": "accuracy"})).reset_index(drop=True)
-    return Scores(config.run.root / config.name / "evaluate", found.convert_dtypes(), summary)
+    return Scores(config.run.root / config.name / "evaluate", table.convert_dtypes(), summary)

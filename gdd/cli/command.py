@@ -32,6 +32,11 @@ class Command(NamedTuple):
     run: Callable[[Namespace, Console], None]  # does the work; ConfigError tells of a user's mistake
 
 
+def printable(text: str) -> str:
+    """Return a text without the characters by which a stranger's file could steer a terminal."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
 def add_settings(parser: ArgumentParser) -> None:
     """Add a flag for every setting, and for a YAML file of them."""
     parser.add_argument("--config", action="config", help="YAML file of settings; flags after it win")
@@ -100,7 +105,7 @@ def require_free(flag: str, out: Path, files: Iterable[Path | None] = (), folder
     """
     place = out.resolve()
     if out.exists():
-        read = [str(one) for one in files if one is not None and one.exists() and one.samefile(out)]
+        read = [str(file) for file in files if file is not None and file.exists() and file.samefile(out)]
         if folder is not None and folder.resolve() in (place, *place.parents):
             read.append(f"a part of {folder}")
         if read:

@@ -117,7 +117,7 @@ def text(about: Subject, rows: Sequence[Row] = (), audited: Sequence[str] = ()) 
         what="real images" if about.is_real else "synthetic images",
         commands=Markup(subject.commands(about)),
         snippet=Markup(subject.snippet(about)),
-        notes=subject.notes(about),
+        notes=subject.usage_notes(about),
         facts=_how_made(about),
         tables=_results(about, rows),
         measure=Markup(subject.measure(about)),

@@ -85,7 +85,7 @@ def draw_audit(path: Path, audit: Audit, evidence: Evidence) -> None:
         Line2D([], [], color="black", linewidth=0.9, linestyle="--", label="near copies lie left of it"),
     ]
     title = f"{audit.source.label}: the samples most like copies, and distances to real images"
-    plots.save(figure, path, handles, title, " ".join(audit_notes(audit)))
+    plots.save_picture(figure, path, handles, title, " ".join(audit_notes(audit)))
 
 
 def _pairs(axes: Axes, evidence: Evidence) -> None:
@@ -154,4 +154,4 @@ def draw_landscape(path: Path, landscape: Landscape) -> None:
     student = Line2D([], [], marker="*", color="white", markeredgecolor="black", markersize=9, label="the student")
     recipe = f"recipe {landscape.recipe}; labels: {landscape.label_kind}"
     note = f"{recipe}; {landscape.weights:,} weights; eigenvectors of length 1."
-    plots.save(figure, path, [student], f"{landscape.arch}, seed {landscape.seed}, on {landscape.source}", note)
+    plots.save_picture(figure, path, [student], f"{landscape.arch}, seed {landscape.seed}, on {landscape.source}", note)

@@ -19,11 +19,11 @@ def groups(sources: Sequence[Source]) -> list[list[Source]]:
     Raises:
         ConfigError: two sources of the same method, settings and seed have other content.
     """
-    found: dict[Hashable, list[Source]] = {}
+    by_run: dict[Hashable, list[Source]] = {}
     for source in sources:
         if source.kind not in REAL_NAMES and _settings(source.provenance) is None:
             logger.info("compare: %s has no replicates, for its file lacks its seed or its settings", source.label)
-        group = found.setdefault((run_of(source), source.provenance.get("iterations")), [])
+        group = by_run.setdefault((run_of(source), source.provenance.get("iterations")), [])
         for other in group:
             if other.distillation_seed == source.distillation_seed:
                 raise ConfigError(
@@ -31,7 +31,7 @@ def groups(sources: Sequence[Source]) -> list[list[Source]]:
                     f"{other.label} but other content, so it is no replicate of it; name only one of them"
                 )
         group.append(source)
-    return list(found.values())
+    return list(by_run.values())
 
 
 def run_of(source: Source) -> Hashable:
@@ -49,11 +49,11 @@ def differing(source: Source, others: Sequence[Source]) -> str:
 
     The text is the same for two sources of a method only if their settings are, or if one does not say them.
     """
-    own, default = _settings(source.provenance) or {}, _by_key(Config())
-    settings = (_settings(other.provenance) for other in others)
-    rivals = [rival for rival in settings if rival is not None]
-    told = [key for key in own if own[key] != default[key] and any(own[key] != rival.get(key) for rival in rivals)]
-    return "".join(f", {key} {_said(own[key])}" for key in told)
+    settings, default = _settings(source.provenance) or {}, _by_key(Config())
+    rivals = [rival for other in others if (rival := _settings(other.provenance)) is not None]
+    differing = {key for rival in rivals for key in settings if settings[key] != rival.get(key)}
+    told = [key for key in settings if key in differing and settings[key] != default[key]]
+    return "".join(f", {key} {_said(settings[key])}" for key in told)
 
 
 def changed(provenance: dict[str, Any]) -> dict[str, str] | None:
@@ -61,8 +61,10 @@ def changed(provenance: dict[str, Any]) -> dict[str, str] | None:
 
     None if a provenance does not say its settings or its seed, or has those of another version.
     """
-    own, default = _settings(provenance), _by_key(Config())
-    return None if own is None else {key: _said(value) for key, value in own.items() if value != default[key]}
+    settings, default = _settings(provenance), _by_key(Config())
+    if settings is None:
+        return None
+    return {key: _said(value) for key, value in settings.items() if value != default[key]}
 
 
 def _settings(provenance: dict[str, Any]) -> dict[str, Any] | None:

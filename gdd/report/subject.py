@@ -114,11 +114,11 @@ def of_source(source: Source, layout: Layout, name: str) -> Subject:
 def of_shards(folder: Path) -> Subject:
     """Return the same of a folder of whole shards; ConfigError if its manifest is damaged."""
     plan, values = webdataset.read_plan(folder / webdataset.MANIFEST)
-    found, origin = webdataset.totals(folder, plan), values.get("provenance")
+    shards, origin = webdataset.totals(folder, plan), values.get("provenance")
     provenance = earlier.current_origin({**origin, "sample_seed": plan.seed}) if isinstance(origin, dict) else {}
     provenance.pop("config", None)  # nobody has checked it, and samples carry none
     # Not the folder's name: shards of one plan are the same wherever they lie, and so is their card.
-    return Subject("shards", "shards", plan.spec, plan.generator, found.bytes, provenance, plan.ipc, plan.shards)
+    return Subject("shards", "shards", plan.spec, plan.generator, shards.bytes, provenance, plan.ipc, plan.shards)
 
 
 def commands(subject: Subject) -> str:
@@ -175,20 +175,20 @@ def snippet(subject: Subject) -> str:
     return "\n".join(lines)
 
 
-def notes(subject: Subject) -> list[str]:
+def usage_notes(subject: Subject) -> list[str]:
     """Return what else there is to know before it is used."""
-    found = []
+    notes = []
     if subject.layout in ("folder", "hf"):
-        found.append("Images are PNG files of 8 bits per channel.")
+        notes.append("Images are PNG files of 8 bits per channel.")
         if subject.optimised:
-            found.append(
+            notes.append(
                 "Pixels that were optimised are rounded to the nearest of 256 levels and clipped to [0, 1]; the stored "
                 "set from which this was exported holds them as they were."
             )
     if subject.soft:
         where = f"The column {SOFT_LABEL} holds" if subject.layout == "hf" else "It has soft labels:"
-        found.append(f"{where} a logit for each class; softmax makes probabilities of them.")
-    return found
+        notes.append(f"{where} a logit for each class; softmax makes probabilities of them.")
+    return notes
 
 
 def measure(subject: Subject) -> str:

@@ -20,7 +20,7 @@ from gdd.report import plots, statistics
 from gdd.report.intervals import Estimate
 from gdd.runtime.checkpoint import write_atomically
 
-WIDTH = 100  # characters of a line in a terminal
+LINE_WIDTH = 100  # characters of a line in a terminal
 _LEAST = 26  # characters that a source's name keeps there
 _GAP = 2  # characters between columns
 
@@ -46,7 +46,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Terminal:
-    """Sections for rich to print in at most `WIDTH` characters.
+    """Sections for rich to print in at most `LINE_WIDTH` characters.
 
     No cell is wrapped: names of sources are shortened, columns without room left out and told below the table. A note
     of several tables stands below the last of them alone.
@@ -55,7 +55,7 @@ class Terminal:
     sections: Sequence[Section]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        width, shown = min(WIDTH, options.max_width), list[Section]()
+        width, shown = min(LINE_WIDTH, options.max_width), list[Section]()
         for section in reversed(self.sections):
             said = {note for other in shown for note in other.notes}
             shown.append(replace(section, notes=[note for note in section.notes if note not in said]))
@@ -132,7 +132,7 @@ def sections(rows: Sequence[Row], brief: bool, mixed: bool = False) -> list[Sect
         if (part["protocol"] == protocol).any()
         for section in (
             _accuracies(part, protocol, brief),
-            *shares(part, protocol),
+            *share_sections(part, protocol),
             *_differences(part, protocol, brief),
         )
     ]
@@ -152,31 +152,34 @@ def _accuracies(rows: DataFrame, protocol: Protocol, brief: bool) -> Section:
     cost_heads = ["images seen", "KiB", "steps"]
     plus = "standard deviation" + ("" if brief else f" (± {spread()})")
     title = f"{rows['dataset'].iloc[0]}, {TITLES[protocol]}"
-    headers = ["trained on", "IPC", *cost_heads, *["teacher"] * bool(teachers), *archs]
+    teacher_head = ["teacher"] if teachers else []
+    headers = ["trained on", "IPC", *cost_heads, *teacher_head, *archs]
     below = notes(shown, protocol, plus, brief)
     if not shown["kind"].isin([CEILING, STREAM_CEILING]).any():
         below.insert(1, "No student was trained on all real images, so this table has no ceiling.")
-    return Section(title, below, headers, lines, [*["teacher"] * bool(teachers), *cost_heads])
+    return Section(title, below, headers, lines, [*teacher_head, *cost_heads])
 
 
 def teacher_of(row: Row, teachers: dict[tuple[str, int | None], Estimate]) -> list[str]:
     """Return the cell of a line's teachers, if any line has some: their mean accuracy ± half width, or nothing."""
-    found = teachers.get((row.source, row.ipc))
-    return [interval(found, found.n) if found else ""] * bool(teachers)
+    if not teachers:
+        return []
+    accuracy = teachers.get((row.source, row.ipc))
+    return [interval(accuracy, accuracy.n) if accuracy else ""]
 
 
-def shares(rows: DataFrame, protocol: Protocol, replicates: bool = False) -> Iterator[Section]:
+def share_sections(rows: DataFrame, protocol: Protocol, replicates: bool = False) -> Iterator[Section]:
     """Yield the table of what streams are worth beside fresh real images, if there are both."""
     streams = rows[rows["protocol"] == protocol]
-    found = statistics.shares(streams, replicates)
-    if found.empty:
+    pairs = statistics.shares(streams, replicates)
+    if pairs.empty:
         return
-    archs, most = found["arch"].unique(), most_seeds(found["share"])
-    found["text"] = [interval(share, most) for share in found["share"]]
+    archs, most = pairs["arch"].unique(), most_seeds(pairs["share"])
+    pairs["text"] = [interval(share, most) for share in pairs["share"]]
     # Students that stop early flatter a generator, so a share says after how many steps.
     lines = [
         [source, str(ipc), f"{steps:,}", *cells.set_index("arch")["text"].reindex(archs, fill_value="")]
-        for (source, ipc, steps), cells in found.groupby(["source", "ipc", "optimizer_steps"], sort=False)
+        for (source, ipc, steps), cells in pairs.groupby(["source", "ipc", "optimizer_steps"], sort=False)
     ]
     title = f"{rows['dataset'].iloc[0]}, {_SHARE}, ± {spread(replicates)}"
     yield Section(title, limits(streams, replicates), ["trained on", "IPC", "steps", *archs], lines)
@@ -332,7 +335,7 @@ def facts(rows: DataFrame, protocol: Protocol, replicates: bool = False) -> str:
     )
 
 
-def write(folder: Path, rows: Sequence[Row], mixed: bool = False) -> list[Path]:
+def write_evaluation(folder: Path, rows: Sequence[Row], mixed: bool = False) -> list[Path]:
     """Write rows.csv, table.md and accuracy.png (a picture per recipe and precision) and return their paths."""
     sheet, markdown = folder / "rows.csv", folder / "table.md"
     table = statistics.frame(rows)
