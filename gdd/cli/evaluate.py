@@ -16,7 +16,7 @@ _SOURCES = "run folders, stored sets, zoo:NAME, real:random, real:fraction=SHARE
 
 
 def _with_sources(options: Namespace, command: str, sources: list[str]) -> Namespace:
-    """Return the settings of the evaluation with the sources that the command line names."""
+    """Take the sources of the command line into the settings of the evaluation, and return these."""
     settings = options.evaluate
     if sources and settings.sources:
         listed = f"[{', '.join(settings.sources)}]"
@@ -63,7 +63,7 @@ def _add_compare_arguments(parser: ArgumentParser) -> None:
 
 
 def _comparison(options: Namespace) -> Config:
-    """Return the settings with what stands on the command line beside them."""
+    """Return the settings of the comparison, flags such as --ipc included."""
     settings = _with_sources(options, "compare", options.sources)
     settings.archs, settings.ipc = options.arch or settings.archs, options.ipc or settings.ipc
     if options.scores and "fixed" not in settings.protocols:
@@ -153,7 +153,7 @@ def _audit_settings(options: Namespace) -> Config:
 
 
 def _run_of(path: Path) -> Path | None:
-    """Return the folder of the run that this is, or that a stage's folder or file lies in, if it lies in one."""
+    """Return the run's folder, given it, a stage's folder or a stage's file; none for other paths."""
     if path.is_dir() and any(path.glob("*/config.json")):
         return path.resolve()
     stage = path.resolve() if path.is_dir() else path.resolve().parent

@@ -186,7 +186,7 @@ def _listed(names: Sequence[str], kind: str) -> str:
 
 
 def _notes(dataset: "Dataset") -> list[str]:
-    """Return what the user should know of images that can be distilled, but not well."""
+    """Warn of images that can be distilled, but not well."""
     from gdd.data.spec import order_of_numbers
 
     counts = dataset.train.labels.bincount(minlength=dataset.spec.num_classes).tolist()
@@ -227,7 +227,7 @@ def _yaml(settings: "Sequence[Setting]") -> str:
 
 
 def _scalar(value: Any) -> str:
-    """Return a value in YAML's notation; that of JSON, but for 5e-05, which YAML takes for a text."""
+    """Return a value as YAML: as JSON, but 5e-05 without an exponent, since YAML would read text."""
     return f"{value:.10f}".rstrip("0") if isinstance(value, float) else json.dumps(value)
 
 

@@ -1,4 +1,4 @@
-"""Settings for a user's own images, by what worked on images like them (docs/results.md)."""
+"""Settings for a user's own images, from what worked on similar ones (docs/results.md)."""
 
 import itertools
 import math
@@ -117,14 +117,14 @@ def suggest(
 
 
 def minutes_enough(data: Sequence[Setting], dataset: Dataset, on_gpu: bool, estimate: MinutesOf) -> float:
-    """Return the minutes of which the GAN's share lets it see every training image `ENOUGH` times."""
+    """Return the minutes that let the GAN see every training image `ENOUGH` times."""
     batch = config_of([*data, *_networks(dataset, on_gpu, _FEWEST_STEPS)]).pretrain.batch_size
     steps = _enough_steps(len(dataset.train.labels), batch)
     return estimate(config_of([*data, *_networks(dataset, on_gpu, steps)]), _OF_GAN) / (1 - _SHARE)
 
 
 def _enough_steps(count: int, batch: int) -> int:
-    """Return the steps of `ENOUGH` passes over so many images, so that two digits are left of them."""
+    """Return the steps of `ENOUGH` passes over so many images, rounded up to two digits."""
     steps = -(-ENOUGH * count // batch)
     return next(more for more in itertools.count(steps) if _two_digits(more) >= steps)
 

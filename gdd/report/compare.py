@@ -34,7 +34,7 @@ class Compared:
 
 
 def compared(named: Sequence[Source], replicates: bool = False) -> list[Compared]:
-    """Label what is compared by its methods, in the given order; the floor comes last unless it was named.
+    """Label the sources by their methods, in the given order; the floor comes last unless it was named.
 
     If wanted, `replicates` stand together under one label, which tells the settings where they differ in a method.
 
@@ -86,7 +86,7 @@ def _end(source: Source, sources: Sequence[Source], run: Callable[[Source], Hash
 
 
 def _names(sources: Sequence[Source], replicates: bool) -> dict[str, str]:
-    """Return by label the method's name, of `replicates` with the settings in which its sources differ."""
+    """Return the method's name by label; for `replicates` also the settings in which its sources differ."""
     methods = {source.label: _method(source) for source in sources}
     if not replicates:
         return methods
@@ -95,7 +95,7 @@ def _names(sources: Sequence[Source], replicates: bool) -> dict[str, str]:
 
 
 def _line(source: Source, others: Sequence[Source], names: dict[str, str]) -> str:
-    """Return the source's name, and where its file lies if another source of the name has the same IPC."""
+    """Return the source's name; add its path if another source of that name has the same IPC."""
     name = names[source.label]
     rivals = [
         other
@@ -122,7 +122,7 @@ def _method(source: Source) -> str:
 
 
 def _place(source: Source, others: Sequence[Source]) -> str:
-    """Return what is left of a file's path without the beginning and the end that it shares with all others."""
+    """Return the part of a file's path that tells it from the others'."""
     paths = [named.path.resolve().with_suffix("").parts for named in (source, *others) if named.path is not None]
     begin = _alike(paths)
     end = _alike([parts[begin:][::-1] for parts in paths])
@@ -130,7 +130,7 @@ def _place(source: Source, others: Sequence[Source]) -> str:
 
 
 def _alike(paths: Sequence[tuple[str, ...]]) -> int:
-    """Return how many parts at their beginning all paths share."""
+    """Count the leading parts that all paths share."""
     return sum(1 for _ in itertools.takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False)))
 
 
@@ -201,7 +201,7 @@ def _seconds(value: float | None) -> str:
 
 
 def _seconds_of_another(row: Row, rows: DataFrame) -> str:
-    """Return what a set of another IPC takes: nothing, the drawing of this one, or to distil again."""
+    """Return what a set of another IPC costs: nothing, drawing it, or distilling anew."""
     if row.kind == FLOOR:
         return "0"
     if row.kind == "generator":

@@ -74,7 +74,7 @@ def _chart(title: str, lines: dict[str, list[tuple[float, float]]]) -> Chart:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Return round numbers, the first and last of which enclose the two; around a single one so wide as to differ."""
+    """Return round numbers that enclose the two; two equal ones get a margin."""
     if low == high:
         margin = abs(low) / 10 or 1
         low, high = low - margin, high + margin

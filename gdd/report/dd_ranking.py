@@ -89,7 +89,7 @@ def section(
 
 
 def _with_scores(rows: Sequence[Row], other: Sequence[Row], hard: Sequence[Row]) -> DataFrame:
-    """Return a line per row with a column per score, in percent; none where a student that it needs has failed."""
+    """Return a line per row and a column per score, in percent; none if a student it needs has failed."""
     full = {(row.arch, row.seed): _fraction(row) for row in hard if row.kind == CEILING}
     arms = [{_key(row): _fraction(row) for row in arm} for arm in (rows, other, hard)]
     floors = [{key[-3:]: score for key, score in arm.items() if key[0] == FLOOR} for arm in arms]
@@ -107,7 +107,7 @@ def _with_scores(rows: Sequence[Row], other: Sequence[Row], hard: Sequence[Row])
 
 
 def _key(row: Row) -> tuple[object, ...]:
-    """Return what is equal for a student's rows in all arms: a set without its soft labels has another hash."""
+    """Return the key of a student in all arms; no hash, for a set without its soft labels has another."""
     return row.kind, row.source, row.distillation_seed, row.ipc, row.arch, row.seed
 
 

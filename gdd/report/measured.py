@@ -25,7 +25,7 @@ _EIGENVALUES = 5  # that a landscape's summary names
 
 
 def audit_section(audit: Audit) -> Section:
-    """Return the table of what was found, with sentences that say it and what it was compared with."""
+    """Return an audit as a table, with its sentences below."""
     attack, medians = audit.membership, audit.nearest
     lines = [
         ["near copies", *_cells(audit.near_copies)],
@@ -42,7 +42,7 @@ def audit_section(audit: Audit) -> Section:
 
 
 def audit_notes(audit: Audit) -> list[str]:
-    """Return a sentence each of copies, of the membership attack, and of what was compared with what."""
+    """Return sentences on near copies, on the membership attack, and on what was compared."""
     near, attack = audit.near_copies, audit.membership
     return [
         f"{_percent(near.share)} ({_interval(near)}) of the samples are nearer to a training image, relative to its "
@@ -113,7 +113,7 @@ def _histogram(axes: Axes, *groups: tuple[str, Tensor]) -> None:
 
 
 def landscape_summary(landscape: Landscape) -> str:
-    """Return the largest eigenvalues, and the loss where the student is and at most on the surface."""
+    """Return the largest eigenvalues, the student's loss, and the highest loss around it."""
     values = ", ".join(f"{value:.4g}" for value in landscape.eigenvalues[:_EIGENVALUES])
     highest = max(map(max, landscape.surface))
     lines = [

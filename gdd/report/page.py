@@ -89,7 +89,7 @@ class _Data:
         self.opened: dict[str, Dataset] = {}
 
     def of(self, stage: TrainedStage) -> Dataset:
-        """Return what a stage was distilled from; ConfigError if that is not to be had."""
+        """Return the dataset that a stage was distilled from; ConfigError if it is missing or has changed."""
         assert stage.source is not None
         stored, known = stage.config.get("data"), stage.source.provenance.get("data")
         if not stored or not known:
@@ -125,7 +125,7 @@ def _part(stage: AnyStage, stages: Sequence[AnyStage], data: _Data) -> _Part:
 
 
 def _audit(stage: AuditedStage, stages: Sequence[AnyStage]) -> Section:
-    """Return the table of an audit, which says so if it is of nothing that the page shows."""
+    """Return the table of an audit, with a note if the page shows nothing that was audited."""
     table, hashes = (
         measured.audit_section(stage.audit),
         [made.source.hash for made in _with_result(stages) if made.source],
@@ -165,12 +165,12 @@ def _rendered(parts: Sequence[_Part], costs: Sequence[Section]) -> str:
 
 
 def _hash(text: str) -> str:
-    """Return how a content security policy names the one inline text that it allows."""
+    """Return the hash by which a content security policy allows an inline text."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 def sort_value(cell: str) -> float | None:
-    """Return the number that a cell begins with, the mean of an interval; infinity of all images, none of a text."""
+    """Return the number that a cell begins with, such as an interval's mean; infinity for "all", none for text."""
     if cell == "all":
         return math.inf
     number = _NUMBER.match(cell.replace("−", "-"))
@@ -178,12 +178,12 @@ def sort_value(cell: str) -> float | None:
 
 
 def numeric(lines: Sequence[Sequence[str]], column: int) -> bool:
-    """Tell whether a table's column is one of numbers; the first names lines."""
+    """Tell whether a column holds numbers; the first never does, for it names the lines."""
     return column > 0 and any(sort_value(line[column]) is not None for line in lines)
 
 
 def settings_in_words(stage: AnyStage) -> Facts:
-    """Return what was done, how, how long, with which seeds; nothing of settings that this version does not know."""
+    """Return what was done, how, how long and with which seeds, as far as this version knows the settings."""
     if isinstance(stage, AuditedStage):
         return _of_audit(stage)
     try:

@@ -248,7 +248,7 @@ def _handles(points: DataFrame, colours: dict[str, str], kinds: dict[str, Kind])
 
 
 def _titled(name: str, kind: Kind, more: str = "") -> str:
-    """Return a legend's entry: floor and ceilings say that they are."""
+    """Return a legend's entry; floor and ceilings carry their role."""
     return f"{name} ({ROLES[kind]}{more})" if kind in ROLES else name
 
 
@@ -267,14 +267,14 @@ def empty(width: float, height: float) -> Figure:
 
 
 def plain(axes: Axes) -> None:
-    """Leave out what carries nothing."""
+    """Draw a light grid and leave out the frame."""
     axes.grid(axis="y", linewidth=0.4, color="#DDDDDD")
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
 
 
 def _whisker(accuracy: Estimate) -> tuple[float, float]:
-    """Return an interval's reach below and above its mean: it may leave [0, 100], accuracies cannot; nan is none."""
+    """Return an interval's reach below and above its mean, cut to [0, 100]; nan is drawn as 0."""
     reach = 0.0 if math.isnan(accuracy.half_width) else accuracy.half_width
     return min(reach, accuracy.mean), min(reach, 100 - accuracy.mean)
 

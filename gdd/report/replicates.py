@@ -35,7 +35,7 @@ def groups(sources: Sequence[Source]) -> list[list[Source]]:
 
 
 def run_of(source: Source) -> Hashable:
-    """Return what is equal for sources that differ by their seed, or by how many iterations they had, alone."""
+    """Return a key that sources share if they differ by seed or number of iterations alone."""
     settings = _settings(source.provenance)
     if settings is None:
         return source.kind, source.hash
@@ -45,7 +45,7 @@ def run_of(source: Source) -> Hashable:
 
 
 def differing(source: Source, others: Sequence[Source]) -> str:
-    """Return those settings of a source that others have otherwise, but for defaults: `, refine.tau 3`, or nothing.
+    """Return the settings, other than defaults, in which a source differs from others, as `, refine.tau 3`.
 
     The text is the same for two sources of a method only if their settings are, or if one does not say them.
     """
@@ -68,7 +68,7 @@ def changed(provenance: dict[str, Any]) -> dict[str, str] | None:
 
 
 def _settings(provenance: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the settings that decide what a source is, by dotted key; none if it does not say them, or its seed.
+    """Return the settings that decide a source, by dotted key; none if its settings or its seed are unknown.
 
     Settings of another version, which this one has no longer, say nothing. The seed is not among them, nor is
     `matching.ipc`: the sets of a method are told apart by their own IPC.

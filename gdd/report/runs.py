@@ -59,7 +59,7 @@ AnyStage = TrainedStage | ScoredStage | AuditedStage
 
 
 def find_stages(folders: Sequence[Path]) -> list[Path]:
-    """Return the folders of stages that were named, themselves or by the folder of their run, each once.
+    """Return the folders of stages, each once; a run's folder stands for all of its stages.
 
     Raises:
         ConfigError: a folder is missing, or holds no stage.
@@ -134,7 +134,7 @@ def _drawn(rows: Sequence[Row], mixed: bool) -> list[bytes]:
 
 
 def _read_metrics(path: Path) -> list[dict[str, float]]:
-    """Return the lines with their finite numbers; what a kill has cut is ignored."""
+    """Return the finite numbers of each line; a line cut by a kill is ignored."""
     lines = []
     for text in path.read_text(errors="replace").splitlines() if path.exists() else []:
         try:
@@ -151,7 +151,7 @@ def _is_number(value: object) -> bool:
 
 
 def stage_names(folders: Sequence[Path]) -> list[str]:
-    """Return the ends of the folders' paths: run and stage, and as much more as it takes to tell them apart."""
+    """Return run and stage of each folder, with as many folders above as tell them apart."""
     depth = 2
     while len({folder.parts[-depth:] for folder in folders}) < len(folders):
         depth += 1

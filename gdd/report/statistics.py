@@ -57,7 +57,7 @@ def _estimates(
 
 
 def _of_replicates(rows: DataFrame, column: str, shared_draws: bool) -> Estimate:
-    """Return the estimate of one cell, whose scores also share draws if a side of a difference has no distillation."""
+    """Return the estimate of one cell; scores share draws too if one side of a difference is not distilled."""
     if rows.filter(regex="^kind").isin([*REAL_NAMES]).all(axis=None):  # of a pair both
         return estimate(list(rows[column]))
     table: dict[tuple[str, ...], dict[int, float | None]] = {}
@@ -143,7 +143,7 @@ def refinement(rows: DataFrame) -> DataFrame:
 
 
 def by_recipe(rows: DataFrame, mixed: bool = False) -> list[DataFrame]:
-    """Part rows that were trained under different conditions, for they do not compare.
+    """Split rows by training conditions, since only equal conditions compare.
 
     Rows of another precision are parted too, unless they shall be `mixed`; their sources' names then tell it.
 

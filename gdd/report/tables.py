@@ -86,7 +86,7 @@ def _fitted(section: Section, width: int) -> list[Table | Text]:
 
 
 def _shortened(cells: Sequence[str], width: int) -> list[str]:
-    """Cut too long lines in the middle, or elsewhere if only that keeps different names different."""
+    """Cut long names in the middle, or where different names stay different."""
     names = {line for cell in cells for line in cell.split("\n")}
 
     def cut(head: int) -> dict[str, str]:
@@ -161,7 +161,7 @@ def _accuracies(rows: DataFrame, protocol: Protocol, brief: bool) -> Section:
 
 
 def teacher_of(row: Row, teachers: dict[tuple[str, int | None], Estimate]) -> list[str]:
-    """Return the cell of a line's teachers, if any line has some: their mean accuracy ± half width, or nothing."""
+    """Return the cell with the accuracy of a line's teachers, or no cell if no line has teachers."""
     if not teachers:
         return []
     accuracy = teachers.get((row.source, row.ipc))
@@ -169,7 +169,7 @@ def teacher_of(row: Row, teachers: dict[tuple[str, int | None], Estimate]) -> li
 
 
 def share_sections(rows: DataFrame, protocol: Protocol, replicates: bool = False) -> Iterator[Section]:
-    """Yield the table of what streams are worth beside fresh real images, if there are both."""
+    """Yield the table of streams as shares of fresh real images, if both were scored."""
     streams = rows[rows["protocol"] == protocol]
     pairs = statistics.shares(streams, replicates)
     if pairs.empty:
@@ -204,12 +204,12 @@ def _differences(rows: DataFrame, protocol: Protocol, brief: bool) -> Iterator[S
 
 
 def most_seeds(estimates: Sequence[Estimate]) -> int:
-    """Return how many values most of the cells have, or would have had no student failed."""
+    """Return the number of values in the fullest cell, failed students counted."""
     return max(estimate.n + estimate.lost for estimate in estimates)
 
 
 def name_and_ipc(row: Row, protocol: Protocol) -> tuple[str, str]:
-    """Return a line's first two cells; floor and ceilings say that they are, and in a table of streams are fixed."""
+    """Return a line's first two cells; floor and ceilings carry their role, and "fixed" in a table of streams."""
     role = ROLES.get(row.kind)
     name = row.source if role is None else f"{row.source} ({role}{'' if protocol == row.protocol else ', fixed'})"
     return name, "all" if row.ipc is None else str(row.ipc)
@@ -223,13 +223,13 @@ def _score(accuracy: Estimate, most: int, brief: bool) -> str:
 
 
 def interval(value: Estimate, most: int, sign: Literal["", "+"] = "") -> str:
-    """Return mean ± half width, if it is known; n is shown where it is not `most`, and a plus with `sign` +."""
+    """Return mean ± half width if known; n is shown if it is not `most`, a plus if `sign` is +."""
     text = f"{value.mean:{sign}.1f}" + ("" if math.isnan(value.half_width) else f" ± {value.half_width:.1f}")
     return _counted(text, value, most)
 
 
 def _counted(text: str, value: Estimate, most: int) -> str:
-    """Return a mean's text with the students that failed, or with n where that is not `most`."""
+    """Return a mean's text with how many students failed, or with n if it is not `most`."""
     if value.n == 0:
         return "failed"
     if value.failed:
@@ -238,7 +238,7 @@ def _counted(text: str, value: Estimate, most: int) -> str:
 
 
 def notes(rows: DataFrame, protocol: Protocol, spread: str, brief: bool, replicates: bool = False) -> list[str]:
-    """Return what stands below a table: the scale, with what follows ± if there is more than one seed, and facts."""
+    """Return the notes of a table: its scale, what ± means, seeds, recipe and device."""
     scale = "Test accuracy in percent after the last step"
     if rows["seed"].nunique() > 1 or (replicates and _distillations(rows) > 1):
         scale += f", mean ± {spread}"
@@ -255,7 +255,7 @@ def notes(rows: DataFrame, protocol: Protocol, spread: str, brief: bool, replica
 
 
 def spread(replicates: bool = False) -> str:
-    """Return what follows ± in words; of replicates the interval is not that of Student's t alone."""
+    """Return what ± means; intervals of replicates are not Student's t alone."""
     return f"half width of the 95 % {'interval' if replicates else 't-interval'}"
 
 
@@ -277,7 +277,7 @@ def _distillations(rows: DataFrame) -> int:
 
 
 def limits(rows: DataFrame, replicates: bool = False) -> list[str]:
-    """Return what the intervals below or beside say of another distillation; nothing without an interval."""
+    """Return what a table's intervals say of another distillation; nothing if it has none."""
     n = _distillations(rows)
     if n == 0 or (not replicates and rows["seed"].nunique() == 1):
         return []
