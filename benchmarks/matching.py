@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from gdd import pipeline
 from gdd.cli.main import parse_config
-from gdd.cli.summary import cost
+from gdd.cli.summary import cost_of
 from gdd.config import Config, ConfigError, MatchingConfig
 from gdd.data.batches import ClassBatches
 from gdd.data.pixels import Normalizer
@@ -120,7 +120,7 @@ def work(config: Config, dataset: Dataset) -> float:
     outer, inner = loops(settings)
     network = registry.build(settings.pool.main, spec.shape, spec.num_classes)
     images = torch.zeros(2, *spec.shape)
-    _, forward, _ = cost(network, lambda: network(images))
+    _, forward, _ = cost_of(network, lambda: network(images))
     real = outer * sum(min(settings.batch_real, int(n)) for n in dataset.train.labels.bincount())
     return 3 * forward * (real + (outer - 1) * inner * settings.ipc * spec.num_classes)
 

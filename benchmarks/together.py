@@ -21,7 +21,7 @@ from gdd.models.cost import TRAINING, classifier_flop
 from gdd.runtime.device import device_name, make_accelerator, peak_memory_mb
 from gdd.runtime.speed import here, seconds
 from gdd.training.classifier import cross_entropy
-from gdd.training.together import Stacked, each
+from gdd.training.together import Stacked, each_own
 
 CLASSES, SHAPE = 10, (3, 32, 32)
 
@@ -45,7 +45,7 @@ def measure(side: str, options: argparse.Namespace) -> dict[str, float]:
 
     def at_once() -> None:
         stacked = Stacked(networks)
-        train(stacked, StackedBatches(batches), each([cross_entropy] * options.seeds), chosen)
+        train(stacked, StackedBatches(batches), each_own([cross_entropy] * options.seeds), chosen)
         stacked.give_back()
 
     found = {}

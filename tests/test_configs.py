@@ -120,7 +120,7 @@ def refines_with_skd(config: Config) -> bool:
 def test_every_config_refines_with_skd_and_one_flag_makes_its_control(path):
     assert refines_with_skd(parse_config(["--config", str(path)]))
     control = parse_config(["--config", str(path), "--refine.loss", "none"])
-    assert (control.refine.matches, control.refine_weight) == (False, 0)
+    assert (control.refine.guided, control.refine_weight) == (False, 0)
 
 
 def test_no_argument_refines_with_skd():

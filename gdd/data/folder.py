@@ -308,7 +308,9 @@ def _read(table: Path, places: dict[str, int], count: int, wanted: str | None) -
     rows = _rows(table)
     if not rows:
         return None
-    hits = [sum(cell.removeprefix("./") in places for cell in column) for column in zip(*_even(rows), strict=True)]
+    width = max(map(len, rows[:2]))
+    columns = zip(*((row + [""] * width)[:width] for row in rows), strict=True)
+    hits = [sum(cell.removeprefix("./") in places for cell in column) for column in columns]
     if max(hits, default=0) == 0:
         return None
     file = hits.index(max(hits))
@@ -345,11 +347,6 @@ def _rows(table: Path) -> list[list[str]]:
         return [cells for line in lines if any(cells := [cell.strip() for cell in line])]
     except (OSError, ValueError, csv.Error) as error:
         raise ConfigError(f"{table} is not a readable table: {error}") from error
-
-
-def _even(rows: list[list[str]]) -> Iterable[list[str]]:
-    width = max(map(len, rows[:2]))
-    return ((row + [""] * width)[:width] for row in rows)
 
 
 def _label_column(table: Path, header: list[str] | None, file: int, width: int, wanted: str | None) -> int:

@@ -16,7 +16,7 @@ from gdd.data.pixels import Normalizer
 from gdd.data.spec import parse_strategy
 from gdd.data.splits import Split, shuffled
 from gdd.evaluation.recipe import Recipe
-from gdd.models import drop_path
+from gdd.models import layers
 from gdd.sampling import sample
 from gdd.sampling.curate import Kept
 from gdd.sampling.generator_file import LoadedGenerator
@@ -245,5 +245,5 @@ class KeptPaths:
         rate, purpose = self.rate.at(step, self.total), f"{rng.STUDENT}-{rng.DROP_PATH}"
         if [rate] != self.in_force[-1:]:
             self.in_force.append(rate)
-        drawn = [drop_path.masks(count, self.paths, rate, rng.generator(seed, purpose, step)) for seed in self.seeds]
+        drawn = [layers.path_masks(count, self.paths, rate, rng.generator(seed, purpose, step)) for seed in self.seeds]
         return (drawn[0] if len(drawn) == 1 else torch.stack(drawn)).to(self.device, non_blocking=True)

@@ -1,7 +1,6 @@
 """Sets without a word about themselves, as `gdd export` writes them: a folder of images by class, or an `.npz` file."""
 
 import os
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -78,12 +77,8 @@ def of_dataset(synthetic: SyntheticSet, spec: DatasetSpec) -> SyntheticSet:
     numbers = [str(label) for label in range(spec.num_classes)]
     for names in (spec.class_names, folder_names(spec.class_names), numbers):
         if sorted(names) == sorted(synthetic.spec.class_names):
-            return _relabelled(synthetic, names, spec)
+            numbers_by_label = synthetic.labels.new_tensor([names.index(name) for name in synthetic.spec.class_names])
+            labels = numbers_by_label[synthetic.labels]
+            order = labels.argsort(stable=True)
+            return replace(synthetic, images=synthetic.images[order], labels=labels[order], spec=spec)
     return synthetic
-
-
-def _relabelled(synthetic: SyntheticSet, names: Sequence[str], spec: DatasetSpec) -> SyntheticSet:
-    to = synthetic.labels.new_tensor([names.index(name) for name in synthetic.spec.class_names])
-    labels = to[synthetic.labels]
-    order = labels.argsort(stable=True)
-    return replace(synthetic, images=synthetic.images[order], labels=labels[order], spec=spec)

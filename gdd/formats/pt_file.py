@@ -21,7 +21,7 @@ from gdd.config import ConfigError
 
 # Both far above what a file of tensors and numbers needs; a byte of a pickle may become an object of 200.
 _MOST_PICKLE = 2**20  # bytes
-_LEGACY_PICKLES = 5
+_LEGACY_PICKLES = 5  # of a file in torch.save's older format
 
 _PLAIN = re.compile(
     r"collections\.OrderedDict|torch\.(\w+Storage|Size|device|(float|bfloat|int|uint|bool)\w*)"
@@ -68,7 +68,9 @@ def load(path: Path) -> tuple[Any, str]:
             with zipfile.ZipFile(io.BytesIO(data)) as archive:
                 _check_zip(archive, len(data))
         else:
-            _check_legacy(io.BytesIO(data))
+            stream = io.BytesIO(data)
+            for _ in range(_LEGACY_PICKLES):
+                _check_pickle(stream)
         # torch also warns about odd files; the errors below say the same.
         with torch.serialization.safe_globals(_STAND_INS), warnings.catch_warnings(action="ignore"):
             content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
@@ -106,13 +108,8 @@ def _check_zip(archive: zipfile.ZipFile, size: int) -> None:
         raise ValueError(f"wrong checksum of {damaged}")
 
 
-def _check_legacy(stream: IO[bytes]) -> None:
-    """Raise ValueError if a file of torch.save's older format asks for more than plain tensors."""
-    for _ in range(_LEGACY_PICKLES):
-        _check_pickle(stream)
-
-
 def _check_pickle(stream: IO[bytes]) -> None:
+    """Raise ValueError if the next pickle of a stream asks for more than plain tensors."""
     begin, encodes, texts = stream.tell(), False, set()
     for operation, argument, _ in pickletools.genops(stream):
         if stream.tell() - begin > _MOST_PICKLE:

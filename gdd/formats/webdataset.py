@@ -272,7 +272,7 @@ def verify(folder: Path) -> tuple[ShardPlan, Totals]:
     """Return what a folder holds if its shards are those of its manifest; ConfigError names the first that is not."""
     path = folder / MANIFEST
     if not path.is_file():
-        raise ConfigError(_why_no_manifest(folder))
+        raise ConfigError(f"{folder} has no {MANIFEST}{_why_no_manifest(folder)}")
     plan, values = read_plan(path)
     entries = values.get("shards")
     if not isinstance(entries, list) or len(entries) != plan.shards:
@@ -288,10 +288,10 @@ def verify(folder: Path) -> tuple[ShardPlan, Totals]:
 def _why_no_manifest(folder: Path) -> str:
     path = folder / SETTINGS
     if not path.is_file():
-        return f"{folder} has no {MANIFEST}; a folder written by gdd sample --format webdataset was expected"
+        return "; a folder written by gdd sample --format webdataset was expected"
     plan, _ = read_plan(path)
     present = totals(folder, plan).shards
-    return f"{folder} has no {MANIFEST}: sampling is not finished, {present} of {plan.shards} shards are there"
+    return f": sampling is not finished, {present} of {plan.shards} shards are there"
 
 
 def _check_shard(path: Path, plan: ShardPlan, shard: int, entry: dict[str, Any]) -> None:
@@ -308,7 +308,8 @@ def _check_shard(path: Path, plan: ShardPlan, shard: int, entry: dict[str, Any])
             key, label = plan.key(number), str(number % spec.num_classes).encode()
             _check_member(file, path, f"{key}.png", start, most)
             _check_member(file, path, f"{key}.cls", label, len(label))
-        _check_end(file, path)
+        if file.read(2 * BLOCK + 1) != bytes(2 * BLOCK):
+            raise ConfigError(f"{path} does not end where its last member does")
         file.seek(0)
         if hashlib.file_digest(file, "sha256").hexdigest() != entry["sha256"]:
             raise ConfigError(f"{path} does not match the checksum in its manifest; it was damaged or changed")
@@ -336,8 +337,3 @@ def _check_member(file: BinaryIO, path: Path, member: str, start: bytes, most: i
     file.seek(info.size - len(start), io.SEEK_CUR)
     if file.read(-info.size % BLOCK) != padding(info.size):
         raise ConfigError(f"{path} is cut or changed after {member}")
-
-
-def _check_end(file: BinaryIO, path: Path) -> None:
-    if file.read(2 * BLOCK + 1) != bytes(2 * BLOCK):
-        raise ConfigError(f"{path} does not end where its last member does")

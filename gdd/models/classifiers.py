@@ -9,12 +9,12 @@ from functools import partial
 from torch import nn
 
 from gdd.config import ConfigError
-from gdd.models.drop_path import Residual
 from gdd.models.layers import (
     ACTIVATIONS,
     POOLINGS,
     Classifier,
     DifferentiableLayerNorm,
+    Residual,
     Shape,
     Size,
     StridedPointwise,

@@ -16,20 +16,17 @@ from gdd.config import ConfigError, PoolKind, did_you_mean
 if TYPE_CHECKING:
     from gdd.models.layers import Classifier, Shape
 
-NORM_TOKENS = {"bn": "batch", "in": "instance", "gn": "group", "ln": "layer", "nonorm": "none"}
-ACTIVATION_TOKENS = {name: name for name in ("relu", "sigmoid", "leakyrelu", "swish")}
-POOLING_TOKENS = {"max": "max", "avg": "avg", "nopool": "none"}
-SHORTCUT_TOKENS = {name: name for name in ("strided", "pooled")}
+_ACTIVATIONS = ("relu", "sigmoid", "leakyrelu", "swish")
+# What words and numbers in a name stand for.
 WORDS = {
-    "norm": NORM_TOKENS,
-    "activation": ACTIVATION_TOKENS,
-    "pooling": POOLING_TOKENS,
-    "shortcut": SHORTCUT_TOKENS,
+    "norm": {"bn": "batch", "in": "instance", "gn": "group", "ln": "layer", "nonorm": "none"},
+    "activation": {name: name for name in _ACTIVATIONS},
+    "pooling": {"max": "max", "avg": "avg", "nopool": "none"},
+    "shortcut": {name: name for name in ("strided", "pooled")},
 }
 NUMBERS = {"width": "w", "depth": "d"}
 SMALLEST_WIDTH = 4
-# Of the random ConvNets of Zhou et al. 2024, table 3.
-_SIMILAR_ACTIVATIONS = ("relu", "sigmoid", "leakyrelu", "swish")
+# Of the random ConvNets of Zhou et al. 2024, table 3, which have any of the activations.
 _SIMILAR_NORMS = ("instance", "batch", "layer", "group")
 _SIMILAR_POOLINGS = ("avg", "max")
 
@@ -124,8 +121,7 @@ def parse(text: str) -> Arch:
 
     After the base, in any order: a norm (bn, in, gn, ln, nonorm), wN for the width, an activation (relu,
     sigmoid, leakyrelu, swish), for the convnet and the vit dN for the depth, for the convnet a pooling (max, avg,
-    nopool), and for a ResNet
-    where its shortcuts halve a map (strided, pooled).
+    nopool), and for a ResNet how its shortcuts halve a map (strided, pooled).
 
     Raises:
         ConfigError: an unknown name or token, or one that this network cannot take.
@@ -183,7 +179,7 @@ def _similar(main: str, depth: int) -> tuple[str, ...]:
     poolings = ("none",) if arch.pooling == "none" else _SIMILAR_POOLINGS
     return tuple(
         Arch(base, norm, arch.width, depth, activation, pooling).name
-        for activation, norm, pooling in product(_SIMILAR_ACTIVATIONS, _SIMILAR_NORMS, poolings)
+        for activation, norm, pooling in product(_ACTIVATIONS, _SIMILAR_NORMS, poolings)
     )
 
 
@@ -204,6 +200,6 @@ def build(arch: str | Arch, shape: "Shape", num_classes: int, drop_path: bool = 
     family = FAMILIES[arch.base]
     network = family.build(shape, num_classes, **{field: getattr(arch, field) for field in family.defaults})
     if drop_path and family.stem is not None:
-        alternatives = import_module("gdd.models.drop_path").with_alternatives
+        alternatives = import_module("gdd.models.layers").with_alternatives
         network.features = alternatives(network.features, family.stem)
     return network

@@ -96,7 +96,7 @@ class Run:
             raise ConfigError(f"{self.folder} cannot be written to ({error.strerror}); set run.root") from error
 
     def _take_lock(self) -> None:
-        """Two processes that write to one folder would undo each other's work."""
+        """Lock the folder: two processes that write to it would undo each other's work."""
         try:
             self._lock.acquire()
         except Timeout:
@@ -174,13 +174,8 @@ class Run:
     ) -> Iterator["Step"]:
         """Yield the steps still to do, resuming from the newest whole checkpoint and writing new ones on the way.
 
-        Args:
-            states: all that a checkpoint holds.
-            total: steps of the stage.
-            images_per_step: for the speed that is shown.
-            title: of the progress bar.
-            fixed_world_size: whether another number of processes or another precision would give another result, so
-                that neither may change on the way.
+        A checkpoint holds all `states`. With `fixed_world_size`, another number of processes would give another result
+        and may not come on the way.
 
         Raises:
             Stopped: after the step at which a signal came or run.max_minutes had passed.
@@ -237,7 +232,7 @@ class Run:
             raise ConfigError(f"the processes read different checkpoints of {self.folder}; give the command again")
 
     def _require_finite_weights(self, states: Mapping[str, Stateful], step: "Step", title: str) -> None:
-        """Losses are taken before the update, so they cannot vouch for the weights that it left."""
+        """Raise Diverged if a weight is not finite: losses are taken before the update, so they do not show it."""
         for name, state in states.items():
             if isinstance(state, torch.nn.Module) and not all(bool(p.isfinite().all()) for p in state.parameters()):
                 raise Diverged(f"{title}: the weights of {name} are not finite after step {step.done}")

@@ -138,21 +138,13 @@ def _load(path: Path, rest: bytes) -> Any:
     return WithTensors(io.BytesIO(rest)).load()
 
 
-def _start(
-    processes: dict[Connection, SpawnProcess],
-    inputs: Path,
-    rest: bytes,
-    fetched: Path,
-    settings: RunConfig,
-    threads: int,
-) -> None:
-    """Start a process that hears of no signal: the one that started it decides when it ends."""
+def _start(processes: dict[Connection, SpawnProcess], *arguments: Any) -> None:
+    """Start a process for `_serve` that hears of no signal: the one that started it decides when it ends."""
     resource_tracker.ensure_running()  # started with the first process, it would unblock signals
     ours, theirs = multiprocessing.Pipe()
     # Not forked: OpenMP's threads would be missing in the copy.
-    process = multiprocessing.get_context("spawn").Process(
-        target=_serve, args=(theirs, inputs, rest, fetched, settings, threads), daemon=True
-    )
+    spawn = multiprocessing.get_context("spawn")
+    process = spawn.Process(target=_serve, args=(theirs, *arguments), daemon=True)
     with signals.blocked():
         process.start()
         processes[ours] = process
@@ -190,7 +182,7 @@ def _serve(connection: Connection, inputs: Path, rest: bytes, fetched: Path, set
 
 
 def _end_with_parent() -> None:
-    """A killed parent can tell nobody to stop."""
+    """End this process when its parent has ended: a killed one can tell nobody to stop."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     with contextlib.suppress(OSError):

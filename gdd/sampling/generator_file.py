@@ -119,7 +119,10 @@ def last_stage(path: Path, *names: str) -> Path:
 def from_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> LoadedGenerator:
     """Return the generator that `path` was found to hold; ConfigError as of `load`."""
     with header_of(path, metadata, "a generator") as (spec, provenance):
-        generator = _build_on_meta(spec, read_as(GanConfig, {"arch": "dim", **metadata["build"]}, "build"))
+        sizes = read_as(GanConfig, {"arch": "dim", **metadata["build"]}, "build")
+        with torch.device("meta"):  # the header of a small file may describe any size
+            width = width_of(sizes, spec.shape)
+            generator = make_generator(sizes.arch, spec.shape, spec.num_classes, width, sizes.noise_dim)
     fill(path, generator, tensors, metadata)
     return LoadedGenerator(generator, spec, metadata["hash"], path.stat().st_size, provenance)
 
@@ -155,13 +158,6 @@ def stored_provenance(metadata: dict[str, Any]) -> dict[str, Any]:
     """Return the provenance of a header, by the names of now; KeyError or ConfigError if a part has another type."""
     read_as(_Provenance, metadata["provenance"], "provenance")
     return earlier.current_origin(metadata["provenance"])
-
-
-def _build_on_meta(spec: DatasetSpec, sizes: GanConfig) -> Generator:
-    """Return the generator of a header without memory: the header of a small file may describe any size."""
-    with torch.device("meta"):
-        width = width_of(sizes, spec.shape)
-        return make_generator(sizes.arch, spec.shape, spec.num_classes, width, sizes.noise_dim)
 
 
 def _types_and_shapes(tensors: dict[str, Tensor]) -> dict[str, tuple[torch.dtype, torch.Size]]:

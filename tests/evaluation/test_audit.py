@@ -128,7 +128,7 @@ def test_else_it_is_the_test_part(noise: Dataset, change: dict[str, object]) -> 
 
 
 def test_few_validation_images_are_left_alone(noise: Dataset) -> None:
-    def of(val: Split) -> audit.Part:
+    def of(val: Split) -> audit.HeldOutPart:
         dataset = replace(noise, val=val)
         return compared_images(source_of(images(10, 4), **stated(dataset)), dataset).part
 

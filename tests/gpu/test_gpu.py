@@ -17,7 +17,7 @@ from gdd.runtime.execution import EAGER
 from gdd.sampling import generator_file, sample, set_file
 from gdd.training.classifier import cross_entropy, fit, sgd
 from gdd.training.matching import gradient_loss
-from gdd.training.together import Stacked, each
+from gdd.training.together import Stacked, each_own
 
 pytestmark = [
     pytest.mark.gpu,
@@ -91,7 +91,7 @@ def test_students_of_a_stack_train_as_alone_on_the_device(arch):
 
     together, alone = list(networks()), list(networks())
     stacked = Stacked(together)
-    got = fit(stacked, lambda step: (images, labels), range(5), sgd(stacked, 0.01), loss=each([cross_entropy] * 3))
+    got = fit(stacked, lambda step: (images, labels), range(5), sgd(stacked, 0.01), loss=each_own([cross_entropy] * 3))
     stacked.give_back()
     for i, network in enumerate(alone):
         wanted = fit(network, lambda step, i=i: (images[i], labels[i]), range(5), sgd(network, 0.01))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from toy import CLASSES, SPEC, network_of, state
 
 from gdd import rng
-from gdd.models import drop_path, registry
+from gdd.models import layers, registry
 from gdd.runtime.execution import EAGER, Execution
 from gdd.training.classifier import adamw, cross_entropy, fit, sgd
 from gdd.training.together import Stacked, each_own
@@ -82,7 +82,7 @@ def test_each_drops_its_own_paths(arch: str, batches: Batches):
 
     def kept(step: int, count: int) -> Tensor:
         rate, paths = 0.5 if step else 1.0, together[0].paths
-        drawn = [drop_path.masks(count, paths, rate, rng.generator(seed, "kept", step)) for seed in range(SEEDS)]
+        drawn = [layers.path_masks(count, paths, rate, rng.generator(seed, "kept", step)) for seed in range(SEEDS)]
         return torch.stack(drawn).double()
 
     stacked = Stacked(together)
