@@ -95,7 +95,7 @@ def main() -> None:
         runs[name] = minutes
     own = ["--name", "scores", "--run.root", str(out), "--evaluate.protocols", "[stream]"]
     run("-m gdd compare", *files, "real:random", "real:stream", *own, *flags)
-    found = shares(statistics.read_rows(out / "scores/compare"))
+    found = shares(statistics.require_rows(out / "scores/compare"))
     draw(out / "minutes.png", found, runs)
     for name, minutes in runs.items():
         for source, taken in minutes.items():

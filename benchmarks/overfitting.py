@@ -144,7 +144,7 @@ def draw(path: Path, found: dict[str, dict[str, list[Row]]], archs: Sequence[str
         Line2D([], [], color=colour, marker="o", markersize=4, label=f"{arch or 'the network above a panel'}, {arm}")
         for arch, arm, colour in lines
     ]
-    plots.save(figure, path, handles, "Students on a share of the real images", facts(found))
+    plots.save_picture(figure, path, handles, "Students on a share of the real images", facts(found))
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ import torch
 from commands import ROOT, TINY
 
 from gdd.evaluation.row import Row
-from gdd.report.statistics import read_rows
+from gdd.report.statistics import require_rows
 from gdd.sampling import generator_file
 
 BENCHMARKS = ROOT / "benchmarks"
@@ -38,7 +38,7 @@ def test_the_parts_of_robust_are_compared_at_equal_steps_and_fractions_are_drawn
     arms = ("plain", "shortcut", "DropPath")
 
     def rows(arm: str) -> list[Row]:
-        return read_rows(tmp_path / arm / "evaluate")
+        return require_rows(tmp_path / arm / "evaluate")
 
     assert {row.arch for row in rows("plain")} == {"mlp-w8", "resnet10-in-w4"}
     assert {row.arch for row in rows("shortcut")} == {"resnet10-in-w4-pooled"}  # no shortcut in an MLP

@@ -1,4 +1,4 @@
-"""A caller's images in memory: as tensors, and as a dataset that a run can be made from, and go on from."""
+"""A caller's images in memory: as tensors, and as a file that a run can start and resume from."""
 
 import logging
 from collections.abc import Mapping
@@ -36,7 +36,7 @@ class Given(NamedTuple):
     def same(self, other: "Given") -> bool:
         parts = zip((*self.train, *(self.test or ())), (*other.train, *(other.test or ())), strict=False)
         whole = self.class_names == other.class_names and (self.test is None) == (other.test is None)
-        return whole and all(torch.equal(one, another) for one, another in parts)
+        return whole and all(torch.equal(tensor, another) for tensor, another in parts)
 
 
 def data_settings(data: Data, test: Data | None, folder: Path, overwrite: bool = False) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def data_settings(data: Data, test: Data | None, folder: Path, overwrite: bool =
         overwrite: whether other images that a stage of the run has used are replaced; those that none has always are.
 
     Raises:
-        ConfigError: the images are none of that and are not written, or those that are there are others.
+        ConfigError: the images have another form, cannot be written, or differ from those stored before.
     """
     if isinstance(data, Mapping) and "name" in data:
         return {**data, **data_settings(data["name"], test, folder, overwrite)}

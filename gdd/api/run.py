@@ -138,7 +138,7 @@ def read_settings(settings: Mapping[str, Any], distilled: bool = False, scored: 
 
 
 def _merged(defaults: Mapping[str, Any], given: Mapping[str, Any], place: str) -> dict[str, Any]:
-    """Return the defaults with what is given in their place; ConfigError names a key that has no default."""
+    """Return the defaults, overridden by what is given; ConfigError names an unknown key."""
     merged = dict(defaults)
     for key, value in given.items():
         if key not in defaults:
@@ -198,7 +198,7 @@ def _of_arrays(label: str, arrays: tuple[Any, Any], spec: DatasetSpec) -> Source
 
 @contextmanager
 def _opened(config: Config, stages: Sequence[str], named: Sequence[Source]) -> Iterator[pipeline.Inputs]:
-    """Open the work; the process computes as before when it is done."""
+    """Open the inputs; afterwards torch's threads and determinism are the caller's again."""
     if getattr(process.current_process(), "_inheriting", False):  # as multiprocessing itself asks
         raise ConfigError('gdd was called while a process started; call it below `if __name__ == "__main__":`')
     deterministic = torch.are_deterministic_algorithms_enabled()
@@ -214,10 +214,10 @@ def _opened(config: Config, stages: Sequence[str], named: Sequence[Source]) -> I
 def _scores(config: Config, rows: list[Row]) -> Scores:
     from gdd.report import statistics
 
-    found = statistics.frame(rows)
-    lines = statistics.summarise(found)
+    table = statistics.frame(rows)
+    lines = statistics.summarise(table)
     estimates = DataFrame([vars(estimate) for estimate in lines["accuracy"]], index=lines.index)
     estimates = estimates[["mean", "std", "half_width", "n", "failed"]]
     where = lines[["source", "ipc", "protocol", "arch"]]
     summary = where.join(estimates.rename(columns={"mean": "accuracy"})).reset_index(drop=True)
-    return Scores(config.run.root / config.name / "evaluate", found.convert_dtypes(), summary)
+    return Scores(config.run.root / config.name / "evaluate", table.convert_dtypes(), summary)

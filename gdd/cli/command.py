@@ -1,4 +1,4 @@
-"""What the commands share: what a command is, flags and frame of those that take settings, and what may be written."""
+"""What the commands share: their form, their settings, opening their inputs, and guarding files from their output."""
 
 from argparse import SUPPRESS
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -32,6 +32,11 @@ class Command(NamedTuple):
     run: Callable[[Namespace, Console], None]  # does the work; ConfigError tells of a user's mistake
 
 
+def printable(text: str) -> str:
+    """Return a text without the characters by which a stranger's file could steer a terminal."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
 def add_settings(parser: ArgumentParser) -> None:
     """Add a flag for every setting, and for a YAML file of them."""
     parser.add_argument("--config", action="config", help="YAML file of settings; flags after it win")
@@ -49,7 +54,7 @@ def read_config(options: Namespace) -> Config:
 
 
 def checked_config(options: Namespace, distilled: bool = False, scored: bool = False) -> Config:
-    """Return a command's settings, their names and files checked: before torch is imported, so within a second.
+    """Return a command's settings, and check names and files without importing torch, which takes seconds.
 
     Args:
         options: of the command.
@@ -66,7 +71,7 @@ def checked_config(options: Namespace, distilled: bool = False, scored: bool = F
 def opened(
     config: Config, dry_run: bool, console: Console, stages: Sequence[str], sources: "Sequence[Source]" = ()
 ) -> "Iterator[Inputs | None]":
-    """Open what `pipeline.open_inputs` does, say what will be done, and give the work.
+    """Open the data and the sources, say what will be done, and yield what the stages work with.
 
     A dry run gets None, once the networks' costs are printed.
     """
@@ -86,7 +91,7 @@ def opened(
 
 
 def require_free(flag: str, out: Path, files: Iterable[Path | None] = (), folder: Path | None = None) -> None:
-    """Refuse a file or folder that a command would write to the loss of another.
+    """Refuse an output path that would overwrite what the command reads or what a run needs.
 
     Args:
         flag: that names it.
@@ -100,7 +105,7 @@ def require_free(flag: str, out: Path, files: Iterable[Path | None] = (), folder
     """
     place = out.resolve()
     if out.exists():
-        read = [str(one) for one in files if one is not None and one.exists() and one.samefile(out)]
+        read = [str(file) for file in files if file is not None and file.exists() and file.samefile(out)]
         if folder is not None and folder.resolve() in (place, *place.parents):
             read.append(f"a part of {folder}")
         if read:

@@ -25,17 +25,17 @@ def _add_arguments(parser: ArgumentParser) -> None:
 
 def _installed() -> Iterator[tuple[str, str]]:
     yield "gdd", f"{__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}"
-    found = []
+    libraries = []
     for name in _LIBRARIES:
         try:
-            found.append(f"{name} {version(name)}")
+            libraries.append(f"{name} {version(name)}")
         except PackageNotFoundError:
-            found.append(f"{name} missing")
-    yield "with", ", ".join(found)
+            libraries.append(f"{name} missing")
+    yield "with", ", ".join(libraries)
     declared = environment.declared()
     for extra in environment.extras(declared):
-        wanted = [one for one in environment.needed(declared, extra) if environment.lacking(one)]
-        how = " ".join(f"'{one.name}{one.specifier}'" for one in wanted)
+        wanted = [needed for needed in environment.needed(declared, extra) if environment.lacking(needed)]
+        how = " ".join(f"'{package.name}{package.specifier}'" for package in wanted)
         yield "extra", f"{extra}: missing, pip install {how}" if wanted else f"{extra}: installed"
 
 
@@ -50,15 +50,15 @@ def _room(config: Config) -> Iterator[tuple[str, str]]:
 
 
 def _data(root: Path) -> Iterator[tuple[str, str]]:
-    there, missing = [], []
+    present, missing = [], []
     for name in NAMES[:-1]:  # an image folder may lie anywhere
         try:
             locate(name, root)
-            there.append(name)
+            present.append(name)
         except ConfigError:
             missing.append(name)
     lacks = f"; not in {root}: {', '.join(missing)} (--data.download true fetches one)" if missing else ""
-    yield "data", f"{', '.join(there)}{lacks}"
+    yield "data", f"{', '.join(present)}{lacks}"
 
 
 def _machine(config: Config) -> Iterator[tuple[str, str]]:

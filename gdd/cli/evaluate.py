@@ -16,7 +16,7 @@ _SOURCES = "run folders, stored sets, zoo:NAME, real:random, real:fraction=SHARE
 
 
 def _with_sources(options: Namespace, command: str, sources: list[str]) -> Namespace:
-    """Return the settings of the evaluation with the sources that the command line names."""
+    """Take the sources of the command line into the settings of the evaluation, and return these."""
     settings = options.evaluate
     if sources and settings.sources:
         listed = f"[{', '.join(settings.sources)}]"
@@ -63,7 +63,7 @@ def _add_compare_arguments(parser: ArgumentParser) -> None:
 
 
 def _comparison(options: Namespace) -> Config:
-    """Return the settings with what stands on the command line beside them."""
+    """Return the settings of the comparison, flags such as --ipc included."""
     settings = _with_sources(options, "compare", options.sources)
     settings.archs, settings.ipc = options.arch or settings.archs, options.ipc or settings.ipc
     if options.scores and "fixed" not in settings.protocols:
@@ -80,12 +80,14 @@ def _compare(options: Namespace, console: Console) -> None:
     sources = pipeline.read_sources(config)
     config = pipeline.with_data_of_sources(config, sources)
     compared = comparison.compared(sources, options.replicates)
-    stages = ["compare"] + ["dd-ranking"] * (options.scores is not None)
-    with opened(config, options.dry_run, console, stages, [one.source for one in compared]) as work:
+    ranked = options.scores is not None
+    stages = ["compare", "dd-ranking"] if ranked else ["compare"]
+    with opened(config, options.dry_run, console, stages, [source.source for source in compared]) as work:
         if work is not None:
-            wanted = options.replicates, options.scores is not None
-            found = pipeline.compare(config, *work, compared, options.mark, *wanted)
-            console.print(tables.Terminal(found))
+            sections = pipeline.compare(
+                config, *work, compared=compared, marks=options.mark, replicates=options.replicates, scores=ranked
+            )
+            console.print(tables.Terminal(sections))
 
 
 def _add_landscape_arguments(parser: ArgumentParser) -> None:
@@ -125,8 +127,8 @@ def _landscape(options: Namespace, console: Console) -> None:
     config = pipeline.with_data_of_sources(config, sources)
     with opened(config, options.dry_run, console, ["landscape"], sources) as work:
         if work is not None:
-            found = pipeline.landscape(config, *work, options.eigenvalues, options.reach)
-            console.print(measured.landscape_summary(found), soft_wrap=True)
+            landscape = pipeline.landscape(config, *work, count=options.eigenvalues, reach=options.reach)
+            console.print(measured.landscape_summary(landscape), soft_wrap=True)
 
 
 def _add_audit_arguments(parser: ArgumentParser) -> None:
@@ -151,7 +153,7 @@ def _audit_settings(options: Namespace) -> Config:
 
 
 def _run_of(path: Path) -> Path | None:
-    """Return the folder of the run that this is, or that a stage's folder or file lies in, if it lies in one."""
+    """Return the run's folder, given it, a stage's folder or a stage's file; none for other paths."""
     if path.is_dir() and any(path.glob("*/config.json")):
         return path.resolve()
     stage = path.resolve() if path.is_dir() else path.resolve().parent
@@ -169,8 +171,8 @@ def _audit(options: Namespace, console: Console) -> None:
         config = replace(config, evaluate=replace(config.evaluate, ipc=(stored,)))
     with opened(config, options.dry_run, console, ["audit"], sources) as work:
         if work is not None:
-            found = pipeline.audit(config, work.dataset, work.accelerator, sources[0])
-            console.print(tables.Terminal([measured.audit_section(found)]))
+            audit = pipeline.audit(config, work.dataset, work.accelerator, sources[0])
+            console.print(tables.Terminal([measured.audit_section(audit)]))
 
 
 COMMANDS = (

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
-from gdd.cli.command import Command
+from gdd.cli.command import Command, printable
 from gdd.config import Config, ConfigError, DataConfig
 from gdd.data.places import locate, namesake
 
@@ -67,12 +67,11 @@ def _init(options: Namespace, console: Console) -> None:
     data, side = [Setting("name", name, ""), Setting("data.name", options.path, "")], SIDES.get(device.type, 64)
     if options.data.label is not None:
         data.append(Setting("data.label", options.data.label, ""))
-    kept = ""
+    later = ""
     if kind in ("folder", "arrow", "shards"):
-        kept = "; decoded images are kept for later commands"
+        later = "; decoded images are kept for later commands"
         listing = list_images(kind, place, options.data.label)
-        found = _look(listing, console)
-        size = size_for(found.sizes, side)
+        size = size_for(_look(listing, console).sizes, side)
         raw = _decoded(listing, size, console)
         dataset = divided(options.path, title_of(options.path, place), raw, DataConfig().val_fraction, 0)
     else:
@@ -83,7 +82,7 @@ def _init(options: Namespace, console: Console) -> None:
     if kind not in ("folder", "arrow", "shards"):
         dataset = pipeline.open_data(config_of(data).data, 0)
     spec = dataset.spec
-    _say(console, "read", f"in {time.perf_counter() - began:.0f} s{kept}")
+    _say(console, "read", f"in {time.perf_counter() - began:.0f} s{later}")
     for note in _notes(dataset):
         _say(console, "note", note)
 
@@ -98,7 +97,8 @@ def _init(options: Namespace, console: Console) -> None:
     pipeline.check_networks(config, spec.shape, spec.num_classes)
     minutes, machine = estimate(config, _STAGES), device_name(device)
     command = f"gdd distill --config {shlex.quote(str(out))}"
-    defaults = [f"{key} {_scalar(default_of(key))}" for key in _SHOWN if key not in {one.key for one in settings}]
+    chosen = {setting.key for setting in settings}
+    defaults = [f"{key} {_scalar(default_of(key))}" for key in _SHOWN if key not in chosen]
     header = [
         f"command: {command}",
         f"data: {spec.num_classes} classes of {spec.height}x{spec.width}x{spec.channels}, "
@@ -124,8 +124,7 @@ def _init(options: Namespace, console: Console) -> None:
 
 
 def _say(console: Console, title: str, text: str) -> None:
-    shown = "".join(one if one.isprintable() else "?" for one in text)  # a stranger's names may steer a terminal
-    console.print(f"{title:8} {shown}", soft_wrap=True)
+    console.print(f"{title:8} {printable(text)}", soft_wrap=True)
 
 
 def _look(listing: "Listing", console: Console) -> "Survey":
@@ -142,14 +141,14 @@ def _look(listing: "Listing", console: Console) -> "Survey":
     _say(console, "classes", f"{len(names)}, of {each} training images each")
     for note in listing.notes:
         _say(console, "note", note)
-    found = survey(*(part for part in (train, test) if part is not None))
-    total = found.sizes.total()
+    images = survey(*(part for part in (train, test) if part is not None))
+    total = images.sizes.total()
     if total:
-        high, wide = zip(*found.sizes, strict=True)
-        several = f"{len(found.sizes):,} sizes, {min(high)} to {max(high)} high, {min(wide)} to {max(wide)} wide"
-        _say(console, "size", f"{high[0]}x{wide[0]} (height x width)" if len(found.sizes) == 1 else several)
-        mixed = f"{found.grey:,} grey images and {total - found.grey:,} in colour: all become colour"
-        colour = "grey" if found.grey == total else "colour" if found.grey == 0 else mixed
+        high, wide = zip(*images.sizes, strict=True)
+        several = f"{len(images.sizes):,} sizes, {min(high)} to {max(high)} high, {min(wide)} to {max(wide)} wide"
+        _say(console, "size", f"{high[0]}x{wide[0]} (height x width)" if len(images.sizes) == 1 else several)
+        mixed = f"{images.grey:,} grey images and {total - images.grey:,} in colour: all become colour"
+        colour = "grey" if images.grey == total else "colour" if images.grey == 0 else mixed
         _say(console, "pixels", colour)
     least = 2 if test is not None else 3  # one of each to train with, to validate and, without a test part, to test
     small = [name for name, count in zip(names, counts, strict=True) if count < least]
@@ -158,9 +157,9 @@ def _look(listing: "Listing", console: Console) -> "Survey":
             f"{listing.place} cannot be distilled as it is: {_listed(small, 'class')} with fewer than {least} training "
             "images; add images to each, or remove it"
         )
-    if found.broken:
-        _raise_broken(listing, found.broken, console)
-    return found
+    if images.broken:
+        _raise_broken(listing, images.broken, console)
+    return images
 
 
 def _decoded(listing: "Listing", size: tuple[int, int] | None, console: Console) -> "RawDataset":
@@ -187,7 +186,7 @@ def _listed(names: Sequence[str], kind: str) -> str:
 
 
 def _notes(dataset: "Dataset") -> list[str]:
-    """Return what the user should know of images that can be distilled, but not well."""
+    """Warn of images that can be distilled, but not well."""
     from gdd.data.spec import order_of_numbers
 
     counts = dataset.train.labels.bincount(minlength=dataset.spec.num_classes).tolist()
@@ -228,7 +227,7 @@ def _yaml(settings: "Sequence[Setting]") -> str:
 
 
 def _scalar(value: Any) -> str:
-    """Return a value in YAML's notation; that of JSON, but for 5e-05, which YAML takes for a text."""
+    """Return a value as YAML: as JSON, but 5e-05 without an exponent, since YAML would read text."""
     return f"{value:.10f}".rstrip("0") if isinstance(value, float) else json.dumps(value)
 
 

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from gdd import __version__
 from gdd.cli import convert, doctor, evaluate, init, report, sample, train
-from gdd.cli.command import read_config
+from gdd.cli.command import printable, read_config
 from gdd.config import Config, ConfigError
 from gdd.runtime.signals import Stopped, with_launcher
 
@@ -137,8 +137,7 @@ def parse_config(arguments: Sequence[str]) -> Config:
 
 def _sentence(error: Exception) -> str:
     """Fold the parser's message into one line in plain words."""
-    text = " ".join(str(error).split())
-    text = "".join(character if character.isprintable() else "?" for character in text)  # a file's may steer a terminal
+    text = printable(" ".join(str(error).split()))
     text = re.sub(r"^(Parser key|Problem in key) ", "", text)
     text = re.sub(r"(a )?<class '(?:\w+\.)*(\w+)'>", r"\2", text)
     text = re.sub(r"(a )?typing\.Literal\[(.*?)\]", r"one of \2", text)

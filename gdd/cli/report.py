@@ -33,8 +33,8 @@ def _report(options: Namespace, console: Console) -> None:
     from gdd.report import statistics, tables
 
     for folder in options.runs:
-        rows = statistics.read_rows(folder)
-        paths = tables.write(folder, rows, options.mixed)
+        rows = statistics.require_rows(folder)
+        paths = tables.write_evaluation(folder, rows, options.mixed)
         console.print(tables.Terminal(tables.sections(rows, brief=True, mixed=options.mixed)))
         console.print(f"wrote {', '.join(map(str, paths))}", soft_wrap=True)
 
@@ -44,7 +44,7 @@ def _write_page(options: Namespace, console: Console) -> None:
     from gdd import pipeline
     from gdd.report import page
 
-    size = page.write(options.html, options.runs, pipeline.open_data, options.mixed)
+    size = page.write_page(options.html, options.runs, pipeline.open_data, options.mixed)
     console.print(f"wrote {options.html} ({size / 1e6:.1f} MB)", soft_wrap=True)
 
 
@@ -61,12 +61,13 @@ def _zoo(options: Namespace, console: Console) -> None:
     for head in _HEADS:
         table.add_column(head, justify="left" if head in _HEADS[:2] else "right", no_wrap=True)
     for name in zoo.names():
-        one = zoo.manifest(name)
-        channels, height, width = one.shape
-        size, made = f"{height}x{width}x{channels}, {one.bytes / 1e6:.1f} MB", f"made in {one.seconds / 60:.0f} min"
+        manifest = zoo.manifest(name)
+        channels, height, width = manifest.shape
+        size = f"{height}x{width}x{channels}, {manifest.bytes / 1e6:.1f} MB"
+        made = f"made in {manifest.seconds / 60:.0f} min"
         scores = [
             (score.arch, f"{score.steps:,}", *map(_shown, (score.floor, score.generator, score.ceiling)))
-            for score in one.scores
+            for score in manifest.scores
         ]
         table.add_row("\n".join([f"{zoo.PREFIX}{name}", size, made, ""]), *map("\n".join, zip(*scores, strict=True)))
     console.print(table, _NOTE.format(zoo.HOME), soft_wrap=True)

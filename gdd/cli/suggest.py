@@ -1,4 +1,4 @@
-"""Settings for a user's own images, by what worked on images like them (docs/results.md)."""
+"""Settings for a user's own images, from what worked on similar ones (docs/results.md)."""
 
 import itertools
 import math
@@ -33,7 +33,7 @@ _SCORES: tuple[tuple[tuple[str, ...], tuple[int, ...], tuple[str, ...], bool, in
     *((("convnet3-w24",), (0,), ("stream",), False, epochs) for epochs in (None, 100, 30)),
 )
 _OF_GAN = ("pretrain", "refine")  # stages
-Estimate = Callable[[Config, Sequence[str]], float]
+MinutesOf = Callable[[Config, Sequence[str]], float]
 
 
 class Setting(NamedTuple):
@@ -51,7 +51,7 @@ def size_for(sizes: Counter[tuple[int, int]], side: int) -> tuple[int, int] | No
         sizes: how many images have this height and width.
         side: pixels of the shorter side, at most; images that are nearly square at the median become square.
     """
-    if len(sizes) == 1 and all(_SMALLEST <= one <= side for one in next(iter(sizes))):
+    if len(sizes) == 1 and all(_SMALLEST <= length <= side for length in next(iter(sizes))):
         return None
     height, width = (median_low(sides) for sides in zip(*sizes.elements(), strict=True))
     short = max(_SMALLEST, min(side, height, width) // 4 * 4)
@@ -83,7 +83,7 @@ def nested(settings: Sequence[Setting]) -> dict[str, Any]:
 
 
 def suggest(
-    data: Sequence[Setting], dataset: Dataset, on_gpu: bool, minutes: float, estimate: Estimate
+    data: Sequence[Setting], dataset: Dataset, on_gpu: bool, minutes: float, estimate: MinutesOf
 ) -> list[Setting]:
     """Return settings with which distilling and scoring take at most so many minutes, if so few can do.
 
@@ -113,20 +113,20 @@ def suggest(
     possible = range(_FEWEST_STEPS, most + 1)
     steps = possible[max(0, bisect_right(possible, minutes - scoring, key=learning) - 1)]
     suggested = [*data, *_networks(dataset, on_gpu, _two_digits(steps)), *scored]
-    return [one for one in suggested if one.value != default_of(one.key)]
+    return [setting for setting in suggested if setting.value != default_of(setting.key)]
 
 
-def minutes_enough(data: Sequence[Setting], dataset: Dataset, on_gpu: bool, estimate: Estimate) -> float:
-    """Return the minutes of which the GAN's share lets it see every training image `ENOUGH` times."""
+def minutes_enough(data: Sequence[Setting], dataset: Dataset, on_gpu: bool, estimate: MinutesOf) -> float:
+    """Return the minutes that let the GAN see every training image `ENOUGH` times."""
     batch = config_of([*data, *_networks(dataset, on_gpu, _FEWEST_STEPS)]).pretrain.batch_size
     steps = _enough_steps(len(dataset.train.labels), batch)
     return estimate(config_of([*data, *_networks(dataset, on_gpu, steps)]), _OF_GAN) / (1 - _SHARE)
 
 
 def _enough_steps(count: int, batch: int) -> int:
-    """Return the steps of `ENOUGH` passes over so many images, so that two digits are left of them."""
+    """Return the steps of `ENOUGH` passes over so many images, rounded up to two digits."""
     steps = -(-ENOUGH * count // batch)
-    return next(one for one in itertools.count(steps) if _two_digits(one) >= steps)
+    return next(more for more in itertools.count(steps) if _two_digits(more) >= steps)
 
 
 def _two_digits(number: float) -> int:
@@ -138,7 +138,7 @@ def _networks(dataset: Dataset, on_gpu: bool, steps: int) -> list[Setting]:
     """Return the settings of the GAN and of its training for so many steps."""
     spec, count = dataset.spec, len(dataset.train.labels)
     length = Setting("pretrain.steps", steps, "as the minutes allow; more are better, up to a point")
-    larger = [Setting("gan.size", "medium", "a GPU has room for it; not measured")] * on_gpu
+    larger = [Setting("gan.size", "medium", "a GPU has room for it; not measured")] if on_gpu else []
     if count < _FEW:
         return [*larger, length]
     residual = spec.channels == 3 or spec.num_classes > _MANY_CLASSES

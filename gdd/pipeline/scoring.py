@@ -42,7 +42,7 @@ def evaluate(config: Config, dataset: Dataset, accelerator: Accelerator, jobs: S
     from gdd.report import card, tables
 
     def write(folder: Path, rows: list[Row]) -> list[Path]:
-        return [*tables.write(folder, rows), *card.write_stages(folder.parent)]
+        return [*tables.write_evaluation(folder, rows), *card.write_stages(folder.parent)]
 
     (rows,) = _score(config, dataset, accelerator, stages.EVALUATE, [Arm(config.evaluate, [*jobs])], write)
     return rows
@@ -96,13 +96,15 @@ def compare(
         return [ranking.section(rows, other, hard, brief, replicates)]
 
     def write(folder: Path, *rows_of_arms: list[Row]) -> list[Path]:
-        return comparison.write(folder, rows_of_arms[0], compared, marks, replicates, ranked(rows_of_arms, brief=False))
+        more = ranked(rows_of_arms, brief=False)
+        return comparison.write_comparison(folder, rows_of_arms[0], compared, marks, replicates, more)
 
     arms = [Arm(config.evaluate, [*jobs])]
     if scores:
         arms += dd_ranking.arms(config.evaluate, jobs, dataset.spec.flip)
     rows_of_arms = _score(config, dataset, accelerator, stages.COMPARE, arms, write)
-    tables = comparison.sections(rows_of_arms[0], compared[0].source.label, brief=True, replicates=replicates)
+    reference = compared[0].source.label
+    tables = comparison.comparison_sections(rows_of_arms[0], reference, brief=True, replicates=replicates)
     return [*tables, *ranked(rows_of_arms, brief=True)]
 
 

@@ -117,7 +117,7 @@ def text(about: Subject, rows: Sequence[Row] = (), audited: Sequence[str] = ()) 
         what="real images" if about.is_real else "synthetic images",
         commands=Markup(subject.commands(about)),
         snippet=Markup(subject.snippet(about)),
-        notes=subject.notes(about),
+        notes=subject.usage_notes(about),
         facts=_how_made(about),
         tables=_results(about, rows),
         measure=Markup(subject.measure(about)),
@@ -142,7 +142,7 @@ def _front_matter(about: Subject) -> str:
 
 
 def _how_made(about: Subject) -> list[tuple[str, str]]:
-    """Return terms and what the file says of each; what it does not say is left out."""
+    """Return what the file says of its making, as terms and values."""
     spec, origin = about.spec, about.provenance
     more_classes = f", … ({spec.num_classes})" if spec.num_classes > _CLASSES else ""
     changed = replicates.changed(origin)

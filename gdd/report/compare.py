@@ -34,7 +34,7 @@ class Compared:
 
 
 def compared(named: Sequence[Source], replicates: bool = False) -> list[Compared]:
-    """Label what is compared by its methods, in the given order; the floor comes last unless it was named.
+    """Label the sources by their methods, in the given order; the floor comes last unless it was named.
 
     If wanted, `replicates` stand together under one label, which tells the settings where they differ in a method.
 
@@ -48,14 +48,14 @@ def compared(named: Sequence[Source], replicates: bool = False) -> list[Compared
             logger.info("compare: %s is the same %s as %s and is scored once", source.label, source.kind, first.label)
     if all(source.kind == FLOOR for source in distinct.values()):
         raise ConfigError(f"there is nothing to compare with {FLOOR}, which is always there; name another source")
-    found = groups([*distinct.values()]) if replicates else [[source] for source in distinct.values()]
-    firsts = [group[0] for group in found]
+    by_run = groups([*distinct.values()]) if replicates else [[source] for source in distinct.values()]
+    firsts = [group[0] for group in by_run]
     ends = {first.label: _end(first, firsts, run_of if replicates else _run) for first in firsts}
     last = [first for first in firsts if ends[first.label] is first]
     names = _names(last, replicates)
     lines = {end.label: _line(end, last, names) for end in last}
     labelled = []
-    for first, group in zip(firsts, found, strict=True):
+    for first, group in zip(firsts, by_run, strict=True):
         line = lines[ends[first.label].label]
         snapshot = ends[first.label] is not first or _unfinished(first)
         label = f"{line}, iteration {first.provenance['iterations']}" if snapshot else line
@@ -86,7 +86,7 @@ def _end(source: Source, sources: Sequence[Source], run: Callable[[Source], Hash
 
 
 def _names(sources: Sequence[Source], replicates: bool) -> dict[str, str]:
-    """Return by label the method's name, of `replicates` with the settings in which its sources differ."""
+    """Return the method's name by label; for `replicates` also the settings in which its sources differ."""
     methods = {source.label: _method(source) for source in sources}
     if not replicates:
         return methods
@@ -95,7 +95,7 @@ def _names(sources: Sequence[Source], replicates: bool) -> dict[str, str]:
 
 
 def _line(source: Source, others: Sequence[Source], names: dict[str, str]) -> str:
-    """Return the source's name, and where its file lies if another source of the name has the same IPC."""
+    """Return the source's name; add its path if another source of that name has the same IPC."""
     name = names[source.label]
     rivals = [
         other
@@ -122,19 +122,19 @@ def _method(source: Source) -> str:
 
 
 def _place(source: Source, others: Sequence[Source]) -> str:
-    """Return what is left of a file's path without the beginning and the end that it shares with all others."""
-    paths = [one.path.resolve().with_suffix("").parts for one in (source, *others) if one.path is not None]
+    """Return the part of a file's path that tells it from the others'."""
+    paths = [named.path.resolve().with_suffix("").parts for named in (source, *others) if named.path is not None]
     begin = _alike(paths)
     end = _alike([parts[begin:][::-1] for parts in paths])
     return "/".join(paths[0][begin : len(paths[0]) - end])
 
 
 def _alike(paths: Sequence[tuple[str, ...]]) -> int:
-    """Return how many parts at their beginning all paths share."""
+    """Count the leading parts that all paths share."""
     return sum(1 for _ in itertools.takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False)))
 
 
-def sections(rows: Sequence[Row], reference: str, brief: bool, replicates: bool = False) -> list[Section]:
+def comparison_sections(rows: Sequence[Row], reference: str, brief: bool, replicates: bool = False) -> list[Section]:
     """Return a table per protocol, each source's difference to `reference` in it.
 
     `brief`, for a terminal, writes differences below accuracies instead of beside them. Of `replicates`, rows of one
@@ -149,7 +149,7 @@ def sections(rows: Sequence[Row], reference: str, brief: bool, replicates: bool 
         if (table["protocol"] == protocol).any()
         for section in (
             _section(table, protocol, reference, gains[gains["protocol"] == protocol], brief, replicates),
-            *tables.shares(table, protocol, replicates),
+            *tables.share_sections(table, protocol, replicates),
         )
     ]
 
@@ -182,8 +182,8 @@ def _section(
         costs = [*tables.teacher_of(first, teachers), *costs, f"{first.distinct_images_seen:,}"]
         lines.append([*tables.name_and_ipc(first, protocol), *scores, *costs])
     heads = [arch + ending for arch in archs for ending in ("", ": difference")[: len(kinds)]]
-    cost_heads = ["KiB", "seconds to distil", "seconds for another IPC", "images seen"]
-    cost_heads = [*["teacher"] * bool(teachers), *cost_heads]
+    teacher_head = ["teacher"] if teachers else []
+    cost_heads = [*teacher_head, "KiB", "seconds to distil", "seconds for another IPC", "images seen"]
     notes = tables.notes(shown, protocol, tables.spread(replicates), brief, replicates)
     if compares:
         where = "Below an accuracy" if brief else "Difference"
@@ -201,7 +201,7 @@ def _seconds(value: float | None) -> str:
 
 
 def _seconds_of_another(row: Row, rows: DataFrame) -> str:
-    """Return what a set of another IPC takes: nothing, the drawing of this one, or to distil again."""
+    """Return what a set of another IPC costs: nothing, drawing it, or distilling anew."""
     if row.kind == FLOOR:
         return "0"
     if row.kind == "generator":
@@ -212,7 +212,7 @@ def _seconds_of_another(row: Row, rows: DataFrame) -> str:
     return f"anew: {seconds}" if seconds and optimised else ""
 
 
-def write(
+def write_comparison(
     folder: Path,
     rows: Sequence[Row],
     shown: Sequence[Compared],
@@ -226,17 +226,18 @@ def write(
     `replicates` intervals are over the seeds of distillations and students. What has no student but
     failed ones is in no picture, and a picture of nothing is not drawn. The tables of `more` stand below the others.
     """
-    found = [*sections(rows, shown[0].source.label, brief=False, replicates=replicates), *more]
-    text = tables.page("Comparison", found)
+    shown_sections = [*comparison_sections(rows, shown[0].source.label, brief=False, replicates=replicates), *more]
+    text = tables.page("Comparison", shown_sections)
     names = ("rows.csv", "compare.md", TABLES, *PICTURES)
     sheet, page, data, by_ipc, by_seconds = (folder / name for name in names)
     table = statistics.frame(rows)
     tables.write_csv(sheet, table)
     write_atomically(page, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-    write_json(data, {"sections": [asdict(section) for section in found]})
+    write_json(data, {"sections": [asdict(section) for section in shown_sections]})
     points = statistics.summarise(table, replicates)
     # Ceilings that are added to what is shown stand for themselves.
-    points["line"] = points["source"].map({one.source.label: one.line for one in shown}).fillna(points["source"])
+    lines = {compared.source.label: compared.line for compared in shown}
+    points["line"] = points["source"].map(lines).fillna(points["source"])
     points["snapshot"] = points["line"] != points["source"]
     points = points[[accuracy.n > 0 for accuracy in points["accuracy"]]]
     title = f"{rows[0].dataset}: student accuracy on the test part"
@@ -252,7 +253,7 @@ def write(
 
 
 def read_sections(folder: Path) -> list[Section]:
-    """Return the tables that `write` has written; ConfigError if they are damaged.
+    """Return the tables that `write_comparison` has written; ConfigError if they are damaged.
 
     The rows alone do not say what was compared with what.
     """

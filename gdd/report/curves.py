@@ -47,13 +47,13 @@ class Chart:
 
 def charts(metrics: Sequence[dict[str, float]]) -> list[Chart]:
     """Return a chart for each kind of metric, in the order in which they first appear."""
-    found: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    by_kind: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for values in metrics:
         for name, value in values.items():
             kind, slash, _ = name.partition("/")
             if slash:
-                found.setdefault(kind, {}).setdefault(name, []).append((values["step"], value))
-    return [_chart(_TITLES.get(kind, kind), lines) for kind, lines in found.items()]
+                by_kind.setdefault(kind, {}).setdefault(name, []).append((values["step"], value))
+    return [_chart(_TITLES.get(kind, kind), lines) for kind, lines in by_kind.items()]
 
 
 def _chart(title: str, lines: dict[str, list[tuple[float, float]]]) -> Chart:
@@ -63,8 +63,8 @@ def _chart(title: str, lines: dict[str, list[tuple[float, float]]]) -> Chart:
     drawn = []
     for name, points in lines.items():
         # From the last point backwards, so that the end is shown.
-        kept = points[:: -max(1, -(-len(points) // _MOST_POINTS))][::-1]
-        places = [(across.place(step), up.place(value)) for step, value in kept]
+        thinned = points[:: -max(1, -(-len(points) // _MOST_POINTS))][::-1]
+        places = [(across.place(step), up.place(value)) for step, value in thinned]
         text = " ".join(f"{x:g},{y:g}" for x, y in places)
         drawn.append(Line(name, text, places[-1], _short(points[-1][1])))
     x_ticks = [(across.place(tick), f"{tick:,.0f}") for tick in _ticks(0, max(steps)) if tick <= max(steps)]
@@ -74,7 +74,7 @@ def _chart(title: str, lines: dict[str, list[tuple[float, float]]]) -> Chart:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Return round numbers, the first and last of which enclose the two; around a single one so wide as to differ."""
+    """Return round numbers that enclose the two; two equal ones get a margin."""
     if low == high:
         margin = abs(low) / 10 or 1
         low, high = low - margin, high + margin

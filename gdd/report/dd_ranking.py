@@ -70,13 +70,13 @@ def section(
     """
     used = [row for row in rows if row.protocol == "fixed" and row.kind in SCORED]
     table = _with_scores(used, other, hard)
-    found = [statistics.summarise(table, replicates, name, shared_draws=True) for name in _SCORES]
-    most = max(tables.most_seeds(summary[name]) for name, summary in zip(_SCORES, found, strict=True))
-    order = found[0].sort_values("ipc", kind="stable").index
+    summaries = [statistics.summarise(table, replicates, name, shared_draws=True) for name in _SCORES]
+    most = max(tables.most_seeds(summary[name]) for name, summary in zip(_SCORES, summaries, strict=True))
+    order = summaries[0].sort_values("ipc", kind="stable").index
     lines = []
     for index in order:
-        row = found[0].loc[index]
-        values = [summary[name][index] for name, summary in zip(_SCORES, found, strict=True)]
+        row = summaries[0].loc[index]
+        values = [summary[name][index] for name, summary in zip(_SCORES, summaries, strict=True)]
         lines.append(
             [*tables.name_and_ipc(row, "fixed"), row.arch, *(tables.interval(value, most) for value in values)]
         )
@@ -89,10 +89,10 @@ def section(
 
 
 def _with_scores(rows: Sequence[Row], other: Sequence[Row], hard: Sequence[Row]) -> DataFrame:
-    """Return a line per row with a column per score, in percent; none where a student that it needs has failed."""
+    """Return a line per row and a column per score, in percent; none if a student it needs has failed."""
     full = {(row.arch, row.seed): _fraction(row) for row in hard if row.kind == CEILING}
     arms = [{_key(row): _fraction(row) for row in arm} for arm in (rows, other, hard)]
-    floors = [{key[-3:]: one for key, one in arm.items() if key[0] == FLOOR} for arm in arms]
+    floors = [{key[-3:]: score for key, score in arm.items() if key[0] == FLOOR} for arm in arms]
     scores = []
     for row in rows:
         key, student = _key(row), (row.ipc, row.arch, row.seed)
@@ -107,7 +107,7 @@ def _with_scores(rows: Sequence[Row], other: Sequence[Row], hard: Sequence[Row])
 
 
 def _key(row: Row) -> tuple[object, ...]:
-    """Return what is equal for a student's rows in all arms: a set without its soft labels has another hash."""
+    """Return the key of a student in all arms; no hash, for a set without its soft labels has another."""
     return row.kind, row.source, row.distillation_seed, row.ipc, row.arch, row.seed
 
 
@@ -115,9 +115,9 @@ def _fraction(row: Row) -> float | None:
     return None if row.accuracy is None else row.accuracy / 100
 
 
-def _of(formula: Callable[[float, float], float], one: float | None, other: float | None) -> float | None:
+def _of(formula: Callable[[float, float], float], first: float | None, second: float | None) -> float | None:
     """Return what a formula makes of two values; none if one of them is none."""
-    return None if one is None or other is None else formula(one, other)
+    return None if first is None or second is None else formula(first, second)
 
 
 def _notes(table: DataFrame, other: Row, hard: Sequence[Row], brief: bool, replicates: bool) -> list[str]:

@@ -25,7 +25,7 @@ _EIGENVALUES = 5  # that a landscape's summary names
 
 
 def audit_section(audit: Audit) -> Section:
-    """Return the table of what was found, with sentences that say it and what it was compared with."""
+    """Return an audit as a table, with its sentences below."""
     attack, medians = audit.membership, audit.nearest
     lines = [
         ["near copies", *_cells(audit.near_copies)],
@@ -42,7 +42,7 @@ def audit_section(audit: Audit) -> Section:
 
 
 def audit_notes(audit: Audit) -> list[str]:
-    """Return a sentence each of copies, of the membership attack, and of what was compared with what."""
+    """Return sentences on near copies, on the membership attack, and on what was compared."""
     near, attack = audit.near_copies, audit.membership
     return [
         f"{_percent(near.share)} ({_interval(near)}) of the samples are nearer to a training image, relative to its "
@@ -85,7 +85,7 @@ def draw_audit(path: Path, audit: Audit, evidence: Evidence) -> None:
         Line2D([], [], color="black", linewidth=0.9, linestyle="--", label="near copies lie left of it"),
     ]
     title = f"{audit.source.label}: the samples most like copies, and distances to real images"
-    plots.save(figure, path, handles, title, " ".join(audit_notes(audit)))
+    plots.save_picture(figure, path, handles, title, " ".join(audit_notes(audit)))
 
 
 def _pairs(axes: Axes, evidence: Evidence) -> None:
@@ -113,7 +113,7 @@ def _histogram(axes: Axes, *groups: tuple[str, Tensor]) -> None:
 
 
 def landscape_summary(landscape: Landscape) -> str:
-    """Return the largest eigenvalues, and the loss where the student is and at most on the surface."""
+    """Return the largest eigenvalues, the student's loss, and the highest loss around it."""
     values = ", ".join(f"{value:.4g}" for value in landscape.eigenvalues[:_EIGENVALUES])
     highest = max(map(max, landscape.surface))
     lines = [
@@ -154,4 +154,4 @@ def draw_landscape(path: Path, landscape: Landscape) -> None:
     student = Line2D([], [], marker="*", color="white", markeredgecolor="black", markersize=9, label="the student")
     recipe = f"recipe {landscape.recipe}; labels: {landscape.label_kind}"
     note = f"{recipe}; {landscape.weights:,} weights; eigenvectors of length 1."
-    plots.save(figure, path, [student], f"{landscape.arch}, seed {landscape.seed}, on {landscape.source}", note)
+    plots.save_picture(figure, path, [student], f"{landscape.arch}, seed {landscape.seed}, on {landscape.source}", note)

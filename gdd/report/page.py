@@ -19,7 +19,7 @@ from gdd.config.stages import DISTILLING, MATCHING, PRETRAIN, REFINE
 from gdd.data.readers import Dataset
 from gdd.report import curves, measured, runs, samples
 from gdd.report.curves import Chart
-from gdd.report.runs import AuditedStage, ScoredStage, Stage, TrainedStage
+from gdd.report.runs import AnyStage, AuditedStage, ScoredStage, TrainedStage
 from gdd.report.samples import Gallery
 from gdd.report.tables import Section
 from gdd.runtime.checkpoint import creating, write_atomically
@@ -49,7 +49,7 @@ class _Part:
     folded: bool = False  # whether its gallery is shown only when asked for
 
 
-def write(path: Path, folders: Sequence[Path], open_data: Opener, mixed: bool = False) -> int:
+def write_page(path: Path, folders: Sequence[Path], open_data: Opener, mixed: bool = False) -> int:
     """Write the page of run folders and return its bytes.
 
     Args:
@@ -61,8 +61,7 @@ def write(path: Path, folders: Sequence[Path], open_data: Opener, mixed: bool = 
     Raises:
         ConfigError: a folder holds no stage, a file is damaged, or the page cannot be written.
     """
-    found = runs.find_stages(folders)
-    stages = [runs.read_stage(*of_stage, mixed) for of_stage in zip(found, runs.stage_names(found), strict=True)]
+    stages = runs.read_stages(folders, mixed)
     data = _Data(open_data)
     parts = [_part(stage, stages, data) for stage in stages]
     text = _rendered(parts, _costs(stages))
@@ -76,7 +75,7 @@ def _run(name: str) -> str:
     return name.rpartition("/")[0]
 
 
-def _is_refined(stage: TrainedStage, stages: Sequence[Stage]) -> bool:
+def _is_refined(stage: TrainedStage, stages: Sequence[AnyStage]) -> bool:
     """Tell whether a stage's generator is one that another stage of its run has refined."""
     refined = {_run(made.name) for made in _with_result(stages) if made.stage == REFINE}
     return stage.stage == PRETRAIN and _run(stage.name) in refined
@@ -90,7 +89,7 @@ class _Data:
         self.opened: dict[str, Dataset] = {}
 
     def of(self, stage: TrainedStage) -> Dataset:
-        """Return what a stage was distilled from; ConfigError if that is not to be had."""
+        """Return the dataset that a stage was distilled from; ConfigError if it is missing or has changed."""
         assert stage.source is not None
         stored, known = stage.config.get("data"), stage.source.provenance.get("data")
         if not stored or not known:
@@ -104,7 +103,7 @@ class _Data:
         return self.opened[key]
 
 
-def _part(stage: Stage, stages: Sequence[Stage], data: _Data) -> _Part:
+def _part(stage: AnyStage, stages: Sequence[AnyStage], data: _Data) -> _Part:
     config = json.dumps(stage.config, indent=2) if stage.config else ""
     told = stage.name, settings_in_words(stage), config, _origin(stage)
     if isinstance(stage, ScoredStage):
@@ -125,18 +124,18 @@ def _part(stage: Stage, stages: Sequence[Stage], data: _Data) -> _Part:
     return _Part(*told, gallery=shown, charts=charts, folded=folded)
 
 
-def _audit(stage: AuditedStage, stages: Sequence[Stage]) -> Section:
-    """Return the table of an audit, which says so if it is of nothing that the page shows."""
+def _audit(stage: AuditedStage, stages: Sequence[AnyStage]) -> Section:
+    """Return the table of an audit, with a note if the page shows nothing that was audited."""
     table, hashes = (
-        measured.audit_section(stage.found),
+        measured.audit_section(stage.audit),
         [made.source.hash for made in _with_result(stages) if made.source],
     )
-    if not hashes or stage.found.source.hash in hashes:
+    if not hashes or stage.audit.source.hash in hashes:
         return table
-    return replace(table, notes=[f"This {stage.found.source.kind} is none of those shown here.", *table.notes])
+    return replace(table, notes=[f"This {stage.audit.source.kind} is none of those shown here.", *table.notes])
 
 
-def _with_result(stages: Sequence[Stage]) -> list[TrainedStage]:
+def _with_result(stages: Sequence[AnyStage]) -> list[TrainedStage]:
     """Return the stages that have made a generator or a set."""
     return [stage for stage in stages if isinstance(stage, TrainedStage) and stage.source is not None]
 
@@ -166,12 +165,12 @@ def _rendered(parts: Sequence[_Part], costs: Sequence[Section]) -> str:
 
 
 def _hash(text: str) -> str:
-    """Return how a content security policy names the one inline text that it allows."""
+    """Return the hash by which a content security policy allows an inline text."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 def sort_value(cell: str) -> float | None:
-    """Return the number that a cell begins with, the mean of an interval; infinity of all images, none of a text."""
+    """Return the number that a cell begins with, such as an interval's mean; infinity for "all", none for text."""
     if cell == "all":
         return math.inf
     number = _NUMBER.match(cell.replace("−", "-"))
@@ -179,12 +178,12 @@ def sort_value(cell: str) -> float | None:
 
 
 def numeric(lines: Sequence[Sequence[str]], column: int) -> bool:
-    """Tell whether a table's column is one of numbers; the first names lines."""
+    """Tell whether a column holds numbers; the first never does, for it names the lines."""
     return column > 0 and any(sort_value(line[column]) is not None for line in lines)
 
 
-def settings_in_words(stage: Stage) -> Facts:
-    """Return what was done, how, how long, with which seeds; nothing of settings that this version does not know."""
+def settings_in_words(stage: AnyStage) -> Facts:
+    """Return what was done, how, how long and with which seeds, as far as this version knows the settings."""
     if isinstance(stage, AuditedStage):
         return _of_audit(stage)
     try:
@@ -213,7 +212,7 @@ def _of_result(stage: TrainedStage) -> Facts:
         result = f"generator ({made.arch}, width {made.width}, noise of length {made.noise_dim}) of {size}"
     else:
         assert source.synthetic is not None
-        spec, labels = source.synthetic.spec, " and soft labels" * (source.synthetic.soft_labels is not None)
+        spec, labels = source.synthetic.spec, "" if source.synthetic.soft_labels is None else " and soft labels"
         result = f"{source.synthetic.ipc} images per class{labels}, {source.synthetic.bytes / 1024:,.1f} KiB"
     facts = [("Distilled", spec.in_words), ("Result", result)]
     method = source.provenance.get("method")
@@ -261,11 +260,11 @@ def _of_scores(stage: ScoredStage, config: Config | None) -> Facts:
 
 
 def _of_audit(stage: AuditedStage) -> Facts:
-    found = stage.found
+    audit = stage.audit
     return [
-        ("Audited", f"{found.source.kind} {found.source.label}, by {found.n_samples:,} samples"),
-        ("Compared with", f"{found.n_training:,} training images of {found.dataset}"),
-        ("Held out", f"{found.n_held_out:,} images, the {found.held_out} part"),
+        ("Audited", f"{audit.source.kind} {audit.source.label}, by {audit.n_samples:,} samples"),
+        ("Compared with", f"{audit.n_training:,} training images of {audit.dataset}"),
+        ("Held out", f"{audit.n_held_out:,} images, the {audit.held_out} part"),
     ]
 
 
@@ -274,7 +273,7 @@ def _listed(values: Iterable[object]) -> str:
     return ", ".join(dict.fromkeys(map(str, values)))
 
 
-def _costs(stages: Sequence[Stage]) -> list[Section]:
+def _costs(stages: Sequence[AnyStage]) -> list[Section]:
     """Return a table of what was trained and one of what was scored, each if there is any."""
     made = [_cost(stage) for stage in stages if isinstance(stage, TrainedStage)]
     scored = [_cost_of_scores(stage) for stage in stages if isinstance(stage, ScoredStage)]
@@ -319,7 +318,7 @@ def _cost_of_scores(stage: ScoredStage) -> list[str]:
     ]
 
 
-def _origin(stage: Stage) -> Facts:
+def _origin(stage: AnyStage) -> Facts:
     """Return hashes, revisions and versions; what a file does not state is left out."""
     if isinstance(stage, ScoredStage):
         rows = stage.rows
@@ -334,8 +333,8 @@ def _origin(stage: Stage) -> Facts:
         hashes = {row.source: row.source_hash for row in rows}
         return [*facts, ("Source hashes", ", ".join(f"{name} {text}" for name, text in hashes.items()))]
     if isinstance(stage, AuditedStage):
-        found = stage.found
-        return [(f"Hash of the {found.source.kind}", found.source.hash), ("Dataset fingerprint", found.data)]
+        audit = stage.audit
+        return [(f"Hash of the {audit.source.kind}", audit.source.hash), ("Dataset fingerprint", audit.data)]
     if stage.source is None:
         return []
     origin = stage.source.provenance

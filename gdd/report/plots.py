@@ -61,7 +61,7 @@ def draw_bars(path: Path, bars: DataFrame, title: str, note: str) -> None:
         Patch(color=colours[source], label=_titled(source, kind, ", fixed" if kind in FIXED_REAL else ""))
         for source, kind in kinds.items()
     ]
-    save(figure, path, handles, title, note)
+    save_picture(figure, path, handles, title, note)
 
 
 def _bar_panel(axes: Axes, bars: DataFrame, archs: list[str], sources: list[str], colours: dict[str, str]) -> None:
@@ -124,7 +124,7 @@ def draw_ipc(path: Path, points: DataFrame, title: str, note: str) -> bool:
         plain(axes)
     for axes in panels[::columns]:
         axes.set_ylabel("test accuracy (%)")
-    save(figure, path, _handles(points, colours, kinds), title, note)
+    save_picture(figure, path, _handles(points, colours, kinds), title, note)
     return True
 
 
@@ -163,7 +163,7 @@ def draw_seconds(path: Path, points: DataFrame, marks: Sequence[float], title: s
     panels[-1].set_xlabel("seconds to distil", fontsize=8)
     published = "published: " + ", ".join(f"{mark:g}" for mark in marks)
     dotted = [Line2D([], [], color="black", linewidth=0.9, linestyle=":", label=published)] if marks else []
-    save(figure, path, [*_handles(shown, colours, kinds), *dotted], title, note)
+    save_picture(figure, path, [*_handles(shown, colours, kinds), *dotted], title, note)
     return True
 
 
@@ -248,7 +248,7 @@ def _handles(points: DataFrame, colours: dict[str, str], kinds: dict[str, Kind])
 
 
 def _titled(name: str, kind: Kind, more: str = "") -> str:
-    """Return a legend's entry: floor and ceilings say that they are."""
+    """Return a legend's entry; floor and ceilings carry their role."""
     return f"{name} ({ROLES[kind]}{more})" if kind in ROLES else name
 
 
@@ -267,19 +267,19 @@ def empty(width: float, height: float) -> Figure:
 
 
 def plain(axes: Axes) -> None:
-    """Leave out what carries nothing."""
+    """Draw a light grid and leave out the frame."""
     axes.grid(axis="y", linewidth=0.4, color="#DDDDDD")
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
 
 
 def _whisker(accuracy: Estimate) -> tuple[float, float]:
-    """Return an interval's reach below and above its mean: it may leave [0, 100], accuracies cannot; nan is none."""
+    """Return an interval's reach below and above its mean, cut to [0, 100]; nan is drawn as 0."""
     reach = 0.0 if math.isnan(accuracy.half_width) else accuracy.half_width
     return min(reach, accuracy.mean), min(reach, 100 - accuracy.mean)
 
 
-def save(figure: Figure, path: Path, handles: Sequence[Artist], title: str, note: str) -> None:
+def save_picture(figure: Figure, path: Path, handles: Sequence[Artist], title: str, note: str) -> None:
     """Write a PNG with title and legend above the panels and the note below them."""
     room = int(figure.get_figwidth() * 13)  # characters of the legend's font
     for handle in handles:

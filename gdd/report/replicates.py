@@ -19,11 +19,11 @@ def groups(sources: Sequence[Source]) -> list[list[Source]]:
     Raises:
         ConfigError: two sources of the same method, settings and seed have other content.
     """
-    found: dict[Hashable, list[Source]] = {}
+    by_run: dict[Hashable, list[Source]] = {}
     for source in sources:
         if source.kind not in REAL_NAMES and _settings(source.provenance) is None:
             logger.info("compare: %s has no replicates, for its file lacks its seed or its settings", source.label)
-        group = found.setdefault((run_of(source), source.provenance.get("iterations")), [])
+        group = by_run.setdefault((run_of(source), source.provenance.get("iterations")), [])
         for other in group:
             if other.distillation_seed == source.distillation_seed:
                 raise ConfigError(
@@ -31,11 +31,11 @@ def groups(sources: Sequence[Source]) -> list[list[Source]]:
                     f"{other.label} but other content, so it is no replicate of it; name only one of them"
                 )
         group.append(source)
-    return list(found.values())
+    return list(by_run.values())
 
 
 def run_of(source: Source) -> Hashable:
-    """Return what is equal for sources that differ by their seed, or by how many iterations they had, alone."""
+    """Return a key that sources share if they differ by seed or number of iterations alone."""
     settings = _settings(source.provenance)
     if settings is None:
         return source.kind, source.hash
@@ -45,15 +45,15 @@ def run_of(source: Source) -> Hashable:
 
 
 def differing(source: Source, others: Sequence[Source]) -> str:
-    """Return those settings of a source that others have otherwise, but for defaults: `, refine.tau 3`, or nothing.
+    """Return the settings, other than defaults, in which a source differs from others, as `, refine.tau 3`.
 
     The text is the same for two sources of a method only if their settings are, or if one does not say them.
     """
-    own, default = _settings(source.provenance) or {}, _by_key(Config())
-    settings = (_settings(other.provenance) for other in others)
-    rivals = [rival for rival in settings if rival is not None]
-    told = [key for key in own if own[key] != default[key] and any(own[key] != rival.get(key) for rival in rivals)]
-    return "".join(f", {key} {_said(own[key])}" for key in told)
+    settings, default = _settings(source.provenance) or {}, _by_key(Config())
+    rivals = [rival for other in others if (rival := _settings(other.provenance)) is not None]
+    differing = {key for rival in rivals for key in settings if settings[key] != rival.get(key)}
+    told = [key for key in settings if key in differing and settings[key] != default[key]]
+    return "".join(f", {key} {_said(settings[key])}" for key in told)
 
 
 def changed(provenance: dict[str, Any]) -> dict[str, str] | None:
@@ -61,12 +61,14 @@ def changed(provenance: dict[str, Any]) -> dict[str, str] | None:
 
     None if a provenance does not say its settings or its seed, or has those of another version.
     """
-    own, default = _settings(provenance), _by_key(Config())
-    return None if own is None else {key: _said(value) for key, value in own.items() if value != default[key]}
+    settings, default = _settings(provenance), _by_key(Config())
+    if settings is None:
+        return None
+    return {key: _said(value) for key, value in settings.items() if value != default[key]}
 
 
 def _settings(provenance: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the settings that decide what a source is, by dotted key; none if it does not say them, or its seed.
+    """Return the settings that decide a source, by dotted key; none if its settings or its seed are unknown.
 
     Settings of another version, which this one has no longer, say nothing. The seed is not among them, nor is
     `matching.ipc`: the sets of a method are told apart by their own IPC.

@@ -51,20 +51,20 @@ class AuditedStage:
 
     name: str  # of run and stage
     config: dict[str, Any]  # the settings as JSON values
-    found: Audit
+    audit: Audit
     picture: bytes | None  # a PNG file; none if somebody has removed it
 
 
-Stage = TrainedStage | ScoredStage | AuditedStage
+AnyStage = TrainedStage | ScoredStage | AuditedStage
 
 
 def find_stages(folders: Sequence[Path]) -> list[Path]:
-    """Return the folders of stages that were named, themselves or by the folder of their run, each once.
+    """Return the folders of stages, each once; a run's folder stands for all of its stages.
 
     Raises:
         ConfigError: a folder is missing, or holds no stage.
     """
-    found: dict[Path, Path] = {}
+    by_place: dict[Path, Path] = {}
     for folder in folders:
         if not folder.is_dir():
             raise ConfigError(f"{folder} is no folder, expected that of a run, such as runs/digits or its refine")
@@ -75,8 +75,8 @@ def find_stages(folders: Sequence[Path]) -> list[Path]:
                 f"{folder} holds no result of gdd train-gan, distill, evaluate, compare or audit, nor does a folder of "
                 f"these names in it: {', '.join(_STAGES)}"
             )
-        found |= {stage.resolve(): stage for stage in here}
-    return list(found)
+        by_place |= {stage.resolve(): stage for stage in here}
+    return list(by_place)
 
 
 def _holds_stage(folder: Path) -> bool:
@@ -85,7 +85,13 @@ def _holds_stage(folder: Path) -> bool:
     return unfinished or any((folder / name).exists() for name in results)
 
 
-def read_stage(folder: Path, name: str, mixed: bool = False) -> Stage:
+def read_stages(folders: Sequence[Path], mixed: bool = False) -> list[AnyStage]:
+    """Read the stages in folders, as `find_stages` finds and `read_stage` reads them, each by its own name."""
+    places = find_stages(folders)
+    return [read_stage(place, name, mixed) for place, name in zip(places, stage_names(places), strict=True)]
+
+
+def read_stage(folder: Path, name: str, mixed: bool = False) -> AnyStage:
     """Read a stage's folder, and change nothing there.
 
     Args:
@@ -103,7 +109,7 @@ def read_stage(folder: Path, name: str, mixed: bool = False) -> Stage:
         picture = folder / measured.AUDIT_PICTURE
         return AuditedStage(name, config, audit.read_audit(folder), picture.read_bytes() if picture.exists() else None)
     if (folder / grid.ROWS).exists():
-        rows = statistics.read_rows(folder)
+        rows = statistics.require_rows(folder)
         if (folder / compare.TABLES).exists():
             pictures = [(folder / picture).read_bytes() for picture in compare.PICTURES if (folder / picture).exists()]
             return ScoredStage(name, config, rows, compare.read_sections(folder), pictures)
@@ -123,12 +129,12 @@ def read_stage(folder: Path, name: str, mixed: bool = False) -> Stage:
 def _drawn(rows: Sequence[Row], mixed: bool) -> list[bytes]:
     """Return an evaluation's pictures as its rows are now."""
     with tempfile.TemporaryDirectory() as folder:
-        paths = tables.write(Path(folder), rows, mixed)
+        paths = tables.write_evaluation(Path(folder), rows, mixed)
         return [path.read_bytes() for path in paths if path.suffix == ".png"]
 
 
 def _read_metrics(path: Path) -> list[dict[str, float]]:
-    """Return the lines with their finite numbers; what a kill has cut is ignored."""
+    """Return the finite numbers of each line; a line cut by a kill is ignored."""
     lines = []
     for text in path.read_text(errors="replace").splitlines() if path.exists() else []:
         try:
@@ -145,7 +151,7 @@ def _is_number(value: object) -> bool:
 
 
 def stage_names(folders: Sequence[Path]) -> list[str]:
-    """Return the ends of the folders' paths: run and stage, and as much more as it takes to tell them apart."""
+    """Return run and stage of each folder, with as many folders above as tell them apart."""
     depth = 2
     while len({folder.parts[-depth:] for folder in folders}) < len(folders):
         depth += 1

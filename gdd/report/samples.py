@@ -93,15 +93,15 @@ def gallery(source: Source, dataset: Dataset | None, most_bytes: int) -> Gallery
         )
     train = dataset.train
     rows = [torch.nonzero(train.labels == label)[:PER_CLASS, 0] for label in range(count)]
-    distances, neighbours = (found[:, 0] for found in nearest(torch.cat(synthetic), train.images_u8))
+    distances, neighbours = (of_nearest[:, 0] for of_nearest in nearest(torch.cat(synthetic), train.images_u8))
     among_real, _ = nearest(train.images_u8[torch.cat(rows)], train.images_u8, itself=torch.cat(rows))
     sizes = [len(images) for images in synthetic]
-    found = zip(synthetic, rows, distances.split(sizes), neighbours.split(sizes), strict=True)
+    of_classes = zip(names, synthetic, rows, distances.split(sizes), neighbours.split(sizes), strict=True)
     classes = []
-    for name, (images, own, far, beside) in zip(names, found, strict=True):
+    for name, images, real, far, beside in of_classes:
         labels = [spec.class_names[label] for label in train.labels[beside]]
         pairs = map(Pair, _pictures(images), _pictures(train.images_u8[beside]), far.tolist(), labels)
-        classes.append(OfClass(name, _pictures(train.images_u8[own]), list(pairs)))
+        classes.append(OfClass(name, _pictures(train.images_u8[real]), list(pairs)))
     return Gallery(classes, [_distances(distances, among_real), *notes])
 
 

@@ -22,7 +22,7 @@ _CELL = ["recipe_hash", "precision", "epochs", "source", "source_hash", "ipc", "
 _HASHES = ("source_hash", "source_hash_b")
 
 
-def read_rows(folder: Path) -> list[Row]:
+def require_rows(folder: Path) -> list[Row]:
     """Return the rows of an evaluation's run folder; ConfigError if it has none."""
     rows = grid.read_rows(folder)
     if not rows:
@@ -49,15 +49,15 @@ def _estimates(
         cell = [name for name in cell if name not in _HASHES]
     cells = rows.groupby(cell, sort=False, dropna=False)
     first = cells.head(1)
-    found = [
+    estimates = [
         _of_replicates(of_cell, column, shared_draws) if replicates else estimate(list(of_cell[column]))
         for _, of_cell in cells
     ]
-    return first.assign(**{column: Series(found, index=first.index, dtype=object)})
+    return first.assign(**{column: Series(estimates, index=first.index, dtype=object)})
 
 
 def _of_replicates(rows: DataFrame, column: str, shared_draws: bool) -> Estimate:
-    """Return the estimate of one cell, whose scores also share draws if a side of a difference has no distillation."""
+    """Return the estimate of one cell; scores share draws too if one side of a difference is not distilled."""
     if rows.filter(regex="^kind").isin([*REAL_NAMES]).all(axis=None):  # of a pair both
         return estimate(list(rows[column]))
     table: dict[tuple[str, ...], dict[int, float | None]] = {}
@@ -90,8 +90,8 @@ def summarise(
 def teachers(rows: DataFrame) -> dict[tuple[str, int | None], Estimate]:
     """Return the accuracy of the teachers of each source and IPC over seeds; nothing where rows do not say it."""
     told = rows[rows["teacher_accuracy"].notna()]
-    own = told.drop_duplicates(["source", "source_hash", "ipc", "protocol", "seed"])  # of all architectures one
-    cells = own.groupby(["source", "ipc"], sort=False, dropna=False)["teacher_accuracy"]
+    taught = told.drop_duplicates(["source", "source_hash", "ipc", "protocol", "seed"])  # of all architectures one
+    cells = taught.groupby(["source", "ipc"], sort=False, dropna=False)["teacher_accuracy"]
     return {
         (source, None if ipc is None or math.isnan(ipc) else ipc): estimate(list(of)) for (source, ipc), of in cells
     }
@@ -105,7 +105,7 @@ def differences(rows: DataFrame, others: DataFrame, replicates: bool = False) ->
     means. Replicates are paired by the seed of their distillation too. A pair has failed if either student has.
     """
     pairs = _paired(rows, others, replicates)
-    pairs["points"] = _of_pairs(pairs, lambda one, other: one - other)
+    pairs["points"] = _of_pairs(pairs, lambda accuracy, other: accuracy - other)
     return _estimates(pairs, [*_CELL, "epochs_b", "source_b", "source_hash_b"], "points", replicates)
 
 
@@ -115,7 +115,7 @@ def shares(rows: DataFrame, replicates: bool = False) -> DataFrame:
     An estimate in percent over the seeds that both have, of the ratio of each seed.
     """
     pairs = _paired(rows[rows["kind"] == "generator"], rows[rows["kind"] == STREAM_CEILING], replicates)
-    pairs["share"] = _of_pairs(pairs, lambda one, other: 100 * one / other)
+    pairs["share"] = _of_pairs(pairs, lambda accuracy, other: 100 * accuracy / other)
     return _estimates(pairs, _CELL, "share", replicates)
 
 
@@ -125,15 +125,15 @@ def _paired(rows: DataFrame, others: DataFrame, replicates: bool) -> DataFrame:
     pairs = rows.merge(others, on=alike, suffixes=("", "_b"))
     if not replicates:
         return pairs
-    one, other = pairs["distillation_seed"], pairs["distillation_seed_b"]
-    return pairs[one.isna() | other.isna() | (one == other)].copy()
+    seed, other = pairs["distillation_seed"], pairs["distillation_seed_b"]
+    return pairs[seed.isna() | other.isna() | (seed == other)].copy()
 
 
 def _of_pairs(pairs: DataFrame, formula: Callable[[float, float], float]) -> Series:
     """Return what a formula makes of each pair's accuracies; none where a student failed."""
     both = zip(pairs["accuracy"], pairs["accuracy_b"], strict=True)
-    found = [None if isna(one) or isna(other) else formula(one, other) for one, other in both]
-    return Series(found, index=pairs.index, dtype=object)
+    values = [None if isna(accuracy) or isna(other) else formula(accuracy, other) for accuracy, other in both]
+    return Series(values, index=pairs.index, dtype=object)
 
 
 def refinement(rows: DataFrame) -> DataFrame:
@@ -143,7 +143,7 @@ def refinement(rows: DataFrame) -> DataFrame:
 
 
 def by_recipe(rows: DataFrame, mixed: bool = False) -> list[DataFrame]:
-    """Part rows that were trained under different conditions, for they do not compare.
+    """Split rows by training conditions, since only equal conditions compare.
 
     Rows of another precision are parted too, unless they shall be `mixed`; their sources' names then tell it.
 

@@ -91,7 +91,7 @@ class Subject:
 
 
 def of_source(source: Source, layout: Layout, name: str) -> Subject:
-    """Return what there is to say of a generator or a set, in a file or folder of that name."""
+    """Describe a generator or a set whose file or folder has this name."""
     if source.generator is not None:
         made = source.generator
         return Subject(layout, name, made.spec, made.hash, made.bytes, made.provenance)
@@ -112,17 +112,17 @@ def of_source(source: Source, layout: Layout, name: str) -> Subject:
 
 
 def of_shards(folder: Path) -> Subject:
-    """Return the same of a folder of whole shards; ConfigError if its manifest is damaged."""
+    """Describe a folder of whole shards; ConfigError if its manifest is damaged."""
     plan, values = webdataset.read_plan(folder / webdataset.MANIFEST)
-    found, origin = webdataset.totals(folder, plan), values.get("provenance")
+    shards, origin = webdataset.totals(folder, plan), values.get("provenance")
     provenance = earlier.current_origin({**origin, "sample_seed": plan.seed}) if isinstance(origin, dict) else {}
     provenance.pop("config", None)  # nobody has checked it, and samples carry none
     # Not the folder's name: shards of one plan are the same wherever they lie, and so is their card.
-    return Subject("shards", "shards", plan.spec, plan.generator, found.bytes, provenance, plan.ipc, plan.shards)
+    return Subject("shards", "shards", plan.spec, plan.generator, shards.bytes, provenance, plan.ipc, plan.shards)
 
 
 def commands(subject: Subject) -> str:
-    """Return lines for a shell, or nothing."""
+    """Return shell commands that use the file, if there are any."""
     if subject.layout == "shards":
         return "gdd verify .  # in this folder"
     if subject.layout == "generator" and subject.name.isprintable():
@@ -131,7 +131,7 @@ def commands(subject: Subject) -> str:
 
 
 def snippet(subject: Subject) -> str:
-    """Return lines of Python, for the folder that the file, the exported folder, or the shards lie in."""
+    """Return Python code that loads the file, to be run in its folder."""
     name = json.dumps(subject.name)
     match subject.layout:
         case "generator":
@@ -175,24 +175,24 @@ def snippet(subject: Subject) -> str:
     return "\n".join(lines)
 
 
-def notes(subject: Subject) -> list[str]:
-    """Return what else there is to know before it is used."""
-    found = []
+def usage_notes(subject: Subject) -> list[str]:
+    """Return what a user must know of its pixels and labels."""
+    notes = []
     if subject.layout in ("folder", "hf"):
-        found.append("Images are PNG files of 8 bits per channel.")
+        notes.append("Images are PNG files of 8 bits per channel.")
         if subject.optimised:
-            found.append(
+            notes.append(
                 "Pixels that were optimised are rounded to the nearest of 256 levels and clipped to [0, 1]; the stored "
                 "set from which this was exported holds them as they were."
             )
     if subject.soft:
         where = f"The column {SOFT_LABEL} holds" if subject.layout == "hf" else "It has soft labels:"
-        found.append(f"{where} a logit for each class; softmax makes probabilities of them.")
-    return found
+        notes.append(f"{where} a logit for each class; softmax makes probabilities of them.")
+    return notes
 
 
 def measure(subject: Subject) -> str:
-    """Return the command that measures it; nothing of what gdd does not take as a source."""
+    """Return the command that measures it; nothing if gdd cannot take it as a source."""
     if subject.layout not in ("generator", "set") or not subject.name.isprintable():
         return ""
     words = ["gdd", "compare", shlex.quote(subject.name)]

@@ -20,7 +20,7 @@ from gdd.report import plots, statistics
 from gdd.report.intervals import Estimate
 from gdd.runtime.checkpoint import write_atomically
 
-WIDTH = 100  # characters of a line in a terminal
+LINE_WIDTH = 100  # characters of a line in a terminal
 _LEAST = 26  # characters that a source's name keeps there
 _GAP = 2  # characters between columns
 
@@ -46,7 +46,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Terminal:
-    """Sections for rich to print in at most `WIDTH` characters.
+    """Sections for rich to print in at most `LINE_WIDTH` characters.
 
     No cell is wrapped: names of sources are shortened, columns without room left out and told below the table. A note
     of several tables stands below the last of them alone.
@@ -55,7 +55,7 @@ class Terminal:
     sections: Sequence[Section]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        width, shown = min(WIDTH, options.max_width), list[Section]()
+        width, shown = min(LINE_WIDTH, options.max_width), list[Section]()
         for section in reversed(self.sections):
             said = {note for other in shown for note in other.notes}
             shown.append(replace(section, notes=[note for note in section.notes if note not in said]))
@@ -86,7 +86,7 @@ def _fitted(section: Section, width: int) -> list[Table | Text]:
 
 
 def _shortened(cells: Sequence[str], width: int) -> list[str]:
-    """Cut too long lines in the middle, or elsewhere if only that keeps different names different."""
+    """Cut long names in the middle, or where different names stay different."""
     names = {line for cell in cells for line in cell.split("\n")}
 
     def cut(head: int) -> dict[str, str]:
@@ -132,7 +132,7 @@ def sections(rows: Sequence[Row], brief: bool, mixed: bool = False) -> list[Sect
         if (part["protocol"] == protocol).any()
         for section in (
             _accuracies(part, protocol, brief),
-            *shares(part, protocol),
+            *share_sections(part, protocol),
             *_differences(part, protocol, brief),
         )
     ]
@@ -152,31 +152,34 @@ def _accuracies(rows: DataFrame, protocol: Protocol, brief: bool) -> Section:
     cost_heads = ["images seen", "KiB", "steps"]
     plus = "standard deviation" + ("" if brief else f" (± {spread()})")
     title = f"{rows['dataset'].iloc[0]}, {TITLES[protocol]}"
-    headers = ["trained on", "IPC", *cost_heads, *["teacher"] * bool(teachers), *archs]
+    teacher_head = ["teacher"] if teachers else []
+    headers = ["trained on", "IPC", *cost_heads, *teacher_head, *archs]
     below = notes(shown, protocol, plus, brief)
     if not shown["kind"].isin([CEILING, STREAM_CEILING]).any():
         below.insert(1, "No student was trained on all real images, so this table has no ceiling.")
-    return Section(title, below, headers, lines, [*["teacher"] * bool(teachers), *cost_heads])
+    return Section(title, below, headers, lines, [*teacher_head, *cost_heads])
 
 
 def teacher_of(row: Row, teachers: dict[tuple[str, int | None], Estimate]) -> list[str]:
-    """Return the cell of a line's teachers, if any line has some: their mean accuracy ± half width, or nothing."""
-    found = teachers.get((row.source, row.ipc))
-    return [interval(found, found.n) if found else ""] * bool(teachers)
+    """Return the cell with the accuracy of a line's teachers, or no cell if no line has teachers."""
+    if not teachers:
+        return []
+    accuracy = teachers.get((row.source, row.ipc))
+    return [interval(accuracy, accuracy.n) if accuracy else ""]
 
 
-def shares(rows: DataFrame, protocol: Protocol, replicates: bool = False) -> Iterator[Section]:
-    """Yield the table of what streams are worth beside fresh real images, if there are both."""
+def share_sections(rows: DataFrame, protocol: Protocol, replicates: bool = False) -> Iterator[Section]:
+    """Yield the table of streams as shares of fresh real images, if both were scored."""
     streams = rows[rows["protocol"] == protocol]
-    found = statistics.shares(streams, replicates)
-    if found.empty:
+    pairs = statistics.shares(streams, replicates)
+    if pairs.empty:
         return
-    archs, most = found["arch"].unique(), most_seeds(found["share"])
-    found["text"] = [interval(share, most) for share in found["share"]]
+    archs, most = pairs["arch"].unique(), most_seeds(pairs["share"])
+    pairs["text"] = [interval(share, most) for share in pairs["share"]]
     # Students that stop early flatter a generator, so a share says after how many steps.
     lines = [
         [source, str(ipc), f"{steps:,}", *cells.set_index("arch")["text"].reindex(archs, fill_value="")]
-        for (source, ipc, steps), cells in found.groupby(["source", "ipc", "optimizer_steps"], sort=False)
+        for (source, ipc, steps), cells in pairs.groupby(["source", "ipc", "optimizer_steps"], sort=False)
     ]
     title = f"{rows['dataset'].iloc[0]}, {_SHARE}, ± {spread(replicates)}"
     yield Section(title, limits(streams, replicates), ["trained on", "IPC", "steps", *archs], lines)
@@ -201,12 +204,12 @@ def _differences(rows: DataFrame, protocol: Protocol, brief: bool) -> Iterator[S
 
 
 def most_seeds(estimates: Sequence[Estimate]) -> int:
-    """Return how many values most of the cells have, or would have had no student failed."""
+    """Return the number of values in the fullest cell, failed students counted."""
     return max(estimate.n + estimate.lost for estimate in estimates)
 
 
 def name_and_ipc(row: Row, protocol: Protocol) -> tuple[str, str]:
-    """Return a line's first two cells; floor and ceilings say that they are, and in a table of streams are fixed."""
+    """Return a line's first two cells; floor and ceilings carry their role, and "fixed" in a table of streams."""
     role = ROLES.get(row.kind)
     name = row.source if role is None else f"{row.source} ({role}{'' if protocol == row.protocol else ', fixed'})"
     return name, "all" if row.ipc is None else str(row.ipc)
@@ -220,13 +223,13 @@ def _score(accuracy: Estimate, most: int, brief: bool) -> str:
 
 
 def interval(value: Estimate, most: int, sign: Literal["", "+"] = "") -> str:
-    """Return mean ± half width, if it is known; n is shown where it is not `most`, and a plus with `sign` +."""
+    """Return mean ± half width if known; n is shown if it is not `most`, a plus if `sign` is +."""
     text = f"{value.mean:{sign}.1f}" + ("" if math.isnan(value.half_width) else f" ± {value.half_width:.1f}")
     return _counted(text, value, most)
 
 
 def _counted(text: str, value: Estimate, most: int) -> str:
-    """Return a mean's text with the students that failed, or with n where that is not `most`."""
+    """Return a mean's text with how many students failed, or with n if it is not `most`."""
     if value.n == 0:
         return "failed"
     if value.failed:
@@ -235,7 +238,7 @@ def _counted(text: str, value: Estimate, most: int) -> str:
 
 
 def notes(rows: DataFrame, protocol: Protocol, spread: str, brief: bool, replicates: bool = False) -> list[str]:
-    """Return what stands below a table: the scale, with what follows ± if there is more than one seed, and facts."""
+    """Return the notes of a table: its scale, what ± means, seeds, recipe and device."""
     scale = "Test accuracy in percent after the last step"
     if rows["seed"].nunique() > 1 or (replicates and _distillations(rows) > 1):
         scale += f", mean ± {spread}"
@@ -252,7 +255,7 @@ def notes(rows: DataFrame, protocol: Protocol, spread: str, brief: bool, replica
 
 
 def spread(replicates: bool = False) -> str:
-    """Return what follows ± in words; of replicates the interval is not that of Student's t alone."""
+    """Return what ± means; intervals of replicates are not Student's t alone."""
     return f"half width of the 95 % {'interval' if replicates else 't-interval'}"
 
 
@@ -274,7 +277,7 @@ def _distillations(rows: DataFrame) -> int:
 
 
 def limits(rows: DataFrame, replicates: bool = False) -> list[str]:
-    """Return what the intervals below or beside say of another distillation; nothing without an interval."""
+    """Return what a table's intervals say of another distillation; nothing if it has none."""
     n = _distillations(rows)
     if n == 0 or (not replicates and rows["seed"].nunique() == 1):
         return []
@@ -332,7 +335,7 @@ def facts(rows: DataFrame, protocol: Protocol, replicates: bool = False) -> str:
     )
 
 
-def write(folder: Path, rows: Sequence[Row], mixed: bool = False) -> list[Path]:
+def write_evaluation(folder: Path, rows: Sequence[Row], mixed: bool = False) -> list[Path]:
     """Write rows.csv, table.md and accuracy.png (a picture per recipe and precision) and return their paths."""
     sheet, markdown = folder / "rows.csv", folder / "table.md"
     table = statistics.frame(rows)

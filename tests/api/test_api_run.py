@@ -14,7 +14,7 @@ import gdd
 from gdd.api.run import Distilled, _by_label, _of_arrays, read_settings
 from gdd.cli.main import parse_config
 from gdd.config import Config, ConfigError, to_plain
-from gdd.report.statistics import read_rows
+from gdd.report.statistics import require_rows
 from gdd.sampling import generator_file
 
 SETTINGS = {key: value for key, value in to_plain(parse_config(TINY)).items() if key != "data"}
@@ -36,7 +36,8 @@ def test_distilling_gives_the_generator_and_the_rows_of_the_command(distilled, t
     assert distilled.file == distilled.folder / generator_file.FILE
     found = distilled.scores
     assert len(found.rows) == 2 * (1 + 2 * 2 + 1 + 1)  # two seeds of floor, stages fixed and streamed, two ceilings
-    by_command = {(row.source, row.protocol, row.seed): row.accuracy for row in read_rows(tmp_path / "digits/evaluate")}
+    rows = require_rows(tmp_path / "digits/evaluate")
+    by_command = {(row.source, row.protocol, row.seed): row.accuracy for row in rows}
     by_python = {(row.source, row.protocol, row.seed): row.accuracy for row in found.rows.itertuples()}
     assert by_python == by_command
     for line in found.summary.itertuples():
@@ -184,7 +185,7 @@ def test_a_launched_script_may_call_twice(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT.replace("ROOT", repr(str(tmp_path / "runs"))).replace("WORKERS", "1"))
     launch(script)
-    rows = [read_rows(tmp_path / "runs" / name / "evaluate") for name in ("one", "two")]
+    rows = [require_rows(tmp_path / "runs" / name / "evaluate") for name in ("one", "two")]
     assert [row.accuracy for row in rows[0]] == [row.accuracy for row in rows[1]]
 
 

@@ -27,7 +27,7 @@ def dataset() -> Dataset:
     return Dataset(spec, part(EACH), part(3), lambda: part(1))
 
 
-def estimate_on(dataset: Dataset, speed: float) -> suggest.Estimate:
+def estimate_on(dataset: Dataset, speed: float) -> suggest.MinutesOf:
     """Return the minutes of stages on a CPU of this many FLOP a second."""
     accelerator: Any = SimpleNamespace(device=torch.device("cpu"), num_processes=1)
 

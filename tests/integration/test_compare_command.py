@@ -76,7 +76,7 @@ def test_replicates_are_one_line_over_the_seeds_of_their_distillation(done, refu
     command += ["--evaluate.recipe.epochs", "30", "--evaluate.recipe.lr", "0.1"]
     done(*command, "--replicates")
     folder = tmp_path / "runs/compare/compare"
-    page, rows = (folder / "compare.md").read_text(), statistics.read_rows(folder)
+    page, rows = (folder / "compare.md").read_text(), statistics.require_rows(folder)
     scores = np.array(
         [[row.accuracy for row in rows if row.protocol == "fixed" and row.distillation_seed == seed] for seed in (0, 1)]
     )

@@ -22,13 +22,13 @@ def test_the_scores_are_one_table_more(command, done, tmp_path, monkeypatch):
     folder = tmp_path / "runs/compare/compare"
     done(*command)
     before, pages = compare.read_sections(folder), (folder / "compare.md").read_text()
-    rows = len(statistics.read_rows(folder))
+    rows = len(statistics.require_rows(folder))
     done(*command, "--scores", "dd-ranking")
     *same, scores = compare.read_sections(folder)
     assert same == before
     assert (folder / "compare.md").read_text().startswith(pages)
     # Augmented: floor and generator; all real images; two seeds of each.
-    found = statistics.read_rows(folder)
+    found = statistics.require_rows(folder)
     assert len(found) == rows + 6
     assert len((folder / "rows.csv").read_text().splitlines()) == rows + 1
 

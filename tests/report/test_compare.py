@@ -31,7 +31,7 @@ def scored(row: Row, source: str, accuracies: Sequence[float], **fields: object)
 
 def cells(rows: Sequence[Row], reference: str, table: int = 0, brief: bool = False) -> dict[tuple[str, str], list[str]]:
     """A table's cells by method and IPC: accuracy, difference, KiB, seconds, seconds of another IPC, images."""
-    section = compare.sections(rows, reference, brief)[table]
+    section = compare.comparison_sections(rows, reference, brief)[table]
     return {(line[0], line[1]): line[2:] for line in section.lines}
 
 
@@ -70,7 +70,7 @@ def test_difference_is_taken_at_the_same_protocol(row: Row) -> None:
     assert list(stream) == [("random real (floor, fixed)", "1"), ("one", "1"), ("other", "1")]
     assert [line[1] for line in stream.values()] == ["", "", "+10.0 ± 0.0"]
     # A stored set is no stream, so nothing in the table of streams can be compared with it.
-    without = compare.sections(rows, "pixels", brief=False)[1]
+    without = compare.comparison_sections(rows, "pixels", brief=False)[1]
     assert "mlp-w16" in without.headers
     assert {len(line) for line in without.lines} == {len(without.headers)}
     assert not any("difference" in text.lower() for text in [*without.headers, *without.notes])
@@ -193,13 +193,13 @@ def test_the_floor_alone_is_nothing_to_compare() -> None:
 def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Axes]]:
     """The panels of every picture that is saved, by its file's name."""
     found: dict[str, list[Axes]] = {}
-    save = plots.save
+    save = plots.save_picture
 
     def spy(figure: Figure, path: Path, *rest: object) -> None:
         found[path.name] = [axes for axes in figure.axes if axes.get_visible()]
         save(figure, path, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(plots, "save", spy)
+    monkeypatch.setattr(plots, "save_picture", spy)
     return found
 
 
@@ -228,7 +228,7 @@ def test_pictures(row: Row, drawn: dict[str, list[Axes]], tmp_path: Path) -> Non
     rows = [dataclasses.replace(r, generator_seconds=None) if r.kind == "real:random" else r for r in rows]
     labels = dict.fromkeys(row.source for row in rows)
     sources = [Compared(Source(label, "set", ""), label.split(", ")[0]) for label in labels]
-    paths = compare.write(tmp_path, rows, sources, [28.25])
+    paths = compare.write_comparison(tmp_path, rows, sources, [28.25])
     assert [path.name for path in paths] == [
         "rows.csv",
         "compare.md",
@@ -269,7 +269,7 @@ def test_replicates_are_one_curve_with_whiskers_over_their_means(
         for one in scored(row, "skd", accuracies, ipc=ipc, **made)
     ]
     source = Compared(Source("skd", "generator", ""), "skd")
-    compare.write(tmp_path, rows, [source, source], [], replicates=True)
+    compare.write_comparison(tmp_path, rows, [source, source], [], replicates=True)
     # 51 and 56 have the variance 12.5, and 52, 53 and 55.5 by student 3.25, so V_d = 6.25 and V_s = 1.0833 (docstring
     # of `two_way_half_width`): h^2 = 3.8415 + .8523^2 (12.7062^2 - 3.8415) + .1477^2 (4.3027^2 - 3.8415) = 118.65.
     reach = (118.6524 * (6.25 + 3.25 / 3)) ** 0.5
@@ -287,7 +287,7 @@ def test_a_ceiling_that_was_added_is_in_the_picture_under_its_name(
 ) -> None:
     generator = scored(row, "skd", [50.0] * 3, kind="generator", protocol="stream", generator_seconds=9.0)
     fresh = scored(row, "fresh real", [90.0] * 3, kind="real:stream", protocol="stream", generator_seconds=None)
-    compare.write(tmp_path, [*generator, *fresh], [Compared(Source("skd", "generator", ""), "skd")], [])
+    compare.write_comparison(tmp_path, [*generator, *fresh], [Compared(Source("skd", "generator", ""), "skd")], [])
     (axes,) = drawn["accuracy-ipc.png"]
     colour = plots.palette({"skd": "generator", "fresh real": "real:stream"})["fresh real"]
     assert [[y for _, y in line] for line in curve(axes, colour, "--")] == [[90]]
@@ -299,7 +299,7 @@ def test_a_ceiling_that_was_added_is_in_the_picture_under_its_name(
 @pytest.mark.parametrize("seconds", [None, 0.0])  # 0 has no place on a logarithmic axis
 def test_no_picture_of_seconds_that_nobody_knows_or_that_are_none(seconds, row: Row, tmp_path: Path) -> None:
     rows = scored(row, "theirs", (1, 2, 3), generator_seconds=seconds)
-    compare.write(tmp_path, rows, [Compared(Source("theirs", "set", ""), "theirs")], [])
+    compare.write_comparison(tmp_path, rows, [Compared(Source("theirs", "set", ""), "theirs")], [])
     assert {path.name for path in tmp_path.iterdir()} == {"rows.csv", "compare.md", "compare.json", "accuracy-ipc.png"}
 
 
@@ -313,7 +313,7 @@ def test_what_failed_is_in_the_table_and_in_no_picture(row: Row, drawn: dict[str
     assert found["good", "1"][0] == "50.5 ± 6.4, 1 of 3 failed"
     assert found["floor (floor)", "1"][1] == "-40.0 ± 0.0, 1 of 3 failed"
     sources = [Compared(Source(label, "set", ""), label) for label in ("good", "floor", "bad")]
-    compare.write(tmp_path, some, sources, [])
+    compare.write_comparison(tmp_path, some, sources, [])
     heights = [y for axes in drawn["accuracy-ipc.png"] for line in axes.lines for y in line.get_ydata()]
     assert 50.5 in heights
     assert not any(math.isnan(height) for height in heights)
@@ -321,5 +321,5 @@ def test_what_failed_is_in_the_table_and_in_no_picture(row: Row, drawn: dict[str
 
 def test_nothing_but_failures_has_a_table_and_no_picture(row: Row, tmp_path: Path) -> None:
     bad = [dataclasses.replace(row, accuracy=None, failure="why") for row in scored(row, "bad", (0, 0, 0))]
-    compare.write(tmp_path, bad, [Compared(Source("bad", "set", ""), "bad")], [])
+    compare.write_comparison(tmp_path, bad, [Compared(Source("bad", "set", ""), "bad")], [])
     assert {path.name for path in tmp_path.iterdir()} == {"rows.csv", "compare.md", "compare.json"}

@@ -20,7 +20,7 @@ from gdd.evaluation.row import Row
 from gdd.evaluation.sources import Source
 from gdd.report import compare, measured, runs, tables
 from gdd.report.compare import Compared
-from gdd.report.page import settings_in_words, sort_value, write
+from gdd.report.page import settings_in_words, sort_value, write_page
 from gdd.sampling import generator_file
 
 VOID = {"meta", "link", "img", "line", "polyline", "circle"}
@@ -65,7 +65,7 @@ def run(tmp_path: Path, dataset: Dataset, rows: list[Row]) -> Path:
 
 def written(dataset: Dataset, *folders: Path, mixed: bool = False) -> Page:
     out = folders[0].parent / "page.html"
-    size = write(out, folders, lambda *_: renamed(dataset), mixed)
+    size = write_page(out, folders, lambda *_: renamed(dataset), mixed)
     assert size == out.stat().st_size
     return Page(out.read_text())
 
@@ -156,10 +156,10 @@ def test_tables_are_those_of_the_comparison(tmp_path: Path, dataset: Dataset, ro
     folder.mkdir(parents=True)
     (folder / "rows.jsonl").write_text("".join(json.dumps(row.to_dict()) + "\n" for row in rows))
     names = dict.fromkeys(row.source for row in rows)
-    compare.write(folder, rows, [Compared(Source(name, "set", ""), name) for name in names], [])
+    compare.write_comparison(folder, rows, [Compared(Source(name, "set", ""), name) for name in names], [])
     sections = compare.read_sections(folder)
     assert sections == [
-        replace(one, optional=[*one.optional]) for one in compare.sections(rows, next(iter(names)), False)
+        replace(one, optional=[*one.optional]) for one in compare.comparison_sections(rows, next(iter(names)), False)
     ]
     page = written(dataset, folder)
     cells = [[cell for line in (section.headers, *section.lines) for cell in line] for section in sections]
@@ -249,7 +249,7 @@ def test_other_data_are_not_shown_as_the_real_ones(run: Path, dataset: Dataset) 
         raise ConfigError("digits is not there")
 
     for opener, reason in ((fewer, "digits holds other images than"), (missing, "digits is not there")):
-        write(run / "page.html", [run / "refine"], opener)
+        write_page(run / "page.html", [run / "refine"], opener)
         page = Page((run / "page.html").read_text())
         assert any(text.startswith("No real images beside these") and reason in text for text in page.texts_of("p"))
         assert not any("real" in image["alt"] for image in page.all("img"))

@@ -14,7 +14,7 @@ from made_run import renamed, write_run
 
 from gdd.data.readers import Dataset
 from gdd.evaluation.row import Row
-from gdd.report.page import sort_value, write
+from gdd.report.page import sort_value, write_page
 
 CHROMIUM = shutil.which("chromium")
 FLAGS = [
@@ -46,7 +46,7 @@ def opened(browser: Any, home: Path, dataset: Dataset, rows: list[Row]) -> Itera
     """Return a function that opens the page of a run with hostile names; nothing may go wrong or be asked for."""
     path = home / "page.html"
     if not path.exists():
-        write(path, [write_run(home / "runs/mine", dataset, rows)], lambda *_: dataset)
+        write_page(path, [write_run(home / "runs/mine", dataset, rows)], lambda *_: dataset)
     wrong: list[str] = []
     asked: list[str] = []
     pages: list[Any] = []

@@ -141,7 +141,7 @@ def test_one_student_leaves_no_interval_against_real_images_and_the_table_says_s
     assert "what compares with real images has none" in notes
     stream = {"protocol": "stream"}
     streams = [*scored(row, "one", {0: (50,), 1: (60,)}, **stream), *real(row, (80,), kind="real:stream", **stream)]
-    (section,) = tables.shares(statistics.frame(streams), "stream", replicates=True)
+    (section,) = tables.share_sections(statistics.frame(streams), "stream", replicates=True)
     assert section.lines == [["one", "1", "3", "68.8"]]
     assert "what compares with real images has none" in section.notes[0]
 
@@ -156,14 +156,14 @@ def test_shares_are_over_distillations_and_students_of_the_ratio_of_each(row: Ro
         # 37.5 and 75, of variance 703.125, and by student 62.5 and 50, of variance 78.125.
         pytest.approx((56.25, expected := half(703.125 / 2, 78.125 / 2, T1, T1), 2))
     ]
-    (section,) = tables.shares(statistics.frame(rows), "stream", replicates=True)
+    (section,) = tables.share_sections(statistics.frame(rows), "stream", replicates=True)
     assert section.lines == [["skd", "1", "3", f"56.2 ± {expected:.1f}"]]
     assert "± counts the chance of both" in section.notes[0]
 
 
 def table_of(rows: Sequence[Row], replicates: bool = True) -> tuple[dict[str, list[str]], str]:
     """The cells of the first table by method, accuracy and difference, and its notes."""
-    section = compare.sections(rows, rows[0].source, brief=False, replicates=replicates)[0]
+    section = compare.comparison_sections(rows, rows[0].source, brief=False, replicates=replicates)[0]
     return {line[0]: line[2:4] for line in section.lines}, " ".join(section.notes)
 
 

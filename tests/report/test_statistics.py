@@ -89,7 +89,7 @@ def test_what_is_missing_stays_missing_and_whole_numbers_whole(rows: list[Row]) 
 
 def test_folder_without_rows_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no row in rows\.jsonl"):
-        statistics.read_rows(tmp_path)
+        statistics.require_rows(tmp_path)
 
 
 def test_shares_are_ratios_of_each_seed_and_of_streams_alone(rows: list[Row], row: Row) -> None:

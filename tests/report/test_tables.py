@@ -80,7 +80,7 @@ def wide(rows: list[Row]) -> list[Row]:
 @pytest.mark.parametrize("width", [100, 160])
 @pytest.mark.parametrize("command", ["evaluate", "compare"])
 def test_tables_fit_a_terminal_and_no_cell_is_wrapped(command: str, width: int, wide: list[Row]) -> None:
-    brief = tables.sections(wide, True) if command == "evaluate" else compare.sections(wide, LONG[0], True)
+    brief = tables.sections(wide, True) if command == "evaluate" else compare.comparison_sections(wide, LONG[0], True)
     assert len(brief) == (4 if command == "evaluate" else 2)
     for section in brief:
         lines = printed([section], width)
@@ -117,7 +117,7 @@ def test_a_narrow_terminal_leaves_out_columns_and_says_so(wide: list[Row]) -> No
 def test_files(rows: list[Row], tmp_path: Path) -> None:
     folder = tmp_path / "report"
     folder.mkdir()
-    paths = tables.write(folder, rows)
+    paths = tables.write_evaluation(folder, rows)
     assert [path.name for path in paths] == ["rows.csv", "table.md", "accuracy.png"]
     assert {path.name for path in folder.iterdir()} == {path.name for path in paths}
     with paths[0].open(newline="") as file:
@@ -127,7 +127,7 @@ def test_files(rows: list[Row], tmp_path: Path) -> None:
         assert line == {name: "" if value is None else str(value) for name, value in values.items()}
     with Image.open(paths[2]) as image:
         assert image.width > 500
-    assert tables.write(folder, rows[:1])[2].exists()  # one bar, one seed, no interval
+    assert tables.write_evaluation(folder, rows[:1])[2].exists()  # one bar, one seed, no interval
 
 
 @pytest.mark.parametrize("command", ["evaluate", "compare"])
@@ -138,7 +138,7 @@ def test_the_teachers_accuracy_stands_beside_its_students(command: str, rows: li
     def text(rows: list[Row]) -> str:
         if command == "evaluate":
             return markdown(rows)
-        return tables.page("Comparison", compare.sections(rows, "real:random", brief=False))
+        return tables.page("Comparison", compare.comparison_sections(rows, "real:random", brief=False))
 
     head, _, *body = lines_of(text(taught), "fixed: exactly")
     place = [cell.strip() for cell in head.split("|")].index("teacher")
@@ -163,7 +163,7 @@ def test_an_evaluation_without_all_real_images_says_so(rows: list[Row]) -> None:
 
 def test_another_recipe_has_its_own_tables_and_picture(rows: list[Row], tmp_path: Path) -> None:
     others = [replace(row, recipe_hash="other", accuracy=1.0) for row in rows]
-    names = [path.name for path in tables.write(tmp_path, [*rows, *others])]
+    names = [path.name for path in tables.write_evaluation(tmp_path, [*rows, *others])]
     assert names[2:] == ["accuracy-r-float32.png", "accuracy-other-float32.png"]
     assert len(tables.sections([*rows, *others], brief=False)) == 2 * len(tables.sections(rows, brief=False))
 
@@ -190,7 +190,7 @@ def test_failed_students_are_named_beside_the_mean_over_the_others(rows: list[Ro
     assert "students failed" not in markdown(rows)
     brief = "\n".join(printed(tables.sections(some, brief=True)))
     assert "65.0 ± 8.5, 1 of 3 failed" in brief
-    assert tables.write(tmp_path, some)[2].exists()
+    assert tables.write_evaluation(tmp_path, some)[2].exists()
     with (tmp_path / "rows.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
     assert [(line["accuracy"], line["failure"]) for line in lines if line["source"] == "pretrained"] == [
@@ -201,7 +201,7 @@ def test_failed_students_are_named_beside_the_mean_over_the_others(rows: list[Ro
 def test_an_evaluation_of_failed_students_alone_has_its_tables_and_picture(rows: list[Row], tmp_path: Path) -> None:
     none = [replace(row, accuracy=None, failure="why") for row in rows]
     assert markdown(none).count("| failed |") == 10  # 8 means and 2 differences
-    assert all(path.exists() for path in tables.write(tmp_path, none))
+    assert all(path.exists() for path in tables.write_evaluation(tmp_path, none))
 
 
 def test_precisions_share_a_table_only_if_told_to_and_are_then_named(rows: list[Row], tmp_path: Path) -> None:
@@ -212,7 +212,7 @@ def test_precisions_share_a_table_only_if_told_to_and_are_then_named(rows: list[
     assert "bfloat16" not in tables.page("", apart[: len(mixed)])
     names = {line[0].split(" (")[0] for line in mixed[0].lines}
     assert {name.rpartition(", ")[2] for name in names} == {"float32", "bfloat16"}
-    assert [path.name for path in tables.write(tmp_path, both, mixed=True)][2:] == ["accuracy.png"]
+    assert [path.name for path in tables.write_evaluation(tmp_path, both, mixed=True)][2:] == ["accuracy.png"]
 
 
 def test_a_terminal_says_a_note_once_below_the_last_table_that_has_it() -> None:
