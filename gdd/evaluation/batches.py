@@ -17,6 +17,7 @@ from gdd.data.spec import parse_strategy
 from gdd.data.splits import Split, shuffled
 from gdd.evaluation.recipe import Recipe
 from gdd.models import layers
+from gdd.runtime.device import clock
 from gdd.sampling import sample
 from gdd.sampling.curate import Kept
 from gdd.sampling.generator_file import LoadedGenerator
@@ -110,9 +111,7 @@ class GeneratedStream:
             # Ordered by class like the fixed set, so that both protocols' batches have the same labels.
             order = labels.argsort(stable=True)
             images, labels = images[order], labels[order]
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        self.seconds_generating += time.perf_counter() - began
+        self.seconds_generating += clock(device) - began
         return images, labels
 
     def distinct(self, seen: int) -> int:

@@ -6,7 +6,6 @@ Every process holds the same networks, built from the same seeds.
 
 import copy
 import itertools
-import time
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
@@ -24,6 +23,7 @@ from gdd.data.splits import Split
 from gdd.losses.logits import classified
 from gdd.models import registry
 from gdd.models.cost import TRAINING, classifier_flop
+from gdd.runtime.device import clock
 from gdd.runtime.execution import EAGER, Execution
 from gdd.runtime.run import Run
 from gdd.training.classifier import fit, sgd
@@ -92,17 +92,11 @@ class Lessons:
         """Train a member on the batches of some steps, if there are any; afterwards it is the same on all processes."""
         if not steps:
             return
-        began = self._now()
+        began = clock(self.images_u8.device)
         network.requires_grad_(True)
         fit(network, self.batches, steps, optimizer, max_accuracy=self.max_accuracy, execution=self.execution)
         _agree(network)
-        self.seconds += self._now() - began
-
-    def _now(self) -> float:
-        """Return the time at which the device has done all that it was given."""
-        if self.images_u8.device.type == "cuda":
-            torch.cuda.synchronize(self.images_u8.device)
-        return time.perf_counter()
+        self.seconds += clock(self.images_u8.device) - began
 
 
 @torch.no_grad()
