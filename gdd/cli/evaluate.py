@@ -10,6 +10,7 @@ from rich.console import Console
 
 from gdd.cli.command import Command, add_settings, checked_config, opened
 from gdd.config import Config, ConfigError, RunConfig
+from gdd.config.stages import EVALUATE
 from gdd.evaluation.named import STREAM_CEILING, source_path
 
 _SOURCES = "run folders, stored sets, zoo:NAME, real:random, real:fraction=SHARE, real:all, real:stream"
@@ -35,13 +36,15 @@ def _add_evaluate_arguments(parser: ArgumentParser) -> None:
 def _evaluate(options: Namespace, console: Console) -> None:
     named = options.get("sources", [])
     _with_sources(options, "evaluate", named)
+    if named and options.name == Config().name:  # whose folder is that of digits
+        options.name = EVALUATE
     config = checked_config(options, scored=True)
     from gdd import pipeline
 
     sources = pipeline.read_sources(config) or pipeline.own_sources(config)
     if named:  # a config that lists its sources says what data they stand for
         config = pipeline.with_data_of_sources(config, sources)
-    with opened(config, options.dry_run, console, ["evaluate"], sources) as work:
+    with opened(config, options.dry_run, console, [EVALUATE], sources) as work:
         if work is not None:
             from gdd.report import tables
 

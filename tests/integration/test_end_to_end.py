@@ -143,7 +143,7 @@ def test_evaluate_mixes_stored_sets_generators_and_real_images(distilled, done, 
     assert lines(tmp_path / "runs/mixed/evaluate/rows.jsonl") == rows
 
 
-def test_a_student_has_a_line_of_its_own_if_asked_for(done, tiny, caplog):
+def test_a_student_has_a_line_of_its_own_if_asked_for(done, tiny, caplog, tmp_path):
     caplog.set_level(logging.INFO)
     caplog.handler.setLevel(logging.DEBUG)  # as that of a terminal, which shows what it gets
     for flags, own_lines in ((), 0), (("-v", "--name", "again"), 4):
@@ -151,6 +151,7 @@ def test_a_student_has_a_line_of_its_own_if_asked_for(done, tiny, caplog):
         done("evaluate", "real:random", *tiny, *flags)
         assert sum("mean of 2 students" in line for line in caplog.messages) == 2
         assert sum("mlp-w4 seed" in line for line in caplog.messages) == own_lines
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["again", "evaluate"]
 
 
 @pytest.mark.parametrize(
