@@ -7,10 +7,14 @@ A stream's text enters every seed made of it: another text is another draw, and 
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
+import numpy as np
 import torch
+from torch import Tensor
 
 # Data: which images are held out.
 SPLIT_TEST = "split/test"
@@ -76,16 +80,115 @@ def derive(seed: int, purpose: str, *counters: int) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
-def generator(seed: int, purpose: str, *counters: int) -> torch.Generator:
-    """Return a fresh CPU generator; draws are made on the CPU so that every device sees the same ones."""
-    return torch.Generator().manual_seed(derive(seed, purpose, *counters))
+Words = TypeVar("Words", Tensor, np.ndarray)
+_WORD = 0xFFFFFFFF
+_MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
+_WEYL = 0x9E3779B9, 0xBB67AE85
 
 
-def generators(seed: int, purpose: str, counters: Iterable[tuple[int, ...]]) -> Iterator[torch.Generator]:
-    """Yield what `generator` returns for each of many counters, as one object that the next step seeds anew."""
-    reused = torch.Generator()
-    for numbers in counters:
-        yield reused.manual_seed(derive(seed, purpose, *numbers))
+def philox(counter: tuple[Words, Words, Words, Words], key: tuple[int, int]) -> tuple[Words, Words, Words, Words]:
+    """Return the four words of Philox 4x32-10 for each counter (Salmon et al., SC 2011).
+
+    Args:
+        counter: four words of 32 bits each, of int64 and of shapes that broadcast, on any device.
+        key: two words.
+    """
+    a, b, c, d = counter
+    for turn in range(10):
+        left, right = a * _MULTIPLIERS[0], c * _MULTIPLIERS[1]  # of 64 bits, of which the sign is one
+        first, second = ((word + turn * weyl) & _WORD for word, weyl in zip(key, _WEYL, strict=True))
+        a, b = ((right >> 32) & _WORD) ^ b ^ first, right & _WORD
+        c, d = ((left >> 32) & _WORD) ^ d ^ second, left & _WORD
+    return a, b, c, d
+
+
+def key_of(seed: int, purpose: str) -> tuple[int, int]:
+    """Return the key of one root seed and one stream."""
+    digest = hashlib.blake2b(f"{seed}:{purpose}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest[:4], "big"), int.from_bytes(digest[4:], "big")
+
+
+class Draws:
+    """Random numbers of one stream, in the order in which they are asked for: a pure function of seed and counters.
+
+    The words are the same on every device, so uniform and whole numbers are; normal ones are but for rounding.
+    """
+
+    def __init__(self, seed: int, purpose: str, *counters: int, device: torch.device | str = "cpu") -> None:
+        """Take at most three counters (step, class, ...), each below 2^32."""
+        if len(counters) > 3 or any(not 0 <= number <= _WORD for number in counters):
+            raise ValueError(f"the counters are {counters}, expected at most three numbers from 0 to {_WORD}")
+        self.key, self.device, self.blocks = key_of(seed, purpose), torch.device(device), 0
+        self.counters = (*counters, 0, 0, 0)[:3]
+
+    def words(self, count: int) -> Tensor:
+        """Return `count` new words (count,) of 32 bits, of int64."""
+        blocks, first = -(-count // 4), self.blocks
+        self.blocks += blocks
+        return _words_of(first, blocks, self.counters, self.key, self.device).flatten()[:count]
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Return float32 numbers in [0, 1), multiples of 2^-24."""
+        return _uniform(self.words(math.prod(shape))).view(shape)
+
+    def normal(self, *shape: int) -> Tensor:
+        """Return standard normal float32 numbers."""
+        count = math.prod(shape)
+        return _normal(self.words(count + count % 2))[:count].view(shape)
+
+    def integers(self, high: int, *shape: int) -> Tensor:
+        """Return whole numbers (int64) from 0 to high - 1, at most 2^31; each is as likely but for high / 2^32."""
+        return ((self.words(math.prod(shape)) * high) >> 32).view(shape)
+
+    def permutation(self, count: int) -> Tensor:
+        """Return the numbers from 0 to count - 1 in random order."""
+        high, low = self.words(2 * count).view(2, count)
+        return ((high << 30) ^ (low >> 2)).argsort(stable=True)
+
+    def choice(self, weights: Sequence[float]) -> int:
+        """Return a place among the weights, none below 0, with a probability in proportion to its weight."""
+        edges = np.cumsum(np.asarray(weights, np.float64))
+        place = np.searchsorted(edges, float(self.uniform(1)) * edges[-1], side="right")
+        return int(place)
+
+
+def normal_rows(seed: int, purpose: str, first: Tensor, second: Tensor, count: int) -> Tensor:
+    """Return standard normal rows (B, count): row b is a function of its two counters (B,) alone, whatever the others.
+
+    Args:
+        seed: the root seed.
+        purpose: the stream.
+        first: whole numbers below 2^32, such as classes, on the device to draw on.
+        second: whole numbers below 2^63, such as indices.
+        count: of numbers in a row.
+    """
+    counters = first[:, None], (second & _WORD)[:, None], (second >> 32)[:, None]
+    blocks = -(-count // 4)
+    return _normal(_words_of(0, blocks, counters, key_of(seed, purpose), first.device).flatten(1))[:, :count]
+
+
+def _words_of(
+    first: int, blocks: int, counters: Sequence[int | Tensor], key: tuple[int, int], device: torch.device
+) -> Tensor:
+    """Return words (..., blocks, 4) of consecutive blocks, whose number is the first word of the counter."""
+    if device.type == "cpu":  # numpy takes a third of torch's time for arrays this small
+        rest = [np.asarray(number, np.int64) for number in counters]
+        counter = np.arange(first, first + blocks, dtype=np.int64), *rest
+        return torch.from_numpy(np.stack(np.broadcast_arrays(*philox(counter, key)), -1))
+    rest = [torch.as_tensor(number, dtype=torch.int64, device=device) for number in counters]
+    counter = torch.arange(first, first + blocks, device=device), *rest
+    return torch.stack(torch.broadcast_tensors(*philox(counter, key)), -1)
+
+
+def _uniform(words: Tensor) -> Tensor:
+    return (words >> 8).float() * 2.0**-24
+
+
+def _normal(words: Tensor) -> Tensor:
+    """Return as many normal numbers (..., 2n) as words, by Box and Muller (1958)."""
+    radius = (-2 * ((words[..., ::2] >> 8) + 1).float().mul(2.0**-24).log()).sqrt()
+    angle = _uniform(words[..., 1::2]) * (2 * math.pi)
+    return torch.stack([radius * angle.cos(), radius * angle.sin()], -1).flatten(-2)
 
 
 @contextmanager
