@@ -6,7 +6,9 @@ many draws came before it. A checkpoint therefore holds no generator state, and 
 A stream's text enters every seed made of it: another text is another draw, and other results.
 """
 
+import bisect
 import hashlib
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -80,7 +82,7 @@ def derive(seed: int, purpose: str, *counters: int) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
-Words = TypeVar("Words", Tensor, np.ndarray)
+Words = TypeVar("Words", int, np.ndarray, Tensor)
 _WORD = 0xFFFFFFFF
 _MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
 _WEYL = 0x9E3779B9, 0xBB67AE85
@@ -90,7 +92,7 @@ def philox(counter: tuple[Words, Words, Words, Words], key: tuple[int, int]) -> 
     """Return the four words of Philox 4x32-10 for each counter (Salmon et al., SC 2011).
 
     Args:
-        counter: four words of 32 bits each, of int64 and of shapes that broadcast, on any device.
+        counter: four words of 32 bits each: whole numbers, or arrays of int64 whose shapes broadcast, on any device.
         key: two words.
     """
     a, b, c, d = counter
@@ -145,11 +147,15 @@ class Draws:
         high, low = self.words(2 * count).view(2, count)
         return ((high << 30) ^ (low >> 2)).argsort(stable=True)
 
+    def whole(self, high: int) -> int:
+        """Return a whole number from 0 to high - 1 to the host, without asking the device."""
+        block, self.blocks = philox((self.blocks, *self.counters), self.key), self.blocks + 1
+        return (block[0] * high) >> 32
+
     def choice(self, weights: Sequence[float]) -> int:
         """Return a place among the weights, none below 0, with a probability in proportion to its weight."""
-        edges = np.cumsum(np.asarray(weights, np.float64))
-        place = np.searchsorted(edges, float(self.uniform(1)) * edges[-1], side="right")
-        return int(place)
+        edges = [*itertools.accumulate(weights)]
+        return bisect.bisect_right(edges, self.whole(2**32) / 2**32 * edges[-1])
 
 
 def normal_rows(seed: int, purpose: str, first: Tensor, second: Tensor, count: int) -> Tensor:
@@ -171,8 +177,8 @@ def _words_of(
     first: int, blocks: int, counters: Sequence[int | Tensor], key: tuple[int, int], device: torch.device
 ) -> Tensor:
     """Return words (..., blocks, 4) of consecutive blocks, whose number is the first word of the counter."""
-    if device.type == "cpu":  # numpy takes a third of torch's time for arrays this small
-        rest = [np.asarray(number, np.int64) for number in counters]
+    if device.type == "cpu":  # where numpy takes a third of torch's time for arrays of this size
+        rest = [np.atleast_1d(np.asarray(number, np.int64)) for number in counters]
         counter = np.arange(first, first + blocks, dtype=np.int64), *rest
         return torch.from_numpy(np.stack(np.broadcast_arrays(*philox(counter, key)), -1))
     rest = [torch.as_tensor(number, dtype=torch.int64, device=device) for number in counters]

@@ -47,7 +47,7 @@ class Augmentation:
 def draw(
     strategy: tuple[str, ...],
     count: int,
-    generator: torch.Generator,
+    random: rng.Draws,
     *,
     shared: bool,
     pick: Literal["one", "two", "all"],
@@ -58,7 +58,7 @@ def draw(
     Args:
         strategy: operations to choose from.
         count: images in the batch; without effect if `shared`.
-        generator: on the CPU.
+        random: on the device of the images.
         shared: one parameter set for all images, which then fits any batch size.
         pick: `one` operation, uniformly (DSA), `two` different ones in random order (Zhong and Liu, arXiv 2309.04195),
             of a single one that alone, or `all` of them in the order color, flip, crop, scale,
@@ -71,13 +71,13 @@ def draw(
     if not strategy or strength == 0:
         return Augmentation((), strength)
     if pick == "one":
-        chosen = [strategy[int(torch.randint(len(strategy), (), generator=generator))]]
+        chosen = [strategy[random.whole(len(strategy))]]
     elif pick == "two":
-        chosen = [strategy[index] for index in torch.randperm(len(strategy), generator=generator)[:2]]
+        chosen = [strategy[index] for index in random.permutation(len(strategy))[:2]]
     else:
         chosen = [name for name in _APPLY if name in strategy]
     rows = 1 if shared else count
-    steps = tuple((name, torch.rand(rows, _APPLY[name][0], generator=generator)) for name in chosen)
+    steps = tuple((name, random.uniform(rows, _APPLY[name][0])) for name in chosen)
     return Augmentation(steps, strength)
 
 
@@ -195,6 +195,6 @@ class AugmentedBatches:
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
         """Return images (B, C, H, W) in classifier space and labels (B,)."""
         images_u8, labels = self.batches(step)
-        random = rng.generator(self.batches.seed, self.stream, step)
+        random = rng.Draws(self.batches.seed, self.stream, step, device=self.batches.images_u8.device)
         change = draw(self.augmentations, len(labels), random, shared=False, pick="all")
         return apply(change, self.normalize.from_u8(images_u8)), labels

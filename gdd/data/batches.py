@@ -51,8 +51,8 @@ class Batches:
         """Return the order of the step's epoch, and where in it the batch begins."""
         epoch, position = divmod(step, self.per_epoch)
         if self._order is None or self._order[0] != epoch:
-            random = rng.generator(self.seed, self.stream, epoch)
-            self._order = epoch, torch.randperm(len(self.labels), generator=random).to(self.labels.device)
+            random = rng.Draws(self.seed, self.stream, epoch, device=self.labels.device)
+            self._order = epoch, random.permutation(len(self.labels))
         return self._order[1], position * self.batch_size
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
@@ -78,6 +78,6 @@ class ClassBatches:
     def __call__(self, label: int, count: int, stream: str, *counters: int) -> Tensor:
         """Return min(count, all) images (B, C, H, W) of a class; they depend on seed, stream, counters and class."""
         indices = self.indices_by_class[label]
-        order = torch.randperm(len(indices), generator=rng.generator(self.seed, stream, *counters, label))
+        order = rng.Draws(self.seed, stream, *counters, label).permutation(len(indices))
         chosen = indices[order[:count]].to(self.images_u8.device, non_blocking=True)
         return self.normalize.from_u8(self.images_u8[chosen])

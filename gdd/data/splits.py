@@ -81,7 +81,7 @@ def shuffled(train: Split, label: int, seed: int, turn: int = 0) -> Tensor:
     """Return the indices of a class's images in the order of one of many turns."""
     members = (train.labels == label).nonzero().flatten()
     counters = (label, turn) if turn else (label,)
-    order = torch.randperm(len(members), generator=rng.generator(seed, rng.RANDOM_REAL, *counters))
+    order = rng.Draws(seed, rng.RANDOM_REAL, *counters).permutation(len(members))
     return members[order.to(members.device)]
 
 

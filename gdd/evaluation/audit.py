@@ -249,4 +249,4 @@ def _drawn(images: Tensor, size: int) -> Tensor:
     """Return so many random images of a group; all of them in their order if it has no more."""
     if len(images) == size:
         return images
-    return images[torch.randperm(len(images), generator=rng.generator(_SEED, rng.AUDITED_IMAGES))[:size]]
+    return images[rng.Draws(_SEED, rng.AUDITED_IMAGES).permutation(len(images))[:size]]

@@ -189,17 +189,16 @@ class StudentBatches:
             return None
         epoch, position = divmod(step, self.per_epoch)
         if self._order is None or self._order[0] != epoch:
-            order = torch.randperm(
-                self.data.count, generator=rng.generator(self.seed, f"{self.who}-{rng.ORDER}", epoch)
-            )
-            self._order = epoch, order.to(self.data.normalize.mean.device)
+            random = rng.Draws(self.seed, f"{self.who}-{rng.ORDER}", epoch, device=self.data.normalize.mean.device)
+            self._order = epoch, random.permutation(self.data.count)
         return self._order[1][position * self.recipe.batch_size :][: self.recipe.batch_size]
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
         images_std, labels = self.data.batch(step // self.per_epoch, self.indices(step))
         if self._strategy:
-            recipe, generator = self.recipe, rng.generator(self.seed, f"{self.who}-{rng.AUGMENT}", step)
-            change = augment.draw(self._strategy, len(labels), generator, shared=False, pick=recipe.pick)
+            recipe = self.recipe
+            random = rng.Draws(self.seed, f"{self.who}-{rng.AUGMENT}", step, device=images_std.device)
+            change = augment.draw(self._strategy, len(labels), random, shared=False, pick=recipe.pick)
             images_std = augment.apply(change, images_std)
         return images_std, labels
 
@@ -244,5 +243,5 @@ class KeptPaths:
         rate, purpose = self.rate.at(step, self.total), f"{rng.STUDENT}-{rng.DROP_PATH}"
         if [rate] != self.in_force[-1:]:
             self.in_force.append(rate)
-        drawn = [layers.path_masks(count, self.paths, rate, rng.generator(seed, purpose, step)) for seed in self.seeds]
+        drawn = [layers.path_masks(count, self.paths, rate, rng.Draws(seed, purpose, step, device=self.device)) for seed in self.seeds]
         return (drawn[0] if len(drawn) == 1 else torch.stack(drawn)).to(self.device, non_blocking=True)

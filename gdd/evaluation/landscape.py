@@ -184,7 +184,7 @@ def top_eigenpairs(
         return times(torch.from_numpy(vector.reshape(-1).copy()).to(device)).cpu().numpy()
 
     operator = LinearOperator((size, size), matvec=matvec, dtype=np.float64)
-    first = torch.randn(size, generator=rng.generator(seed, rng.EIGENVECTORS), dtype=torch.float64).numpy()
+    first = rng.Draws(seed, rng.EIGENVECTORS).normal(size).double().numpy()
     values, vectors = eigsh(operator, k=count, which="LA", v0=first, tol=_TOLERANCE)
     order = np.argsort(-values)
     rows = torch.from_numpy(vectors.T[order].copy())

@@ -109,9 +109,9 @@ def _virtual(main: list[nn.Module]) -> nn.Module:
     return nn.Sequential(*pools, nn.Conv2d(first.in_channels, last.out_channels, 1), norm)
 
 
-def path_masks(count: int, paths: int, rate: float, generator: torch.Generator) -> Tensor:
+def path_masks(count: int, paths: int, rate: float, random: rng.Draws) -> Tensor:
     """Return which paths each image keeps, (count, paths): 1/rate with probability `rate`, in [0, 1], else 0."""
-    kept = (torch.rand(count, paths, generator=generator) < rate).float()
+    kept = (random.uniform(count, paths) < rate).float()
     return kept / rate if rate else kept
 
 

@@ -25,11 +25,7 @@ def latents(seed: int, labels: Tensor, indices: Tensor, noise_dim: int) -> Tenso
 
     It depends on (seed, class, index) only, so IPC 10 is a prefix of IPC 50 whatever the batches are.
     """
-    rows = torch.empty(len(labels), noise_dim)
-    samples = zip(labels.tolist(), indices.tolist(), strict=True)
-    for row, random in zip(rows.unbind(), rng.generators(seed, rng.LATENT, samples), strict=True):
-        row.normal_(generator=random)
-    return rows
+    return rng.normal_rows(seed, rng.LATENT, labels, indices, noise_dim)
 
 
 def balanced_labels(num_classes: int, start: int, stop: int) -> tuple[Tensor, Tensor]:

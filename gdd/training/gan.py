@@ -130,7 +130,7 @@ class GanTrainer:
         # Draw: as many fake images, of random classes, without the generator's graph.
         random = self._random(rng.NOISE_OF_DISCRIMINATOR_STEP, step)
         noise = self._noise(len(labels), random)  # (B, noise_dim)
-        classes = torch.randint(self.plain_generator.num_classes, (len(labels) * self.world_size,), generator=random)
+        classes = random.integers(self.plain_generator.num_classes, len(labels) * self.world_size)
         fake_labels = self._local(classes)  # (B,)
         with torch.no_grad():
             fake = self.execution(self.generator, noise, fake_labels)  # (B, C, H, W)
@@ -159,7 +159,7 @@ class GanTrainer:
         self.accelerator.backward(loss)
         optimizer.step()
 
-    def _penalty(self, step: int, both: Tensor, labels: Tensor, random: torch.Generator) -> Tensor | None:
+    def _penalty(self, step: int, both: Tensor, labels: Tensor, random: rng.Draws) -> Tensor | None:
         """Return the weighted gradient penalty of this step at real images, or between real and fake ones.
 
         In float32 and not compiled: it is a derivative of a derivative.
@@ -171,7 +171,7 @@ class GanTrainer:
             return self._conditioned(critic, class_logits, labels)
 
         if self.loss == "wgan-gp":
-            mixing = self._local(torch.rand(len(real) * self.world_size, 1, 1, 1, generator=random))
+            mixing = self._local(random.uniform(len(real) * self.world_size, 1, 1, 1))
             return self.gradient_penalty * adversarial.gradient_penalty(score, real, fake, mixing)
         if self.r1 > 0 and step % self.r1_every == 0:
             return self.r1 * self.r1_every * adversarial.r1_penalty(score, real)
@@ -193,15 +193,15 @@ class GanTrainer:
             return class_logits.new_zeros(())
         return self.aux_weight * F.cross_entropy(class_logits, labels)
 
-    def _random(self, stream: str, step: int) -> torch.Generator:
-        """Return the random generator of all processes' draws, of which each takes its rows."""
-        return rng.generator(self.seed, f"{self.stage}-{stream}", step, 0)
+    def _random(self, stream: str, step: int) -> rng.Draws:
+        """Return all processes' draws, of which each takes its rows."""
+        return rng.Draws(self.seed, f"{self.stage}-{stream}", step, device=self.accelerator.device)
 
     def _local(self, rows: Tensor) -> Tensor:
         return local_rows(rows, self.rank, self.world_size).to(self.accelerator.device)
 
-    def _noise(self, count: int, random: torch.Generator) -> Tensor:
-        return self._local(torch.randn(count * self.world_size, self.plain_generator.noise_dim, generator=random))
+    def _noise(self, count: int, random: rng.Draws) -> Tensor:
+        return self._local(random.normal(count * self.world_size, self.plain_generator.noise_dim))
 
     def _augmented(self, images: Tensor, stream: str, step: int) -> Tensor:
         count = len(images) * self.world_size

@@ -42,9 +42,9 @@ def with_own_statistics(generator: Generator, seed: int) -> Generator:
     norms = [module for module in generator.modules() if isinstance(module, BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     for index in range(_BATCHES if norms else 0):
-        random = rng.generator(seed, rng.STATISTICS_NOISE, index)
-        noise = torch.randn(_IMAGES, generator.noise_dim, generator=random)
-        labels = torch.randint(generator.num_classes, (_IMAGES,), generator=random)
+        random = rng.Draws(seed, rng.STATISTICS_NOISE, index)
+        noise = random.normal(_IMAGES, generator.noise_dim)
+        labels = random.integers(generator.num_classes, _IMAGES)
         for norm in norms:
             norm.shared = False  # the images are the same on all processes
             norm.momentum = 1 / (index + 1)  # so that all batches weigh alike, the first one instead of what was there
@@ -80,8 +80,8 @@ class Proxy:
         def batch(step: int) -> tuple[Tensor, Tensor]:
             place = step * self.batch_size
             labels = (torch.arange(place, place + self.batch_size) % generator.num_classes).to(device)
-            random = rng.generator(self.seed, rng.PROXY_NOISE, step)
-            noise = torch.randn(self.batch_size, generator.noise_dim, generator=random).to(device)
+            random = rng.Draws(self.seed, rng.PROXY_NOISE, step, device=device)
+            noise = random.normal(self.batch_size, generator.noise_dim)
             return self.normalize.from_pm1(generator(noise, labels)), labels
 
         fit(network, batch, range(self.steps), sgd(network, _LR, self.execution.fused), execution=self.execution)

@@ -102,7 +102,7 @@ class Guidance:
         """
         # Draw a network, and one augmentation for real and synthetic images alike.
         network = self.pool.network(step.index)
-        random = rng.generator(self.seed, rng.REFINE_AUGMENT, step.index, 0)
+        random = rng.Draws(self.seed, rng.REFINE_AUGMENT, step.index, device=fake.device)
         augmentation = augment.draw(self.augmentations, len(labels), random, shared=True, pick="all")
 
         # Show it both batches.

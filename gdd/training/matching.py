@@ -326,7 +326,7 @@ class Matcher:
         return total
 
     def _augmentation(self, iteration: int, turn: int, label: int) -> augment.Augmentation:
-        random = rng.generator(self.seed, rng.MATCHING_AUGMENT, iteration, turn, label)
+        random = rng.Draws(self.seed, rng.MATCHING_AUGMENT, iteration, turn, label)
         return augment.draw(self.augmentations, 1, random, shared=True, pick="one")
 
     def _train(self, network: nn.Module, optimizer: torch.optim.Optimizer, iteration: int, turn: int) -> None:
@@ -337,10 +337,9 @@ class Matcher:
 
         def batch(step: int) -> tuple[Tensor, Tensor]:
             epoch, position = divmod(step, per_epoch)
-            random = rng.generator(self.seed, rng.INNER_ORDER, iteration, turn, epoch)
-            order = torch.randperm(len(labels), generator=random)
+            order = rng.Draws(self.seed, rng.INNER_ORDER, iteration, turn, epoch).permutation(len(labels))
             chosen = order[position * size :][:size].to(labels.device)
-            random = rng.generator(self.seed, rng.INNER_AUGMENT, iteration, turn, step)
+            random = rng.Draws(self.seed, rng.INNER_AUGMENT, iteration, turn, step)
             augmentation = augment.draw(self.augmentations, len(chosen), random, shared=False, pick="one")
             return augment.apply(augmentation, images[chosen]), labels[chosen]
 
@@ -375,7 +374,7 @@ def first_images(settings: MatchingConfig, real: ClassBatches, seed: int) -> Ten
     device = real.images_u8.device
     size = (real.num_classes, settings.ipc, *real.images_u8.shape[1:])
     if settings.init == "noise":
-        return torch.randn(size, generator=rng.generator(seed, rng.MATCHING_NOISE)).to(device)
+        return rng.Draws(seed, rng.MATCHING_NOISE).normal(*size).to(device)
     if settings.init == "real":
         return torch.stack([real(label, settings.ipc, rng.MATCHING_INIT) for label in range(real.num_classes)])
     assert settings.generator is not None

@@ -31,7 +31,7 @@ from gdd.training.classifier import fit, sgd
 
 def draw_member(weights: Tensor, seed: int, step: int) -> int:
     """Return the place of the member that is drawn for a step, by the members' probability weights (M,)."""
-    return int(torch.multinomial(weights, 1, generator=rng.generator(seed, rng.POOL_MEMBER, step)))
+    return rng.Draws(seed, rng.POOL_MEMBER, step).choice(weights.tolist())
 
 
 def told_apart(names: Sequence[str]) -> list[str]:
@@ -185,8 +185,7 @@ class SnapshotPool:
     def network(self, step: int) -> nn.Module:
         """Return the snapshot that is drawn for step `step`, frozen and in eval mode."""
         member = draw_member(self.probabilities, self.lessons.seed, step)
-        random = rng.generator(self.lessons.seed, rng.POOL_AGE, step)
-        age = int(torch.randint(len(self.ages), (1,), generator=random))
+        age = rng.Draws(self.lessons.seed, rng.POOL_AGE, step).whole(len(self.ages))
         if member not in self.snapshots:
             self.snapshots[member] = self._grown(member)
         self.uses[member] += 1
@@ -234,10 +233,10 @@ class Exam:
 
     def __init__(self, val: Split, normalize: Normalizer, augmentations: tuple[str, ...], seed: int) -> None:
         """Take the validation part, of which the first 500 images of a random order count; it may be empty."""
-        order = torch.randperm(len(val.labels), generator=rng.generator(seed, rng.POOL_EXAM, 0))[: self.MOST]
+        order = rng.Draws(seed, rng.POOL_EXAM, 0).permutation(len(val.labels))[: self.MOST]
         chosen = val.subset(order)
         change = augment.draw(
-            augmentations, len(order), rng.generator(seed, rng.POOL_EXAM, 1), shared=False, pick="all"
+            augmentations, len(order), rng.Draws(seed, rng.POOL_EXAM, 1), shared=False, pick="all"
         )
         device = normalize.mean.device
         self.images_std = augment.apply(change, normalize.from_u8(chosen.images_u8.to(device)))
