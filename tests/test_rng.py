@@ -1,12 +1,14 @@
 import ast
+import math
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import gdd
-from gdd.rng import derive, generator, generators, seeded
+from gdd.rng import Draws, derive, generator, normal_rows, philox, seeded
 
 PACKAGE = Path(gdd.__file__).parent
 OUTSIDE_RNG = [path for path in sorted(PACKAGE.rglob("*.py")) if path != PACKAGE / "rng.py"]
@@ -26,14 +28,6 @@ def test_a_generator_does_not_depend_on_earlier_draws():
 def test_any_differing_part_gives_other_seeds_and_draws():
     assert len({derive(*key) for key in KEYS}) == len(KEYS)
     assert len({torch.rand(1, generator=generator(*key), dtype=torch.float64).item() for key in KEYS}) == len(KEYS)
-
-
-def test_many_generators_draw_what_each_alone_draws():
-    counters = [(0, 1), (5,), (0, 1), ()]
-    # Of three normal numbers torch makes four, and the last must not reach the next generator.
-    drawn = [torch.randn(3, generator=reused) for reused in generators(3, "noise", counters)]
-    for numbers, values in zip(counters, drawn, strict=True):
-        assert torch.equal(values, torch.randn(3, generator=generator(3, "noise", *numbers)))
 
 
 def test_ten_thousand_steps_have_ten_thousand_seeds_of_63_bits():
@@ -56,6 +50,78 @@ def test_seeded_seeds_the_global_generator_and_restores_it_even_after_an_error()
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(inside, torch.rand(4, generator=generator(0, "init", 1)))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+WORD = 0xFFFFFFFF
+PI = 0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344, 0xA4093822, 0x299F31D0
+
+
+@pytest.mark.parametrize(
+    ("counter", "key", "words"),
+    [
+        ((0,) * 4, (0,) * 2, (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
+        ((WORD,) * 4, (WORD,) * 2, (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)),
+        (PI[:4], PI[4:], (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1)),
+    ],
+)
+@pytest.mark.parametrize("kind", [int, lambda word: np.array([word]), lambda word: torch.tensor([word])])
+def test_philox_has_the_known_answers_of_its_authors(kind, counter, key, words):
+    """The vectors of Random123, kat_vectors: philox4x32 of 10 rounds."""
+    assert tuple(int(word) for word in philox(tuple(map(kind, counter)), key)) == words
+
+
+class TestDraws:
+    def test_they_go_on_and_begin_anew_with_each_counter(self):
+        draws = Draws(3, "noise", 5)
+        first, second = draws.words(8), draws.words(8)
+        assert torch.equal(torch.cat([first, second]), Draws(3, "noise", 5).words(16))
+        others = [Draws(*key).words(8) for key in ((3, "noise", 6), (3, "noises", 5), (4, "noise", 5), (3, "noise"))]
+        assert len(torch.unique(torch.cat([first, second, *others]))) == 48
+
+    def test_counters_beyond_a_word_are_refused(self):
+        for counters in ((-1,), (2**32,), (1, 2, 3, 4)):
+            with pytest.raises(ValueError, match="expected at most three numbers"):
+                Draws(0, "noise", *counters)
+
+    def test_a_number_for_the_host_is_the_first_of_a_block(self):
+        draws = Draws(1, "noise", 2)
+        hosted = [draws.whole(1000) for _ in range(50)]
+        assert hosted == ((Draws(1, "noise", 2).words(200)[::4] * 1000) >> 32).tolist()
+
+    def test_uniform_numbers_are_even(self):
+        numbers = Draws(0, "noise").uniform(10, 20_000)
+        assert 0 <= numbers.min() < numbers.max() < 1
+        assert torch.histc(numbers, 20, 0, 1).sub(10_000).abs().max() < 4.5 * 100 * math.sqrt(0.95)
+        assert numbers.diff(dim=0).mean().abs() < 0.01  # neighbours in one counter
+
+    def test_normal_numbers_have_their_moments_and_no_neighbour(self):
+        numbers = Draws(0, "noise").normal(400_000).double()
+        for power, moment in ((1, 0), (2, 1), (3, 0), (4, 3)):
+            spread = math.sqrt(math.prod(range(1, 2 * power, 2)) - moment**2)
+            assert abs(float((numbers**power).mean()) - moment) < 4.5 * spread / math.sqrt(len(numbers))
+        for distance in (1, 2, 3, 4):
+            assert abs(float((numbers[:-distance] * numbers[distance:]).mean())) < 4.5 / math.sqrt(len(numbers))
+        assert Draws(0, "noise").normal(3, 7).shape == (3, 7)
+
+    def test_whole_numbers_and_places_come_as_often_as_they_should(self):
+        counts = Draws(0, "noise").integers(7, 70_000).bincount(minlength=7)
+        assert counts.sub(10_000).abs().max() < 4.5 * math.sqrt(70_000 * 6 / 49)
+        places = [Draws(0, "noise", step).choice([1.0, 0.0, 3.0]) for step in range(4000)]
+        assert places.count(1) == 0
+        assert abs(places.count(0) - 1000) < 4.5 * math.sqrt(4000 * 3 / 16)
+
+    def test_a_permutation_has_each_number_once_in_any_order(self):
+        orders = [tuple(Draws(0, "noise", step).permutation(3).tolist()) for step in range(6000)]
+        assert len({*orders}) == 6
+        assert max(abs(orders.count(order) - 1000) for order in {*orders}) < 4.5 * math.sqrt(6000 * 5 / 36)
+        assert sorted(Draws(0, "noise").permutation(1000).tolist()) == [*range(1000)]
+
+    def test_rows_are_those_of_their_counters(self):
+        first, second = torch.tensor([0, 9, 2]), torch.tensor([5, 2**40, 0])
+        rows = normal_rows(7, "noise", first, second, 10)
+        assert torch.equal(rows[0], Draws(7, "noise", 0, 5).normal(10))
+        assert torch.equal(rows[1], Draws(7, "noise", 9, 0, 2**8).normal(10))
+        assert torch.equal(rows[2:], normal_rows(7, "noise", first[2:], second[2:], 10))
 
 
 SEEDERS = {"manual_seed", "manual_seed_all", "seed", "seed_all", "set_seed", "default_rng", "RandomState"}
@@ -113,4 +179,5 @@ def test_rng_itself_never_reads_the_clock():
     imports = list(ast.walk(ast.parse((PACKAGE / "rng.py").read_text())))
     modules = {name.name for node in imports if isinstance(node, ast.Import) for name in node.names}
     modules |= {node.module for node in imports if isinstance(node, ast.ImportFrom)}
-    assert modules == {"hashlib", "collections.abc", "contextlib", "torch"}
+    calculate = {"bisect", "hashlib", "itertools", "math", "numpy", "torch"}
+    assert modules == {*calculate, "collections.abc", "contextlib", "typing"}

@@ -51,7 +51,7 @@ def iteration_reference(
 
     def real(label: int, count: int, *stream: str | int) -> Tensor:
         known = dataset.train.images_u8[dataset.train.labels == label]
-        order = torch.randperm(len(known), generator=rng.generator(seed, *stream, label))
+        order = rng.Draws(seed, *stream, label).permutation(len(known))
         return (known[order[:count]].double() / 255 - SPEC.mean[0]) / SPEC.std[0]
 
     def take_statistics(norm: nn.Module, arguments: tuple[Tensor], output: Tensor) -> None:
@@ -72,9 +72,9 @@ def iteration_reference(
         """By plain SGD on the set; every image is augmented by itself."""
         labels, step = torch.arange(CLASSES).repeat_interleave(images.shape[1]), 0
         for epoch in range(matcher.inner):
-            order = torch.randperm(len(labels), generator=rng.generator(seed, rng.INNER_ORDER, iteration, turn, epoch))
+            order = rng.Draws(seed, rng.INNER_ORDER, iteration, turn, epoch).permutation(len(labels))
             for chosen in order.split(matcher.batch_train):
-                random = rng.generator(seed, rng.INNER_AUGMENT, iteration, turn, step)
+                random = rng.Draws(seed, rng.INNER_AUGMENT, iteration, turn, step)
                 drawn = augment.draw(matcher.augmentations, len(chosen), random, shared=False, pick="one")
                 loss = cross_entropy(network(augment.apply(drawn, images.flatten(0, 1)[chosen])), labels[chosen])
                 for weight, slope in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
@@ -90,7 +90,7 @@ def iteration_reference(
         slopes = []
         for label in range(CLASSES):
             # One augmentation for real and synthetic images alike.
-            random = rng.generator(seed, rng.MATCHING_AUGMENT, iteration, turn, label)
+            random = rng.Draws(seed, rng.MATCHING_AUGMENT, iteration, turn, label)
             drawn = augment.draw(matcher.augmentations, 1, random, shared=True, pick="one")
             pixels = images[label].clone().requires_grad_()
             batch = real(label, matcher.batch_real, rng.MATCHING_REAL, iteration, turn)

@@ -100,7 +100,7 @@ def initial_state(config: Config) -> State:
 
 def real_batch(config: Config, stage: str, step: int) -> tuple[Tensor, Tensor]:
     """Return the images (B, C, H, W) uint8 and labels (B,) of a step of the first epoch."""
-    order = torch.randperm(len(DATASET.train.labels), generator=rng.generator(config.seed, stage, 0))
+    order = rng.Draws(config.seed, stage, 0).permutation(len(DATASET.train.labels))
     return DATASET.train.subset(order[step * BATCH : (step + 1) * BATCH])
 
 
@@ -178,8 +178,8 @@ class StageReference:
         else:
             random = self._random("noise-d", step)
             noise = self._noise(random)
-            fake_labels = torch.randint(CLASSES, (BATCH,), generator=random)
-            mixing = torch.rand(BATCH, 1, 1, 1, generator=random)
+            fake_labels = random.integers(CLASSES, BATCH)
+            mixing = random.uniform(BATCH, 1, 1, 1)
             fake = generator(noise, fake_labels).detach()
             both = self._seen(torch.cat([images_u8 / 127.5 - 1, fake]), "augment-d", step)
             real, fake = both[:BATCH], both[BATCH:]
@@ -196,11 +196,11 @@ class StageReference:
         for name, loss in losses.items():
             torch.testing.assert_close(logged[name], loss, rtol=1e-3, atol=1e-5)
 
-    def _random(self, draw: str, step: int) -> torch.Generator:
-        return rng.generator(self.config.seed, f"{self.stage}-{draw}", step, 0)
+    def _random(self, draw: str, step: int) -> rng.Draws:
+        return rng.Draws(self.config.seed, f"{self.stage}-{draw}", step)
 
-    def _noise(self, random: torch.Generator) -> Tensor:
-        return torch.randn(BATCH, self.config.gan.noise_dim, generator=random)
+    def _noise(self, random: rng.Draws) -> Tensor:
+        return random.normal(BATCH, self.config.gan.noise_dim)
 
     def _seen(self, images: Tensor, draw: str, step: int) -> Tensor:
         """Return what the discriminator sees, each image augmented by itself."""
@@ -256,7 +256,7 @@ class StageReference:
         network = registry.build(settings.pool.members[0], SPEC.shape, CLASSES).eval()
         network.load_state_dict(pool["networks"][0])
         operations = parse_strategy(settings.augment, SPEC.flip)
-        random = rng.generator(self.config.seed, rng.REFINE_AUGMENT, step, 0)
+        random = rng.Draws(self.config.seed, rng.REFINE_AUGMENT, step)
         drawn = augment.draw(operations, BATCH, random, shared=True, pick="all")
         real, fake = (
             network(augment.apply(drawn, standardized_by_channel(images_unit)))

@@ -166,12 +166,12 @@ def test_the_network_that_is_asked_has_learned_from_real_images(
     with rng.seeded(config.seed, rng.INIT_POOL, 1, 0):
         network = registry.build("convnet3-bn-w4", SPEC.shape, CLASSES).train()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.02, momentum=0.9, weight_decay=5e-4)
-    order = torch.randperm(24, generator=rng.generator(config.seed, rng.POOL_BATCHES, 0))
+    order = rng.Draws(config.seed, rng.POOL_BATCHES, 0).permutation(24)
     for step, chosen in enumerate(order.split(8)):
         images_u8, labels = DATASET.train.subset(chosen)
         images_std = standardized_by_channel(images_u8 / 255)
         if augmented:
-            random = rng.generator(config.seed, rng.POOL_AUGMENT, step)
+            random = rng.Draws(config.seed, rng.POOL_AUGMENT, step)
             operations = parse_strategy(config.refine.augment, SPEC.flip)
             images_std = augment.apply(augment.draw(operations, 8, random, shared=False, pick="all"), images_std)
         optimizer.zero_grad()

@@ -29,7 +29,7 @@ def config(**own: Any) -> Config:
 
 def test_each_member_is_trained_by_its_own_batches_at_a_falling_rate(tmp_path: Path) -> None:
     last = run_stage(train_judges, config(), tmp_path)[-1]
-    order = torch.cat([torch.randperm(24, generator=rng.generator(3, rng.ENSEMBLE_BATCHES, epoch)) for epoch in (0, 1)])
+    order = torch.cat([rng.Draws(3, rng.ENSEMBLE_BATCHES, epoch).permutation(24) for epoch in (0, 1)])
     for index, arch in enumerate(ARCHS):
         with rng.seeded(3, rng.INIT_ENSEMBLE, index):
             network = registry.build(arch, SPEC.shape, CLASSES).train()
@@ -37,7 +37,7 @@ def test_each_member_is_trained_by_its_own_batches_at_a_falling_rate(tmp_path: P
         for step in range(3):
             place = 3 * index + step
             images_u8, labels = DATASET.train.subset(order[8 * place : 8 * place + 8])
-            random = rng.generator(3, rng.ENSEMBLE_AUGMENT, place)
+            random = rng.Draws(3, rng.ENSEMBLE_AUGMENT, place)
             change = augment.draw(("color", "crop"), 8, random, shared=False, pick="all")
             optimizer.param_groups[0]["lr"] = 0.05 * (1 + math.cos(math.pi * step / 3)) / 2
             optimizer.zero_grad()

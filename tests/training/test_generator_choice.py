@@ -32,9 +32,9 @@ def test_statistics_are_those_of_its_own_images() -> None:
     first.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
     plain.train()
     for index in range(20):
-        random = rng.generator(0, rng.STATISTICS_NOISE, index)
-        noise = torch.randn(200, 8, generator=random)
-        plain(noise, torch.randint(CLASSES, (200,), generator=random))
+        random = rng.Draws(0, rng.STATISTICS_NOISE, index)
+        noise = random.normal(200, 8)
+        plain(noise, random.integers(CLASSES, 200))
     values = torch.cat(seen).double()
     axes = (0, *range(2, values.ndim))
     norm = next(module for module in found.modules() if isinstance(module, BatchNorm))

@@ -63,5 +63,5 @@ def test_each_has_its_own_and_other_ones_at_the_next_step(drawn):
 
 
 def test_what_is_shared_by_a_batch_is_shared_by_processes():
-    change = augment.draw(("color",), 1, torch.Generator().manual_seed(0), shared=True, pick="all")
+    change = augment.draw(("color",), 1, rng.Draws(0, "test"), shared=True, pick="all")
     assert torch.equal(change.local_rows(1, 2).steps[0][1], change.steps[0][1])

@@ -239,7 +239,7 @@ class TestStoredSet:
         weights = torch.full((4,), 0.25)
         names = ("mlp-w4 0", "mlp-w8", "mlp-w4 2", "convnet3-w4")
         expected = [
-            torch.multinomial(weights, 1, generator=rng.generator(0, rng.POOL_MEMBER, step)) for step in range(6)
+            rng.Draws(0, rng.POOL_MEMBER, step).choice(weights.tolist()) for step in range(6)
         ]
         assert drawn == [{f"uses/{names[int(member)]}"} for member in expected]
         assert len({*uses[-1]}) > 1
@@ -257,7 +257,7 @@ class TestStoredSet:
         shorter = distil("shorter", iterations=1)
         assert torch.equal(snapshots[1].images, shorter.images)
         assert torch.equal(snapshots[3].images, made.images)
-        noise = torch.randn(CLASSES, 2, *SPEC.shape, generator=rng.generator(0, "match-noise")).flatten(0, 1)
+        noise = rng.Draws(0, "match-noise").normal(CLASSES, 2, *SPEC.shape).flatten(0, 1)
         assert torch.equal(snapshots[0].images, NORMALIZE.to_unit(noise))
         assert len({each.hash for each in snapshots.values()}) == 3
         # They are no part of what decides the result.

@@ -82,7 +82,7 @@ def test_each_drops_its_own_paths(arch: str, batches: Batches):
 
     def kept(step: int, count: int) -> Tensor:
         rate, paths = 0.5 if step else 1.0, together[0].paths
-        drawn = [layers.path_masks(count, paths, rate, rng.generator(seed, "kept", step)) for seed in range(SEEDS)]
+        drawn = [layers.path_masks(count, paths, rate, rng.Draws(seed, "kept", step)) for seed in range(SEEDS)]
         return torch.stack(drawn).double()
 
     stacked = Stacked(together)
