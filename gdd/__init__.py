@@ -9,7 +9,7 @@ __version__ = "0.2.0.dev0"  # of what CHANGELOG.md begins with; ".dev0" until th
 _HOMES = {
     "Config": "gdd.config:Config",
     "ConfigError": "gdd.config:ConfigError",
-    "FreshPool": "gdd.training.pool:FreshPool",
+    "FreshPool": "gdd.training.matching:FreshPool",
     "DistilledGenerator": "gdd.api.generator:DistilledGenerator",
     "GanTrainer": "gdd.training.gan:GanTrainer",
     "ImageSet": "gdd.api.image_set:ImageSet",

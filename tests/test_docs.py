@@ -269,6 +269,11 @@ def test_the_api_page_has_each_public_name():
     assert {heading or name: f"{home}:{name}" for home, name, heading in described} == gdd._HOMES
 
 
+@pytest.mark.parametrize("name", gdd._HOMES)
+def test_a_public_name_is_there(name):
+    assert getattr(gdd, name).__doc__
+
+
 @pytest.mark.slow
 def test_the_site_is_built_without_warnings_and_fetches_nothing(tmp_path):
     pytest.importorskip("mkdocs", reason="needs the group docs: uv run --group docs pytest -m slow")

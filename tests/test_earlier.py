@@ -67,7 +67,7 @@ def test_cards_pages_and_names_of_an_earlier_generator_say_what_ran(control, tmp
     page = dict(settings_in_words(runs.read_stage(control, "digits/refine")))
     assert page["Loss"] == "adversarial, non-saturating"
     source = sources.read(str(control))
-    assert sources.generator_name(source.provenance) == "refined generator (no matching loss)"
+    assert sources.generator_name(source.provenance) == "refined generator (no guiding loss)"
     assert replicates.changed(source.provenance) == {"refine.loss": "none"}
     assert sample.sample_set(generator_file.load(control), 1, seed=0).provenance["method"] == "gan"
 
@@ -75,7 +75,7 @@ def test_cards_pages_and_names_of_an_earlier_generator_say_what_ran(control, tmp
 @pytest.mark.parametrize(
     ("loss", "name"),
     [
-        ("gan", "refined generator (no matching loss)"),
+        ("gan", "refined generator (no guiding loss)"),
         ("gan + skd", "refined generator (SKD)"),
         ("gan + gradient", "refined generator (class gradients)"),
         ("gan + another", "refined generator"),

@@ -22,7 +22,7 @@ def test_an_ablation_compares_its_arms_over_seeds_and_goes_on(tmp_path):
     command += ["--refine.steps", "2", "--evaluate.seeds", "[0]", "--evaluate.protocols", "[stream]"]
     subprocess.run(command, check=True)
     page = (tmp_path / "compare/compare/compare.md").read_text()
-    assert all(f"| refined generator ({loss}) " in page for loss in ("no matching loss", "features' moments"))
+    assert all(f"| refined generator ({loss}) " in page for loss in ("no guiding loss", "features' moments"))
     assert page.count("| refined generator") == 2 * 2  # of the stream and of its share
     rows = (tmp_path / "compare/compare/rows.jsonl").read_text()
     subprocess.run(command, check=True)

@@ -16,6 +16,7 @@ from gdd.api.data import Data, data_settings, set_of
 from gdd.api.generator import DistilledGenerator, load_generator
 from gdd.api.image_set import ImageSet, load_set
 from gdd.config import Config, ConfigError, read_as, to_plain
+from gdd.config.stages import EVALUATE
 from gdd.data.spec import DatasetSpec
 from gdd.evaluation import sources
 from gdd.evaluation.row import Row
@@ -72,8 +73,8 @@ def distill(data: Data = "digits", test: Data | None = None, **settings: Any) ->
     """
     config = _config({**settings, "data": data}, test, distilled=True)
     scored = pipeline.read_sources(config) if config.score else []
-    with _opened(config, pipeline.stages_of(config), scored) as work:
-        folder, rows = pipeline.distill_and_score(config, work)
+    with _opened(config, pipeline.stages_of(config), scored) as inputs:
+        folder, rows = pipeline.distill_and_score(config, inputs)
         return Distilled(folder, sources.source_file(folder), _scores(config, rows) if rows else None)
 
 
@@ -107,8 +108,8 @@ def evaluate(named: Any, data: Data | None = None, test: Data | None = None, **s
     if len(known) < len(given):
         spec = pipeline.open_data(config.data, config.seed).spec
         known |= {label: _of_arrays(label, source, spec) for label, source in given.items() if label not in known}
-    with _opened(config, ["evaluate"], [known[label] for label in given]) as work:
-        return _scores(config, pipeline.evaluate(config, *work))
+    with _opened(config, [EVALUATE], [known[label] for label in given]) as inputs:
+        return _scores(config, pipeline.evaluate(config, inputs))
 
 
 def _config(settings: dict[str, Any], test: Data | None, distilled: bool = False) -> Config:
@@ -205,8 +206,8 @@ def _opened(config: Config, stages: Sequence[str], named: Sequence[Source]) -> I
     with with_threads(torch.get_num_threads()):
         try:
             # Its process group is left to the caller, who may go on with it.
-            with pipeline.open_inputs(config, make_accelerator(config.run), stages, named) as work:
-                yield work
+            with pipeline.open_inputs(config, make_accelerator(config.run), stages, named) as inputs:
+                yield inputs
         finally:
             torch.use_deterministic_algorithms(deterministic)
 
@@ -220,4 +221,4 @@ def _scores(config: Config, rows: list[Row]) -> Scores:
     estimates = estimates[["mean", "std", "half_width", "n", "failed"]]
     where = lines[["source", "ipc", "protocol", "arch"]]
     summary = where.join(estimates.rename(columns={"mean": "accuracy"})).reset_index(drop=True)
-    return Scores(config.run.root / config.name / "evaluate", table.convert_dtypes(), summary)
+    return Scores(config.run.root / config.name / EVALUATE, table.convert_dtypes(), summary)

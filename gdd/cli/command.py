@@ -81,11 +81,11 @@ def opened(
 
     accelerator = make_accelerator(config.run)
     try:
-        with pipeline.open_inputs(config, accelerator, stages, sources) as work:
-            console.print(summary.block(config, work.dataset, accelerator, stages, work.jobs), soft_wrap=True)
+        with pipeline.open_inputs(config, accelerator, stages, sources) as inputs:
+            console.print(summary.block(config, inputs.dataset, accelerator, stages, inputs.jobs), soft_wrap=True)
             if dry_run:
-                console.print(summary.costs(config, work.dataset.spec, stages))
-            yield None if dry_run else work
+                console.print(summary.costs(config, inputs.dataset.spec, stages))
+            yield None if dry_run else inputs
     finally:
         accelerator.end_training()
 

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from gdd.cli.command import Command, add_settings, checked_config, opened
 from gdd.config import Config, ConfigError, RunConfig
-from gdd.config.stages import EVALUATE
+from gdd.config.stages import AUDIT, EVALUATE, LANDSCAPE
 from gdd.evaluation.named import STREAM_CEILING, source_path
 
 _SOURCES = "run folders, stored sets, zoo:NAME, real:random, real:fraction=SHARE, real:all, real:stream"
@@ -31,24 +31,25 @@ def _add_evaluate_arguments(parser: ArgumentParser) -> None:
     # Without a default, so that --print_config leaves it out: other commands take no such key.
     named = f"{_SOURCES}; none: those of evaluate.sources, or what the run has distilled"
     parser.add_argument("sources", type=str, nargs="*", default=SUPPRESS, help=named)
+    parser.set_defaults(name=EVALUATE)
 
 
 def _evaluate(options: Namespace, console: Console) -> None:
     named = options.get("sources", [])
     _with_sources(options, "evaluate", named)
-    if named and options.name == Config().name:  # whose folder is that of digits
-        options.name = EVALUATE
+    if not named and options.name == EVALUATE:  # a run scores itself, or its config's sources, in its own folder
+        options.name = Config().name
     config = checked_config(options, scored=True)
     from gdd import pipeline
 
     sources = pipeline.read_sources(config) or pipeline.own_sources(config)
     if named:  # a config that lists its sources says what data they stand for
         config = pipeline.with_data_of_sources(config, sources)
-    with opened(config, options.dry_run, console, [EVALUATE], sources) as work:
-        if work is not None:
+    with opened(config, options.dry_run, console, [EVALUATE], sources) as inputs:
+        if inputs is not None:
             from gdd.report import tables
 
-            rows = pipeline.evaluate(config, *work)
+            rows = pipeline.evaluate(config, inputs)
             console.print(tables.Terminal(tables.sections(rows, brief=True)))
 
 
@@ -85,10 +86,10 @@ def _compare(options: Namespace, console: Console) -> None:
     compared = comparison.compared(sources, options.replicates)
     ranked = options.scores is not None
     stages = ["compare", "dd-ranking"] if ranked else ["compare"]
-    with opened(config, options.dry_run, console, stages, [source.source for source in compared]) as work:
-        if work is not None:
+    with opened(config, options.dry_run, console, stages, [source.source for source in compared]) as inputs:
+        if inputs is not None:
             sections = pipeline.compare(
-                config, *work, compared=compared, marks=options.mark, replicates=options.replicates, scores=ranked
+                config, inputs, compared=compared, marks=options.mark, replicates=options.replicates, scores=ranked
             )
             console.print(tables.Terminal(sections))
 
@@ -128,9 +129,9 @@ def _landscape(options: Namespace, console: Console) -> None:
 
     sources = pipeline.read_sources(config)
     config = pipeline.with_data_of_sources(config, sources)
-    with opened(config, options.dry_run, console, ["landscape"], sources) as work:
-        if work is not None:
-            landscape = pipeline.landscape(config, *work, count=options.eigenvalues, reach=options.reach)
+    with opened(config, options.dry_run, console, [LANDSCAPE], sources) as inputs:
+        if inputs is not None:
+            landscape = pipeline.landscape(config, inputs, count=options.eigenvalues, reach=options.reach)
             console.print(measured.landscape_summary(landscape), soft_wrap=True)
 
 
@@ -172,9 +173,9 @@ def _audit(options: Namespace, console: Console) -> None:
     config = pipeline.with_data_of_sources(config, sources)
     if (stored := sources[0].stored_ipc) is not None:
         config = replace(config, evaluate=replace(config.evaluate, ipc=(stored,)))
-    with opened(config, options.dry_run, console, ["audit"], sources) as work:
-        if work is not None:
-            audit = pipeline.audit(config, work.dataset, work.accelerator, sources[0])
+    with opened(config, options.dry_run, console, [AUDIT], sources) as inputs:
+        if inputs is not None:
+            audit = pipeline.audit(config, inputs, sources[0])
             console.print(tables.Terminal([measured.audit_section(audit)]))
 
 

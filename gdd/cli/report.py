@@ -49,7 +49,7 @@ def _write_page(options: Namespace, console: Console) -> None:
 
 
 def _take_none(parser: ArgumentParser) -> None:
-    """Take none."""
+    """Add no argument: gdd zoo has none."""
 
 
 def _shown(mean: Mean) -> str:

@@ -144,7 +144,7 @@ def costs(config: Config, spec: DatasetSpec, stages: Sequence[str]) -> Table:
     records = [STAGES[stage] for stage in stages]
     rows = _gan_rows(config, spec, images) if any(record.has_gan for record in records) else []
     for networks in (record.networks(config, spec) for record in records if record.networks is not None):
-        for name in networks.archs:
+        for name in dict.fromkeys(networks.archs):
             classifier = registry.build(name, spec.shape, spec.num_classes)
             rows.append((f"{networks.purpose} {name}", classifier, partial(classifier, images), networks.batch_size))
     result = Table("network", "parameters", "forward GFLOP / image", "batch", "memory MiB")

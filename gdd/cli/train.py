@@ -7,6 +7,7 @@ from rich.console import Console
 
 from gdd.cli.command import Command, add_settings, checked_config, opened
 from gdd.config import Config
+from gdd.config.stages import ENSEMBLE, PRETRAIN
 from gdd.data.places import NAMES
 
 
@@ -25,19 +26,19 @@ def _train_gan(options: Namespace, console: Console) -> None:
     _hint(config, options, console)
     from gdd import pipeline
 
-    with opened(config, options.dry_run, console, ["pretrain"]) as work:
-        if work is not None:
-            pipeline.train_gan(config, work.dataset, work.accelerator)
+    with opened(config, options.dry_run, console, [PRETRAIN]) as inputs:
+        if inputs is not None:
+            pipeline.train_gan(config, inputs.dataset, inputs.accelerator)
 
 
 def _train_ensemble(options: Namespace, console: Console) -> None:
     config = checked_config(options)
     from gdd import pipeline
 
-    with opened(config, options.dry_run, console, ["ensemble"]) as work:
-        if work is not None:
-            pipeline.check_ensemble(config, work.dataset)
-            pipeline.train_ensemble(config, work.dataset, work.accelerator)
+    with opened(config, options.dry_run, console, [ENSEMBLE]) as inputs:
+        if inputs is not None:
+            pipeline.check_ensemble(config, inputs.dataset)
+            pipeline.train_ensemble(config, inputs.dataset, inputs.accelerator)
 
 
 def _distill(options: Namespace, console: Console) -> None:
@@ -46,9 +47,9 @@ def _distill(options: Namespace, console: Console) -> None:
     from gdd import pipeline
 
     sources = pipeline.read_sources(config) if config.score else []
-    with opened(config, options.dry_run, console, pipeline.stages_of(config), sources) as work:
-        if work is not None:
-            _, rows = pipeline.distill_and_score(config, work)
+    with opened(config, options.dry_run, console, pipeline.stages_of(config), sources) as inputs:
+        if inputs is not None:
+            _, rows = pipeline.distill_and_score(config, inputs)
             if rows:
                 from gdd.report import tables
 

@@ -1,4 +1,4 @@
-"""Settings of refinement, of its matching loss, and of the pool that this asks."""
+"""Settings of refinement, of its guiding loss, and of the pool that this asks."""
 
 import math
 from dataclasses import field
@@ -85,7 +85,7 @@ def _above_0(weight: float | None) -> float | None:
 
 @dataclass(frozen=True, config=STRICT)
 class RefineConfig:
-    """Refinement of the generator: the adversarial loss plus a matching loss, self-knowledge distillation (SKD)."""
+    """Refinement of the generator: the adversarial loss plus a guiding loss, self-knowledge distillation (SKD)."""
 
     pretrained: Path | None = without_effect(None)  # its generator's hash counts instead
     """Run folder of a finished pretraining; null pretrains first, beside the folder of the refinement."""
@@ -113,9 +113,9 @@ class RefineConfig:
     tau_mode: Literal["divide", "multiply"] = "divide"
     """divide softens as the text of SKD means it; multiply is its printed formula."""
     weight: Annotated[float | None, AfterValidator(_above_0)] = None
-    """Lambda, weight of the matching loss, above 0; null is that of SKD: 0.001 on mnist, 0.01 on all other data."""
+    """Lambda, weight of the guiding loss, above 0; null is that of SKD: 0.001 on mnist, 0.01 on all other data."""
     balance: PositiveOrNull = None
-    """Instead of a fixed weight the one that makes the matching loss ask this much of the images beside the
+    """Instead of a fixed weight the one that makes the guiding loss ask this much of the images beside the
     adversarial loss: the ratio of the norms of their gradients, above 0; null keeps refine.weight."""
     pairing: Literal["class", "optimal"] = "class"
     """Which real image each generated one is compared with: any of its class (SKD), or the one that an optimal

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from gdd.config.fields import counted
 
 if TYPE_CHECKING:
-    from gdd.config import Config
+    from gdd.config import Config, PretrainConfig, RefineConfig
 
 PRETRAIN, REFINE, MATCHING, ENSEMBLE = "pretrain", "refine", "matching", "ensemble"  # each leaves a file in its folder
 EVALUATE, COMPARE, DD_RANKING, LANDSCAPE, AUDIT = "evaluate", "compare", "dd-ranking", "landscape", "audit"
@@ -27,6 +27,11 @@ def stages_of(config: "Config") -> list[str]:
     return stages
 
 
+def steps_of(config: "Config", stage: str) -> "PretrainConfig | RefineConfig":
+    """Return the section with the steps of a stage of the GAN: their number, batches and rates."""
+    return config.pretrain if stage == PRETRAIN else config.refine
+
+
 def decisive(config: "Config", stage: str) -> dict[str, Any]:
     """Return the settings that a stage's fingerprint counts, by the names under which there are folders.
 
@@ -44,7 +49,8 @@ def telling_apart(config: "Config", stage: str | None = None) -> dict[str, Any]:
 
     Without a stage, or with one that distils nothing, those of all sections but `evaluate`.
     """
-    read = {*SECTIONS.get(stage or "", _OF_SOME_STAGES[:-1])} | ({"pretrain"} if stage == REFINE else set())
+    read = {*(SECTIONS[stage] if stage in DISTILLING else _OF_SOME_STAGES[:-1])}
+    read |= {"pretrain"} if stage == REFINE else set()
     return {"data": counted(config.data), **counted(config, _without(read))}
 
 

@@ -109,8 +109,8 @@ def open_npz(path: Path, size: tuple[int, int] | None, channels: int | None) -> 
 def npz_parts(path: Path) -> tuple[Split, tuple[str, ...], Callable[[], Split] | None]:
     """Return x_train and y_train, the names of the classes, and how x_test and y_test are read, if they are there.
 
-    Images and labels are those that `gdd.data.arrays` takes; each label 0..K-1 occurs in train. Texts class_names of
-    shape (K,), if there, name the classes.
+    Images and labels are those that `image_tensor` and `label_tensor` take; each label 0..K-1 occurs in train. Texts
+    class_names of shape (K,), if there, name the classes.
 
     Raises:
         ConfigError: the file or an array is missing, or of another type, shape or range.

@@ -71,7 +71,7 @@ class Medians:
 
 @dataclass(frozen=True)
 class Membership:
-    """An attack that scores real images by their distance to the nearest sample (`evaluation.membership`)."""
+    """An attack that scores real images by their distance to the nearest sample (`evaluation.copies`)."""
 
     auc: Share
     low: Share  # end of DeLong's 95 % confidence interval

@@ -223,7 +223,7 @@ class StackedBatches:
 
 
 @dataclass(eq=False, repr=False)
-class KeptPaths:
+class PathMasks:
     """Map a step to the paths that each of its images keeps: what DropPath drops, drawn by (seed, step) alone."""
 
     rate: KeepRate  # at which they are kept

@@ -34,7 +34,7 @@ FIXED_REAL: tuple[Kind, ...] = (FLOOR, CEILING)
 GENERATOR_NAMES = {"pretrain": "pretrained generator", "refine": "refined generator"}
 # Of the losses of refine.loss, which the name of a refined generator tells.
 LOSS_NAMES = {
-    "none": "no matching loss",
+    "none": "no guiding loss",
     "skd": "SKD",
     "log_mse": "DiM's loss",
     "features": "features' moments",

@@ -14,7 +14,7 @@ from gdd import rng
 from gdd.data.pixels import Normalizer
 from gdd.data.spec import DatasetSpec
 from gdd.data.splits import Split, random_real
-from gdd.evaluation.batches import Fixed, GeneratedStream, Images, KeptPaths, RealStream, StackedBatches, StudentBatches
+from gdd.evaluation.batches import Fixed, GeneratedStream, Images, PathMasks, RealStream, StackedBatches, StudentBatches
 from gdd.evaluation.recipe import Conditions, Job, Recipe
 from gdd.evaluation.row import Row
 from gdd.evaluation.sources import CEILING, FLOOR, FRACTION, STREAM_CEILING, Source
@@ -67,16 +67,16 @@ def train(
     batches: StudentBatches | StackedBatches,
     loss: Loss = cross_entropy,
     execution: Execution = EAGER,
-    paths: Callable[[int, int], Tensor] | None = None,
+    masks: Callable[[int, int], Tensor] | None = None,
 ) -> Tensor:
     """Train by the batches' recipe and return the last step's loss, or losses (S,) of a `Stacked`.
 
-    `paths` maps a step and its images to the paths that they keep, as `fit` takes it.
+    `masks` maps a step and its number of images to the paths that they keep, as `fit` takes it.
     """
     recipe, steps = batches.recipe, batches.total
     lr, optimizer = partial(recipe.lr_at, total=steps), _optimizer(network, recipe, execution)
     with averaged(network, optimizer, recipe.average) if recipe.average else nullcontext():
-        return fit(network, batches, range(steps), optimizer, lr, loss, execution=execution, paths=paths)
+        return fit(network, batches, range(steps), optimizer, lr, loss, execution=execution, masks=masks)
 
 
 def _optimizer(network: nn.Module, recipe: Recipe, execution: Execution) -> torch.optim.Optimizer:
@@ -314,17 +314,17 @@ class StudentTrainer:
         batches = [
             StudentBatches(images, recipe, job.seed, rng.STUDENT) for images, job in zip(data, jobs, strict=True)
         ]
-        paths = None
+        masks = None
         if rate is not None and networks[0].paths:
-            paths = KeptPaths(rate, networks[0].paths, batches[0].total, [job.seed for job in jobs], device)
+            masks = PathMasks(rate, networks[0].paths, batches[0].total, [job.seed for job in jobs], device)
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         began, generated_before = time.perf_counter(), sum(images.seconds_generating for images in data)
         if len(jobs) == 1:
-            train_losses = train(networks[0], batches[0], losses[0], execution, paths)[None]
+            train_losses = train(networks[0], batches[0], losses[0], execution, masks)[None]
         else:
             stacked = Stacked(networks)
-            train_losses = train(stacked, StackedBatches(batches), each_own(losses), execution, paths)
+            train_losses = train(stacked, StackedBatches(batches), each_own(losses), execution, masks)
             stacked.give_back()
         last_losses = train_losses.tolist()  # waits for the device
         seconds = (time.perf_counter() - began) / len(jobs)
@@ -341,7 +341,7 @@ class StudentTrainer:
                 validated=answers,
                 train_loss=train_loss,
                 optimizer_steps=batches[0].total,
-                keep_rates=None if paths is None else tuple(paths.in_force),
+                keep_rates=None if masks is None else tuple(masks.in_force),
                 seconds=seconds,
                 seconds_generating=generating,
                 peak_memory_mb=memory,

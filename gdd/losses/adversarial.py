@@ -1,6 +1,6 @@
 """Adversarial losses on critic scores, and gradient penalties.
 
-A score is (B,): high means real. Conditioning on the class happens where the score is made (models/gan.py).
+A score is (B,): high means real. Conditioning on the class happens where the score is made (training/gan.py).
 """
 
 from collections.abc import Callable

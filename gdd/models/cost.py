@@ -7,8 +7,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from gdd.config import GanConfig
 from gdd.models import registry
-from gdd.models.gan import GanArch, make_discriminator, make_generator
+from gdd.models.gan import GanArch, make_discriminator, make_generator, width_of
 from gdd.models.layers import Shape
 
 _Network = TypeVar("_Network", bound=nn.Module)
@@ -66,6 +67,11 @@ def gan_flop(arch: GanArch, shape: Shape, num_classes: int, width: int, noise_di
     noise, labels = torch.zeros(0, noise_dim), torch.zeros(0, dtype=torch.int64)
     making = forward_flop(generator, lambda: generator(noise, labels))
     return making, forward_flop(discriminator, lambda: discriminator(torch.zeros(0, *shape)))
+
+
+def gan_flop_of(settings: GanConfig, shape: Shape, num_classes: int) -> tuple[float, float]:
+    """Return what `gan_flop` does of the networks that the settings describe."""
+    return gan_flop(settings.arch, shape, num_classes, width_of(settings, shape), settings.noise_dim)
 
 
 def gan_step_flop(generator: float, discriminator: float, penalties: float) -> float:

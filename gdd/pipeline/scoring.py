@@ -6,14 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from accelerate import Accelerator
-
 from gdd.config import Config, ConfigError, stable_hash, stages
-from gdd.data.readers import Dataset
 from gdd.evaluation import dd_ranking, grid, sources
 from gdd.evaluation.dd_ranking import Arm
 from gdd.evaluation.landscape import LANDSCAPE_FILE, Landscape, measure_landscape
-from gdd.evaluation.recipe import Conditions, Job
+from gdd.evaluation.recipe import Conditions
 from gdd.evaluation.row import Row
 from gdd.evaluation.sources import Source
 from gdd.pipeline.opening import Inputs, own_sources, plan, read_sources
@@ -34,32 +31,27 @@ def distill_and_score(config: Config, inputs: Inputs) -> tuple[Path, list[Row]]:
         return folder, []
     # Read again: what was named may have been distilled anew.
     jobs = plan(config, inputs.dataset, read_sources(config) or own_sources(config))
-    return folder, evaluate(config, inputs.dataset, inputs.accelerator, jobs)
+    return folder, evaluate(config, inputs._replace(jobs=jobs))
 
 
-def evaluate(config: Config, dataset: Dataset, accelerator: Accelerator, jobs: Sequence[Job]) -> list[Row]:
+def evaluate(config: Config, inputs: Inputs) -> list[Row]:
     """Score the planned students, write tables, a picture and the cards of the run's stages, and return their rows."""
     from gdd.report import card, tables
 
     def write(folder: Path, rows: list[Row]) -> list[Path]:
         return [*tables.write_evaluation(folder, rows), *card.write_stages(folder.parent)]
 
-    (rows,) = _score(config, dataset, accelerator, stages.EVALUATE, [Arm(config.evaluate, [*jobs])], write)
+    (rows,) = _score(stages.EVALUATE, config, inputs, [Arm(config.evaluate, inputs.jobs)], write)
     return rows
 
 
 def _score(
-    config: Config,
-    dataset: Dataset,
-    accelerator: Accelerator,
-    stage: str,
-    arms: Sequence[Arm],
-    write: Callable[..., list[Path]],
+    stage: str, config: Config, inputs: Inputs, arms: Sequence[Arm], write: Callable[..., list[Path]]
 ) -> list[list[Row]]:
     """Score the students of each arm, let the main process `write` folder and rows, and return each arm's rows."""
-    spec, rows_of_arms = dataset.spec, list[list[Row]]()
+    dataset, spec, rows_of_arms = inputs.dataset, inputs.dataset.spec, list[list[Row]]()
     # The data are all that decides a score and does not stand in its row.
-    with open_run(config, stage, stable_hash(spec.to_dict(), dataset.fingerprint), accelerator) as run:
+    with open_run(config, stage, stable_hash(spec.to_dict(), dataset.fingerprint), inputs.accelerator) as run:
         for settings, jobs in arms:
             conditions = replace(Conditions.of(settings, spec), precision=run.precision)
             config_hash = stable_hash(settings, conditions.hash, run.fingerprint)
@@ -72,9 +64,7 @@ def _score(
 
 def compare(
     config: Config,
-    dataset: Dataset,
-    accelerator: Accelerator,
-    jobs: Sequence[Job],
+    inputs: Inputs,
     compared: "Sequence[Compared]",
     marks: Sequence[float],
     replicates: bool = False,
@@ -99,29 +89,27 @@ def compare(
         more = ranked(rows_of_arms, brief=False)
         return comparison.write_comparison(folder, rows_of_arms[0], compared, marks, replicates, more)
 
-    arms = [Arm(config.evaluate, [*jobs])]
+    arms = [Arm(config.evaluate, inputs.jobs)]
     if scores:
-        arms += dd_ranking.arms(config.evaluate, jobs, dataset.spec.flip)
-    rows_of_arms = _score(config, dataset, accelerator, stages.COMPARE, arms, write)
+        arms += dd_ranking.arms(config.evaluate, inputs.jobs, inputs.dataset.spec.flip)
+    rows_of_arms = _score(stages.COMPARE, config, inputs, arms, write)
     reference = compared[0].source.label
     tables = comparison.comparison_sections(rows_of_arms[0], reference, brief=True, replicates=replicates)
     return [*tables, *ranked(rows_of_arms, brief=True)]
 
 
-def landscape(
-    config: Config, dataset: Dataset, accelerator: Accelerator, jobs: Sequence[Job], count: int, reach: float
-) -> Landscape:
+def landscape(config: Config, inputs: Inputs, count: int, reach: float) -> Landscape:
     """Train one student, or find it trained, measure its loss, write numbers and picture, and return what was found.
 
     The job is one, of stored images; the rest is as `evaluation.landscape.measure_landscape` takes it.
     """
     from gdd.report import measured
 
-    (job,) = jobs
+    (job,), dataset = inputs.jobs, inputs.dataset
     conditions, spec = Conditions.of(config.evaluate, dataset.spec), dataset.spec
     student = job.key(conditions, job.images(spec, len(dataset.train.labels)))
     fingerprint = stable_hash(stages.LANDSCAPE, student, spec.to_dict(), dataset.fingerprint)
-    with open_run(config, stages.LANDSCAPE, fingerprint, accelerator) as run:
+    with open_run(config, stages.LANDSCAPE, fingerprint, inputs.accelerator) as run:
         if run.world_size > 1:
             raise ConfigError(f"gdd landscape was started in {run.world_size} processes, expected one")
         measurement = measure_landscape(job, replace(conditions, precision=run.precision), dataset, run, count, reach)
@@ -131,7 +119,7 @@ def landscape(
     return measurement
 
 
-def audit(config: Config, dataset: Dataset, accelerator: Accelerator, source: Source) -> "Audit":
+def audit(config: Config, inputs: Inputs, source: Source) -> "Audit":
     """Compare a source with the images it was distilled from, write numbers and picture, and return what was found.
 
     The cards of the run tell it. Of a generator, the first of `evaluate.ipc` samples of each class are drawn.
@@ -139,10 +127,11 @@ def audit(config: Config, dataset: Dataset, accelerator: Accelerator, source: So
     from gdd.evaluation import audit as measures
     from gdd.report import card, measured
 
+    dataset = inputs.dataset
     source = sources.fit_source(source, dataset)
     real = measures.compared_images(source, dataset)  # a folder that is claimed would refuse other data
     fingerprint = stable_hash(stages.AUDIT, source.hash, dataset.spec.to_dict(), dataset.fingerprint)
-    with open_run(config, stages.AUDIT, fingerprint, accelerator) as run:
+    with open_run(config, stages.AUDIT, fingerprint, inputs.accelerator) as run:
         if run.world_size > 1:
             raise ConfigError(f"gdd audit was started in {run.world_size} processes, expected one")
         result, evidence = measures.measure_audit(source, real, dataset, config.evaluate.ipc[0])

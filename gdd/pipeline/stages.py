@@ -18,7 +18,7 @@ from gdd.evaluation import dd_ranking
 from gdd.evaluation.grid import estimated_cost
 from gdd.evaluation.recipe import Conditions, Job, resolve_recipe
 from gdd.evaluation.sources import LOSS_NAMES
-from gdd.models.cost import TRAINING, gan_flop
+from gdd.models.cost import TRAINING, gan_flop_of
 from gdd.models.gan import width_of
 from gdd.runtime import checkpoint
 from gdd.runtime.run import Run
@@ -73,7 +73,7 @@ class Stage:
 def _gan_work(stage: str, text: str, scope: Scope) -> Work:
     """Return the work of pretraining or refinement, the proxy's students included."""
     config, spec = scope.config, scope.dataset.spec
-    section = config.pretrain if stage == stages.PRETRAIN else config.refine
+    section = stages.steps_of(config, stage)
     steps, batch_size = section.steps, section.batch_size
     student_steps, proxy_flop = generator_choice.proxy_work(config, steps, spec)
     flop = distil.adversarial_flop(config, stage, spec) + proxy_flop
@@ -122,8 +122,7 @@ def _students_work(text: str, students: Sequence[tuple[Conditions, Job]], scope:
         steps += recipe.total_steps(images)
         if job.protocol == "stream" and job.source.kind == "generator":  # generated once for all students of a seed
             streams.add((job.source.hash, job.seed, recipe.epochs_begun(images) * images))
-    gan = config.gan
-    making, _ = gan_flop(gan.arch, spec.shape, spec.num_classes, width_of(gan, spec.shape), gan.noise_dim)
+    making, _ = gan_flop_of(config.gan, spec.shape, spec.num_classes)
     flop = TRAINING * sum(estimated_cost(job, conditions, spec, count) for conditions, job in students)
     flop += making * sum(images for _, _, images in streams)
     team = scope.team
@@ -150,11 +149,13 @@ def _landscape_work(scope: Scope) -> Work:
     return _students_work(text, [(Conditions.of(scope.config.evaluate, scope.dataset.spec), job)], scope)
 
 
-def _pool(config: Config, spec: DatasetSpec) -> Networks:
-    members = pool_members(config)
-    if config.method == "matching":
-        return Networks("pool", members, config.matching.batch_real)
-    return Networks("pool", members if config.refine.guided else (), config.refine.pool.batch_size)
+def _guiding_pool(config: Config, spec: DatasetSpec) -> Networks:
+    members = pool_members(config) if config.refine.guided else ()
+    return Networks("pool", members, config.refine.pool.batch_size)
+
+
+def _fresh_pool(config: Config, spec: DatasetSpec) -> Networks:
+    return Networks("pool", pool_members(config), config.matching.batch_real)
 
 
 def _judges(config: Config, spec: DatasetSpec) -> Networks:
@@ -169,8 +170,8 @@ def _students(config: Config, spec: DatasetSpec) -> Networks:
 
 STAGES = {
     stages.PRETRAIN: Stage(_pretrain_work, train=distil.distil, has_gan=True),
-    stages.REFINE: Stage(_refine_work, _pool, distil.distil, has_gan=True),
-    stages.MATCHING: Stage(_matching_work, _pool, matching.distil_pixels),
+    stages.REFINE: Stage(_refine_work, _guiding_pool, distil.distil, has_gan=True),
+    stages.MATCHING: Stage(_matching_work, _fresh_pool, matching.distil_pixels),
     stages.ENSEMBLE: Stage(_ensemble_work, _judges, ensemble.train_judges, has_card=False),
     stages.EVALUATE: Stage(_evaluate_work, _students, students=list, has_ceiling=True),
     stages.COMPARE: Stage(_evaluate_work, _students, students=list),
@@ -203,6 +204,7 @@ def _run_stage(
         if any((run.folder / name).exists() for name in files):
             logger.info("%s: finished before", run.folder)
         else:
+            # Of both stages of the GAN that is distil.distil, which refines if it is given a start.
             record.train(config, dataset, run, *([] if start is None else [start]))
         if run.is_main and record.has_card:
             from gdd.report import card

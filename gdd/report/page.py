@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 import gdd
 from gdd.config import Config, ConfigError, DataConfig, read_as
-from gdd.config.stages import DISTILLING, MATCHING, PRETRAIN, REFINE
+from gdd.config.stages import DISTILLING, MATCHING, PRETRAIN, REFINE, steps_of
 from gdd.data.readers import Dataset
 from gdd.report import curves, measured, runs, samples
 from gdd.report.curves import Chart
@@ -228,7 +228,7 @@ def _of_training(stage: str, config: Config) -> Facts:
         ]
     if stage not in DISTILLING:
         return []
-    steps = config.pretrain if stage == PRETRAIN else config.refine
+    steps = steps_of(config, stage)
     loss = f"adversarial, {_LOSSES[config.gan.loss]}"
     if stage == REFINE and config.refine.guided:
         wanted, weight = config.refine, f"{config.refine_weight:g}"

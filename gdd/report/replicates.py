@@ -51,8 +51,8 @@ def differing(source: Source, others: Sequence[Source]) -> str:
     """
     settings, default = _settings(source.provenance) or {}, _by_key(Config())
     rivals = [rival for other in others if (rival := _settings(other.provenance)) is not None]
-    differing = {key for rival in rivals for key in settings if settings[key] != rival.get(key)}
-    told = [key for key in settings if key in differing and settings[key] != default[key]]
+    different = {key for rival in rivals for key in settings if settings[key] != rival.get(key)}
+    told = [key for key in settings if key in different and settings[key] != default[key]]
     return "".join(f", {key} {_said(settings[key])}" for key in told)
 
 

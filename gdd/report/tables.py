@@ -156,7 +156,9 @@ def _accuracies(rows: DataFrame, protocol: Protocol, brief: bool) -> Section:
     headers = ["trained on", "IPC", *cost_heads, *teacher_head, *archs]
     below = notes(shown, protocol, plus, brief)
     if not shown["kind"].isin([CEILING, STREAM_CEILING]).any():
-        below.insert(1, "No student was trained on all real images, so this table has no ceiling.")
+        below.insert(
+            1, f"No student was trained on all real images, so {TITLES[protocol].partition(':')[0]} has no ceiling."
+        )
     return Section(title, below, headers, lines, [*teacher_head, *cost_heads])
 
 

@@ -163,6 +163,7 @@ def processor() -> str:
 
 
 def here() -> torch.device:
+    """Return where a benchmark works: the first GPU, or else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 

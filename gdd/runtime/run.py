@@ -174,8 +174,13 @@ class Run:
     ) -> Iterator["Step"]:
         """Yield the steps still to do, resuming from the newest whole checkpoint and writing new ones on the way.
 
-        A checkpoint holds all `states`. With `fixed_world_size`, another number of processes would give another result
-        and may not come on the way.
+        Args:
+            states: all that a checkpoint holds.
+            total: steps of the stage.
+            images_per_step: for the speed that is shown.
+            title: of the progress bar.
+            fixed_world_size: whether another number of processes would give another result, so that it may not change
+                on the way; nor may the precision.
 
         Raises:
             Stopped: after the step at which a signal came or run.max_minutes had passed.

@@ -138,13 +138,20 @@ def _load(path: Path, rest: bytes) -> Any:
     return WithTensors(io.BytesIO(rest)).load()
 
 
-def _start(processes: dict[Connection, SpawnProcess], *arguments: Any) -> None:
+def _start(
+    processes: dict[Connection, SpawnProcess],
+    inputs: Path,
+    rest: bytes,
+    fetched: Path,
+    settings: RunConfig,
+    threads: int,
+) -> None:
     """Start a process for `_serve` that hears of no signal: the one that started it decides when it ends."""
     resource_tracker.ensure_running()  # started with the first process, it would unblock signals
     ours, theirs = multiprocessing.Pipe()
     # Not forked: OpenMP's threads would be missing in the copy.
     spawn = multiprocessing.get_context("spawn")
-    process = spawn.Process(target=_serve, args=(theirs, *arguments), daemon=True)
+    process = spawn.Process(target=_serve, args=(theirs, inputs, rest, fetched, settings, threads), daemon=True)
     with signals.blocked():
         process.start()
         processes[ours] = process

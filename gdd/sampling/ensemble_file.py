@@ -60,7 +60,7 @@ def load(path: Path | str) -> Ensemble:
     """Read an ensemble from its file or from a run folder; ConfigError if it is missing, damaged or none."""
     path = result_file(Path(path), FILE, "gdd train-ensemble")
     tensors, metadata = checkpoint.load_tensors(path)
-    with header_of(path, metadata, "an ensemble") as (spec, provenance):
+    with header_of(path, metadata, "ensemble") as (spec, provenance):
         archs = read_as(tuple[str, ...], metadata["archs"], "archs")
         ensemble = _build_on_meta(archs, spec, len(tensors))
     fill(path, ensemble, tensors, metadata)

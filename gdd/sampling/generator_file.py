@@ -118,7 +118,7 @@ def last_stage(path: Path, *names: str) -> Path:
 
 def from_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> LoadedGenerator:
     """Return the generator that `path` was found to hold; ConfigError as of `load`."""
-    with header_of(path, metadata, "a generator") as (spec, provenance):
+    with header_of(path, metadata, "generator") as (spec, provenance):
         sizes = read_as(GanConfig, {"arch": "dim", **metadata["build"]}, "build")
         with torch.device("meta"):  # the header of a small file may describe any size
             width = width_of(sizes, spec.shape)
@@ -138,14 +138,16 @@ def fill(path: Path, network: nn.Module, tensors: dict[str, Tensor], metadata: d
 
 
 @contextmanager
-def header_of(path: Path, metadata: dict[str, Any], what: str) -> Iterator[tuple[DatasetSpec, dict[str, Any]]]:
+def header_of(path: Path, metadata: dict[str, Any], kind: str) -> Iterator[tuple[DatasetSpec, dict[str, Any]]]:
     """Give the dataset and the provenance of a file's header; what the block finds wrong with it names the file.
 
     Raises:
-        ConfigError: the file does not hold `what`, such as "a set", or its header lacks or misstates something.
+        ConfigError: the file does not hold a generator, a set or an ensemble as `kind` says, or its header lacks or
+            misstates something.
     """
-    if metadata.get("kind") != what.split()[-1]:
-        raise ConfigError(f"{path} holds a {metadata.get('kind')}, expected {what}")
+    if metadata.get("kind") != kind:
+        article = "an" if kind == "ensemble" else "a"
+        raise ConfigError(f"{path} holds a {metadata.get('kind')}, expected {article} {kind}")
     try:
         yield read_as(DatasetSpec, metadata["spec"], "spec"), stored_provenance(metadata)
     except ConfigError as error:

@@ -92,7 +92,7 @@ def load(path: Path | str) -> SyntheticSet:
 
 def from_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> SyntheticSet:
     """Return the set that `path` was found to hold; ConfigError as of `load`."""
-    with header_of(path, metadata, "a set") as (spec, provenance):
+    with header_of(path, metadata, "set") as (spec, provenance):
         ipc = read_as(AtLeast1, metadata["ipc"], "ipc")
         images, labels, soft = tensors["images"], tensors["labels"], tensors.get("soft_labels")
         synthetic = SyntheticSet(images, labels, spec, ipc, provenance, soft)

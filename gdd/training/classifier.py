@@ -49,7 +49,7 @@ def fit(
     max_accuracy: float = 1.0,
     frozen_statistics: bool = False,
     execution: Execution = EAGER,
-    paths: Callable[[int, int], Tensor] | None = None,
+    masks: Callable[[int, int], Tensor] | None = None,
 ) -> Tensor:
     """Take one optimiser step for each number in `steps` and return the last loss.
 
@@ -64,7 +64,7 @@ def fit(
         max_accuracy: a batch already classified this well changes no weight; 1 switches this off. One network only.
         frozen_statistics: whether batch norm uses and keeps the statistics that it has, as in eval mode.
         execution: of the network. Batches of another size than the first one are not compiled.
-        paths: maps a step and its images to the paths that they keep, (B, paths); without it they keep all.
+        masks: maps a step and its number of images to the paths that they keep, (B, paths); without it they keep all.
     """
     if not steps:
         raise ValueError(f"a network would be trained for no step at all ({steps})")
@@ -73,7 +73,7 @@ def fit(
     for step in steps:
         images_std, labels = batches(step)
         shape = shape or images_std.shape
-        inputs = (images_std,) if paths is None else (images_std, paths(step, images_std.shape[-4]))
+        inputs = (images_std,) if masks is None else (images_std, masks(step, images_std.shape[-4]))
         logits = execution(network, *inputs, compiled=images_std.shape == shape)
         if max_accuracy < 1 and classified(logits, labels).float().mean() >= max_accuracy:
             continue

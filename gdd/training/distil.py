@@ -1,9 +1,10 @@
 """The GAN's loop, once: pretraining, and refinement, in which networks guide the generator besides.
 
-    pretrain   L_G = L_GAN
-    refine     L_G = L_GAN + lambda * L_SKD,   L_SKD = tau^2 * KL(d_real || d_fake),   d = softmax(standardize(z) / tau)
+    pretrain   L = L_GAN
+    refine     L = L_GAN + lambda * L_SKD
+               L_SKD = tau^2 * KL(d_real || d_synthetic),   d = softmax(standardize(logits) / tau)
 
-z are the logits of a network drawn from the pool (guidance.py). In place of L_SKD stands what `refine.loss` names; with
+Logits are those of a network drawn from the pool (guidance.py). In place of L_SKD stands what `refine.loss` names; with
 none, refinement goes on as pretraining does. GAN and schedule: DiM (Wang et al., arXiv 2303.04707); self-knowledge
 distillation: Li et al., arXiv 2501.04202; docs/method.md says what the papers leave open.
 """
@@ -14,12 +15,12 @@ from pathlib import Path
 import torch
 
 from gdd import rng
-from gdd.config import Config, ConfigError, PretrainConfig, RefineConfig, stages
+from gdd.config import Config, ConfigError, stages
 from gdd.data.batches import Batches
 from gdd.data.pixels import u8_to_pm1
 from gdd.data.readers import Dataset
 from gdd.data.spec import DatasetSpec, parse_strategy
-from gdd.models.cost import gan_flop, gan_step_flop
+from gdd.models.cost import gan_flop_of, gan_step_flop
 from gdd.models.gan import make_discriminator, make_generator, width_of
 from gdd.runtime import checkpoint
 from gdd.runtime.run import Run, Step
@@ -35,7 +36,7 @@ from gdd.training.schedule import lr_factor
 def distil(config: Config, dataset: Dataset, run: Run, start: Path | None = None) -> Path:
     """Pretrain the GAN or, from the finished run folder `start`, refine it; return the generator's file."""
     stage = stages.PRETRAIN if start is None else stages.REFINE
-    settings = _section(config, stage)
+    settings = stages.steps_of(config, stage)
     gan = gan_trainer(config, stage, dataset.spec, run)
     batches = real_batches(dataset, settings.batch_size, config.seed, stage, run)
     choice = make_choice(config, gan, dataset, run)
@@ -55,7 +56,7 @@ def distil(config: Config, dataset: Dataset, run: Run, start: Path | None = None
         images_u8, labels = batches(step.index)  # (B, C, H, W) uint8, (B,)
         fake = gan.generate(step.index, labels)  # (B, C, H, W) in [-1, 1]
 
-        # Ask both losses what they want of these images: dL_G/dfake = dL_GAN/dfake + lambda dL_SKD/dfake.
+        # Ask both losses what they want of these images: dL/dfake = dL_GAN/dfake + lambda dL_SKD/dfake.
         loss = gan.adversarial_loss(step.index, fake, labels)
         (gradient,) = torch.autograd.grad(loss, fake)
         step.record({"loss/generator": loss.detach()})
@@ -105,7 +106,7 @@ def _observe(step: Step, gan: GanTrainer, monitor: Monitor, choice: GeneratorCho
 
 def gan_trainer(config: Config, stage: str, spec: DatasetSpec, run: Run) -> GanTrainer:
     """Build the networks, the same for one seed, and the trainer of a stage."""
-    gan, settings = config.gan, _section(config, stage)
+    gan, settings = config.gan, stages.steps_of(config, stage)
     sizes = gan.arch, spec.shape, spec.num_classes, width_of(gan, spec.shape)
     with rng.seeded(config.seed, rng.INIT_GAN):
         generator, discriminator = make_generator(*sizes, gan.noise_dim), make_discriminator(*sizes)
@@ -132,13 +133,9 @@ def gan_trainer(config: Config, stage: str, spec: DatasetSpec, run: Run) -> GanT
 
 def adversarial_flop(config: Config, stage: str, spec: DatasetSpec) -> float:
     """Return the FLOP of a stage's adversarial steps, those of guidance and choice not included."""
-    gan, settings = config.gan, _section(config, stage)
-    networks = gan_flop(gan.arch, spec.shape, spec.num_classes, width_of(gan, spec.shape), gan.noise_dim)
-    return settings.steps * settings.batch_size * gan_step_flop(*networks, gan.penalties)
-
-
-def _section(config: Config, stage: str) -> PretrainConfig | RefineConfig:
-    return config.pretrain if stage == stages.PRETRAIN else config.refine
+    gan, settings = config.gan, stages.steps_of(config, stage)
+    per_image = gan_step_flop(*gan_flop_of(gan, spec.shape, spec.num_classes), gan.penalties)
+    return settings.steps * settings.batch_size * per_image
 
 
 def real_batches(dataset: Dataset, batch_size: int, seed: int, stream: str, run: Run) -> Batches:

@@ -112,6 +112,8 @@ class GanTrainer:
     def update_generator(self, step: int, fake: Tensor, gradient: Tensor) -> None:
         """Take one step of the generator, and one of its averages.
 
+        By the chain rule: the gradient of sum(fake * gradient), the second held fixed, is that of the whole loss.
+
         Args:
             step: its number.
             fake: what `generate` returned, (B, C, H, W).

@@ -16,8 +16,8 @@ from gdd.data.readers import Dataset
 from gdd.data.spec import DatasetSpec
 from gdd.data.splits import Split
 from gdd.models import registry
-from gdd.models.cost import TRAINING, classifier_flop, gan_flop
-from gdd.models.gan import BatchNorm, Generator, width_of
+from gdd.models.cost import TRAINING, classifier_flop, gan_flop_of
+from gdd.models.gan import BatchNorm, Generator
 from gdd.runtime.execution import EAGER, Execution
 from gdd.runtime.run import Run
 from gdd.training.classifier import count_correct, fit, sgd
@@ -162,7 +162,7 @@ def proxy_work(config: Config, steps: int, spec: DatasetSpec) -> tuple[int, floa
     proxy, gan = config.gan.proxy, config.gan
     if not proxy.every:
         return 0, 0.0
-    making, _ = gan_flop(gan.arch, spec.shape, spec.num_classes, width_of(gan, spec.shape), gan.noise_dim)
+    making, _ = gan_flop_of(gan, spec.shape, spec.num_classes)
     proxy_steps = proxy.steps * len(gan.ema_decays) * -(-steps // proxy.every)
     answering = classifier_flop(proxy.arch, spec.shape, spec.num_classes)
     return proxy_steps, proxy_steps * proxy.batch_size * (TRAINING * answering + making)

@@ -1,6 +1,7 @@
 """What guides the generator in refinement: networks of a pool that compare real and generated images.
 
-    gradient at the generated images = lambda * dL/dfake,   L by `refine.loss`: SKD, DiM's loss, moments, gradients
+    gradient at the generated images = lambda * dL/dfake,   L by `refine.loss`: SKD (skd), DiM's loss (log_mse), moments
+                                                            of features (features), gradients of classes (gradient)
 
 A loss maps a network and two batches in classifier space, whose rows have the same classes, to a scalar with a gradient
 at the generated images. One that compares rows with each other (`OF_ALL`) sees those of all W processes: its gradient

@@ -369,7 +369,7 @@ def check_first_images(config: Config, dataset: Dataset) -> None:
         set_file.check_matches(start.spec, spec, f"matching.generator {settings.generator}")
 
 
-def first_images(settings: MatchingConfig, real: ClassBatches, seed: int) -> Tensor:
+def first_images(settings: MatchingConfig, real: ClassBatches, seed: int, start: Path | None = None) -> Tensor:
     """Return (K, ipc, C, H, W) in classifier space: noise, real images, or a generator's, all checked before."""
     device = real.images_u8.device
     size = (real.num_classes, settings.ipc, *real.images_u8.shape[1:])
@@ -377,19 +377,19 @@ def first_images(settings: MatchingConfig, real: ClassBatches, seed: int) -> Ten
         return rng.Draws(seed, rng.MATCHING_NOISE).normal(*size).to(device)
     if settings.init == "real":
         return torch.stack([real(label, settings.ipc, rng.MATCHING_INIT) for label in range(real.num_classes)])
-    assert settings.generator is not None
-    sampled = sample.sample_set(generator_file.load(settings.generator), settings.ipc, seed, device)
+    assert start is not None
+    sampled = sample.sample_set(generator_file.load(start), settings.ipc, seed, device)
     return real.normalize.from_u8(sampled.images.to(device)).view(size)
 
 
-def _matcher(config: Config, dataset: Dataset, run: Run) -> Matcher:
+def _matcher(config: Config, dataset: Dataset, run: Run, start: Path | None = None) -> Matcher:
     settings, spec, seed = config.matching, dataset.spec, config.seed
     images_u8, labels = dataset.train.images_u8.to(run.device), dataset.train.labels
     real = ClassBatches(images_u8, labels, spec.num_classes, Normalizer(spec.mean, spec.std, run.device), seed)
     by_gradient = settings.objective == "gradient"
     outer, inner = loops(settings)
     return Matcher(
-        first_images(settings, real, seed),
+        first_images(settings, real, seed, start),
         real,
         FreshPool(
             spec.shape,
@@ -421,7 +421,7 @@ def distil_pixels(config: Config, dataset: Dataset, run: Run, start: Path | None
     `run.snapshots` also stores the set of earlier iterations. With init generator, images are first those of `start`.
     """
     settings, spec = config.matching, dataset.spec
-    matcher = _matcher(config, dataset, run)
+    matcher = _matcher(config, dataset, run, start)
     seconds_before = 0.0 if start is None else float(generator_file.load(start).provenance.get("seconds") or 0)
 
     def save(path: Path, iterations: int) -> None:

@@ -39,14 +39,14 @@ class Stacked(nn.Module):
         alone = zip(*(_tensors(network) for network in self._networks), strict=True)
         return zip(_tensors(self.network), alone, strict=True)
 
-    def forward(self, images_std: Tensor, *paths: Tensor) -> Tensor:
-        """Return logits (S, B, K) of images (S, B, C, H, W) in classifier space; `paths` kept are (S, B, P)."""
+    def forward(self, images_std: Tensor, *masks: Tensor) -> Tensor:
+        """Return logits (S, B, K) of images (S, B, C, H, W) in classifier space; `masks` of paths are (S, B, P)."""
 
         def answer(tensors: dict[str, Tensor], *inputs: Tensor) -> Tensor:
             return functional_call(self.network, tensors, inputs)
 
         tensors = dict(itertools.chain(self.network.named_parameters(), self.network.named_buffers()))
-        return torch.vmap(answer)(tensors, images_std, *paths)
+        return torch.vmap(answer)(tensors, images_std, *masks)
 
     @torch.no_grad()
     def give_back(self) -> None:

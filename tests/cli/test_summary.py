@@ -89,7 +89,7 @@ def test_a_command_begins_with_a_line_for_each_stage_and_four_more(distilled_onc
     [
         ([], ["pretrain"], (), "pretrain a GAN: 6 x 8 images"),
         (["--refine.pretrained", "x"], ["refine"], (), "refine the generator of x (SKD): 4 x 8 images"),
-        (["--refine.loss", "none"], ["refine"], (), "refine it (no matching loss): 4 x 8 images"),
+        (["--refine.loss", "none"], ["refine"], (), "refine it (no guiding loss): 4 x 8 images"),
         (MATCHING, ["matching"], (), MATCHED),
         # Floor, own set and ceiling, of two seeds each.
         (MATCHING, ["matching", "evaluate"], (), f"{MATCHED}; train and score 6 students"),

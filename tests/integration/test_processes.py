@@ -72,7 +72,7 @@ def test_the_same_students_get_the_same_rows(pretrained, tmp_path):
         command = [ROOT / "evaluate.py", *TINY, "--run.root", root, "--evaluate.ipc", "[1, 2]"]
         said = launch(*command, "real:random", pretrained, "real:all", processes=processes)
         told.append(sorted(line.rpartition(",")[0] for line in said.splitlines() if "mean of 2 students" in line))
-        rows = lines(root / "digits/evaluate/rows.jsonl")
+        rows = lines(root / "evaluate/evaluate/rows.jsonl")
         rows_of.append({tuple(str(row[name]) for name in sorted(row.keys() - {*OF_THE_CLOCK[:4]})) for row in rows})
         assert len(rows_of[-1]) == len(rows)
     assert rows_of[0] == rows_of[1]

@@ -1,4 +1,4 @@
-"""Stage 1: each step is that of the adversarial game's equations, and the averaged generator is kept."""
+"""The GAN's loop: each step of either stage is that of its equation, and the averaged generator is kept."""
 
 import shutil
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What of a GanTrainer's turns is not in their equations, which test_pretrain and test_refine compare them with."""
+"""What of a GanTrainer's turns is not in their equations, which test_distil compares them with."""
 
 from types import SimpleNamespace
 

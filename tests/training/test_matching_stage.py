@@ -134,7 +134,7 @@ class TestFirstImages:
 
         def call(seed: int = 0, **own) -> Tensor:
             real = ClassBatches(*noisy.train, CLASSES, NORMALIZE, seed)
-            return first_images(MatchingConfig(**own), real, seed)
+            return first_images(MatchingConfig(**own), real, seed, own.get("generator"))
 
         return call
 

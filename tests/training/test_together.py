@@ -86,12 +86,12 @@ def test_each_drops_its_own_paths(arch: str, batches: Batches):
         return torch.stack(drawn).double()
 
     stacked = Stacked(together)
-    last = fit(stacked, batches, range(STEPS), sgd(stacked, 0.1), loss=each_own([cross_entropy] * SEEDS), paths=kept)
+    last = fit(stacked, batches, range(STEPS), sgd(stacked, 0.1), loss=each_own([cross_entropy] * SEEDS), masks=kept)
     stacked.give_back()
     for i, network in enumerate(alone):
         own = lambda step: tuple(part[i] for part in batches(step))  # noqa: B023, E731
         paths = lambda step, count: kept(step, count)[i]  # noqa: B023, E731
-        assert fit(network, own, range(STEPS), sgd(network, 0.1), paths=paths).item() == pytest.approx(last[i].item())
+        assert fit(network, own, range(STEPS), sgd(network, 0.1), masks=paths).item() == pytest.approx(last[i].item())
         for one, other in zip(together[i].state_dict().values(), network.state_dict().values(), strict=True):
             torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-11)
 
