@@ -191,8 +191,9 @@ def _uniform(words: Tensor) -> Tensor:
 
 
 def _normal(words: Tensor) -> Tensor:
-    """Return as many normal numbers (..., 2n) as words, by Box and Muller (1958)."""
-    radius = (-2 * ((words[..., ::2] >> 8) + 1).float().mul(2.0**-24).log()).sqrt()
+    """Return as many normal numbers (..., 2n) as words, by Box and Muller (1958); none is beyond 6.8."""
+    # Half a word above 0, and all its digits where it is small: the tails.
+    radius = (-2 * (words[..., ::2].float() + 0.5).mul(2.0**-32).log()).sqrt()
     angle = _uniform(words[..., 1::2]) * (2 * math.pi)
     return torch.stack([radius * angle.cos(), radius * angle.sin()], -1).flatten(-2)
 

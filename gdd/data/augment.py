@@ -73,7 +73,9 @@ def draw(
     if pick == "one":
         chosen = [strategy[random.whole(len(strategy))]]
     elif pick == "two":
-        chosen = [strategy[index] for index in random.permutation(len(strategy))[:2]]
+        first = random.whole(len(strategy))
+        others = [*strategy[:first], *strategy[first + 1 :]]
+        chosen = [strategy[first], *([others[random.whole(len(others))]] if others else [])]
     else:
         chosen = [name for name in _APPLY if name in strategy]
     rows = 1 if shared else count
