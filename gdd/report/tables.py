@@ -44,12 +44,15 @@ class Section:
     optional: Sequence[str] = ()
 
 
+NO_CEILING = "No student was trained on all real images, so this table has no ceiling."
+
+
 @dataclass(frozen=True)
 class Terminal:
     """Sections for rich to print in at most `LINE_WIDTH` characters.
 
     No cell is wrapped: names of sources are shortened, columns without room left out and told below the table. A note
-    of several tables stands below the last of them alone.
+    of several tables stands below the last of them alone, unless it speaks of one table.
     """
 
     sections: Sequence[Section]
@@ -57,7 +60,7 @@ class Terminal:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width, shown = min(LINE_WIDTH, options.max_width), list[Section]()
         for section in reversed(self.sections):
-            said = {note for other in shown for note in other.notes}
+            said = {note for other in shown for note in other.notes} - {NO_CEILING}
             shown.append(replace(section, notes=[note for note in section.notes if note not in said]))
         blocks = [block for section in reversed(shown) for block in _fitted(section, width)]
         yield from console.render(Group(*blocks), options.update(max_width=width))
@@ -156,9 +159,7 @@ def _accuracies(rows: DataFrame, protocol: Protocol, brief: bool) -> Section:
     headers = ["trained on", "IPC", *cost_heads, *teacher_head, *archs]
     below = notes(shown, protocol, plus, brief)
     if not shown["kind"].isin([CEILING, STREAM_CEILING]).any():
-        below.insert(
-            1, f"No student was trained on all real images, so {TITLES[protocol].partition(':')[0]} has no ceiling."
-        )
+        below.insert(1, NO_CEILING)
     return Section(title, below, headers, lines, [*teacher_head, *cost_heads])
 
 

@@ -52,6 +52,13 @@ def test_markdown_keeps_the_protocols_apart(rows: list[Row]) -> None:
         assert fact in text
 
 
+def test_a_note_of_several_tables_stands_below_the_last_and_one_of_a_table_below_it() -> None:
+    sections = [Section(title, [tables.NO_CEILING, "of both"], ["a"], [["1"]]) for title in ("first", "second")]
+    lines = printed(sections)
+    assert [lines.count(note) for note in (tables.NO_CEILING, "of both")] == [2, 1]
+    assert lines.index("of both") > lines.index("second")
+
+
 def test_terminal_shows_names_with_brackets_and_missing_seeds(rows: list[Row]) -> None:
     named = [replace(row, source="[red]set") if row.source == "refined" else row for row in rows]
     fewer = [row for row in named if not (row.source == "pretrained" and row.seed == 2)]
