@@ -3,6 +3,9 @@
 Every random draw names its stream, what it is for, and the step that it belongs to, so that it never depends on how
 many draws came before it. A checkpoint therefore holds no generator state, and resuming is exact.
 
+`Draws` are counted on the device that needs them. `generator` serves what is drawn once, on the host: the splits of the
+data, which generators of earlier versions were made with, and through `seeded` the first weights of networks.
+
 A stream's text enters every seed made of it: another text is another draw, and other results.
 """
 
