@@ -75,11 +75,11 @@ def score(arm: str, archs: Sequence[str], options: argparse.Namespace, flags: Se
     named = ["--evaluate.sources", f"[{','.join(options.sources)}]", "--evaluate.archs", f"[{','.join(students)}]"]
     config = parse_config([*flags, *recipe, *own, *length, *place, *named])
     sources = pipeline.read_sources(config)
-    with opened(config, False, Console(), ["evaluate"], sources) as work:
-        assert work is not None
+    with opened(config, False, Console(), ["evaluate"], sources) as inputs:
+        assert inputs is not None
         wanted = {source.label for source in sources}
-        jobs = [job for job in work.jobs if job.source.label in wanted]
-        rows = pipeline.evaluate(config, work.dataset, work.accelerator, jobs)
+        jobs = [job for job in inputs.jobs if job.source.label in wanted]
+        rows = pipeline.evaluate(config, inputs._replace(jobs=jobs))
     return {arch: [row for row in rows if row.arch == name] for name, arch in students.items()}
 
 
