@@ -99,7 +99,7 @@ def tables(found: dict[str, dict[str, list[Row]]], archs: Sequence[str]) -> str:
                     for of in (of_arm, found["plain"])
                 )
                 pairs = [(here[seed], plain[seed]) for seed in here if arm != "plain"]
-                above = [None if None in pair else pair[0] - pair[1] for pair in pairs]
+                above = [None if one is None or other is None else one - other for one, other in pairs]
                 accuracy, points = estimate([*here.values()]), estimate(above)
                 cells += [
                     interval(accuracy, len(here)) if here else "",
