@@ -39,7 +39,8 @@ def write_generator(folder: Path, step: int, config: dict[str, Any], dataset: Da
     seconds = states["clock"]["seconds"]
     origin = {"method": "gan", "stage": "pretrain", "seed": config["seed"], "seconds": seconds, "config": config}
     out.mkdir(parents=True, exist_ok=True)
-    kept = with_own_statistics(average.module, config["seed"])
+    generator.load_state_dict(average.module.state_dict())
+    kept = with_own_statistics(generator, config["seed"])
     generator_file.save(out, kept, spec, {**origin, "data": dataset.fingerprint})
     return seconds / 60
 

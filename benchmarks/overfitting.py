@@ -75,11 +75,11 @@ def score(arm: str, archs: Sequence[str], options: argparse.Namespace, flags: Se
     named = ["--evaluate.sources", f"[{','.join(options.sources)}]", "--evaluate.archs", f"[{','.join(students)}]"]
     config = parse_config([*flags, *recipe, *own, *length, *place, *named])
     sources = pipeline.read_sources(config)
-    with opened(config, False, Console(), ["evaluate"], sources) as work:
-        assert work is not None
+    with opened(config, False, Console(), ["evaluate"], sources) as inputs:
+        assert inputs is not None
         wanted = {source.label for source in sources}
-        jobs = [job for job in work.jobs if job.source.label in wanted]
-        rows = pipeline.evaluate(config, work.dataset, work.accelerator, jobs)
+        jobs = [job for job in inputs.jobs if job.source.label in wanted]
+        rows = pipeline.evaluate(config, inputs._replace(jobs=jobs))
     return {arch: [row for row in rows if row.arch == name] for name, arch in students.items()}
 
 
@@ -99,7 +99,7 @@ def tables(found: dict[str, dict[str, list[Row]]], archs: Sequence[str]) -> str:
                     for of in (of_arm, found["plain"])
                 )
                 pairs = [(here[seed], plain[seed]) for seed in here if arm != "plain"]
-                above = [None if None in pair else pair[0] - pair[1] for pair in pairs]
+                above = [None if one is None or other is None else one - other for one, other in pairs]
                 accuracy, points = estimate([*here.values()]), estimate(above)
                 cells += [
                     interval(accuracy, len(here)) if here else "",

@@ -110,8 +110,8 @@ def students(rows: DataFrame) -> Iterator[Students]:
     share = statistics.shares(rows).set_index("arch")["share"]
     accuracy = statistics.summarise(rows).set_index(["arch", "kind"])["accuracy"]
     for arch in rows["arch"].unique():
-        means = (accuracy[arch, kind] for kind in (FLOOR, "generator", STREAM_CEILING))
-        yield Students(arch, steps, *means, over[arch], share[arch])
+        low, made, high = (accuracy[arch, kind] for kind in (FLOOR, "generator", STREAM_CEILING))
+        yield Students(arch, steps, low, made, high, over[arch], share[arch])
 
 
 def size(name: str) -> str:

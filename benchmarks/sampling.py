@@ -23,7 +23,7 @@ from gdd.data.pixels import Normalizer
 from gdd.data.spec import DatasetSpec
 from gdd.evaluation.batches import GeneratedStream
 from gdd.formats import webdataset
-from gdd.models.gan import DimGenerator
+from gdd.models.gan import DimGenerator, Generator
 from gdd.runtime.device import clock, device_name, here, make_accelerator, matrix_product, peak_memory_mb
 from gdd.sampling import generator_file, sample, set_file
 from gdd.sampling.generator_file import LoadedGenerator
@@ -40,7 +40,7 @@ def untrained(folder: Path, shape: tuple[int, int, int], width: int) -> LoadedGe
     return generator_file.load(generator_file.save(folder, generator, spec, {"method": "gan", "seconds": 0.0}))
 
 
-def gflop(generator: DimGenerator, device: torch.device) -> float:
+def gflop(generator: Generator, device: torch.device) -> float:
     """Return the GFLOP of one image, two per multiplication and addition, of convolutions and matrix products."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         generator(torch.zeros(1, NOISE_DIM, device=device), torch.zeros(1, dtype=torch.long, device=device))
@@ -48,7 +48,7 @@ def gflop(generator: DimGenerator, device: torch.device) -> float:
 
 
 @torch.no_grad()
-def plain(generator: DimGenerator, ipc: int, device: torch.device, folder: Path) -> None:
+def plain(generator: Generator, ipc: int, device: torch.device, folder: Path) -> None:
     images, labels = [], torch.arange(CLASSES).repeat_interleave(ipc)
     for batch in labels.split(PLAIN_BATCH):
         images.append(generator(torch.randn(len(batch), NOISE_DIM, device=device), batch.to(device)).cpu())

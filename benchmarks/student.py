@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from sides import WAYS, against_peak, in_turn, peak_of, read_sizes, way, ways
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from gdd import rng
@@ -69,13 +69,15 @@ def measure(side: str, options: argparse.Namespace) -> dict[str, float]:
         test = DataLoader(TensorDataset(pixels[count:], labels[count:]), 256)
         optimizer = sgd(network, 0.01)
 
-        def training() -> None:
+        def training() -> object:
             for _ in range(steps):
                 plain_epoch(network, train, optimizer)
+            return None
 
-        def testing() -> None:
+        def testing() -> object:
             with torch.no_grad():
                 plain_epoch(network, test, None)
+            return None
     else:
         chosen, normalize = way(side), Normalizer(mean, std, device)
         chosen.place(network)
@@ -85,10 +87,10 @@ def measure(side: str, options: argparse.Namespace) -> dict[str, float]:
         batches, optimizer = StudentBatches(data, recipe, 0, rng.STUDENT), sgd(network, 0.01, chosen.fused)
         part = Split(images[count:], labels[count:])
 
-        def training() -> Tensor:
+        def training() -> object:
             return fit(network, batches, range(batches.total), optimizer, execution=chosen)
 
-        def testing() -> int:
+        def testing() -> object:
             return examined(network, part, normalize, chosen).correct
 
     train_seconds, test_seconds = seconds(training, device, 1), seconds(testing, device, 1)
