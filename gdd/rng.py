@@ -15,7 +15,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -85,17 +85,22 @@ def derive(seed: int, purpose: str, *counters: int) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
-Words = TypeVar("Words", int, np.ndarray, Tensor)
+def generator(seed: int, purpose: str, *counters: int) -> torch.Generator:
+    """Return a fresh CPU generator of torch, for what is drawn once on the host."""
+    return torch.Generator().manual_seed(derive(seed, purpose, *counters))
+
+
 _WORD = 0xFFFFFFFF
 _MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
 _WEYL = 0x9E3779B9, 0xBB67AE85
 
 
-def philox(counter: tuple[Words, Words, Words, Words], key: tuple[int, int]) -> tuple[Words, Words, Words, Words]:
+def philox(counter: Sequence[Any], key: tuple[int, int]) -> tuple[Any, Any, Any, Any]:
     """Return the four words of Philox 4x32-10 for each counter (Salmon et al., SC 2011).
 
     Args:
-        counter: four words of 32 bits each: whole numbers, or arrays of int64 whose shapes broadcast, on any device.
+        counter: four words of 32 bits each: whole numbers, or arrays or tensors of int64 whose shapes broadcast, on
+            any device.
         key: two words.
     """
     a, b, c, d = counter
@@ -181,12 +186,11 @@ def _words_of(
 ) -> Tensor:
     """Return words (..., blocks, 4) of consecutive blocks, whose number is the first word of the counter."""
     if device.type == "cpu":  # where numpy takes a third of torch's time for arrays of this size
-        rest = [np.atleast_1d(np.asarray(number, np.int64)) for number in counters]
-        counter = np.arange(first, first + blocks, dtype=np.int64), *rest
-        return torch.from_numpy(np.stack(np.broadcast_arrays(*philox(counter, key)), -1))
-    rest = [torch.as_tensor(number, dtype=torch.int64, device=device) for number in counters]
-    counter = torch.arange(first, first + blocks, device=device), *rest
-    return torch.stack(torch.broadcast_tensors(*philox(counter, key)), -1)
+        arrays = [number if isinstance(number, int) else number.numpy() for number in counters]
+        words = philox([np.arange(first, first + blocks, dtype=np.int64), *arrays], key)
+        return torch.from_numpy(np.stack(np.broadcast_arrays(*words), -1))
+    drawn = philox([torch.arange(first, first + blocks, device=device), *counters], key)
+    return torch.stack(torch.broadcast_tensors(*drawn), -1)
 
 
 def _uniform(words: Tensor) -> Tensor:

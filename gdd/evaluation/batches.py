@@ -243,5 +243,6 @@ class PathMasks:
         rate, purpose = self.rate.at(step, self.total), f"{rng.STUDENT}-{rng.DROP_PATH}"
         if [rate] != self.in_force[-1:]:
             self.in_force.append(rate)
-        drawn = [layers.path_masks(count, self.paths, rate, rng.Draws(seed, purpose, step, device=self.device)) for seed in self.seeds]
-        return (drawn[0] if len(drawn) == 1 else torch.stack(drawn)).to(self.device, non_blocking=True)
+        streams = [rng.Draws(seed, purpose, step, device=self.device) for seed in self.seeds]
+        drawn = [layers.path_masks(count, self.paths, rate, stream) for stream in streams]
+        return drawn[0] if len(drawn) == 1 else torch.stack(drawn)

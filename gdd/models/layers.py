@@ -14,6 +14,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gdd import rng
 from gdd.config import ConfigError
 
 NORMS = ("batch", "instance", "group", "layer", "none")

@@ -235,9 +235,7 @@ class Exam:
         """Take the validation part, of which the first 500 images of a random order count; it may be empty."""
         order = rng.Draws(seed, rng.POOL_EXAM, 0).permutation(len(val.labels))[: self.MOST]
         chosen = val.subset(order)
-        change = augment.draw(
-            augmentations, len(order), rng.Draws(seed, rng.POOL_EXAM, 1), shared=False, pick="all"
-        )
+        change = augment.draw(augmentations, len(order), rng.Draws(seed, rng.POOL_EXAM, 1), shared=False, pick="all")
         device = normalize.mean.device
         self.images_std = augment.apply(change, normalize.from_u8(chosen.images_u8.to(device)))
         self.labels = chosen.labels.to(device)

@@ -13,12 +13,12 @@ from gdd.data.spec import OPERATIONS, parse_strategy
 SHAPES = [(6, 3, 32, 32), (6, 1, 28, 28), (6, 3, 24, 40)]
 
 
-def draws(seed=0):
+def random(seed=0):
     return rng.Draws(seed, "test")
 
 
 def batch(shape=(6, 3, 32, 32), dtype=torch.float32):
-    return draws(99).normal(*shape).to(dtype)
+    return random(99).normal(*shape).to(dtype)
 
 
 def fixed(name, *draws, strength=1.0):
@@ -62,13 +62,13 @@ def test_bad_strategies_are_refused(text, message):
 
 
 def test_pick_all_takes_every_operation_in_order():
-    drawn = draw(OPERATIONS, 4, draws(), shared=False, pick="all")
+    drawn = draw(OPERATIONS, 4, random(), shared=False, pick="all")
     assert [name for name, _ in drawn.steps] == ["color", "flip", "crop", "scale", "rotate", "cutout"]
     assert all(len(draws) == 4 for _, draws in drawn.steps)
 
 
 def test_pick_two_takes_any_two_different_ones_in_any_order():
-    source, counts = draws(), dict.fromkeys(itertools.permutations(OPERATIONS, 2), 0)
+    source, counts = random(), dict.fromkeys(itertools.permutations(OPERATIONS, 2), 0)
     for _ in range(3000):
         (first, _), (second, _) = draw(OPERATIONS, 1, source, shared=True, pick="two").steps
         counts[first, second] += 1
@@ -78,7 +78,7 @@ def test_pick_two_takes_any_two_different_ones_in_any_order():
 
 
 def test_pick_one_is_uniform():
-    source = draws()
+    source = random()
     counts = dict.fromkeys(OPERATIONS, 0)
     for _ in range(1200):
         ((name, _),) = draw(OPERATIONS, 1, source, shared=True, pick="one").steps
@@ -92,7 +92,7 @@ def test_pick_one_is_uniform():
 def test_same_seed_same_result(pick, shared):
     images = batch()
     one, other, third = (
-        apply(draw(OPERATIONS, 6, draws(seed), shared=shared, pick=pick), images) for seed in (5, 5, 7)
+        apply(draw(OPERATIONS, 6, random(seed), shared=shared, pick=pick), images) for seed in (5, 5, 7)
     )
     assert torch.equal(one, other)
     assert not torch.equal(one, third)
@@ -102,26 +102,26 @@ def test_same_seed_same_result(pick, shared):
 @pytest.mark.parametrize(("strategy", "strength"), [((), 1.0), *(((name,), 0.0) for name in OPERATIONS)])
 def test_no_strength_and_no_operation_are_the_identity(strategy, strength, pick):
     images = batch()
-    drawn = draw(strategy, 6, draws(), shared=False, pick=pick, strength=strength)
+    drawn = draw(strategy, 6, random(), shared=False, pick=pick, strength=strength)
     assert torch.equal(apply(drawn, images), images)
 
 
 @pytest.mark.parametrize("name", ["color", "scale", "rotate"])
 def test_small_strength_is_a_small_change(name):
     images = batch()
-    drawn = draw((name,), 6, draws(), shared=False, pick="one", strength=1e-3)
+    drawn = draw((name,), 6, random(), shared=False, pick="one", strength=1e-3)
     assert 0 < (apply(drawn, images) - images).abs().max() < 0.05
 
 
 def test_negative_strength_is_refused():
     with pytest.raises(ValueError, match="-1"):
-        draw(OPERATIONS, 1, draws(), shared=True, pick="one", strength=-1)
+        draw(OPERATIONS, 1, random(), shared=True, pick="one", strength=-1)
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_shared_parameters_are_one_for_all_images_and_any_batch(name):
     repeated = batch((1, 3, 32, 32)).expand(8, -1, -1, -1)
-    drawn = draw((name,), 8, draws(3), shared=True, pick="one")
+    drawn = draw((name,), 8, random(3), shared=True, pick="one")
     output = apply(drawn, repeated)
     assert torch.equal(output, output[:1].expand_as(output))
     assert torch.equal(apply(drawn, repeated[:5]), output[:5])
@@ -131,7 +131,7 @@ def test_shared_parameters_are_one_for_all_images_and_any_batch(name):
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_own_parameters_differ_between_images(name):
     repeated = batch((1, 3, 32, 32)).expand(8, -1, -1, -1)
-    output = apply(draw((name,), 8, draws(3), shared=False, pick="one"), repeated)
+    output = apply(draw((name,), 8, random(3), shared=False, pick="one"), repeated)
     assert not torch.equal(output, output[:1].expand_as(output))
 
 
@@ -140,7 +140,7 @@ def test_own_parameters_differ_between_images(name):
 def test_no_image_leaks_into_another(name, shape):
     """Each image comes out as if it had been augmented alone with its own row of draws."""
     images = batch(shape)
-    drawn = draw((name,), 6, draws(4), shared=False, pick="one")
+    drawn = draw((name,), 6, random(4), shared=False, pick="one")
     ((_, draws),) = drawn.steps
     for i, output in enumerate(apply(drawn, images)):
         alone = apply(Augmentation(((name, draws[i : i + 1]),), 1.0), images[i : i + 1])
@@ -148,7 +148,7 @@ def test_no_image_leaks_into_another(name, shape):
 
 
 def test_a_batch_of_another_size_is_refused():
-    drawn = draw(("flip",), 6, draws(), shared=False, pick="one")
+    drawn = draw(("flip",), 6, random(), shared=False, pick="one")
     with pytest.raises(ValueError, match="drawn for 6 images, the batch has 5"):
         apply(drawn, batch()[:5])
 
@@ -198,7 +198,7 @@ def test_flip_is_exact():
 
 def test_flip_happens_to_half_the_images():
     images = batch((1, 1, 4, 4)).expand(1000, -1, -1, -1)
-    output = apply(draw(("flip",), 1000, draws(), shared=False, pick="one"), images)
+    output = apply(draw(("flip",), 1000, random(), shared=False, pick="one"), images)
     flipped = (output == images.flip(3)).all((1, 2, 3)).sum()
     assert abs(flipped - 500) < 4 * 15.8
 
@@ -221,7 +221,7 @@ def test_cutout_of_an_odd_side_is_centred_on_a_pixel():
 
 def test_cutout_area_on_32_pixels():
     images = torch.ones(4000, 1, 32, 32)
-    output = apply(draw(("cutout",), 4000, draws(), shared=False, pick="one"), images)
+    output = apply(draw(("cutout",), 4000, random(), shared=False, pick="one"), images)
     area = output.eq(0).sum((1, 2, 3)).float()
     assert area.min() == 64
     assert area.max() == 256
@@ -253,7 +253,7 @@ def test_rotation_matches_the_definition(u):
 
 def test_a_scaled_grid_is_that_of_torch_to_the_bit():
     images = batch((5, 3, 24, 40))
-    factors = draws(1).uniform(5, 2)
+    factors = random(1).uniform(5, 2)
     theta = torch.diag_embed(1 / 1.2 + factors * (1.2 - 1 / 1.2))
     grid = F.affine_grid(F.pad(theta, (0, 1)), list(images.shape), align_corners=True)
     expected = F.grid_sample(images, grid, align_corners=True)
@@ -263,7 +263,7 @@ def test_a_scaled_grid_is_that_of_torch_to_the_bit():
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_image_is_cropped_by_its_own_shift(shape):
     images = batch(shape)
-    draws = draws(2).uniform(6, 2)
+    draws = random(2).uniform(6, 2)
     height, width = shape[2:]
     reach = (height // 8 + (height % 8 >= 4), width // 8 + (width % 8 >= 4))
     padded = F.pad(images, (reach[1], reach[1], reach[0], reach[0]))
@@ -297,7 +297,7 @@ def test_scale_and_rotation_are_the_published_affine(name, draws, shape, align_c
 
 def test_gradcheck_of_the_full_chain():
     images = batch((2, 3, 6, 8), torch.float64).requires_grad_()
-    drawn = draw(OPERATIONS, 2, draws(1), shared=False, pick="all")
+    drawn = draw(OPERATIONS, 2, random(1), shared=False, pick="all")
     assert torch.autograd.gradcheck(lambda x: apply(drawn, x), images)
 
 
@@ -305,14 +305,14 @@ def test_gradcheck_of_the_full_chain():
 def test_second_derivatives(name):
     """Those of scale and rotation are torch's own."""
     images = batch((2, 3, 6, 8), torch.float64).requires_grad_()
-    drawn = draw((name,), 2, draws(1), shared=False, pick="one")
+    drawn = draw((name,), 2, random(1), shared=False, pick="one")
     assert torch.autograd.gradgradcheck(lambda x: apply(drawn, x), images)
 
 
 @pytest.mark.parametrize("shared", [True, False])
 def test_vmap_and_compile_see_the_same_function(shared):
     groups = batch((12, 3, 16, 16)).unflatten(0, (2, 6))
-    drawn = draw(OPERATIONS, 6, draws(1), shared=shared, pick="all")
+    drawn = draw(OPERATIONS, 6, random(1), shared=shared, pick="all")
     expected = torch.stack([apply(drawn, images) for images in groups])
     torch.testing.assert_close(torch.vmap(lambda images: apply(drawn, images))(groups), expected)
     # One graph, as a branch on a tensor's value or an `item` would not have it.
@@ -325,7 +325,7 @@ def test_vmap_and_compile_see_the_same_function(shared):
 def test_dtype_and_shape_are_kept(name, dtype):
     for shape in SHAPES:
         images = batch(shape, dtype)
-        output = apply(draw((name,), 6, draws(), shared=False, pick="one"), images)
+        output = apply(draw((name,), 6, random(), shared=False, pick="one"), images)
         assert output.dtype == dtype
         assert output.shape == images.shape
 
@@ -340,5 +340,5 @@ def test_float64_is_not_computed_in_float32():
 def test_input_is_left_alone():
     images = batch()
     before = images.clone()
-    apply(draw(OPERATIONS, 6, draws(), shared=False, pick="all"), images)
+    apply(draw(OPERATIONS, 6, random(), shared=False, pick="all"), images)
     assert torch.equal(images, before)

@@ -20,7 +20,7 @@ from gdd.models.layers import (
     stem,
 )
 from gdd.models.registry import FAMILIES, Arch, build, parse
-from gdd.rng import generator, seeded
+from gdd.rng import Draws, generator, seeded
 
 CIFAR = (3, 32, 32)
 MNIST = (1, 28, 28)
@@ -470,8 +470,8 @@ def test_a_virtual_shortcut_is_a_pool_and_a_convolution_where_the_main_path_has_
 
 @pytest.mark.parametrize("rate", [0.0, 0.35, 0.5, 0.8, 1.0])
 def test_paths_are_kept_at_the_rate_by_each_image_and_layer(rate: float):
-    kept = path_masks(10_000, 4, rate, generator(3, "test"))
-    assert torch.equal(kept, path_masks(10_000, 4, rate, generator(3, "test")))
+    kept = path_masks(10_000, 4, rate, Draws(3, "test"))
+    assert torch.equal(kept, path_masks(10_000, 4, rate, Draws(3, "test")))
     assert {*kept.unique().tolist()} <= {0.0, torch.tensor(1 / rate).item() if rate else 0.0}
     share = (kept > 0).float()
     deviation = (rate * (1 - rate) / 10_000) ** 0.5

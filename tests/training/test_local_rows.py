@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 from toy import CLASSES, SPEC
 
+from gdd import rng
 from gdd.data import augment
 from gdd.losses import adversarial
 

@@ -238,9 +238,7 @@ class TestStoredSet:
         drawn = [{key for key in now if now[key] > before.get(key, 0)} for before, now in pairwise([{}, *uses])]
         weights = torch.full((4,), 0.25)
         names = ("mlp-w4 0", "mlp-w8", "mlp-w4 2", "convnet3-w4")
-        expected = [
-            rng.Draws(0, rng.POOL_MEMBER, step).choice(weights.tolist()) for step in range(6)
-        ]
+        expected = [rng.Draws(0, rng.POOL_MEMBER, step).choice(weights.tolist()) for step in range(6)]
         assert drawn == [{f"uses/{names[int(member)]}"} for member in expected]
         assert len({*uses[-1]}) > 1
 
