@@ -87,18 +87,18 @@ def _export(options: Namespace, console: Console) -> None:
     if options.labels is not None:
         require_free("--labels", options.labels, [options.set])
     from gdd.evaluation import sources
-    from gdd.formats import dc_mtt, export
+    from gdd.formats import dc_mtt, plain
     from gdd.report import card
     from gdd.sampling import set_file
 
     synthetic = set_file.load(options.set)
     if options.to in ("folder", "hf"):
-        write = export.export_folder if options.to == "folder" else export.export_hugging_face
-        with export.filling(options.out) as place:
+        write = plain.export_folder if options.to == "folder" else plain.export_hugging_face
+        with plain.filling(options.out) as place:
             write(synthetic, place)
             card.write_export(sources.of_set(synthetic, options.set), place, options.to)
     elif options.to == "npz":
-        export.export_npz(synthetic, options.out)
+        plain.export_npz(synthetic, options.out)
     elif options.to == "dc":
         dc_mtt.write_dc(synthetic, options.out)
     else:
@@ -117,11 +117,11 @@ def _add_preview_arguments(parser: ArgumentParser) -> None:
 
 def _preview(options: Namespace, console: Console) -> None:
     require_free("--out", options.out, [options.set])
-    from gdd.formats import export
+    from gdd.formats import plain
     from gdd.sampling import set_file
 
     synthetic = set_file.load(options.set)
-    export.preview(synthetic, options.out)
+    plain.preview(synthetic, options.out)
     rows = f"a row of images for each of {synthetic.spec.num_classes} classes"
     console.print(f"wrote {options.out}: {rows}", soft_wrap=True)
 

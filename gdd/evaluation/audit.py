@@ -27,7 +27,7 @@ from gdd.evaluation.copies import (
     true_positive_rate,
 )
 from gdd.evaluation.sources import Source
-from gdd.formats.export import images_u8
+from gdd.formats.plain import images_u8
 from gdd.runtime import checkpoint
 from gdd.runtime.run import progress_bar
 from gdd.sampling.curate import Generated, curated_set

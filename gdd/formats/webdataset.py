@@ -27,7 +27,7 @@ from accelerate.utils import broadcast_object_list
 from gdd import __version__
 from gdd.config import ConfigError, read_as, require
 from gdd.data.spec import DatasetSpec
-from gdd.formats.export import png_files
+from gdd.formats.plain import png_files
 from gdd.runtime import checkpoint
 from gdd.runtime.run import progress_bar
 from gdd.sampling import sample

@@ -17,7 +17,7 @@ from gdd.evaluation import audit, sources
 from gdd.evaluation.row import Row
 from gdd.evaluation.sources import REAL_NAMES, Source
 from gdd.formats import webdataset
-from gdd.formats.export import PARQUET
+from gdd.formats.plain import PARQUET
 from gdd.report import replicates, subject
 from gdd.report.subject import Export, Subject
 from gdd.runtime import checkpoint

@@ -14,7 +14,7 @@ from gdd.evaluation.audit import Audit, Evidence
 from gdd.evaluation.copies import NEIGHBOURS, Proportion
 from gdd.evaluation.landscape import Landscape
 from gdd.evaluation.sources import CEILING
-from gdd.formats.export import to_arrays
+from gdd.formats.plain import to_arrays
 from gdd.report import plots
 from gdd.report.tables import Section
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from gdd.data.readers import Dataset
 from gdd.evaluation.copies import nearest
 from gdd.evaluation.sources import Source
-from gdd.formats.export import images_u8, to_arrays
+from gdd.formats.plain import images_u8, to_arrays
 from gdd.sampling.sample import sample_images
 
 PER_CLASS = 10  # images that are shown

@@ -12,7 +12,7 @@ from gdd.data.places import NAMES
 from gdd.data.spec import DatasetSpec
 from gdd.evaluation.sources import Source
 from gdd.formats import webdataset
-from gdd.formats.export import SOFT_LABEL
+from gdd.formats.plain import SOFT_LABEL
 
 Export = Literal["folder", "hf"]
 Layout = Literal["generator", "set", "shards", Export]

@@ -12,7 +12,7 @@ from scoring import Evaluate
 from gdd.config import ConfigError
 from gdd.data.readers import Dataset, open_dataset
 from gdd.evaluation.sources import CEILING, FLOOR, complete, read
-from gdd.formats import export
+from gdd.formats import plain
 from gdd.runtime import checkpoint
 from gdd.sampling import generator_file, sample, set_file
 
@@ -79,8 +79,8 @@ def test_a_fraction_is_as_many_random_real_images_of_each_class(evaluate: Evalua
 
 def test_exported_sets_are_scored_as_the_set_is(evaluate: Evaluate, store: Store, tmp_path: Path) -> None:
     path = store("set")
-    export.export_folder(set_file.load(path), tmp_path / "out")
-    export.export_npz(set_file.load(path), tmp_path / "out.npz")
+    plain.export_folder(set_file.load(path), tmp_path / "out")
+    plain.export_npz(set_file.load(path), tmp_path / "out.npz")
     scores = [
         (row.correct, row.train_loss, row.ipc, row.source_hash)
         for place in (path, tmp_path / "out", tmp_path / "out.npz")

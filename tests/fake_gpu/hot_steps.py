@@ -41,7 +41,7 @@ from gdd.runtime import execution
 from gdd.runtime.execution import Execution, Precision
 from gdd.sampling import sample
 from gdd.sampling.generator_file import LoadedGenerator
-from gdd.training import guidance, matching
+from gdd.training import guidance, matching, matching_loss
 from gdd.training.distil import gan_trainer, real_batches
 from gdd.training.gan import GanTrainer
 
@@ -271,7 +271,7 @@ def network_step(main: str, **settings: Any) -> Step:
 
 def statistics_step(main: str) -> Step:
     matcher, network = _matcher(main)
-    return lambda index: matching.freeze_statistics(network, matcher.real, index)
+    return lambda index: matching_loss.freeze_statistics(network, matcher.real, index)
 
 
 _AUGMENT = "color_crop_cutout_flip_scale_rotate"

@@ -10,10 +10,10 @@ from foreign_files import COLOUR, GREY, refusal
 from gdd import rng
 from gdd.data.spec import DatasetSpec
 from gdd.evaluation.sources import read
-from gdd.formats import export, plain
+from gdd.formats import plain
 from gdd.sampling.set_file import SyntheticSet
 
-WRITE = {"folder": export.export_folder, "npz": export.export_npz}
+WRITE = {"folder": plain.export_folder, "npz": plain.export_npz}
 NAMES = {
     "sorted": ("cat", "dog", "eel"),
     "unsorted": ("eel", "cat", "dog"),
@@ -53,25 +53,25 @@ def test_a_folder_of_numbers_is_in_the_order_of_the_numbers(tmp_path):
     """As text, 10 comes before 2."""
     numbers = tuple(sorted(map(str, range(12))))
     written = stored(dataclasses.replace(GREY, class_names=numbers, height=8, width=10), ipc=1)
-    export.export_folder(written, tmp_path / "out")
+    plain.export_folder(written, tmp_path / "out")
     spec = dataclasses.replace(written.spec, class_names=tuple("abcdefghijkl"))
     found = plain.of_dataset(plain.load(tmp_path / "out"), spec)
     assert torch.equal(found.images[2], written.images[numbers.index("2")])
 
 
 def test_other_classes_stay_what_they_are(tmp_path):
-    export.export_folder(stored(COLOUR), tmp_path / "out")
+    plain.export_folder(stored(COLOUR), tmp_path / "out")
     found = plain.load(tmp_path / "out")
     for other in (dataclasses.replace(COLOUR, class_names=("cat", "dog", "fox")), GREY):
         assert plain.of_dataset(found, other) is found
 
 
 def test_unequal_classes_and_sizes_are_refused(tmp_path):
-    export.export_folder(stored(COLOUR), tmp_path / "out")
+    plain.export_folder(stored(COLOUR), tmp_path / "out")
     (tmp_path / "out/train/eel/000000.png").unlink()
     assert "has 1 images of class 'eel' but 2 of 'cat', expected the same" in refusal(plain.load, tmp_path / "out")
     larger = stored(dataclasses.replace(COLOUR, height=9, class_names=("eel", "fox")), ipc=1)
-    export.export_folder(larger, tmp_path / "larger")
+    plain.export_folder(larger, tmp_path / "larger")
     (tmp_path / "larger/train/eel/000000.png").rename(tmp_path / "out/train/eel/9.png")
     assert "holds images of 2 sizes, expected one" in refusal(plain.load, tmp_path / "out")
 

@@ -16,7 +16,7 @@ from gdd.runtime import checkpoint
 from gdd.runtime.execution import EAGER
 from gdd.sampling import generator_file, sample, set_file
 from gdd.training.classifier import cross_entropy, fit, sgd
-from gdd.training.matching import gradient_loss
+from gdd.training.matching_loss import gradient_loss
 from gdd.training.together import Stacked, each_own
 
 pytestmark = [

@@ -9,7 +9,7 @@ from gdd import rng
 from gdd.config import ConfigError
 from gdd.data.readers import open_dataset
 from gdd.evaluation import sources
-from gdd.formats import export
+from gdd.formats import plain
 from gdd.runtime import checkpoint
 from gdd.sampling import generator_file, sample, set_file
 
@@ -166,20 +166,20 @@ def test_a_stream_shows_the_samples_of_a_set(generator_path):
 def test_an_exported_folder_holds_every_pixel(some_set, tmp_path):
     from PIL import Image
 
-    with export.filling(tmp_path / "out") as place:
-        export.export_folder(some_set, place)
+    with plain.filling(tmp_path / "out") as place:
+        plain.export_folder(some_set, place)
     with Image.open(tmp_path / "out/train/dog/000001.png") as image:
         pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).view(16, 24, 3)
     assert torch.equal(pixels.permute(2, 0, 1), some_set.images[3])
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["train"]
-    with pytest.raises(ConfigError, match="not an empty folder"), export.filling(tmp_path / "out"):
+    with pytest.raises(ConfigError, match="not an empty folder"), plain.filling(tmp_path / "out"):
         pass
 
 
 def test_an_exported_npz_holds_every_pixel(some_set, tmp_path):
     import numpy as np
 
-    export.export_npz(some_set, tmp_path / "out.npz")
+    plain.export_npz(some_set, tmp_path / "out.npz")
     arrays = np.load(tmp_path / "out.npz", allow_pickle=False)
     assert np.array_equal(arrays["x_train"].transpose(0, 3, 1, 2), some_set.images.numpy())
     assert arrays["y_train"].tolist() == [0, 0, 1, 1, 2, 2]

@@ -7,8 +7,8 @@ from toy import CLASSES, PER_CLASS, SPEC, dataset_of, network_of
 from gdd.data.batches import ClassBatches
 from gdd.data.readers import Dataset
 from gdd.data.spec import dsa
-from gdd.training import matching
 from gdd.training.matching import Matcher
+from gdd.training.matching_loss import freeze_statistics
 
 DSA = dsa(flip=True)
 
@@ -52,7 +52,7 @@ def test_networks_without_batch_norm_see_no_batch_for_it(make_matcher, monkeypat
     matcher = make_matcher()
     monkeypatch.setattr(ClassBatches, "__call__", lambda *_: pytest.fail("a batch was drawn"))
     network = network_of("convnet3-w4").train()
-    matching.freeze_statistics(network, matcher.real, 0)
+    freeze_statistics(network, matcher.real, 0)
     assert not network.training
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from toy import SPEC, network_of
 
 from gdd.models.registry import fresh_members
-from gdd.training.matching import embedding_loss, gradient_loss, real_gradient
+from gdd.training.matching_loss import embedding_loss, gradient_loss, real_gradient
 
 KINDS = ("dc", "cos", "mse")
 # All kinds of parameters: convolutions, a head, layer norms of three dimensions, none but matrices.
