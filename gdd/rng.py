@@ -95,20 +95,20 @@ _MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
 _WEYL = 0x9E3779B9, 0xBB67AE85
 
 
-def philox(counter: Sequence[Any], key: tuple[int, int]) -> tuple[Any, Any, Any, Any]:
+def philox(counter: Sequence[Any], key: Sequence[Any]) -> tuple[Any, Any, Any, Any]:
     """Return the four words of Philox 4x32-10 for each counter (Salmon et al., SC 2011).
 
     Args:
         counter: four words of 32 bits each: whole numbers, or arrays or tensors of int64 whose shapes broadcast, on
             any device.
-        key: two words.
+        key: two words, which may be arrays or tensors too.
     """
-    a, b, c, d = counter
-    for turn in range(10):
+    (a, b, c, d), (first, second) = counter, key
+    for _ in range(10):
         left, right = a * _MULTIPLIERS[0], c * _MULTIPLIERS[1]  # of 64 bits, of which the sign is one
-        first, second = ((word + turn * weyl) & _WORD for word, weyl in zip(key, _WEYL, strict=True))
-        a, b = ((right >> 32) & _WORD) ^ b ^ first, right & _WORD
-        c, d = ((left >> 32) & _WORD) ^ d ^ second, left & _WORD
+        a, b = ((right >> 32) ^ b ^ first) & _WORD, right & _WORD
+        c, d = ((left >> 32) ^ d ^ second) & _WORD, left & _WORD
+        first, second = first + _WEYL[0], second + _WEYL[1]
     return a, b, c, d
 
 
@@ -124,41 +124,62 @@ class Draws:
     The words are the same on every device, so uniform and whole numbers are; normal ones are but for rounding.
     """
 
-    def __init__(self, seed: int, purpose: str, *counters: int, device: torch.device | str = "cpu") -> None:
-        """Take at most three counters (step, class, ...), each below 2^32."""
-        if len(counters) > 3 or any(not 0 <= number <= _WORD for number in counters):
+    def __init__(
+        self,
+        seed: int | Sequence[int],
+        purpose: str,
+        *counters: int | Tensor,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        """Begin a stream.
+
+        Args:
+            seed: the root seed. With S of them, S streams draw side by side: all shapes have S in front.
+            purpose: the stream.
+            counters: at most three (step, class, ...), each below 2^32, or a tensor () of int64 on the device.
+            device: to draw on.
+        """
+        numbers = [number for number in counters if isinstance(number, int)]
+        if len(counters) > 3 or any(not 0 <= number <= _WORD for number in numbers):
             raise ValueError(f"the counters are {counters}, expected at most three numbers from 0 to {_WORD}")
-        self.key, self.device, self.blocks = key_of(seed, purpose), torch.device(device), 0
+        self.device, self.blocks = torch.device(device), 0
         self.counters = (*counters, 0, 0, 0)[:3]
+        self.key: tuple[Any, Any]
+        if isinstance(seed, int):
+            self.lead, self.key = (), key_of(seed, purpose)
+        else:
+            words = zip(*(key_of(one, purpose) for one in seed), strict=True)
+            first, second = (_column(word, self.device) for word in words)
+            self.lead, self.key = (len(seed),), (first, second)
 
     def words(self, count: int) -> Tensor:
         """Return `count` new words (count,) of 32 bits, of int64."""
         blocks, first = -(-count // 4), self.blocks
         self.blocks += blocks
-        return _words_of(first, blocks, self.counters, self.key, self.device).flatten()[:count]
+        return _words_of(first, blocks, self.counters, self.key, self.device).flatten(-2)[..., :count]
 
     def uniform(self, *shape: int) -> Tensor:
         """Return float32 numbers in [0, 1), multiples of 2^-24."""
-        return _uniform(self.words(math.prod(shape))).view(shape)
+        return _uniform(self.words(math.prod(shape))).reshape(*self.lead, *shape)
 
     def normal(self, *shape: int) -> Tensor:
         """Return standard normal float32 numbers."""
         count = math.prod(shape)
-        return _normal(self.words(count + count % 2))[:count].view(shape)
+        return _normal(self.words(count + count % 2))[..., :count].reshape(*self.lead, *shape)
 
     def integers(self, high: int, *shape: int) -> Tensor:
         """Return whole numbers (int64) from 0 to high - 1, at most 2^31; each is as likely but for high / 2^32."""
-        return ((self.words(math.prod(shape)) * high) >> 32).view(shape)
+        return ((self.words(math.prod(shape)) * high) >> 32).reshape(*self.lead, *shape)
 
     def permutation(self, count: int) -> Tensor:
         """Return the numbers from 0 to count - 1 in random order."""
-        high, low = self.words(2 * count).view(2, count)
+        high, low = self.words(2 * count).unflatten(-1, (2, count)).unbind(-2)
         return ((high << 30) ^ (low >> 2)).argsort(stable=True)
 
     def whole(self, high: int) -> int:
-        """Return a whole number from 0 to high - 1 to the host, without asking the device."""
+        """Return a whole number from 0 to high - 1 to the host, which the device is not asked for: of one seed."""
         block, self.blocks = philox((self.blocks, *self.counters), self.key), self.blocks + 1
-        return (block[0] * high) >> 32
+        return int(block[0] * high) >> 32
 
     def choice(self, weights: Sequence[float]) -> int:
         """Return a place among the weights, none below 0, with a probability in proportion to its weight."""
@@ -181,11 +202,23 @@ def normal_rows(seed: int, purpose: str, first: Tensor, second: Tensor, count: i
     return _normal(_words_of(0, blocks, counters, key_of(seed, purpose), first.device).flatten(1))[:, :count]
 
 
+def _counted_in_numpy(device: torch.device) -> bool:
+    """Tell whether numpy counts, which takes a third of torch's time for arrays of this size."""
+    return device.type == "cpu"
+
+
+def _column(words: Sequence[int], device: torch.device) -> Any:
+    """Return an array or a tensor (S, 1) of words; made by fills, since a list would be copied to the device."""
+    if _counted_in_numpy(device):
+        return np.array(words)[:, None]
+    return torch.stack([torch.full((1,), word, device=device) for word in words])
+
+
 def _words_of(
-    first: int, blocks: int, counters: Sequence[int | Tensor], key: tuple[int, int], device: torch.device
+    first: int, blocks: int, counters: Sequence[int | Tensor], key: tuple[Any, Any], device: torch.device
 ) -> Tensor:
     """Return words (..., blocks, 4) of consecutive blocks, whose number is the first word of the counter."""
-    if device.type == "cpu":  # where numpy takes a third of torch's time for arrays of this size
+    if _counted_in_numpy(device):
         arrays = [number if isinstance(number, int) else number.numpy() for number in counters]
         words = philox([np.arange(first, first + blocks, dtype=np.int64), *arrays], key)
         return torch.from_numpy(np.stack(np.broadcast_arrays(*words), -1))

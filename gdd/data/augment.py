@@ -78,9 +78,9 @@ def draw(
         chosen = [strategy[first], *([others[random.whole(len(others))]] if others else [])]
     else:
         chosen = [name for name in _APPLY if name in strategy]
-    rows = 1 if shared else count
-    steps = tuple((name, random.uniform(rows, _APPLY[name][0])) for name in chosen)
-    return Augmentation(steps, strength)
+    sizes = [_APPLY[name][0] for name in chosen]
+    drawn = random.uniform(1 if shared else count, sum(sizes))  # all at once
+    return Augmentation(tuple(zip(chosen, drawn.split(sizes, -1), strict=True)), strength)
 
 
 def apply(augmentation: Augmentation, images: Tensor) -> Tensor:
