@@ -69,15 +69,19 @@ def test_training_images_are_copies(noise: Dataset) -> None:
     assert evidence.closest_relative.tolist() == [0] * audit.PICTURED
 
 
-@pytest.mark.parametrize("seed", [11, 12, 13])
-def test_new_real_images_are_none(noise: Dataset, seed: int) -> None:
-    real = ComparedImages(noise.train.images_u8, noise.val.images_u8, "validation")
-    found, _ = measure_audit(source_of(images(600, seed)), real, noise, 1)
-    for one in (found.near_copies, found.nearer_to_training):
-        assert one.low <= one.expected <= one.high
-    assert found.membership.low <= 0.5 <= found.membership.high
-    assert found.copies == 0
-    assert found.nearest.training == pytest.approx(found.nearest.held_out, rel=0.1)
+def test_new_real_images_are_none() -> None:
+    """Of twelve intervals of 95 % fewer than eight hold what they should in 1 of 5,000 cases."""
+    held = torch.zeros(3)
+    for seed in range(100, 160, 5):
+        new = Dataset(SPEC, split(900, seed), split(300, seed + 1), lambda: split(200, 3))
+        real = ComparedImages(new.train.images_u8, new.val.images_u8, "validation")
+        found, _ = measure_audit(source_of(images(600, seed + 2)), real, new, 1)
+        shares = [(one.low, one.expected, one.high) for one in (found.near_copies, found.nearer_to_training)]
+        intervals = [*shares, (found.membership.low, 0.5, found.membership.high)]
+        held += torch.tensor([low <= expected <= high for low, expected, high in intervals])
+        assert found.copies == 0
+        assert found.nearest.training == pytest.approx(found.nearest.held_out, rel=0.1)
+    assert held.min() >= 8
     assert found.nearest.real == pytest.approx(found.nearest.held_out, rel=0.1)
 
 

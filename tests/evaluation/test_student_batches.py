@@ -94,7 +94,8 @@ def test_random_real_images_of_a_small_ipc_begin_those_of_a_large_one(dataset: D
 
 def test_random_real_images_are_others_for_another_seed(dataset: Dataset) -> None:
     first, second = (random_real(dataset.train, 10, 2, seed) for seed in (0, 1))
-    assert not (first.images_u8 == second.images_u8).flatten(1).all(1).any()
+    # Of 20 places, each with one of 129 images, more than three have the same in 1 of 60,000 pairs of draws.
+    assert (first.images_u8 == second.images_u8).flatten(1).all(1).sum() <= 3
 
 
 def test_float_set_is_normalised_like_the_same_uint8_set() -> None:

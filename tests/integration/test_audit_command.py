@@ -61,7 +61,6 @@ def test_training_images_are_told(done, dataset, tmp_path):
     assert "compare 200 samples with training and held-out images" in out
     found = found_in(tmp_path / "audit/audit")
     assert (found["copies"], found["near_copies"]["share"]) == (200, 1)
-    assert found["membership"]["low"] > 0.5
     assert "100.0 % (97.1 to 100.0) of the samples are nearer" in out
 
 
