@@ -26,7 +26,8 @@ from gdd.evaluation.student import examined
 from gdd.models import registry
 from gdd.models.cost import TRAINING, classifier_flop
 from gdd.runtime.device import device_name, here, make_accelerator, peak_memory_mb, seconds
-from gdd.training.classifier import fit, sgd
+from gdd.training.classifier import fit
+from gdd.training.optimizers import sgd
 
 CLASSES, SIDE = 10, 32
 

@@ -21,6 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+Count = int | Tensor  # a step's number or another; a tensor () on the device where a captured step is replayed
+
 # Data: which images are held out.
 SPLIT_TEST = "split/test"
 SPLIT_VALIDATION = "split/val"
@@ -128,7 +130,7 @@ class Draws:
         self,
         seed: int | Sequence[int],
         purpose: str,
-        *counters: int | Tensor,
+        *counters: Count,
         device: torch.device | str = "cpu",
     ) -> None:
         """Begin a stream.
@@ -144,6 +146,7 @@ class Draws:
             raise ValueError(f"the counters are {counters}, expected at most three numbers from 0 to {_WORD}")
         self.device, self.blocks = torch.device(device), 0
         self.counters = (*counters, 0, 0, 0)[:3]
+        self.lead: tuple[int, ...]
         self.key: tuple[Any, Any]
         if isinstance(seed, int):
             self.lead, self.key = (), key_of(seed, purpose)

@@ -17,6 +17,7 @@ from torch import Tensor
 from gdd import rng
 from gdd.data.batches import Batches, local_rows
 from gdd.data.pixels import Normalizer
+from gdd.rng import Count
 
 # Ranges at strength 1.
 BRIGHTNESS = 1.0
@@ -79,7 +80,7 @@ def draw(
     else:
         chosen = [name for name in _APPLY if name in strategy]
     sizes = [_APPLY[name][0] for name in chosen]
-    drawn = random.uniform(1 if shared else count, sum(sizes))  # all at once
+    drawn = random.uniform(1 if shared else count, sum(sizes)).flatten(0, -2)  # of all streams, one after another
     return Augmentation(tuple(zip(chosen, drawn.split(sizes, -1), strict=True)), strength)
 
 
@@ -197,6 +198,10 @@ class AugmentedBatches:
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
         """Return images (B, C, H, W) in classifier space and labels (B,)."""
         images_u8, labels = self.batches(step)
-        random = rng.Draws(self.batches.seed, self.stream, step, device=self.batches.images_u8.device)
-        change = draw(self.augmentations, len(labels), random, shared=False, pick="all")
-        return apply(change, self.normalize.from_u8(images_u8)), labels
+        return self.prepare(step, images_u8), labels
+
+    def prepare(self, step: Count, images_u8: Tensor) -> Tensor:
+        """Return a step's images (B, C, H, W) in classifier space, augmented."""
+        random = rng.Draws(self.batches.seed, self.stream, step, device=images_u8.device)
+        change = draw(self.augmentations, len(images_u8), random, shared=False, pick="all")
+        return apply(change, self.normalize.from_u8(images_u8))

@@ -17,7 +17,9 @@ from gdd.data.spec import parse_strategy
 from gdd.data.splits import Split, shuffled
 from gdd.evaluation.recipe import Recipe
 from gdd.models import layers
+from gdd.rng import Count
 from gdd.runtime.device import clock
+from gdd.runtime.graphs import Rate
 from gdd.sampling import sample
 from gdd.sampling.curate import Kept
 from gdd.sampling.generator_file import LoadedGenerator
@@ -180,7 +182,6 @@ class StudentBatches:
     def __post_init__(self) -> None:
         self.per_epoch = self.recipe.steps_per_epoch(self.data.count)
         self.total = self.recipe.total_steps(self.data.count)
-        self._strategy = parse_strategy(self.recipe.augment)
         self._order: tuple[int, Tensor] | None = None
 
     def indices(self, step: int) -> Tensor | None:
@@ -193,14 +194,36 @@ class StudentBatches:
             self._order = epoch, random.permutation(self.data.count)
         return self._order[1][position * self.recipe.batch_size :][: self.recipe.batch_size]
 
-    def __call__(self, step: int) -> tuple[Tensor, Tensor]:
+    def drawn(self, step: int) -> tuple[Tensor, Tensor]:
+        """Return what `prepare` takes, and labels. Which operations a step has is decided here, where it is random."""
         images_std, labels = self.data.batch(step // self.per_epoch, self.indices(step))
-        if self._strategy:
-            recipe = self.recipe
-            random = rng.Draws(self.seed, f"{self.who}-{rng.AUGMENT}", step, device=images_std.device)
-            change = augment.draw(self._strategy, len(labels), random, shared=False, pick=recipe.pick)
-            images_std = augment.apply(change, images_std)
-        return images_std, labels
+        return (images_std if self.recipe.pick == "all" else self._augmented(step, images_std)), labels
+
+    def prepare(self, step: Count, images_std: Tensor) -> Tensor:
+        """Return the images of a step, of which `drawn` gave the first argument, as the student sees them."""
+        return self._augmented(step, images_std) if self.recipe.pick == "all" else images_std
+
+    def __call__(self, step: int) -> tuple[Tensor, Tensor]:
+        images_std, labels = self.drawn(step)
+        return self.prepare(step, images_std), labels
+
+    def _augmented(self, step: Count, images_std: Tensor) -> Tensor:
+        return _augmented(self.recipe, self.seed, self.who, step, images_std)
+
+    @property
+    def constant(self) -> bool:
+        """Whether all steps have the same images."""
+        return isinstance(self.data, Fixed) and self.per_epoch == 1 and not parse_strategy(self.recipe.augment)
+
+
+def _augmented(recipe: Recipe, seed: int | list[int], who: str, step: Count, images_std: Tensor) -> Tensor:
+    """Return images (B, C, H, W) augmented by one seed's draws, or (S, B, C, H, W) by those of S seeds."""
+    strategy = parse_strategy(recipe.augment)
+    if not strategy:
+        return images_std
+    random = rng.Draws(seed, f"{who}-{rng.AUGMENT}", step, device=images_std.device)
+    change = augment.draw(strategy, images_std.shape[-4], random, shared=False, pick=recipe.pick)
+    return augment.apply(change, images_std.flatten(0, -4)).view(images_std.shape)
 
 
 class StackedBatches:
@@ -213,18 +236,30 @@ class StackedBatches:
         self._parts: list[Tensor] = []
         self._stacked = torch.empty(0), torch.empty(0)
 
-    def __call__(self, step: int) -> tuple[Tensor, Tensor]:
-        images_std, labels = zip(*(batches(step) for batches in self._students), strict=True)
+    def drawn(self, step: int) -> tuple[Tensor, Tensor]:
+        """Return what `prepare` takes, and labels."""
+        images_std, labels = zip(*(batches.drawn(step) for batches in self._students), strict=True)
         parts = [*images_std, *labels]
         # Sets that are one batch and not augmented come as the same tensors in every step.
         if not self._parts or any(map(operator.is_not, parts, self._parts)):
             self._parts, self._stacked = parts, (torch.stack(images_std), torch.stack(labels))
         return self._stacked
 
+    def prepare(self, step: Count, images_std: Tensor) -> Tensor:
+        """Return the images of a step, of which `drawn` gave the first argument, as the students see them."""
+        if self.recipe.pick != "all":
+            return images_std
+        seeds = [student.seed for student in self._students]
+        return _augmented(self.recipe, seeds, self._students[0].who, step, images_std)
+
+    def __call__(self, step: int) -> tuple[Tensor, Tensor]:
+        images_std, labels = self.drawn(step)
+        return self.prepare(step, images_std), labels
+
 
 @dataclass(eq=False, repr=False)
 class PathMasks:
-    """Map a step to the paths that each of its images keeps: what DropPath drops, drawn by (seed, step) alone."""
+    """The paths that each image of a step keeps: what DropPath drops, drawn by (seed, step) alone."""
 
     rate: KeepRate  # at which they are kept
     paths: int  # of the network
@@ -235,14 +270,18 @@ class PathMasks:
     def __post_init__(self) -> None:
         self.in_force: list[float] = []  # the rates so far, each once for as long as it holds
 
-    def __call__(self, step: int, count: int) -> Tensor:
+    def rate_at(self, step: int) -> float:
+        """Return the rate of a step, and remember it."""
+        rate = self.rate.at(step, self.total)
+        if [rate] != self.in_force[-1:]:
+            self.in_force.append(rate)
+        return rate
+
+    def __call__(self, step: Count, rate: Rate, count: int) -> Tensor:
         """Return (count, paths), or (S, count, paths) of S seeds, also while all paths are kept.
 
         So virtual shortcuts have a gradient, 0 at first, in every step: torch's fused optimisers need that.
         """
-        rate, purpose = self.rate.at(step, self.total), f"{rng.STUDENT}-{rng.DROP_PATH}"
-        if [rate] != self.in_force[-1:]:
-            self.in_force.append(rate)
-        streams = [rng.Draws(seed, purpose, step, device=self.device) for seed in self.seeds]
-        drawn = [layers.path_masks(count, self.paths, rate, stream) for stream in streams]
-        return drawn[0] if len(drawn) == 1 else torch.stack(drawn)
+        seeds = self.seeds[0] if len(self.seeds) == 1 else self.seeds
+        random = rng.Draws(seeds, f"{rng.STUDENT}-{rng.DROP_PATH}", step, device=self.device)
+        return layers.path_masks(count, self.paths, rate, random)

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache, partial
 from typing import NamedTuple
@@ -27,18 +26,16 @@ from gdd.runtime.execution import EAGER, Execution
 from gdd.sampling import curate, sample
 from gdd.sampling.curate import Generated, Kept
 from gdd.sampling.set_file import SyntheticSet
+from gdd.training.average import Average
 from gdd.training.classifier import (
     ANSWERED,
     Answers,
+    Fit,
     Loss,
-    adamw,
-    averaged,
     count_correct,
     cross_entropy,
-    fit,
-    lion,
-    sgd,
 )
+from gdd.training.optimizers import adamw, lion, sgd
 from gdd.training.together import Stacked, each_own
 
 
@@ -67,16 +64,26 @@ def train(
     batches: StudentBatches | StackedBatches,
     loss: Loss = cross_entropy,
     execution: Execution = EAGER,
-    masks: Callable[[int, int], Tensor] | None = None,
+    masks: PathMasks | None = None,
 ) -> Tensor:
-    """Train by the batches' recipe and return the last step's loss, or losses (S,) of a `Stacked`.
-
-    `masks` maps a step and its number of images to the paths that they keep, as `fit` takes it.
-    """
-    recipe, steps = batches.recipe, batches.total
-    lr, optimizer = partial(recipe.lr_at, total=steps), _optimizer(network, recipe, execution)
-    with averaged(network, optimizer, recipe.average) if recipe.average else nullcontext():
-        return fit(network, batches, range(steps), optimizer, lr, loss, execution=execution, masks=masks)
+    """Train by the batches' recipe and return the last step's loss, or losses (S,) of a `Stacked`."""
+    recipe = batches.recipe
+    average = Average(network, recipe.average) if recipe.average else None
+    training = Fit(
+        network,
+        batches.drawn,
+        _optimizer(network, recipe, execution),
+        lr=partial(recipe.lr_at, total=batches.total),
+        loss=loss,
+        prepare=batches.prepare,
+        masks=masks,
+        execution=execution,
+        average=average,
+    )
+    last = training(range(batches.total))
+    if average is not None:
+        network.load_state_dict(average.module.state_dict())
+    return last
 
 
 def _optimizer(network: nn.Module, recipe: Recipe, execution: Execution) -> torch.optim.Optimizer:
@@ -201,23 +208,25 @@ class Teachers:
     def __post_init__(self) -> None:
         self._teacher = lru_cache(maxsize=self.images.keep)(self._train)
 
-    def losses(self, job: Job) -> tuple[dict[Candidate | None, Loss], Teacher | None]:
-        """Return the loss of each candidate of alpha and temperature, and the job's teacher."""
+    def losses(self, job: Job, constant: bool) -> tuple[dict[Candidate | None, Loss], Teacher | None]:
+        """Return the loss of each candidate of alpha and temperature, and the job's teacher.
+
+        If all steps have the same images, the teacher is asked once.
+        """
         conditions = self.conditions
         if conditions.teacher == "none":
             return {None: cross_entropy}, None
         # One teacher for all students of a set and seed: the architecture must not be part of its key.
         teacher = self._teacher(replace(job, arch="") if conditions.teacher == "set" else None, job.seed)
         formula = released_distillation if conditions.kd_recipe == "released" else distillation
-        answered: tuple[Tensor, Tensor] | None = None  # a batch and what the teacher said to it
+        answered: Tensor | None = None
 
         def kd_loss(logits: Tensor, labels: Tensor, images_std: Tensor, alpha: float, temperature: float) -> Tensor:
             nonlocal answered
-            # A set that is one batch and not augmented comes in the same memory in every step.
-            if answered is None or not answered[0].is_set_to(images_std):
+            if answered is None or not constant:
                 with torch.no_grad():
-                    answered = images_std, self.execution(teacher.network, images_std)
-            return formula(logits, answered[1], labels, alpha, temperature)
+                    answered = self.execution(teacher.network, images_std)
+            return formula(logits, answered, labels, alpha, temperature)
 
         return {(a, t): partial(kd_loss, alpha=a, temperature=t) for a, t in conditions.candidates}, teacher
 
@@ -260,8 +269,12 @@ class StudentTrainer:
 
     def trained(self, job: Job) -> nn.Module:
         """Return a job's student after its last step; nothing may be left to choose on validation images."""
-        ((candidate, loss),) = self.teachers.losses(job)[0].items()
-        return self._train([job], [self.images.of(job).images], candidate, [loss])[0].network
+        batches = self._batches(job, self.images.of(job).images)
+        ((candidate, loss),) = self.teachers.losses(job, batches.constant)[0].items()
+        return self._train([job], [batches], candidate, [loss])[0].network
+
+    def _batches(self, job: Job, images: Images) -> StudentBatches:
+        return StudentBatches(images, self.conditions.recipe_for(job.source.kind), job.seed, rng.STUDENT)
 
     def _build(self, arch: str, seed: int, who: str, drop_path: bool = False) -> Classifier:
         spec = self.images.spec
@@ -281,17 +294,19 @@ class StudentTrainer:
         Args:
             jobs: at least one. Several, which must differ by their seeds only, are trained at once.
         """
-        taught = [self.teachers.losses(job) for job in jobs]
         began = time.perf_counter()
         draw = cache(self.images.of)  # a set that all have in common is on the device once
         drawn = [draw(images_key(job)) for job in jobs]
         seconds_drawing = time.perf_counter() - began
+        batches = [self._batches(job, images) for job, (images, _) in zip(jobs, drawn, strict=True)]
+        taught = [self.teachers.losses(job, own.constant) for job, own in zip(jobs, batches, strict=True)]
+        began = time.perf_counter()
         best: list[Trained] = []
         for candidate in taught[0][0]:
             losses = [losses[candidate] for losses, _ in taught]
-            trained = self._train(jobs, [images for images, _ in drawn], candidate, losses)
+            trained = self._train(jobs, batches, candidate, losses)
             best = [max(both, key=lambda student: student.merit) for both in zip(best or trained, trained, strict=True)]
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - began + seconds_drawing
         return [
             self._row(
                 job,
@@ -305,15 +320,16 @@ class StudentTrainer:
         ]
 
     def _train(
-        self, jobs: Sequence[Job], data: Sequence[Images], candidate: Candidate | None, losses: Sequence[Loss]
+        self,
+        jobs: Sequence[Job],
+        batches: Sequence[StudentBatches],
+        candidate: Candidate | None,
+        losses: Sequence[Loss],
     ) -> list[Trained]:
         """Train one candidate of each job; all of a job have the same first weights and see the same batches."""
-        recipe, execution = self.conditions.recipe_for(jobs[0].source.kind), self.executions[jobs[0].arch]
-        rate, device = recipe.keep_rate(jobs[0].arch), self.images.device
+        execution, data = self.executions[jobs[0].arch], [own.data for own in batches]
+        rate, device = batches[0].recipe.keep_rate(jobs[0].arch), self.images.device
         networks = [self.untrained(job) for job in jobs]
-        batches = [
-            StudentBatches(images, recipe, job.seed, rng.STUDENT) for images, job in zip(data, jobs, strict=True)
-        ]
         masks = None
         if rate is not None and networks[0].paths:
             masks = PathMasks(rate, networks[0].paths, batches[0].total, [job.seed for job in jobs], device)

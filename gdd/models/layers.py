@@ -110,10 +110,13 @@ def _virtual(main: list[nn.Module]) -> nn.Module:
     return nn.Sequential(*pools, nn.Conv2d(first.in_channels, last.out_channels, 1), norm)
 
 
-def path_masks(count: int, paths: int, rate: float, random: rng.Draws) -> Tensor:
-    """Return which paths each image keeps, (count, paths): 1/rate with probability `rate`, in [0, 1], else 0."""
+def path_masks(count: int, paths: int, rate: float | Tensor, random: rng.Draws) -> Tensor:
+    """Return which paths each image keeps, (count, paths): 1/rate with probability `rate`, in [0, 1], else 0.
+
+    For draws of S seeds (S, count, paths). A rate on the device is a tensor ().
+    """
     kept = (random.uniform(count, paths) < rate).float()
-    return kept / rate if rate else kept
+    return kept / (rate + (rate == 0))
 
 
 class Classifier(nn.Module):

@@ -174,6 +174,40 @@ def clock(device: torch.device) -> float:
     return time.perf_counter()
 
 
+class Stopwatch:
+    """Adds up the seconds of the blocks that it is entered for; a GPU's own, for which nobody waits until `seconds`."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._on_gpu = device.type == "cuda" and torch.cuda.is_available()
+        self._began = 0.0
+        self._seconds = 0.0
+        self._events: list[torch.cuda.Event] = []  # beginnings and ends, by turns
+
+    def __enter__(self) -> None:
+        self._began = time.perf_counter()
+        self._mark()
+
+    def __exit__(self, *_: object) -> None:
+        self._mark()
+        if not self._on_gpu:
+            self._seconds += time.perf_counter() - self._began
+
+    def _mark(self) -> None:
+        if self._on_gpu:
+            self._events.append(torch.cuda.Event(enable_timing=True))
+            self._events[-1].record()
+
+    @property
+    def seconds(self) -> float:
+        """All of them until now."""
+        if self._events:
+            self._events[-1].synchronize()
+            pairs = zip(self._events[::2], self._events[1::2], strict=True)
+            self._seconds += sum(begin.elapsed_time(end) for begin, end in pairs) / 1000
+            self._events.clear()
+        return self._seconds
+
+
 def work_clock(device: torch.device) -> float:
     """Return a time that does not go on while others have the CPU: the processor's, shared by this process's threads.
 

@@ -1,16 +1,19 @@
 """Train one classifier; pool members, teachers and students all go through here."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import NamedTuple
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from gdd.losses.logits import classified
+from gdd.rng import Count
 from gdd.runtime.execution import EAGER, Execution
+from gdd.runtime.graphs import Rate, Replayed, Scalars, tensors_of
+from gdd.training.average import Average
+from gdd.training.optimizers import set_lr
 
 ANSWERED = 500  # images that are answered at once in a test
 
@@ -22,21 +25,77 @@ def cross_entropy(logits: Tensor, labels: Tensor, images_std: Tensor) -> Tensor:
     return F.cross_entropy(logits, labels)
 
 
-def sgd(network: nn.Module, lr: float, fused: bool | None = None, weight_decay: float = 5e-4) -> torch.optim.SGD:
-    """Return the field's optimiser: momentum 0.9, weight decay 5e-4 unless told (DC, utils.py)."""
-    return torch.optim.SGD(network.parameters(), lr=lr, momentum=0.9, weight_decay=weight_decay, fused=fused)
+class Masks(Protocol):
+    """What DropPath drops."""
+
+    def rate_at(self, step: int) -> float:
+        """Return the rate at which paths are kept in a step."""
+
+    def __call__(self, step: Count, rate: Rate, count: int) -> Tensor:
+        """Return which paths so many images keep, (count, paths)."""
 
 
-def adamw(network: nn.Module, lr: float, fused: bool | None = None, weight_decay: float = 5e-4) -> torch.optim.AdamW:
-    """Return AdamW with betas .9 and .999, the baseline of Zhong and Liu (arXiv 2309.04195, config.py)."""
-    return torch.optim.AdamW(network.parameters(), lr=lr, weight_decay=weight_decay, fused=fused)
+@dataclass(eq=False, repr=False)
+class Fit:
+    """Training of one network, or of several at once (`together.Stacked`), step by step.
 
+    Of several, images, labels and losses have an axis more in front.
+    """
 
-def lion(network: nn.Module, lr: float, weight_decay: float) -> torch.optim.Optimizer:
-    """Return Lion as Zhong and Liu set it (arXiv 2309.04195, optim.py)."""
-    from timm.optim import Lion  # takes seconds
+    network: nn.Module  # maps images (B, C, H, W) in classifier space to logits (B, K)
+    batches: Callable[[int], tuple[Tensor, Tensor]]  # maps a step to images, of any space, and labels (B,)
+    optimizer: torch.optim.Optimizer  # over the network's parameters
+    _: KW_ONLY
+    lr: Callable[[int], float] | None = None  # maps a step to the learning rate; none leaves the optimiser's
+    loss: Loss = cross_entropy  # maps logits, labels and images to a scalar, or to one for each of several networks
+    prepare: Callable[[Count, Tensor], Tensor] | None = None  # maps step and images to images in classifier space
+    masks: Masks | None = None  # which paths images keep; none: all
+    max_accuracy: float = 1.0  # a batch already classified this well changes no weight; 1 switches this off
+    frozen_statistics: bool = False  # whether batch norm uses and keeps the statistics that it has, as in eval mode
+    execution: Execution = EAGER  # of the network; batches of another size than the first one are not compiled
+    replayed: bool = True  # whether a GPU may capture the step; False for few steps
+    average: Average | None = None  # of the network, over the steps
 
-    return Lion(network.parameters(), lr=lr, betas=(0.95, 0.98), weight_decay=weight_decay)
+    def __post_init__(self) -> None:
+        device = next(self.network.parameters()).device
+        wanted = self.replayed and self.max_accuracy == 1 and self.optimizer.defaults.get("fused") is True
+        self._step = Replayed(self._take, self._changed, device, wanted=wanted)
+        self._shape: torch.Size | None = None
+
+    def __call__(self, steps: range) -> Tensor:
+        """Take one optimiser step for each number in `steps` and return the last loss.
+
+        ValueError if there are none, for an untrained network has no score.
+        """
+        if not steps:
+            raise ValueError(f"a network would be trained for no step at all ({steps})")
+        self.network.train(not self.frozen_statistics)
+        value = torch.zeros(())
+        for step in steps:
+            images, labels = self.batches(step)
+            self._shape = self._shape or images.shape
+            lr = self.optimizer.param_groups[0]["lr"] if self.lr is None else self.lr(step)
+            rate = 1.0 if self.masks is None else self.masks.rate_at(step)
+            value = self._step(images.shape == self._shape, step, lr, rate, images, labels).get("loss", value)
+        return value.clone()
+
+    def _take(self, as_before: bool, step: Count, lr: Rate, rate: Rate, images: Tensor, labels: Tensor) -> Scalars:
+        images_std = images if self.prepare is None else self.prepare(step, images)
+        inputs = (images_std,) if self.masks is None else (images_std, self.masks(step, rate, images_std.shape[-4]))
+        logits = self.execution(self.network, *inputs, compiled=as_before)
+        if self.max_accuracy < 1 and classified(logits, labels).float().mean() >= self.max_accuracy:
+            return {}
+        value = self.loss(logits, labels, images_std)
+        set_lr(self.optimizer, lr)
+        self.optimizer.zero_grad()
+        value.sum().backward()  # of several networks: a mean would divide each one's gradient
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update(self.network)
+        return {"loss": value.detach()}
+
+    def _changed(self) -> Iterator[Tensor]:
+        return tensors_of(self.network, self.optimizer, *([self.average] if self.average is not None else []))
 
 
 def fit(
@@ -46,66 +105,10 @@ def fit(
     optimizer: torch.optim.Optimizer,
     lr: Callable[[int], float] | None = None,
     loss: Loss = cross_entropy,
-    max_accuracy: float = 1.0,
-    frozen_statistics: bool = False,
-    execution: Execution = EAGER,
-    masks: Callable[[int, int], Tensor] | None = None,
+    **more: Any,
 ) -> Tensor:
-    """Take one optimiser step for each number in `steps` and return the last loss.
-
-    Args:
-        network: maps images (B, C, H, W) in classifier space to logits (B, K); or several that are trained at once,
-            `together.Stacked`, where all these, labels and losses have an axis more in front.
-        batches: maps a step to images in classifier space and labels (B,).
-        steps: which steps to take; ValueError if there are none, for an untrained network has no score.
-        optimizer: over the network's parameters.
-        lr: maps a step to the learning rate; none leaves the optimiser's.
-        loss: maps logits, labels and images to a scalar, or to one for each of several networks.
-        max_accuracy: a batch already classified this well changes no weight; 1 switches this off. One network only.
-        frozen_statistics: whether batch norm uses and keeps the statistics that it has, as in eval mode.
-        execution: of the network. Batches of another size than the first one are not compiled.
-        masks: maps a step and its number of images to the paths that they keep, (B, paths); without it they keep all.
-    """
-    if not steps:
-        raise ValueError(f"a network would be trained for no step at all ({steps})")
-    network.train(not frozen_statistics)
-    value, shape = torch.zeros(()), None
-    for step in steps:
-        images_std, labels = batches(step)
-        shape = shape or images_std.shape
-        inputs = (images_std,) if masks is None else (images_std, masks(step, images_std.shape[-4]))
-        logits = execution(network, *inputs, compiled=images_std.shape == shape)
-        if max_accuracy < 1 and classified(logits, labels).float().mean() >= max_accuracy:
-            continue
-        value = loss(logits, labels, images_std)
-        if lr is not None:
-            for group in optimizer.param_groups:
-                group["lr"] = lr(step)
-        optimizer.zero_grad()
-        value.sum().backward()  # of several networks: a mean would divide each one's gradient
-        optimizer.step()
-    return value.detach()
-
-
-@contextmanager
-def averaged(network: nn.Module, optimizer: torch.optim.Optimizer, decay: float) -> Iterator[None]:
-    """Average a network over the optimiser's steps inside the block, and leave it with that average after it.
-
-    average <- decay * average + (1 - decay) * weights after every step, beginning with the weights after the first;
-    batch norm's running statistics and other buffers are averaged alike.
-
-    Args:
-        network: one, or several as `together.Stacked`.
-        optimizer: over its parameters.
-        decay: in [0, 1); 0 leaves the weights of the last step.
-    """
-    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
-    hook = optimizer.register_step_post_hook(lambda *_: average.update_parameters(network))
-    try:
-        yield
-    finally:
-        hook.remove()
-    network.load_state_dict(average.module.state_dict())
+    """Train by a `Fit` of these and `more` of its fields for the given steps, and return the last loss."""
+    return Fit(network, batches, optimizer, lr=lr, loss=loss, **more)(steps)
 
 
 class Answers(NamedTuple):

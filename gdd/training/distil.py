@@ -9,10 +9,12 @@ none, refinement goes on as pretraining does. GAN and schedule: DiM (Wang et al.
 distillation: Li et al., arXiv 2501.04202; docs/method.md says what the papers leave open.
 """
 
+import itertools
 from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 
 from gdd import rng
 from gdd.config import Config, ConfigError, stages
@@ -22,7 +24,9 @@ from gdd.data.readers import Dataset
 from gdd.data.spec import DatasetSpec, parse_strategy
 from gdd.models.cost import gan_flop_of, gan_step_flop
 from gdd.models.gan import make_discriminator, make_generator, width_of
+from gdd.rng import Count
 from gdd.runtime import checkpoint
+from gdd.runtime.graphs import Rate, Replayed, Scalars
 from gdd.runtime.run import Run, Step
 from gdd.sampling import generator_file
 from gdd.sampling.origin import run_origin
@@ -51,22 +55,36 @@ def distil(config: Config, dataset: Dataset, run: Run, start: Path | None = None
         gan.plain_discriminator.eval()  # or its spectral norms would go on
     states = {**gan.states(), "choice": choice, **(guidance.states() if guidance else {})}
 
-    for step in run.loop(states, settings.steps, batches.batch_size, stage):
-        # Draw a real batch, and generate images of the same classes.
-        images_u8, labels = batches(step.index)  # (B, C, H, W) uint8, (B,)
-        fake = gan.generate(step.index, labels)  # (B, C, H, W) in [-1, 1]
+    def take(kind: tuple[nn.Module | None, bool], step: Count, lr: Rate, lr_critic: Rate, *real: Tensor) -> Scalars:
+        # Generate images of the real batch's classes.
+        (network, penalised), (images_u8, labels, *others_u8) = kind, real  # (B, C, H, W) uint8, (B,)
+        fake = gan.generate(step, labels)  # (B, C, H, W) in [-1, 1]
 
         # Ask both losses what they want of these images: dL/dfake = dL_GAN/dfake + lambda dL_SKD/dfake.
-        loss = gan.adversarial_loss(step.index, fake, labels)
+        loss = gan.adversarial_loss(step, fake, labels)
         (gradient,) = torch.autograd.grad(loss, fake)
-        step.record({"loss/generator": loss.detach()})
-        if guidance is not None:
-            gradient = gradient + guidance.gradient(step, images_u8, fake, labels, gradient)
+        scalars = {"loss/generator": loss.detach()}
+        if guidance is not None and network is not None:
+            asked, found = guidance.gradient(network, step, images_u8, fake, labels, gradient, *others_u8)
+            gradient, scalars = gradient + asked, scalars | found
 
         # Update the generator and, unless it is a fixed critic, the discriminator.
-        gan.update_generator(step.index, fake, gradient)
+        gan.update_generator(lr, fake, gradient)
         if critic_learns:
-            step.record(gan.update_discriminator(step.index, u8_to_pm1(images_u8), labels))
+            real_pm1 = u8_to_pm1(images_u8)
+            scalars |= gan.update_discriminator(step, lr_critic, real_pm1, labels, penalised=penalised)
+        return scalars
+
+    step_of = Replayed(take, lambda: itertools.chain(gan.changed(), guidance.changed() if guidance else ()), run.device)
+    for step in run.loop(states, settings.steps, batches.batch_size, stage):
+        # Draw a real batch and, in refinement, a network.
+        real: tuple[Tensor, ...] = batches(step.index)
+        network = None
+        if guidance is not None:
+            real, network = (*real, *guidance.others(step.index)), guidance.pool.network(step.index)
+        kind = network, critic_learns and gan.penalises(step.index)
+        rates = gan.lr(step.index), gan.lr_discriminator(step.index)
+        step.record(step_of(kind, step.index, *rates, *real))
         _observe(step, gan, monitor, choice, guidance)
 
     origin = run_origin(run, config, dataset, stage, method, seconds_before + run.seconds)

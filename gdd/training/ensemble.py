@@ -4,7 +4,6 @@ import logging
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from gdd import rng
 from gdd.config import Config, EnsembleConfig, stages
@@ -20,7 +19,8 @@ from gdd.runtime.run import Run
 from gdd.sampling import ensemble_file
 from gdd.sampling.ensemble_file import Ensemble
 from gdd.sampling.origin import run_origin
-from gdd.training.classifier import count_correct, fit, sgd
+from gdd.training.classifier import Fit, count_correct
+from gdd.training.optimizers import sgd
 from gdd.training.pool import execution_of, learning_flop, told_apart
 from gdd.training.schedule import lr_factor
 
@@ -35,13 +35,6 @@ def train_judges(config: Config, dataset: Dataset, run: Run) -> Path:
     settings, spec, seed = config.ensemble, dataset.spec, config.seed
     total = settings.steps * len(settings.archs)
     execution = execution_of(settings.archs, spec, ensemble_flop(settings, spec), run)
-    members, optimizers, states = list[nn.Module](), [], dict[str, Stateful]()
-    for index, arch in enumerate(settings.archs):
-        with rng.seeded(seed, rng.INIT_ENSEMBLE, index):
-            member = registry.build(arch, spec.shape, spec.num_classes)
-        members.append(execution.place(member.to(run.device)))
-        optimizers.append(sgd(member, settings.lr, execution.fused))
-        states |= {f"member {index}": member, f"optimizer {index}": optimizers[-1]}
     train = dataset.train.to(run.device)
     plain = Batches(train.images_u8, train.labels, settings.batch_size, seed, rng.ENSEMBLE_BATCHES)
     normalize, augmentations = Normalizer(spec.mean, spec.std, run.device), parse_strategy(settings.augment, spec.flip)
@@ -50,12 +43,20 @@ def train_judges(config: Config, dataset: Dataset, run: Run) -> Path:
     def lr(step: int) -> float:
         return settings.lr * lr_factor("cosine", step % settings.steps, settings.steps)
 
-    for step in run.loop(states, total, plain.batch_size, stages.ENSEMBLE, fixed_world_size=False):
-        turn = step.index // settings.steps
-        steps = range(step.index, step.done)
-        step.record({"loss": fit(members[turn], batches, steps, optimizers[turn], lr, execution=execution)})
+    trainings, states = list[Fit](), dict[str, Stateful]()
+    for index, arch in enumerate(settings.archs):
+        with rng.seeded(seed, rng.INIT_ENSEMBLE, index):
+            member = registry.build(arch, spec.shape, spec.num_classes)
+        execution.place(member.to(run.device))
+        optimizer = sgd(member, settings.lr, execution.fused)
+        states |= {f"member {index}": member, f"optimizer {index}": optimizer}
+        trainings.append(Fit(member, plain, optimizer, lr=lr, prepare=batches.prepare, execution=execution))
 
-    ensemble = Ensemble(settings.archs, spec, members)
+    for step in run.loop(states, total, plain.batch_size, stages.ENSEMBLE, fixed_world_size=False):
+        training = trainings[step.index // settings.steps]
+        step.record({"loss": training(range(step.index, step.done))})
+
+    ensemble = Ensemble(settings.archs, spec, [training.network for training in trainings])
     accuracies = {"all": _accuracy(ensemble, dataset.val, run.device)}
     for name, judge in zip(told_apart(settings.archs), ensemble.members, strict=True):
         accuracies[name] = _accuracy(Ensemble([name], spec, [judge]), dataset.val, run.device)

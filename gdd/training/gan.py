@@ -1,6 +1,6 @@
 """The adversarial game: generator, discriminator, their optimisers and the averaged generator."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -9,21 +9,27 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from gdd import rng
 from gdd.data import augment
 from gdd.data.batches import local_rows
 from gdd.losses import adversarial
 from gdd.models.gan import Discriminator, Generator
+from gdd.rng import Count
 from gdd.runtime import checkpoint
 from gdd.runtime.checkpoint import Stateful
 from gdd.runtime.execution import EAGER, Execution
+from gdd.runtime.graphs import Rate, tensors_of
+from gdd.training.average import Average
+from gdd.training.optimizers import adam, set_lr
 
 
 @dataclass(eq=False, repr=False)
 class GanTrainer:
-    """The adversarial game of one stage. Each method that takes a step draws what belongs to this step alone."""
+    """The adversarial game of one stage. Each method that takes a step draws what belongs to this step alone.
+
+    Steps and learning rates may be tensors () on the device: a captured step is replayed with others.
+    """
 
     generator: Generator  # maps noise and labels to images in [-1, 1]
     discriminator: Discriminator  # maps images to a score and class logits
@@ -50,16 +56,11 @@ class GanTrainer:
             self.execution.place(network)
         self.plain_generator, self.plain_discriminator = networks
         self.rank, self.world_size = self.accelerator.process_index, self.accelerator.num_processes
-        device = self.accelerator.device
-        self.averages = {
-            decay: AveragedModel(self.generator, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
-            for decay in self.ema_decays
-        }
-        for average in self.averages.values():
-            average.module.to(device)  # and not its count, which the host reads in every step
-        fused = self.execution.fused
+        for network in networks:
+            network.to(self.accelerator.device)
+        self.averages = {decay: Average(self.generator, decay) for decay in self.ema_decays}
         optimizers = [
-            torch.optim.Adam(network.parameters(), lr(0), self.betas, fused=fused)
+            adam(network, lr(0), self.betas, self.execution.fused)
             for network, lr in zip(networks, (self.lr, self.lr_discriminator), strict=True)
         ]
         for optimizer in optimizers:
@@ -68,7 +69,7 @@ class GanTrainer:
         self.generator, self.discriminator, self.opt_g, self.opt_d = prepared
 
     @property
-    def average(self) -> AveragedModel:
+    def average(self) -> Average:
         """The averaged generator that is watched: that of the first decay."""
         return self.averages[self.ema_decays[0]]
 
@@ -92,15 +93,25 @@ class GanTrainer:
 
         Before it is loaded, since they decide where the count of its steps is kept.
         """
-        kept_settings = {"betas": self.betas, "fused": self.execution.fused}
-        return {**state, "param_groups": [{**group, **kept_settings} for group in state["param_groups"]]}
+        own = [{key: group[key] for key in ("betas", "fused", "capturable")} for group in optimizer.param_groups]
+        groups = zip(state["param_groups"], own, strict=True)
+        return {**state, "param_groups": [{**saved, **kept} for saved, kept in groups]}
 
-    def generate(self, step: int, labels: Tensor) -> Tensor:
+    def changed(self) -> Iterator[Tensor]:
+        """Yield all tensors that a step changes."""
+        yield from tensors_of(self.plain_generator, self.plain_discriminator, *self.averages.values())
+        yield from tensors_of(self.opt_g.optimizer, self.opt_d.optimizer)
+
+    def penalises(self, step: int) -> bool:
+        """Tell whether a step of the discriminator has the R1 penalty."""
+        return self.loss != "wgan-gp" and self.r1 > 0 and step % self.r1_every == 0
+
+    def generate(self, step: Count, labels: Tensor) -> Tensor:
         """Return images (B, C, H, W) in [-1, 1] of the given classes (B,), with the generator in their graph."""
         random = self._random(rng.NOISE_OF_GENERATOR_STEP, step)
         return self.execution(self.generator, self._noise(len(labels), random), labels)
 
-    def adversarial_loss(self, step: int, fake: Tensor, labels: Tensor) -> Tensor:
+    def adversarial_loss(self, step: Count, fake: Tensor, labels: Tensor) -> Tensor:
         """Return what the generator minimises for its images (B, C, H, W) of the given classes (B,)."""
         # Frozen and unwrapped: the discriminator's gradients would be thrown away, and DDP would reduce them first.
         self.plain_discriminator.requires_grad_(False)
@@ -109,22 +120,31 @@ class GanTrainer:
         self.plain_discriminator.requires_grad_(True)
         return adversarial.generator_loss(self.loss, score) + self._auxiliary(class_logits, labels)
 
-    def update_generator(self, step: int, fake: Tensor, gradient: Tensor) -> None:
+    def update_generator(self, lr: Rate, fake: Tensor, gradient: Tensor) -> None:
         """Take one step of the generator, and one of its averages.
 
         By the chain rule: the gradient of sum(fake * gradient), the second held fixed, is that of the whole loss.
 
         Args:
-            step: its number.
+            lr: learning rate of the step.
             fake: what `generate` returned, (B, C, H, W).
             gradient: of its whole loss at these images, (B, C, H, W).
         """
-        self._descend(self.opt_g, self.lr(step), (fake * gradient).sum())
+        self._descend(self.opt_g, lr, (fake * gradient).sum())
         for average in self.averages.values():
-            average.update_parameters(self.plain_generator)
+            average.update(self.plain_generator)
 
-    def update_discriminator(self, step: int, real: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    def update_discriminator(
+        self, step: Count, lr: Rate, real: Tensor, labels: Tensor, *, penalised: bool
+    ) -> dict[str, Tensor]:
         """Take one step of the discriminator on a real batch (B, C, H, W) in [-1, 1] and as many generated images.
+
+        Args:
+            step: its number.
+            lr: learning rate of the step.
+            real: the batch.
+            labels: its classes (B,).
+            penalised: what `penalises` says of the step.
 
         Returns:
             Losses and mean scores, for the metrics.
@@ -141,7 +161,7 @@ class GanTrainer:
         # norms, and a compiled one keeps them themselves, not copies, for its backward pass.
         both = self._augmented(torch.cat([real, fake]), rng.AUGMENT_OF_DISCRIMINATOR_STEP, step)  # (2B, C, H, W)
         both_labels = torch.cat([labels, fake_labels])
-        penalty = self._penalty(step, both, labels, random)
+        penalty = self._penalty(both, labels, random, penalised)
         score, class_logits = self._score(self.discriminator, both, both_labels)  # (2B,), (2B, K)
         real_score, fake_score = score.chunk(2)
 
@@ -149,19 +169,18 @@ class GanTrainer:
         loss = adversarial.discriminator_loss(self.loss, real_score, fake_score)
         loss = loss + 2 * self._auxiliary(class_logits, both_labels)
 
-        self._descend(self.opt_d, self.lr_discriminator(step), loss if penalty is None else loss + penalty)
+        self._descend(self.opt_d, lr, loss if penalty is None else loss + penalty)
         scalars = {"loss/discriminator": loss, "score/real": real_score.mean(), "score/fake": fake_score.mean()}
         scalars |= {} if penalty is None else {"loss/penalty": penalty}
         return {name: value.detach() for name, value in scalars.items()}
 
-    def _descend(self, optimizer: torch.optim.Optimizer, lr: float, loss: Tensor) -> None:
-        for group in optimizer.param_groups:
-            group["lr"] = lr
+    def _descend(self, optimizer: torch.optim.Optimizer, lr: Rate, loss: Tensor) -> None:
+        set_lr(optimizer, lr)
         optimizer.zero_grad()
         self.accelerator.backward(loss)
         optimizer.step()
 
-    def _penalty(self, step: int, both: Tensor, labels: Tensor, random: rng.Draws) -> Tensor | None:
+    def _penalty(self, both: Tensor, labels: Tensor, random: rng.Draws, penalised: bool) -> Tensor | None:
         """Return the weighted gradient penalty of this step at real images, or between real and fake ones.
 
         In float32 and not compiled: it is a derivative of a derivative.
@@ -175,7 +194,7 @@ class GanTrainer:
         if self.loss == "wgan-gp":
             mixing = self._local(random.uniform(len(real) * self.world_size, 1, 1, 1))
             return self.gradient_penalty * adversarial.gradient_penalty(score, real, fake, mixing)
-        if self.r1 > 0 and step % self.r1_every == 0:
+        if penalised:
             return self.r1 * self.r1_every * adversarial.r1_penalty(score, real)
         return None
 
@@ -195,17 +214,17 @@ class GanTrainer:
             return class_logits.new_zeros(())
         return self.aux_weight * F.cross_entropy(class_logits, labels)
 
-    def _random(self, stream: str, step: int) -> rng.Draws:
+    def _random(self, stream: str, step: Count) -> rng.Draws:
         """Return all processes' draws, of which each takes its rows."""
         return rng.Draws(self.seed, f"{self.stage}-{stream}", step, device=self.accelerator.device)
 
     def _local(self, rows: Tensor) -> Tensor:
-        return local_rows(rows, self.rank, self.world_size).to(self.accelerator.device)
+        return local_rows(rows, self.rank, self.world_size)
 
     def _noise(self, count: int, random: rng.Draws) -> Tensor:
         return self._local(random.normal(count * self.world_size, self.plain_generator.noise_dim))
 
-    def _augmented(self, images: Tensor, stream: str, step: int) -> Tensor:
+    def _augmented(self, images: Tensor, stream: str, step: Count) -> Tensor:
         count = len(images) * self.world_size
         random = self._random(stream, step)
         drawn = augment.draw(self.augmentations, count, random, shared=False, pick="all")

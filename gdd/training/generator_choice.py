@@ -18,10 +18,12 @@ from gdd.data.splits import Split
 from gdd.models import registry
 from gdd.models.cost import TRAINING, classifier_flop, gan_flop_of
 from gdd.models.gan import BatchNorm, Generator
+from gdd.rng import Count
 from gdd.runtime.execution import EAGER, Execution
 from gdd.runtime.run import Run
-from gdd.training.classifier import count_correct, fit, sgd
+from gdd.training.classifier import count_correct, fit
 from gdd.training.gan import GanTrainer
+from gdd.training.optimizers import sgd
 
 logger = logging.getLogger(__name__)
 
@@ -42,13 +44,13 @@ def with_own_statistics(generator: Generator, seed: int) -> Generator:
     norms = [module for module in generator.modules() if isinstance(module, BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     for index in range(_BATCHES if norms else 0):
-        random = rng.Draws(seed, rng.STATISTICS_NOISE, index)
+        random = rng.Draws(seed, rng.STATISTICS_NOISE, index, device=device)
         noise = random.normal(_IMAGES, generator.noise_dim)
         labels = random.integers(generator.num_classes, _IMAGES)
         for norm in norms:
             norm.shared = False  # the images are the same on all processes
             norm.momentum = 1 / (index + 1)  # so that all batches weigh alike, the first one instead of what was there
-        generator(noise.to(device), labels.to(device))
+        generator(noise, labels)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum, norm.shared = momentum, True
     return generator.eval()
@@ -76,15 +78,18 @@ class Proxy:
         device = self.val.labels.device
         self.execution.place(network.to(device))
 
-        @torch.no_grad()
-        def batch(step: int) -> tuple[Tensor, Tensor]:
+        def classes(step: int) -> tuple[Tensor, Tensor]:
             place = step * self.batch_size
-            labels = (torch.arange(place, place + self.batch_size) % generator.num_classes).to(device)
-            random = rng.Draws(self.seed, rng.PROXY_NOISE, step, device=device)
-            noise = random.normal(self.batch_size, generator.noise_dim)
-            return self.normalize.from_pm1(generator(noise, labels)), labels
+            labels = torch.arange(place, place + self.batch_size, device=device) % generator.num_classes
+            return labels, labels
 
-        fit(network, batch, range(self.steps), sgd(network, _LR, self.execution.fused), execution=self.execution)
+        @torch.no_grad()
+        def images(step: Count, labels: Tensor) -> Tensor:
+            noise = rng.Draws(self.seed, rng.PROXY_NOISE, step, device=device)
+            return self.normalize.from_pm1(generator(noise.normal(len(labels), generator.noise_dim), labels))
+
+        optimizer = sgd(network, _LR, self.execution.fused)
+        fit(network, classes, range(self.steps), optimizer, prepare=images, execution=self.execution)
         network.eval()
 
         def answer(images_u8: Tensor) -> Tensor:

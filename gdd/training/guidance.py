@@ -11,7 +11,7 @@ Self-knowledge distillation: Li et al., arXiv 2501.04202. Logits' MSE: DiM, arXi
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from typing import Any
@@ -30,8 +30,10 @@ from gdd.data.spec import DatasetSpec, parse_strategy
 from gdd.losses.distances import class_gradient_distance, moment_distance, standardized_by
 from gdd.losses.logits import log_probability_mse, paired, skd
 from gdd.models.layers import Classifier
+from gdd.rng import Count
 from gdd.runtime.checkpoint import Stateful
 from gdd.runtime.execution import Execution
+from gdd.runtime.graphs import Scalars
 from gdd.runtime.run import Run, Step
 from gdd.training.pool import Exam, LearningPool, Lessons, SnapshotPool, execution_of, learning_flop
 
@@ -48,24 +50,24 @@ class Balance:
 
     DECAY = 0.9
 
-    def __init__(self, wanted: float) -> None:
-        """Take the wanted ratio of the weighted loss's gradient to the other's, above 0."""
+    def __init__(self, wanted: float, device: torch.device | str = "cpu") -> None:
+        """Take the wanted ratio of the weighted loss's gradient to the other's, above 0, and where these are."""
         self.wanted = wanted
-        self.norms = torch.zeros(2)
+        self.norms = torch.zeros(2, device=device)
 
     def weight(self, norms: Tensor) -> Tensor:
         """Return the weight of this step, whose gradients have these norms (2,) before weighing: its own, the other's.
 
         Start-up bias cancels in the ratio.
         """
-        self.norms = self.DECAY * self.norms.to(norms.device) + (1 - self.DECAY) * norms
+        self.norms.mul_(self.DECAY).add_((1 - self.DECAY) * norms)
         return self.wanted * self.norms[1] / self.norms[0]
 
     def state_dict(self) -> dict[str, Any]:
         return {"norms": self.norms}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.norms = state["norms"]
+        self.norms.copy_(state["norms"])
 
 
 @dataclass(eq=False, repr=False)
@@ -91,28 +93,45 @@ class Guidance:
         """Return what a checkpoint holds, by name."""
         return {"pool": self.pool} | ({"balance": self.weight} if isinstance(self.weight, Balance) else {})
 
-    def gradient(self, step: Step, images_u8: Tensor, fake: Tensor, labels: Tensor, adversarial: Tensor) -> Tensor:
-        """Return the weighted gradient at the generated images, and record what it is made of.
+    def others(self, step: int) -> tuple[Tensor, ...]:
+        """Return other real images (B, C, H, W) uint8 if the loss takes them."""
+        return (self.batches.others(step),) if self.name in BY_OTHERS else ()
+
+    def changed(self) -> Iterator[Tensor]:
+        """Yield all tensors that a step changes."""
+        if isinstance(self.weight, Balance):
+            yield self.weight.norms
+
+    def gradient(
+        self,
+        network: nn.Module,
+        step: Count,
+        images_u8: Tensor,
+        fake: Tensor,
+        labels: Tensor,
+        adversarial: Tensor,
+        *others_u8: Tensor,
+    ) -> tuple[Tensor, Scalars]:
+        """Return the weighted gradient at the generated images, and what it is made of.
 
         Args:
-            step: the stage's.
+            network: of the pool.
+            step: its number.
             images_u8: real images (B, C, H, W).
             fake: generated ones in [-1, 1], of the same classes.
             labels: (B,).
             adversarial: the other loss's gradient at the generated images.
+            others_u8: what `others` returned.
         """
-        # Draw a network, and one augmentation for real and synthetic images alike.
-        network = self.pool.network(step.index)
-        random = rng.Draws(self.seed, rng.REFINE_AUGMENT, step.index, device=fake.device)
+        # Draw one augmentation for real and synthetic images alike.
+        random = rng.Draws(self.seed, rng.REFINE_AUGMENT, step, device=fake.device)
         augmentation = augment.draw(self.augmentations, len(labels), random, shared=True, pick="all")
 
-        # Show it both batches.
-        real_std = augment.apply(augmentation, self.normalize.from_u8(images_u8))  # (B, C, H, W) in classifier space
+        # Show the network both batches.
+        real_std, *others_std = (
+            augment.apply(augmentation, self.normalize.from_u8(images)) for images in (images_u8, *others_u8)
+        )  # (B, C, H, W) in classifier space
         fake_std = augment.apply(augmentation, self.normalize.from_pm1(fake))
-        others_std = []
-        if self.name in BY_OTHERS:
-            others_u8 = self.batches.others(step.index)
-            others_std = [augment.apply(augmentation, self.normalize.from_u8(others_u8))]
         loss = self.compare(network, real_std, fake_std, labels, *others_std)
 
         # Weigh what it asks.
@@ -120,14 +139,13 @@ class Guidance:
         gradient = gradient * (self.accelerator.num_processes if self.name in OF_ALL else 1)
         norms = self._norms(gradient, adversarial)
         weight = self.weight.weight(norms) if isinstance(self.weight, Balance) else self.weight
-        step.record({f"loss/{self.name}": loss.detach(), "gradient/ratio": weight * norms[0] / norms[1]})
-        return weight * gradient
+        return weight * gradient, {f"loss/{self.name}": loss.detach(), "gradient/ratio": weight * norms[0] / norms[1]}
 
     def observe(self, step: Step) -> None:
         """Record what members know and what their lessons cost when a line is due."""
         if step.log_due:
             seconds = time.perf_counter() - self.began
-            step.record({**self.exam.accuracies(self.pool), "lessons/share": self.pool.lessons.seconds / seconds})
+            step.record({**self.exam.accuracies(self.pool), "lessons/share": self.pool.lessons.watch.seconds / seconds})
 
     def _norms(self, *gradients: Tensor) -> Tensor:
         """Return the norms, above 0, of gradients of whose rows each process has its own."""
@@ -162,7 +180,7 @@ def make_guidance(config: Config, dataset: Dataset, batches: Batches, run: Run) 
         pool,
         make_loss(refinement, lessons.execution, run.accelerator),
         name=refinement.loss,
-        weight=config.refine_weight if refinement.balance is None else Balance(refinement.balance),
+        weight=config.refine_weight if refinement.balance is None else Balance(refinement.balance, run.device),
         batches=batches,
         normalize=normalize,
         augmentations=augmentations,

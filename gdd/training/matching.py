@@ -254,7 +254,7 @@ class Matcher:
             return augment.apply(augmentation, images[chosen]), labels[chosen]
 
         steps = range(self.inner * per_epoch)
-        fit(network, batch, steps, optimizer, frozen_statistics=True, execution=self.pool.execution)
+        fit(network, batch, steps, optimizer, frozen_statistics=True, execution=self.pool.execution, replayed=False)
 
     def grid(self, columns: int = 10) -> Tensor:
         """Return one picture (C, H, W) in [0, 1] with a row per class, clipped for showing."""

@@ -23,10 +23,12 @@ from gdd.data.splits import Split
 from gdd.losses.logits import classified
 from gdd.models import registry
 from gdd.models.cost import TRAINING, classifier_flop
-from gdd.runtime.device import clock
+from gdd.runtime.device import Stopwatch
 from gdd.runtime.execution import EAGER, Execution
+from gdd.runtime.graphs import tensors_of
 from gdd.runtime.run import Run
-from gdd.training.classifier import fit, sgd
+from gdd.training.classifier import Fit
+from gdd.training.optimizers import sgd
 
 
 def draw_member(weights: Tensor, seed: int, step: int) -> int:
@@ -78,25 +80,31 @@ class Lessons:
     def __post_init__(self) -> None:
         batches = Batches(self.images_u8, self.labels, self.batch_size, self.seed, rng.POOL_BATCHES)
         self.batches = AugmentedBatches(batches, self.normalize, self.augmentations, rng.POOL_AUGMENT)
-        self.seconds = 0.0  # spent on them by this process
+        self.watch = Stopwatch(self.images_u8.device)  # of what they take this process
 
-    def beginner(self, arch: str, *counters: int) -> tuple[nn.Module, torch.optim.SGD]:
-        """Return an untrained member, the same for the same counters, and its optimiser."""
+    def beginner(self, arch: str, *counters: int) -> Fit:
+        """Return the training of an untrained member, the same for the same counters."""
         _, channels, height, width = self.images_u8.shape
         with rng.seeded(self.seed, rng.INIT_POOL, *counters):
             network = registry.build(arch, (channels, height, width), self.num_classes)
         self.execution.place(network.to(self.images_u8.device))
-        return network, sgd(network, self.lr, self.execution.fused)
+        return Fit(
+            network,
+            self.batches.batches,
+            sgd(network, self.lr, self.execution.fused),
+            prepare=self.batches.prepare,
+            max_accuracy=self.max_accuracy,
+            execution=self.execution,
+        )
 
-    def teach(self, network: nn.Module, optimizer: torch.optim.SGD, steps: range) -> None:
+    def teach(self, member: Fit, steps: range) -> None:
         """Train a member on the batches of some steps, if there are any; afterwards it is the same on all processes."""
         if not steps:
             return
-        began = clock(self.images_u8.device)
-        network.requires_grad_(True)
-        fit(network, self.batches, steps, optimizer, max_accuracy=self.max_accuracy, execution=self.execution)
-        _agree(network)
-        self.seconds += clock(self.images_u8.device) - began
+        with self.watch:
+            member.network.requires_grad_(True)
+            member(steps)
+            _agree(member.network)
 
 
 @torch.no_grad()
@@ -126,46 +134,54 @@ class LearningPool:
         self.probabilities = torch.tensor(self.weights or [1.0] * len(self.members))
         self.uses = [0] * len(self.members)
         self.steps_trained = 0
-        self.alive: dict[int, tuple[nn.Module, torch.optim.SGD]] = {}
+        self.alive: dict[int, Fit] = {}
+        self.kept: dict[int, Fit] = {}  # of members that have lived: captured steps know where their weights are
 
     def network(self, step: int) -> nn.Module:
         """Return the member that is drawn for step `step`: trained further, then frozen and in eval mode."""
         member = draw_member(self.probabilities, self.lessons.seed, step)
         is_new = member not in self.alive
-        network, optimizer = self._new(member) if is_new else self.alive[member]
+        self.alive[member] = self._new(member) if is_new else self.alive[member]
+        learning = self.alive[member]
         count = self.steps_before if is_new else self.steps_between
-        self.lessons.teach(network, optimizer, range(self.steps_trained, self.steps_trained + count))
+        self.lessons.teach(learning, range(self.steps_trained, self.steps_trained + count))
         self.steps_trained += count
         self.uses[member] += 1
-        self.alive[member] = network, optimizer
         if self.uses[member] % self.redraw_every == 0:
             del self.alive[member]
-        return network.eval().requires_grad_(False)
+        return learning.network.eval().requires_grad_(False)
 
     def networks(self) -> dict[str, nn.Module]:
         """Return the members that are alive, by name."""
         names = told_apart(self.members)
-        return {names[member]: network for member, (network, _) in self.alive.items()}
+        return {names[member]: learning.network for member, learning in self.alive.items()}
 
-    def _new(self, member: int) -> tuple[nn.Module, torch.optim.SGD]:
-        return self.lessons.beginner(self.members[member], member, self.uses[member] // self.redraw_every)
+    def _new(self, member: int) -> Fit:
+        """Return a member that has learned nothing, in the place of the one that it follows."""
+        beginner = self.lessons.beginner(self.members[member], member, self.uses[member] // self.redraw_every)
+        kept = self.kept.setdefault(member, beginner)
+        if kept is not beginner:
+            kept.network.load_state_dict(beginner.network.state_dict())
+            for moment in tensors_of(kept.optimizer):
+                moment.zero_()
+        return kept
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "members": list(self.members),
             "uses": list(self.uses),
             "steps_trained": self.steps_trained,
-            "networks": {member: network.state_dict() for member, (network, _) in self.alive.items()},
-            "optimizers": {member: optimizer.state_dict() for member, (_, optimizer) in self.alive.items()},
+            "networks": {member: learning.network.state_dict() for member, learning in self.alive.items()},
+            "optimizers": {member: learning.optimizer.state_dict() for member, learning in self.alive.items()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         require_members(state, self.members)
         self.uses, self.steps_trained = list(state["uses"]), state["steps_trained"]
         self.alive = {member: self._new(member) for member in state["networks"]}
-        for member, (network, optimizer) in self.alive.items():
-            network.load_state_dict(state["networks"][member])
-            optimizer.load_state_dict(state["optimizers"][member])
+        for member, learning in self.alive.items():
+            learning.network.load_state_dict(state["networks"][member])
+            learning.optimizer.load_state_dict(state["optimizers"][member])
 
 
 @dataclass(eq=False, repr=False)
@@ -201,11 +217,11 @@ class SnapshotPool:
 
     def _grown(self, member: int) -> list[nn.Module]:
         """Train a member on batches of its own, so that it does not matter when it is drawn, and return its states."""
-        network, optimizer = self.lessons.beginner(self.members[member], member, 0)
+        learning = self.lessons.beginner(self.members[member], member, 0)
         snapshots, first = [], member * self.ages[-1]
         for before, age in itertools.pairwise((0, *self.ages)):
-            self.lessons.teach(network, optimizer, range(first + before, first + age))
-            snapshots.append(copy.deepcopy(network))
+            self.lessons.teach(learning, range(first + before, first + age))
+            snapshots.append(copy.deepcopy(learning.network))
         return snapshots
 
     def state_dict(self) -> dict[str, Any]:
@@ -221,7 +237,7 @@ class SnapshotPool:
         require_members(state, self.members)
         self.uses, self.snapshots = list(state["uses"]), {}
         for member, states in state["snapshots"].items():
-            self.snapshots[member] = [self.lessons.beginner(self.members[member], member, 0)[0] for _ in states]
+            self.snapshots[member] = [self.lessons.beginner(self.members[member], member, 0).network for _ in states]
             for network, weights in zip(self.snapshots[member], states, strict=True):
                 network.load_state_dict(weights)
 

@@ -9,7 +9,6 @@ GPU. It is taken once to begin with, which may copy what is copied once, and the
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from types import SimpleNamespace
 from typing import Any, Literal
 from unittest.mock import patch
 
@@ -100,9 +99,9 @@ def dataset() -> Dataset:
     return Dataset(SPEC, train, held_out, lambda: held_out)
 
 
-def record(index: int) -> SimpleNamespace:
-    """Return a step of a run's loop."""
-    return SimpleNamespace(index=index, record=lambda scalars: None)
+def there(number: float) -> Tensor:
+    """Return a step or a rate as a captured step finds it."""
+    return torch.full((), number, device=CUDA)
 
 
 def _gan(**settings: Any) -> tuple[Any, Any]:
@@ -139,9 +138,9 @@ def generator(**settings: Any) -> Step:
 
     def step(index: int) -> None:
         _, labels = batches(index)
-        fake = gan.generate(index, labels)
-        loss = gan.adversarial_loss(index, fake, labels)
-        gan.update_generator(index, fake, *torch.autograd.grad(loss, fake))
+        fake = gan.generate(there(index), labels)
+        loss = gan.adversarial_loss(there(index), fake, labels)
+        gan.update_generator(there(gan.lr(index)), fake, *torch.autograd.grad(loss, fake))
 
     return step
 
@@ -151,7 +150,8 @@ def discriminator(**settings: Any) -> Step:
 
     def step(index: int) -> None:
         images_u8, labels = batches(index)
-        gan.update_discriminator(index, u8_to_pm1(images_u8), labels)
+        rate, penalised = there(gan.lr_discriminator(index)), gan.penalises(index)
+        gan.update_discriminator(there(index), rate, u8_to_pm1(images_u8), labels, penalised=penalised)
 
     return step
 
@@ -171,14 +171,19 @@ def refinement(ages: bool, **settings: Any) -> Step:
     data = dataset().train.subset(torch.arange(BATCH)).to(CUDA)
     fake, adversarial = (torch.zeros(BATCH, *SPEC.shape, device=CUDA) for _ in range(2))
     fake.requires_grad_()
-    term.pool.network(1)  # which begins the member that the step to be counted draws
-    return lambda index: term.gradient(record(index), data.images_u8, fake, data.labels, adversarial)
+    network = term.pool.network(1)
+
+    def step(index: int) -> None:
+        others = term.others(index)
+        term.gradient(network, there(index), data.images_u8, fake, data.labels, adversarial, *others)
+
+    return step
 
 
 def lesson(arch: str, **settings: Any) -> Step:
     lessons = _guidance(RefinePoolConfig(**MEMBERS, **settings)).pool.lessons
-    network, optimizer = lessons.beginner(arch, 0)
-    return lambda index: lessons.teach(network, optimizer, range(index, index + 1))
+    member = lessons.beginner(arch, 0)
+    return lambda index: lessons.teach(member, range(index, index + 1))
 
 
 def _loaded(arch: str) -> LoadedGenerator:
@@ -212,21 +217,18 @@ def students(
         images.of(job).images._sizes = data.train.labels.bincount().tolist()  # which no fake tensor knows
 
     def call(counting: Card) -> None:
-        fit = student.fit
         last: dict[str, int] = {}
 
-        def spy(network: nn.Module, batches: Step, steps: range, *rest: Any, **more: Any) -> Tensor:
-            def counted(step: int) -> object:
-                if step == steps[-1]:
-                    counting.counted.clear()
-                return batches(step)
+        class Counted(student.Fit):
+            def __call__(self, steps: range) -> Tensor:
+                super().__call__(steps[:-1])
+                counting.counted.clear()
+                value = super().__call__(steps[-1:])
+                last.clear()
+                last.update(counting.counted)
+                return value
 
-            value = fit(network, counted, steps, *rest, **more)
-            last.clear()
-            last.update(counting.counted)
-            return value
-
-        with patch.object(student, "fit", spy):
+        with patch.object(student, "Fit", Counted):
             trainer.score(jobs)
         counting.counted.clear()
         counting.counted.update(last)

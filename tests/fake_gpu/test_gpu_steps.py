@@ -166,8 +166,8 @@ def test_a_stage_goes_on_from_another_precision(fused: bool, tmp_path: Path, mon
 def step(gan: GanTrainer, device: torch.device) -> None:
     labels = (torch.arange(6) % CLASSES).to(device)
     fake = gan.generate(1, labels)
-    gan.update_generator(1, fake, torch.ones_like(fake))
-    gan.update_discriminator(1, torch.zeros(6, 3, 16, 16, device=device), labels)
+    gan.update_generator(1e-3, fake, torch.ones_like(fake))
+    gan.update_discriminator(1, 1e-3, torch.zeros(6, 3, 16, 16, device=device), labels, penalised=False)
 
 
 def test_no_gradient_of_dims_networks_lacks_a_deterministic_kernel() -> None:

@@ -4,7 +4,8 @@ from torch import nn
 from toy import same, state
 
 from gdd.rng import generator, seeded
-from gdd.training.classifier import adamw, fit, lion, sgd
+from gdd.training.classifier import fit
+from gdd.training.optimizers import adamw, lion, sgd
 
 CLASSES = 4
 

@@ -4,7 +4,9 @@ import torch
 from torch import Tensor, nn
 from toy import CLASSES, SPEC, network_of
 
-from gdd.training.classifier import averaged, cross_entropy, fit, sgd
+from gdd.training.average import Average
+from gdd.training.classifier import cross_entropy, fit
+from gdd.training.optimizers import sgd
 from gdd.training.together import Stacked, each_own
 
 SEEDS, STEPS, DECAY = 3, 5, 0.7
@@ -24,8 +26,10 @@ def alone(index: int, decay: float) -> tuple[nn.Module, list[dict[str, Tensor]]]
     optimizer.register_step_post_hook(
         lambda *_: path.append({name: value.clone() for name, value in network.state_dict().items()})
     )
-    with averaged(network, optimizer, decay):
-        fit(network, lambda step: tuple(part[index] for part in batch(step)), range(STEPS), optimizer)  # type: ignore[arg-type, return-value]
+    average = Average(network, decay)
+    own = lambda step: tuple(part[index] for part in batch(step))  # noqa: E731
+    fit(network, own, range(STEPS), optimizer, average=average)  # type: ignore[arg-type]
+    network.load_state_dict(average.module.state_dict())
     return network, path
 
 
@@ -51,8 +55,9 @@ def test_together_is_alone():
     networks = [network_of("convnet3-bn-w4", seed).double() for seed in range(SEEDS)]
     stacked = Stacked(networks)
     optimizer = sgd(stacked, 0.1)
-    with averaged(stacked, optimizer, DECAY):
-        fit(stacked, batch, range(STEPS), optimizer, loss=each_own([cross_entropy] * SEEDS))
+    average = Average(stacked, DECAY)
+    fit(stacked, batch, range(STEPS), optimizer, loss=each_own([cross_entropy] * SEEDS), average=average)
+    stacked.load_state_dict(average.module.state_dict())
     stacked.give_back()
     for index, network in enumerate(networks):
         expected = alone(index, DECAY)[0].state_dict()

@@ -36,7 +36,8 @@ def drawn(make_gan, as_process, accelerator):
             gan.plain_generator.register_forward_pre_hook(lambda _, given: values.extend(given))
             local = labels[rank::world_size]
             gan.adversarial_loss(step, gan.generate(step, local), local)
-            gan.update_discriminator(step, torch.zeros(len(local), *SPEC.shape, device=local.device), local)
+            images = torch.zeros(len(local), *SPEC.shape, device=local.device)
+            gan.update_discriminator(step, 0.1, images, local, penalised=gan.penalises(step))
         names = ("noise of G", "labels of G", "augmentation of G", "noise of D", "labels of D", "augmentation of D")
         return dict(zip((*names, "mixing"), values, strict=True))
 

@@ -14,6 +14,7 @@ from gdd.data.splits import Split
 from gdd.models import registry
 from gdd.models.registry import fresh_members
 from gdd.rng import generator, seeded
+from gdd.runtime.graphs import tensors_of
 from gdd.training.matching import FreshPool
 from gdd.training.pool import Exam, LearningPool, Lessons, SnapshotPool
 
@@ -146,11 +147,11 @@ class TestLearning:
         pool = learning(redraw_every=100)
         idle = 0
         for step in range(8):
-            before = {member: state(network) for member, (network, _) in pool.alive.items()}
+            before = {member: state(learning.network) for member, learning in pool.alive.items()}
             drawn, network = draw(pool, step)
-            assert pool.alive[drawn][0] is network
+            assert pool.alive[drawn].network is network
             for other in before.keys() - {drawn}:
-                assert same(state(pool.alive[other][0]), before[other])
+                assert same(state(pool.alive[other].network), before[other])
                 idle += 1
         assert idle > 0
 
@@ -164,8 +165,8 @@ class TestLearning:
         assert not same(bare[1], bare[2])
         for use, weights in enumerate(seen):
             assert same(weights, bare[use // 3]) is (between == 0 or use % 3 == 0)
-        (_, optimizer), *_ = pool.alive.values()
-        assert not optimizer.state_dict()["state"]  # a fresh optimiser has no momentum yet
+        first, *_ = pool.alive.values()
+        assert not any(moment.any() for moment in tensors_of(first.optimizer))
 
     @pytest.mark.parametrize(("limit", "learns"), [(0.25, False), (0.26, True), (1.0, True)])
     def test_members_stop_at_their_accuracy(self, limit, learns):
@@ -385,7 +386,7 @@ def test_a_member_that_is_there_twice_has_two_curves():
 def test_the_lessons_that_are_estimated_are_those_that_a_pool_gives(settings, uses, monkeypatch):
     """Where chance has no say, exactly: one member, or several that all live on or are trained once."""
     taught = []
-    monkeypatch.setattr(Lessons, "teach", lambda own, network, optimizer, steps: taught.append(len(steps)))
+    monkeypatch.setattr(Lessons, "teach", lambda own, member, steps: taught.append(len(steps)))
     life = {} if "ages" in settings else {"redraw_every": 3, "steps_before": 2, "steps_between": 1}
     config = RefinePoolConfig(**life | settings)
     pool = (

@@ -12,7 +12,8 @@ from toy import CLASSES, SPEC, network_of, state
 from gdd import rng
 from gdd.models import layers, registry
 from gdd.runtime.execution import EAGER, Execution
-from gdd.training.classifier import adamw, cross_entropy, fit, sgd
+from gdd.training.classifier import cross_entropy, fit
+from gdd.training.optimizers import adamw, sgd
 from gdd.training.together import Stacked, each_own
 
 SEEDS, STEPS, BATCH = 3, 4, 6
@@ -80,18 +81,25 @@ def test_each_drops_its_own_paths(arch: str, batches: Batches):
 
     together, alone = ([build(seed) for seed in range(SEEDS)] for _ in range(2))
 
-    def kept(step: int, count: int) -> Tensor:
-        rate, paths = 0.5 if step else 1.0, together[0].paths
-        drawn = [layers.path_masks(count, paths, rate, rng.Draws(seed, "kept", step)) for seed in range(SEEDS)]
-        return torch.stack(drawn).double()
+    class Kept:
+        def __init__(self, *seeds: int) -> None:
+            self.seeds = seeds
 
-    stacked = Stacked(together)
+        def rate_at(self, step: int) -> float:
+            return 0.5 if step else 1.0
+
+        def __call__(self, step: int, rate: float, count: int) -> Tensor:
+            paths = together[0].paths
+            drawn = [layers.path_masks(count, paths, rate, rng.Draws(seed, "kept", step)) for seed in self.seeds]
+            return torch.stack(drawn).double() if len(drawn) > 1 else drawn[0].double()
+
+    stacked, kept = Stacked(together), Kept(*range(SEEDS))
     last = fit(stacked, batches, range(STEPS), sgd(stacked, 0.1), loss=each_own([cross_entropy] * SEEDS), masks=kept)
     stacked.give_back()
     for i, network in enumerate(alone):
         own = lambda step: tuple(part[i] for part in batches(step))  # noqa: B023, E731
-        paths = lambda step, count: kept(step, count)[i]  # noqa: B023, E731
-        assert fit(network, own, range(STEPS), sgd(network, 0.1), masks=paths).item() == pytest.approx(last[i].item())
+        found = fit(network, own, range(STEPS), sgd(network, 0.1), masks=Kept(i))
+        assert found.item() == pytest.approx(last[i].item())
         for one, other in zip(together[i].state_dict().values(), network.state_dict().values(), strict=True):
             torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-11)
 

@@ -1,0 +1,97 @@
+"""What is replayed is what the step does, on a tape in place of a CUDA graph."""
+
+import logging
+
+import pytest
+import torch
+from tape import as_on_a_card
+from torch import Tensor
+
+from gdd import rng
+from gdd.runtime.graphs import Replayed
+
+CPU = torch.device("cpu")
+
+
+class Walk:
+    """A weight that is moved by what a step is given and draws."""
+
+    def __init__(self, captured: bool = True, wrong: bool = False, asks: bool = False) -> None:
+        self.weight, self.wrong, self.asks, self.calls = torch.zeros(3), wrong, asks, 0
+        self.step = Replayed(self.take, lambda: [self.weight], CPU)
+
+    def take(self, kind: str, step: Tensor, lr: Tensor, values: Tensor) -> dict[str, Tensor]:
+        self.calls += 1
+        if self.asks and float(values.sum()) > 1e9:
+            return {}
+        draws = rng.Draws(0, "walk", 0 if self.wrong else step).normal(3)
+        move = values + (draws if kind == "drawn" else 0) + (self.calls if self.wrong else 0)
+        self.weight.add_(move * lr)
+        return {"size": self.weight.norm(), "step": step * 2}
+
+
+def walked(steps: int, captured: bool, kinds: tuple[str, ...] = ("drawn", "plain"), **how: bool) -> tuple[Walk, list]:
+    with as_on_a_card(captured=captured):
+        walk = Walk(**how)
+        found = []
+        for step in range(steps):
+            results = walk.step(kinds[step % len(kinds)], step, 1 / (1 + step), torch.full((3,), float(step)))
+            found.append({name: value.item() for name, value in results.items()})
+    return walk, found
+
+
+def test_replays_are_the_steps_to_the_bit():
+    eager, wanted = walked(12, captured=False)
+    walk, found = walked(12, captured=True)
+    assert found == wanted
+    assert [one["step"] for one in found] == [2 * step for step in range(12)]
+    assert torch.equal(walk.weight, eager.weight)
+    # Each kind is taken twice, captured, and taken once more to compare.
+    assert (eager.calls, walk.calls) == (12, 8)
+
+
+def test_a_batch_of_another_size_is_another_kind():
+    with as_on_a_card(captured=True):
+        walk = Walk()
+        walk.weight = torch.zeros(())
+        sizes = [4, 4, 2, 4, 2, 4, 2, 4, 2]
+        walk.step.take = lambda kind, values: {"sum": walk.weight.add_(values.sum())}
+        walk.step.changed = lambda: [walk.weight]
+        for size in sizes:
+            walk.step("it", torch.ones(size))
+    assert walk.weight == sum(sizes)
+    assert len(walk.step.kinds) == 2
+
+
+def test_a_step_that_its_replay_parts_from_goes_on_eagerly_and_says_so(caplog):
+    with caplog.at_level(logging.WARNING):
+        walk, _ = walked(8, captured=True, kinds=("plain",), wrong=True)
+    assert "not replayed as a graph" in caplog.text
+    assert "did not do what the step does" in caplog.text
+    assert caplog.text.count("replayed") == 1
+    # Seven steps by themselves and one for the capture: no step was taken twice or left out.
+    moves = [call / (1 + step) for step, call in enumerate([1, 2, 4, 5, 6, 7, 8, 9])]
+    moves = [move + step / (1 + step) for step, move in enumerate(moves)]
+    torch.testing.assert_close(walk.weight, torch.full((3,), sum(moves)))
+
+
+def test_a_step_that_asks_for_a_value_goes_on_eagerly_and_says_so(caplog):
+    _, wanted = walked(8, captured=False, asks=True)
+    with caplog.at_level(logging.WARNING):
+        walk, found = walked(8, captured=True, asks=True)
+    assert found == wanted
+    assert not walk.step.captures
+    assert "not permitted when stream is capturing" in caplog.text
+
+
+def test_on_a_cpu_a_step_gets_pythons_numbers():
+    seen = []
+    step = Replayed(lambda kind, *inputs: seen.append(inputs) or {}, list, CPU)
+    step("it", 3, 0.1)
+    assert seen == [(3, 0.1)]
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_steps_that_are_few_are_not_captured(wanted):
+    with as_on_a_card(captured=True):
+        assert Replayed(dict, list, CPU, wanted=wanted).captures is wanted
