@@ -27,7 +27,7 @@ _NEW = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"
 class _Recorder(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
-        self.done: list[tuple[Any, Any, Any, list[Tensor]]] = []
+        self.done: list[tuple[Any, Any, Any, list[Tensor | None]]] = []
         self.before: dict[int, tuple[Tensor, Tensor]] = {}  # what is written to, as it was
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -41,13 +41,18 @@ class _Recorder(TorchDispatchMode):
             for leaf in pytree.tree_leaves(value)
             if isinstance(leaf, Tensor)
         ]
+        if func is aten.native_batch_norm.default:  # which does not say that it does
+            written += [one for one in args[3:5] if one is not None]
         with torch._C._DisableTorchDispatch():
             for tensor in written:
                 self.before.setdefault(tensor.data_ptr(), (tensor, tensor.detach().clone()))
         answer = func(*args, **kwargs)
         if not func.is_view and func.overloadpacket.__name__ not in _NEW:
-            places = [one for one in pytree.tree_leaves(answer) if isinstance(one, Tensor)]
-            self.done.append((func, args, kwargs, places if not written else []))
+            known = {tensor.data_ptr() for tensor in written}
+            results = [one for one in pytree.tree_leaves(answer) if isinstance(one, Tensor)]
+            # The place of each result; none of what is written where it was.
+            places = [None if one.data_ptr() in known and one.numel() else one for one in results]
+            self.done.append((func, args, kwargs, places))
         return answer
 
 
@@ -73,9 +78,10 @@ class Tape:
         Tape.replays += 1
         for func, args, kwargs, places in self.done:
             answer = func(*args, **kwargs)
-            values = [one for one in pytree.tree_leaves(answer) if isinstance(one, Tensor)] if places else []
+            values = [one for one in pytree.tree_leaves(answer) if isinstance(one, Tensor)]
             for place, value in zip(places, values, strict=True):
-                place.copy_(value)
+                if place is not None:
+                    place.copy_(value)
 
 
 @contextlib.contextmanager

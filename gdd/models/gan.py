@@ -157,7 +157,8 @@ class DimGenerator(Generator):
 
     def forward(self, noise: Tensor, labels: Tensor) -> Tensor:
         """Return images (B, C, H, W) for noise (B, noise_dim) and labels (B,)."""
-        one_hot = F.one_hot(labels, self.num_classes).to(noise.dtype)
+        classes = torch.arange(self.num_classes, device=labels.device)
+        one_hot = (labels[:, None] == classes).to(noise.dtype)  # F.one_hot asks for the highest label on a CPU
         features = self.project(torch.cat([noise, one_hot], dim=1))
         return self.render(rearrange(features, "b (c h w) -> b c h w", c=self.base[0], h=self.base[1]))
 
