@@ -146,14 +146,7 @@ class Draws:
             raise ValueError(f"the counters are {counters}, expected at most three numbers from 0 to {_WORD}")
         self.device, self.blocks = torch.device(device), 0
         self.counters = (*counters, 0, 0, 0)[:3]
-        self.lead: tuple[int, ...]
-        self.key: tuple[Any, Any]
-        if isinstance(seed, int):
-            self.lead, self.key = (), key_of(seed, purpose)
-        else:
-            words = zip(*(key_of(one, purpose) for one in seed), strict=True)
-            first, second = (_column(word, self.device) for word in words)
-            self.lead, self.key = (len(seed),), (first, second)
+        self.lead, self.key = _keys(seed, purpose, self.device, ndim=1)
 
     def words(self, count: int) -> Tensor:
         """Return `count` new words (count,) of 32 bits, of int64."""
@@ -190,11 +183,11 @@ class Draws:
         return bisect.bisect_right(edges, self.whole(2**32) / 2**32 * edges[-1])
 
 
-def normal_rows(seed: int, purpose: str, first: Tensor, second: Tensor, count: int) -> Tensor:
+def normal_rows(seed: int | Sequence[int], purpose: str, first: Tensor, second: Tensor, count: int) -> Tensor:
     """Return standard normal rows (B, count): row b is a function of its two counters (B,) alone, whatever the others.
 
     Args:
-        seed: the root seed.
+        seed: the root seed; with S of them, rows (S, B, count).
         purpose: the stream.
         first: whole numbers below 2^32, such as classes, on the device to draw on.
         second: whole numbers below 2^63, such as indices.
@@ -202,7 +195,8 @@ def normal_rows(seed: int, purpose: str, first: Tensor, second: Tensor, count: i
     """
     counters = first[:, None], (second & _WORD)[:, None], (second >> 32)[:, None]
     blocks = -(-count // 4)
-    return _normal(_words_of(0, blocks, counters, key_of(seed, purpose), first.device).flatten(1))[:, :count]
+    _, key = _keys(seed, purpose, first.device, ndim=2)
+    return _normal(_words_of(0, blocks, counters, key, first.device).flatten(-2))[..., :count]
 
 
 def _counted_in_numpy(device: torch.device) -> bool:
@@ -210,15 +204,22 @@ def _counted_in_numpy(device: torch.device) -> bool:
     return device.type == "cpu"
 
 
-def _column(words: Sequence[int], device: torch.device) -> Any:
-    """Return an array or a tensor (S, 1) of words; made by fills, since a list would be copied to the device."""
+def _keys(
+    seed: int | Sequence[int], purpose: str, device: torch.device, ndim: int
+) -> tuple[tuple[int, ...], tuple[Any, ...]]:
+    """Return the axis that S seeds have in front, and their keys' words: arrays or tensors of it and `ndim` more."""
+    if isinstance(seed, int):
+        return (), key_of(seed, purpose)
+    shape, words = (1,) * ndim, zip(*(key_of(one, purpose) for one in seed), strict=True)
     if _counted_in_numpy(device):
-        return np.array(words)[:, None]
-    return torch.stack([torch.full((1,), word, device=device) for word in words])
+        return (len(seed),), tuple(np.array(word).reshape(-1, *shape) for word in words)
+    # By fills, since a list would be copied to the device.
+    keys = (torch.stack([torch.full(shape, one, device=device) for one in word]) for word in words)
+    return (len(seed),), tuple(keys)
 
 
 def _words_of(
-    first: int, blocks: int, counters: Sequence[int | Tensor], key: tuple[Any, Any], device: torch.device
+    first: int, blocks: int, counters: Sequence[int | Tensor], key: tuple[Any, ...], device: torch.device
 ) -> Tensor:
     """Return words (..., blocks, 4) of consecutive blocks, whose number is the first word of the counter."""
     if _counted_in_numpy(device):

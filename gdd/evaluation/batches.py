@@ -2,7 +2,6 @@
 
 import math
 import operator
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -18,8 +17,8 @@ from gdd.data.splits import Split, shuffled
 from gdd.evaluation.recipe import Recipe
 from gdd.models import layers
 from gdd.rng import Count
-from gdd.runtime.device import clock
-from gdd.runtime.graphs import Rate
+from gdd.runtime.device import Stopwatch
+from gdd.runtime.graphs import Rate, Replayed, Scalars
 from gdd.sampling import sample
 from gdd.sampling.curate import Kept
 from gdd.sampling.generator_file import LoadedGenerator
@@ -75,46 +74,69 @@ class GeneratedStream:
     seed: int  # of the samples; epoch 0 is the fixed set of this seed
     normalize: Normalizer  # on the device to generate on
     filtered: Kept | None = None  # the samples that count; none: all
-    seconds_generating: float = 0.0
 
     def __post_init__(self) -> None:
+        self.device = self.normalize.mean.device
+        self.generator.generator.to(self.device)
         self.count = self.ipc * self.generator.spec.num_classes
         # Students of one seed see one stream, so a short one is kept as uint8; each row states what generating it took.
         self._most_epochs = STREAM_BYTES // (self.count * math.prod(self.generator.spec.shape))
         self._epochs: dict[int, tuple[Tensor, Tensor]] = {}
         self._images, self._epoch = torch.empty(0), -1
+        self._pass = Replayed(self._made, tuple, self.device)
+        self._watches: dict[tuple[int, ...], Stopwatch] = {}  # of what it generated with streams of these seeds
+
+    @property
+    def seconds_generating(self) -> float:
+        return sum(watch.seconds / len(seeds) for seeds, watch in self._watches.items())
 
     def batch(self, epoch: int, chosen: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return what `Fixed.batch` does, of this epoch's images."""
         if epoch not in self._epochs:
-            if len(self._epochs) >= self._most_epochs:
-                self._epochs.clear()
-            self._epochs[epoch] = self._generate(epoch)
+            self.generate([self], epoch)
         images_u8, labels = self._epochs[epoch]
         if self._epoch != epoch:
             self._images, self._epoch = self.normalize.from_u8(images_u8), epoch
         return (self._images, labels) if chosen is None else (self._images[chosen], labels[chosen])
 
-    def _generate(self, epoch: int) -> tuple[Tensor, Tensor]:
-        began, device = time.perf_counter(), self.normalize.mean.device
-        first, last = epoch * self.ipc, (epoch + 1) * self.ipc
-        if self.filtered is not None:
-            classes = range(self.generator.spec.num_classes)
-            images = torch.cat([self.filtered.images(label, first, last) for label in classes]).to(device)
-            self.seconds_generating += time.perf_counter() - began
-            return images, torch.arange(len(classes), device=device).repeat_interleave(self.ipc)
-        stride = max(1, PASS // self.generator.spec.num_classes)
-        parts = [
-            sample.stream_batch(self.generator, self.seed, start, min(start + stride, last), device)
-            for start in range(first, last, stride)
-        ]
-        images, labels = torch.cat([images for images, _ in parts]), torch.cat([labels for _, labels in parts])
-        if len(parts) > 1:
-            # Ordered by class like the fixed set, so that both protocols' batches have the same labels.
-            order = labels.argsort(stable=True)
-            images, labels = images[order], labels[order]
-        self.seconds_generating += clock(device) - began
-        return images, labels
+    def has(self, epoch: int) -> bool:
+        """Tell whether an epoch's images are there."""
+        return epoch in self._epochs
+
+    @staticmethod
+    def generate(streams: Sequence["GeneratedStream"], epoch: int) -> None:
+        """Let streams that differ by their seeds alone generate an epoch, all of them at once."""
+        first, seeds = streams[0], tuple(stream.seed for stream in streams)
+        watch = first._watches.setdefault(seeds, Stopwatch(first.device))
+        with watch:
+            labels, _ = sample.balanced_labels(first.generator.spec.num_classes, 0, first.ipc, first.device)
+            made = [first._kept(epoch)] if first.filtered is not None else first._generated(epoch, seeds)
+        for stream, images in zip(streams, made, strict=True):
+            stream._watches[seeds] = watch
+            if len(stream._epochs) >= stream._most_epochs:
+                stream._epochs.clear()
+            stream._epochs[epoch] = images, labels
+
+    def _kept(self, epoch: int) -> Tensor:
+        """Return an epoch's images (N, C, H, W) of those that count."""
+        assert self.filtered is not None
+        first, last, classes = epoch * self.ipc, (epoch + 1) * self.ipc, range(self.generator.spec.num_classes)
+        return torch.cat([self.filtered.images(label, first, last) for label in classes]).to(self.device)
+
+    def _generated(self, epoch: int, seeds: tuple[int, ...]) -> Tensor:
+        """Return an epoch's images (S, N, C, H, W) of S seeds, ordered by class like the fixed set's."""
+        first, last, classes = epoch * self.ipc, (epoch + 1) * self.ipc, self.generator.spec.num_classes
+        stride = max(1, PASS // (classes * len(seeds)))
+        starts = range(first, last, stride)
+        parts = [self._pass((seeds, min(stride, last - start)), start)["images"].clone() for start in starts]
+        return torch.cat([part.unflatten(1, (classes, -1)) for part in parts], 2).flatten(1, 2)
+
+    @torch.no_grad()
+    def _made(self, kind: tuple[tuple[int, ...], int], start: Count) -> Scalars:
+        """Return so many samples of every class, from one on, for each seed."""
+        seeds, count = kind
+        labels, indices = sample.balanced_labels(self.generator.spec.num_classes, 0, count, self.device)
+        return {"images": sample.images_of(self.generator, seeds, labels, indices + start)}
 
     def distinct(self, seen: int) -> int:
         """Return what `Fixed.distinct` does: all of them."""
@@ -233,11 +255,16 @@ class StackedBatches:
         """Take students of one recipe whose sets are equally large."""
         self.recipe, self.total = students[0].recipe, students[0].total
         self._students = students
+        streams = [one.data for one in students if isinstance(one.data, GeneratedStream) and one.data.filtered is None]
+        alike = len(streams) == len(students) and len({id(stream.generator) for stream in streams}) == 1
+        self._streams = streams if alike else []  # that generate at once
         self._parts: list[Tensor] = []
         self._stacked = torch.empty(0), torch.empty(0)
 
     def drawn(self, step: int) -> tuple[Tensor, Tensor]:
         """Return what `prepare` takes, and labels."""
+        if self._streams and not self._streams[0].has(epoch := step // self._students[0].per_epoch):
+            GeneratedStream.generate(self._streams, epoch)
         images_std, labels = zip(*(batches.drawn(step) for batches in self._students), strict=True)
         parts = [*images_std, *labels]
         # Sets that are one batch and not augmented come as the same tensors in every step.

@@ -1,5 +1,6 @@
 """Sample images from a generator: a stored set of any IPC, or the next batch of a stream."""
 
+from collections.abc import Iterator, Sequence
 from itertools import product
 
 import torch
@@ -13,34 +14,62 @@ from gdd.sampling.generator_file import LoadedGenerator
 from gdd.sampling.origin import sample_origin
 from gdd.sampling.set_file import SyntheticSet
 
-# Images of one class per forward pass. Convolutions may round differently in batches of another size, so sample i of a
-# set is always computed in the same batch of 16, samples i // 16 * 16 onwards of its class, whatever IPC or process.
+# Images of one class that belong together. Convolutions may round differently in batches of another size, so sample i
+# of a set is always computed with samples i // 16 * 16 onwards of its class, whatever IPC or process.
 CHUNK = 16
+# Chunks in a forward pass, always as many: a GPU is idle with one, and a CPU's cache is full.
+_AT_ONCE = {"cpu": 1, "cuda": 64}
 # Chunks per process between two gathers: 1024 images, so that only the main process ever holds more.
 _ROUND = 64
 
 
-def latents(seed: int, labels: Tensor, indices: Tensor, noise_dim: int) -> Tensor:
-    """Return noise (B, noise_dim) for sample `indices[b]` of class `labels[b]`.
+def latents(seed: int | Sequence[int], labels: Tensor, indices: Tensor, noise_dim: int) -> Tensor:
+    """Return noise (B, noise_dim) for sample `indices[b]` of class `labels[b]`; (S, B, noise_dim) for S seeds.
 
     It depends on (seed, class, index) only, so IPC 10 is a prefix of IPC 50 whatever the batches are.
     """
     return rng.normal_rows(seed, rng.LATENT, labels, indices, noise_dim)
 
 
-def balanced_labels(num_classes: int, start: int, stop: int) -> tuple[Tensor, Tensor]:
+def balanced_labels(
+    num_classes: int, start: int, stop: int, device: torch.device | str = "cpu"
+) -> tuple[Tensor, Tensor]:
     """Return labels and indices of samples `start..stop-1` of every class, ordered by class."""
-    labels = repeat(torch.arange(num_classes), "k -> (k n)", n=stop - start)
-    return labels, repeat(torch.arange(start, stop), "n -> (k n)", k=num_classes)
+    labels = repeat(torch.arange(num_classes, device=device), "k -> (k n)", n=stop - start)
+    return labels, repeat(torch.arange(start, stop, device=device), "n -> (k n)", k=num_classes)
 
 
 @torch.inference_mode()
-def _chunk(loaded: LoadedGenerator, label: int, begin: int, seed: int, device: torch.device | str) -> Tensor:
-    """Return samples `begin..begin+CHUNK-1` of a class, (CHUNK, C, H, W) uint8 on `device`; CHUNK divides `begin`."""
-    indices = torch.arange(begin, begin + CHUNK)
-    labels = torch.full_like(indices, label)
+def _chunks(
+    loaded: LoadedGenerator, places: Sequence[tuple[int, int]], seed: int, device: torch.device | str
+) -> Iterator[Tensor]:
+    """Yield uint8 images (n, CHUNK, C, H, W) on `device`, some chunks after the other.
+
+    Args:
+        loaded: the generator.
+        places: label and first index of each chunk; CHUNK divides the indices.
+        seed: of the samples.
+        device: to work on.
+    """
+    classes, firsts = torch.tensor(places).to(device).T
+    at_once = _AT_ONCE[classes.device.type]
+    within = torch.arange(CHUNK, device=device).repeat(at_once)
+    for begin in range(0, len(places), at_once):
+        chosen = torch.arange(begin, begin + at_once, device=device).clamp(max=len(places) - 1)
+        labels, indices = (part[chosen].repeat_interleave(CHUNK, output_size=len(within)) for part in (classes, firsts))
+        images = images_of(loaded, seed, labels, indices + within)
+        yield images.unflatten(0, (at_once, CHUNK))[: len(places) - begin]
+
+
+def images_of(loaded: LoadedGenerator, seed: int | Sequence[int], labels: Tensor, indices: Tensor) -> Tensor:
+    """Return uint8 images (B, C, H, W) of samples `indices[b]` of class `labels[b]`, in one forward pass.
+
+    For S seeds (S, B, C, H, W).
+    """
     noise = latents(seed, labels, indices, loaded.generator.noise_dim)
-    return pm1_to_u8(loaded.generator(noise.to(device, non_blocking=True), labels.to(device, non_blocking=True)))
+    several = noise.shape[:-2]
+    images = pm1_to_u8(loaded.generator(noise.flatten(0, -2), labels.expand(*several, -1).flatten()))
+    return images.view(*several, *labels.shape, *images.shape[1:])
 
 
 def sample_images(
@@ -51,8 +80,9 @@ def sample_images(
     Sample i depends on (seed, label, i) alone, to the bit: neither IPC nor the split of the work changes it.
     """
     first = start // CHUNK * CHUNK
-    chunks = [_chunk(loaded, label, begin, seed, device) for begin in range(first, stop, CHUNK)]
-    return torch.cat(chunks)[start - first : stop - first].cpu()
+    places = [(label, begin) for begin in range(first, stop, CHUNK)]
+    images = torch.cat([chunks.flatten(0, 1).cpu() for chunks in _chunks(loaded, places, seed, device)])
+    return images[start - first : stop - first]
 
 
 def _as_set(loaded: LoadedGenerator, images: Tensor, ipc: int, seed: int) -> SyntheticSet:
@@ -63,9 +93,11 @@ def _as_set(loaded: LoadedGenerator, images: Tensor, ipc: int, seed: int) -> Syn
 def sample_set(loaded: LoadedGenerator, ipc: int, seed: int, device: torch.device | str = "cpu") -> SyntheticSet:
     """Return exactly `ipc` images of every class, ordered by class; IPC 10 holds the first 10 of IPC 50's."""
     loaded.generator.to(device)
-    classes = range(loaded.spec.num_classes)
-    images = torch.cat([sample_images(loaded, label, 0, ipc, seed, device) for label in classes])
-    return _as_set(loaded, images, ipc, seed)
+    spec = loaded.spec
+    places = [*product(range(spec.num_classes), range(0, ipc, CHUNK))]
+    images = torch.cat([chunks.cpu() for chunks in _chunks(loaded, places, seed, device)])
+    of_each = images.view(spec.num_classes, -1, *spec.shape)[:, :ipc]
+    return _as_set(loaded, of_each.flatten(0, 1), ipc, seed)
 
 
 def sample_set_together(loaded: LoadedGenerator, ipc: int, seed: int, accelerator: Accelerator) -> SyntheticSet | None:
@@ -81,8 +113,8 @@ def sample_set_together(loaded: LoadedGenerator, ipc: int, seed: int, accelerato
     for start in range(0, len(chunks), _ROUND * world_size):
         this_round = chunks[start : start + _ROUND * world_size]
         local = torch.zeros(_ROUND, CHUNK, *spec.shape, dtype=torch.uint8, device=device)  # one size, so as to gather
-        for place, (label, begin) in enumerate(this_round[accelerator.process_index :: world_size]):
-            local[place] = _chunk(loaded, label, begin, seed, device)
+        if own := this_round[accelerator.process_index :: world_size]:
+            local[: len(own)] = torch.cat([*_chunks(loaded, own, seed, device)])
         gathered = accelerator.gather(local).cpu()  # (processes * _ROUND, CHUNK, C, H, W)
         if images is not None:
             in_turn = rearrange(gathered, "(process place) ... -> (place process) ...", process=world_size)
@@ -96,7 +128,6 @@ def stream_batch(
     loaded: LoadedGenerator, seed: int, start: int, stop: int, device: torch.device | str = "cpu"
 ) -> tuple[Tensor, Tensor]:
     """Return samples `start..stop-1` of every class as uint8 images and labels on `device`, in one forward pass."""
-    labels, indices = balanced_labels(loaded.spec.num_classes, start, stop)
-    noise = latents(seed, labels, indices, loaded.generator.noise_dim)
-    labels = labels.to(device, non_blocking=True)
-    return pm1_to_u8(loaded.generator.to(device)(noise.to(device, non_blocking=True), labels)), labels
+    loaded.generator.to(device)
+    labels, indices = balanced_labels(loaded.spec.num_classes, start, stop, device)
+    return images_of(loaded, seed, labels, indices), labels
