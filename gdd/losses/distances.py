@@ -98,22 +98,30 @@ def moment_distance(real: Tensor, synthetic: Tensor, real_labels: Tensor, synthe
         A scalar, which may be below 0; 0 with no gradient if no class counts.
     """
     real = real.detach()
-    distances = [synthetic.sum() * 0]
-    for label in synthetic_labels.unique():
-        x, y = real[real_labels == label], synthetic[synthetic_labels == label]
-        if min(len(x), len(y)) > 1:
-            distances.append(_within(x) + _within(y) - 2 * _kernel(x, y).mean())
-    return torch.stack(distances).sum() / max(1, len(distances) - 1)
+    same = {
+        "xx": real_labels[:, None] == real_labels,
+        "xy": real_labels[:, None] == synthetic_labels,
+        "yy": synthetic_labels[:, None] == synthetic_labels,
+    }
+    # Of each row, how many of its class there are: a pair weighs as much as makes a mean of its class's pairs.
+    x_in_x, x_in_y, y_in_y, y_in_x = (pairs.sum(1) for pairs in (same["xx"], same["xy"], same["yy"], same["xy"].T))
+    counts_x, counts_y = (x_in_x > 1) & (x_in_y > 1), (y_in_y > 1) & (y_in_x > 1)
+    within_x = _weights(same["xx"], counts_x / (x_in_x * (x_in_x - 1)).clamp(min=1), diagonal=False)
+    within_y = _weights(same["yy"], counts_y / (y_in_y * (y_in_y - 1)).clamp(min=1), diagonal=False)
+    between = _weights(same["xy"], counts_x / (x_in_x * x_in_y).clamp(min=1), diagonal=True)
+    total = (_kernel(real, real) * within_x).sum() + (_kernel(synthetic, synthetic) * within_y).sum()
+    classes = (counts_y / y_in_y).sum()
+    return (total - 2 * (_kernel(real, synthetic) * between).sum()) / classes.clamp(min=1)
 
 
 def _kernel(x: Tensor, y: Tensor) -> Tensor:
     return (x @ y.T / x.shape[1] + 1).square()
 
 
-def _within(x: Tensor) -> Tensor:
-    """Return the mean of the kernel over pairs of different rows."""
-    values = _kernel(x, x)
-    return (values.sum() - values.diagonal().sum()) / (len(x) * (len(x) - 1))
+def _weights(pairs: Tensor, of_row: Tensor, diagonal: bool) -> Tensor:
+    """Return the weight of each pair of rows that is marked, with or without those of a row with itself."""
+    weights = pairs * of_row[:, None]
+    return weights if diagonal else weights - weights.diagonal().diag()
 
 
 def standardized_by(reference: Tensor, *features: Tensor) -> tuple[Tensor, ...]:

@@ -39,7 +39,7 @@ def balanced_labels(
     return labels, repeat(torch.arange(start, stop, device=device), "n -> (k n)", k=num_classes)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _chunks(
     loaded: LoadedGenerator, places: Sequence[tuple[int, int]], seed: int, device: torch.device | str
 ) -> Iterator[Tensor]:

@@ -163,6 +163,9 @@ class SyntheticImages(nn.Module):
 class Matcher:
     """One iteration: a new network, `outer` updates of the images, `inner` epochs of the network in between.
 
+    Networks live too shortly for a captured step, so what is drawn for a class is drawn on the host: counting by a
+    GPU's kernels takes longer where nothing replays them.
+
     Processes share the groups of classes, of which there are no more than classes; further processes idle. A class's
     loss depends on its own images alone, so that the sum over processes is what one process finds, to the bit if it
     has as many threads.
@@ -213,21 +216,22 @@ class Matcher:
         images = self.synthetic.images_std  # (K, ipc, C, H, W)
         images.grad = torch.zeros_like(images)
         total = torch.zeros((), device=images.device)
-        groups = torch.arange(len(images)).split(max(1, GROUP_IMAGES // images.shape[1]))
+        size = max(1, GROUP_IMAGES // images.shape[1])
+        groups = [slice(first, first + size) for first in range(0, len(images), size)]
         for group in groups[self.accelerator.process_index :: self.accelerator.num_processes]:
             # Draw the real images of each class, and one augmentation for real and synthetic ones alike.
-            labels = group.tolist()
+            labels = range(len(images))[group]
             real = [self.real(label, self.batch_real, rng.MATCHING_REAL, iteration, turn) for label in labels]
             augmentations = [self._augmentation(iteration, turn, label) for label in labels]
             real = [augment.apply(*pair) for pair in zip(augmentations, real, strict=True)]
-            pixels = images[labels].detach().requires_grad_()
+            pixels = images[group].detach().clone().requires_grad_()
             synthetic = torch.stack([augment.apply(*pair) for pair in zip(augmentations, pixels, strict=True)])
 
             if self.objective == "gradient":
                 loss = gradient_loss(network, synthetic, real, labels, self.distance, self.pool.execution)
             else:
                 loss = embedding_loss(network, synthetic, real)
-            (images.grad[labels],) = torch.autograd.grad(loss, pixels)
+            (images.grad[group],) = torch.autograd.grad(loss, pixels)
             total += loss.detach()
         if self.accelerator.num_processes > 1:
             images.grad = self.accelerator.reduce(images.grad, "sum")
@@ -248,7 +252,7 @@ class Matcher:
         def batch(step: int) -> tuple[Tensor, Tensor]:
             epoch, position = divmod(step, per_epoch)
             order = rng.Draws(self.seed, rng.INNER_ORDER, iteration, turn, epoch).permutation(len(labels))
-            chosen = order[position * size :][:size].to(labels.device)
+            chosen = order[position * size :][:size].to(labels.device, non_blocking=True)
             random = rng.Draws(self.seed, rng.INNER_AUGMENT, iteration, turn, step)
             augmentation = augment.draw(self.augmentations, len(chosen), random, shared=False, pick="one")
             return augment.apply(augmentation, images[chosen]), labels[chosen]
