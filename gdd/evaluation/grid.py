@@ -177,7 +177,7 @@ def executions_of(
         flop.setdefault(conditions.teacher_arch, 0)
     with torch.device("meta"):
         networks = {arch: registry.build(arch, spec.shape, spec.num_classes) for arch in flop}
-    return {arch: run.execution([networks[arch]], flop[arch]) for arch in flop}
+    return {arch: run.execution([networks[arch]], conditions.precision, flop[arch]) for arch in flop}
 
 
 def estimated_cost(job: Job, conditions: Conditions, spec: DatasetSpec, all_images: int) -> float:

@@ -53,7 +53,9 @@ def examined(network: nn.Module, split: Split, normalize: Normalizer, execution:
     network.eval()
 
     def answer(images_u8: Tensor) -> Tensor:
-        logits: Tensor = execution(network, normalize.from_u8(images_u8), compiled=len(images_u8) == ANSWERED)
+        logits: Tensor = execution(
+            network, normalize.from_u8(images_u8), compiled=len(images_u8) == ANSWERED[images_u8.device.type]
+        )
         return logits
 
     return count_correct(answer, split.images_u8, split.labels)

@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gdd.config import Config, ConfigError, stable_hash, stages
+from gdd.data.spec import DatasetSpec
 from gdd.evaluation import dd_ranking, grid, sources
 from gdd.evaluation.dd_ranking import Arm
 from gdd.evaluation.landscape import LANDSCAPE_FILE, Landscape, measure_landscape
-from gdd.evaluation.recipe import Conditions
+from gdd.evaluation.recipe import Conditions, Job
 from gdd.evaluation.row import Row
 from gdd.evaluation.sources import Source
+from gdd.models.cost import classifier_flop
 from gdd.pipeline.opening import Inputs, own_sources, plan, read_sources
 from gdd.pipeline.stages import distill, open_run
+from gdd.runtime.run import Run
 
 if TYPE_CHECKING:  # pandas, matplotlib and scipy take a second, and are needed when all is scored
     from gdd.evaluation.audit import Audit
@@ -53,13 +56,20 @@ def _score(
     # The data are all that decides a score and does not stand in its row.
     with open_run(config, stage, stable_hash(spec.to_dict(), dataset.fingerprint), inputs.accelerator) as run:
         for settings, jobs in arms:
-            conditions = replace(Conditions.of(settings, spec), precision=run.precision)
+            conditions = _executed(Conditions.of(settings, spec), jobs, spec, run)
             config_hash = stable_hash(settings, conditions.hash, run.fingerprint)
             rows_of_arms.append(grid.score_jobs(jobs, conditions, dataset, run, config_hash))
         if run.is_main:
             for path in write(run.folder, *rows_of_arms):
                 logger.info("wrote %s", path)
     return rows_of_arms
+
+
+def _executed(conditions: Conditions, jobs: Sequence[Job], spec: DatasetSpec, run: Run) -> Conditions:
+    """Return the conditions with the precision of all their networks, so that rows of one table have the same."""
+    archs = {*(job.arch for job in jobs), *([conditions.teacher_arch] if conditions.teacher != "none" else [])}
+    flop = (classifier_flop(arch, spec.shape, spec.num_classes) for arch in sorted(archs))
+    return replace(conditions, precision=run.precision(flop))
 
 
 def compare(
@@ -112,7 +122,7 @@ def landscape(config: Config, inputs: Inputs, count: int, reach: float) -> Lands
     with open_run(config, stages.LANDSCAPE, fingerprint, inputs.accelerator) as run:
         if run.world_size > 1:
             raise ConfigError(f"gdd landscape was started in {run.world_size} processes, expected one")
-        measurement = measure_landscape(job, replace(conditions, precision=run.precision), dataset, run, count, reach)
+        measurement = measure_landscape(job, _executed(conditions, [job], spec, run), dataset, run, count, reach)
         measured.draw_landscape(run.folder / measured.LANDSCAPE_PICTURE, measurement)
         for name in (LANDSCAPE_FILE, measured.LANDSCAPE_PICTURE):
             logger.info("wrote %s", run.folder / name)

@@ -6,6 +6,7 @@ statistics of norms are float32 throughout: bfloat16 is autocast's, and what a n
 
 import functools
 import logging
+import math
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -26,8 +27,10 @@ _COMPILING = 1.2
 _GRAPHS = 3  # with gradients, without, and in eval mode
 # The share of eager execution that compiling saves, where norms over maps stand between convolutions.
 _GAIN = 0.4
-# FLOP in a second of eager training: of one CPU core with AVX2 or AVX-512, and of a GPU.
-_SPEED = {"cpu": 5e10, "cuda": 1e13}
+# FLOP in a second of eager training of one CPU core with AVX2 or AVX-512.
+_SPEED = 5e10
+# Forward FLOP for an image from which on bfloat16 saves a GPU more time than its conversions take, in batches of 32.
+_WORTH_BFLOAT16 = 2e7
 # Entries of one compiled function: an architecture has one per batch size, mode and layout.
 _MOST_GRAPHS = 256
 
@@ -90,10 +93,19 @@ class Execution:
 EAGER = Execution()
 
 
-def resolve(precision: Literal["float32", "bfloat16", "auto"], device: torch.device) -> Precision:
-    """Return the precision of the settings; auto takes bfloat16 where the device computes in it."""
+def resolve(
+    precision: Literal["float32", "bfloat16", "auto"], device: torch.device, flop: float = math.inf
+) -> Precision:
+    """Return the precision of the settings; auto takes bfloat16 where the device computes in it, if that pays.
+
+    Args:
+        precision: of the settings.
+        device: where networks work.
+        flop: for an image through the smallest of them, forwards.
+    """
     if precision == "auto":
-        return "bfloat16" if has_bfloat16(device) else "float32"
+        pays = device.type == "cpu" or flop >= _WORTH_BFLOAT16
+        return "bfloat16" if pays and has_bfloat16(device) else "float32"
     return precision
 
 
@@ -108,17 +120,17 @@ def decide(
 
     Args:
         precision: of `resolve`.
-        compiled: of the settings; auto compiles if the work is long enough to win back the compiler's time, whatever
-            its cache holds, since a result must not depend on that.
+        compiled: of the settings; auto compiles on a CPU if the work is long enough to win back the compiler's time,
+            whatever its cache holds, since a result must not depend on that. On a GPU steps are replayed instead.
         device: where the networks work.
         networks: one of each architecture; may be on the meta device.
         flop: of all the work that shares its graphs, gradients included.
     """
     wanted = compiled == "on"
-    if compiled == "auto" and any(needs_channels_first(network) for network in networks):
+    if compiled == "auto" and device.type == "cpu" and any(needs_channels_first(network) for network in networks):
         modules = [module for network in networks for module in network.modules()]
         layers = sum(isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear) for module in modules)
-        wanted = _GAIN * flop / _SPEED[device.type] > _COMPILING * _GRAPHS * layers
+        wanted = _GAIN * flop / _SPEED > _COMPILING * _GRAPHS * layers
     return Execution(precision, wanted and can_compile(device))
 
 

@@ -9,7 +9,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -139,15 +139,14 @@ class Run:
             if state[key] != now[key]:
                 raise ConfigError(f"{key} was {_words(state[key])} and is now {_words(now[key])}; go on as it began")
 
-    @property
-    def precision(self) -> Precision:
-        """That of all networks, by the settings and the device."""
-        return execution.resolve(self.settings.precision, self.device)
+    def precision(self, flop: Iterable[float]) -> Precision:
+        """Return that of networks by the settings, the device, and the FLOP of each for an image, forwards."""
+        return execution.resolve(self.settings.precision, self.device, min(flop, default=math.inf))
 
-    def execution(self, networks: Sequence[torch.nn.Module], flop: float) -> Execution:
+    def execution(self, networks: Sequence[torch.nn.Module], precision: Precision, flop: float) -> Execution:
         """Decide how networks are executed, by the settings and the `flop` of all their work, gradients included."""
         compiled = self.settings.compile if self.world_size == 1 else "off"  # a compiler would part from the processes
-        chosen = execution.decide(self.precision, compiled, self.device, networks, flop)
+        chosen = execution.decide(precision, compiled, self.device, networks, flop)
         self.executions.append(chosen.name)
         return chosen
 

@@ -128,6 +128,7 @@ def gan_trainer(config: Config, stage: str, spec: DatasetSpec, run: Run) -> GanT
     sizes = gan.arch, spec.shape, spec.num_classes, width_of(gan, spec.shape)
     with rng.seeded(config.seed, rng.INIT_GAN):
         generator, discriminator = make_generator(*sizes, gan.noise_dim), make_discriminator(*sizes)
+    precision = run.precision(gan_flop_of(gan, spec.shape, spec.num_classes))
     factor = partial(lr_factor, settings.schedule, steps=settings.steps, warmup=settings.warmup)
     return GanTrainer(
         generator,
@@ -145,7 +146,7 @@ def gan_trainer(config: Config, stage: str, spec: DatasetSpec, run: Run) -> GanT
         seed=config.seed,
         stage=stage,
         accelerator=run.accelerator,
-        execution=run.execution((generator, discriminator), adversarial_flop(config, stage, spec)),
+        execution=run.execution((generator, discriminator), precision, adversarial_flop(config, stage, spec)),
     )
 
 

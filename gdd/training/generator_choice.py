@@ -150,6 +150,7 @@ def make_choice(config: Config, gan: GanTrainer, dataset: Dataset, run: Run) -> 
     settings, spec = config.gan.proxy, dataset.spec
     if not settings.every:
         return GeneratorChoice(gan, config.seed)
+    answering = classifier_flop(settings.arch, spec.shape, spec.num_classes)
     proxy = Proxy(
         dataset.val.to(run.device),
         Normalizer(spec.mean, spec.std, run.device),
@@ -157,7 +158,7 @@ def make_choice(config: Config, gan: GanTrainer, dataset: Dataset, run: Run) -> 
         steps=settings.steps,
         batch_size=settings.batch_size,
         seed=config.seed,
-        execution=replace(EAGER, precision=run.precision),
+        execution=replace(EAGER, precision=run.precision([answering])),
     )
     return GeneratorChoice(gan, config.seed, proxy, settings.every)
 

@@ -51,7 +51,8 @@ def execution_of(members: Sequence[str], spec: DatasetSpec, flop: float, run: Ru
     """Decide how the members of a pool are executed whose work takes `flop` in all."""
     with torch.device("meta"):
         networks = [registry.build(name, spec.shape, spec.num_classes) for name in members]
-    return run.execution(networks, flop)
+    precision = run.precision(classifier_flop(name, spec.shape, spec.num_classes) for name in members)
+    return run.execution(networks, precision, flop)
 
 
 def learning_flop(members: Sequence[str], spec: DatasetSpec, images: float) -> float:

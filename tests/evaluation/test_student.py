@@ -22,7 +22,7 @@ from gdd.training import classifier
 @pytest.mark.parametrize("batch", [1, 7, 500])
 def test_score_does_not_depend_on_the_test_batch(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """In train mode, batch norm would see the batch's own statistics, and would keep them."""
-    monkeypatch.setattr(classifier, "ANSWERED", batch)
+    monkeypatch.setitem(classifier.ANSWERED, "cpu", batch)
     draw = torch.Generator().manual_seed(0)
     images = torch.randint(256, (20, 1, 16, 16), dtype=torch.uint8, generator=draw)
     normalize = Normalizer((0.5,), (0.3,))

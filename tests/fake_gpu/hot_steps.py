@@ -6,7 +6,7 @@ A step is built as a run builds it, with narrow networks and small batches, in t
 GPU. It is taken once to begin with, which may copy what is copied once, and then counted.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
@@ -85,10 +85,13 @@ class Run:
     device, rank, world_size, is_main, accelerator = CUDA, 0, 1, True, Accelerator()
 
     def __init__(self, precision: Precision | Literal["auto"] = "auto") -> None:
-        self.precision = execution.resolve(precision, CUDA)
+        self.asked = precision
 
-    def execution(self, networks: list[nn.Module], flop: float) -> Execution:
-        return execution.decide(self.precision, "auto", CUDA, networks, flop)
+    def precision(self, flop: Iterable[float]) -> Precision:
+        return execution.resolve(self.asked, CUDA)  # as of networks that are not as narrow as these
+
+    def execution(self, networks: list[nn.Module], precision: Precision, flop: float) -> Execution:
+        return execution.decide(precision, "auto", CUDA, networks, flop)
 
 
 def dataset() -> Dataset:
@@ -206,7 +209,7 @@ def students(
     own = {"generator": _loaded("residual")} if kind == "generator" else {}
     settings = EvaluateConfig(archs=(arch,), recipe=recipe, teacher=teacher, teacher_arch="convnet3-w4")
     conditions = Conditions.of(settings, SPEC)
-    conditions = replace(conditions, precision=run.precision)
+    conditions = replace(conditions, precision=run.precision([]))
     jobs = [Job(Source("it", kind, "hash", **own), 4, protocol, arch, seed) for seed in range(count)]
     executions = grid.executions_of(jobs, conditions, data, run, 1)
     real = RealImages(train, val, lambda: val)
@@ -240,7 +243,7 @@ def test_pass(arch: str) -> Step:
     run, held_out = Run(), dataset().val.to(CUDA)
     with torch.device("cpu"):
         network = student.registry.build(arch, SPEC.shape, SPEC.num_classes)
-    chosen = run.execution([network], 0)
+    chosen = run.execution([network], run.precision([]), 0)
     chosen.place(network.to(CUDA))
     normalize = Normalizer(SPEC.mean, SPEC.std, CUDA)
     return lambda index: examined(network, held_out, normalize, chosen)

@@ -16,8 +16,8 @@ from gdd.runtime import checkpoint
 from gdd.runtime.execution import EAGER
 from gdd.sampling import generator_file, sample, set_file
 from gdd.training.classifier import cross_entropy, fit
-from gdd.training.optimizers import sgd
 from gdd.training.matching_loss import gradient_loss
+from gdd.training.optimizers import sgd
 from gdd.training.together import Stacked, each_own
 
 pytestmark = [

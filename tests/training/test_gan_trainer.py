@@ -60,7 +60,11 @@ def make(accelerator, as_process):
     def build(rank: int = 0, seed: int = 0, stage: str = "pretrain", spec=SPEC, **own):
         config = Config(seed=seed, gan=GanConfig(**{"width": 4, "noise_dim": 8, **own}))
         with as_process(rank, 2):
-            run = SimpleNamespace(accelerator=accelerator, execution=lambda networks, flop: EAGER)
+            run = SimpleNamespace(
+                accelerator=accelerator,
+                precision=lambda flop: "float32",
+                execution=lambda networks, precision, flop: EAGER,
+            )
             return gan_trainer(config, stage, spec, run)
 
     return build

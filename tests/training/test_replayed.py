@@ -24,6 +24,8 @@ from gdd.training.distil import distil
 from gdd.training.schedule import KeepRate
 from gdd.training.together import Stacked, each_own
 
+DEFAULT_LIFE = {"steps_before": 16, "steps_between": 1}  # which ages replace
+
 
 def same(one: Any, other: Any) -> bool:
     """Tell whether two states are equal to the bit."""
@@ -71,7 +73,7 @@ def test_pretraining(gan: dict[str, Any], tmp_path: Path) -> None:
         ({"loss": "skd"}, {}, 3),  # with and without the penalty; and the member's lesson
         ({"loss": "skd", "balance": 0.5, "weight": None}, {"redraw_every": 3}, 3),
         ({"loss": "log_mse", "augment": "flip_crop"}, {"augmented": True}, 3),
-        ({"loss": "skd"}, {"ages": (2, 4), "steps_before": 16, "steps_between": 1}, 5),  # for each age; and the lesson of its one life
+        ({"loss": "skd"}, {"ages": (2, 4), **DEFAULT_LIFE}, 5),  # for each age; and the lesson of its one life
         ({"loss": "skd", "discriminator": "frozen"}, {}, 2),
     ],
     ids=["living", "balanced, begun anew", "augmented", "ages", "frozen critic"],
@@ -138,8 +140,6 @@ def own(count: int) -> list[Loss]:
 )
 def test_students(recipe: dict[str, Any], arch: str, losses: Callable[[int], list[Loss]], count: int) -> None:
     how = Recipe(**{"name": "test", "lr": 0.01, "batch_size": 20, "steps": 18, **recipe})
-    eager, replayed = (
-        trained(how, arch, count, partial(losses, count), EAGER, captured) for captured in (False, True)
-    )
+    eager, replayed = (trained(how, arch, count, partial(losses, count), EAGER, captured) for captured in (False, True))
     for one, other in zip(eager, replayed, strict=True):
         assert same(one.state_dict(), other.state_dict())
