@@ -21,66 +21,106 @@ from gdd.runtime.execution import EAGER, Execution
 from gdd.training.gan import GanTrainer
 from gdd.training.together import Stacked
 
-# What a step copies between CPU and card, and for what the host waits, at most; none where it is not listed. A draw of
-# the CPU is a copy, and so is a list that indexes. To be brought down, never up.
+# Kernels of a step, roughly; a change may add a tenth. A step that a graph replays waits for none of them.
+OPERATIONS = {
+    "generator, dim ns": 381,
+    "generator, dim wgan-gp": 383,
+    "generator, residual hinge": 562,
+    "generator, residual hinge, augmented": 779,
+    "discriminator, dim ns": 486,
+    "discriminator, dim ns, R1": 1194,
+    "discriminator, dim wgan-gp": 1303,
+    "discriminator, residual hinge": 723,
+    "discriminator, residual hinge, R1": 1187,
+    "discriminator, residual hinge, augmented": 916,
+    "refine, skd, living": 374,
+    "refine, skd, ages": 374,
+    "refine, log_mse, living": 314,
+    "refine, log_mse, ages": 314,
+    "refine, features, living": 634,
+    "refine, features, ages": 634,
+    "refine, gradient, living": 1563,
+    "refine, gradient, ages": 1563,
+    "refine, skd, optimal pairs": 405,
+    "refine, skd, balanced": 379,
+    "lesson, convnet3": 80,
+    "lesson, resnet18 bn": 230,
+    "lesson, augmented": 247,
+    "lesson, up to an accuracy": 86,
+    "student, mlp": 45,
+    "student, mlp, stack": 69,
+    "student, lenet": 66,
+    "student, lenet, stack": 106,
+    "student, alexnet": 72,
+    "student, alexnet, stack": 117,
+    "student, vgg11": 148,
+    "student, vgg11, stack": 256,
+    "student, vit": 191,
+    "student, vit, stack": 225,
+    "student, convnet": 74,
+    "student, convnet, stack": 125,
+    "student, convnet3": 74,
+    "student, convnet3, stack": 125,
+    "student, resnet10": 180,
+    "student, resnet10, stack": 326,
+    "student, resnet18": 284,
+    "student, resnet18, stack": 518,
+    "student, resnet34": 492,
+    "student, resnet50": 694,
+    "student, resnet10 bn": 144,
+    "student, resnet10 bn, stack": 268,
+    "student, resnet10 bn, float32": 128,
+    "student, resnet10 bn, float32, stack": 252,
+    "student, alexnet bn, float32": 67,
+    "student, alexnet bn, float32, stack": 153,
+    "student, alexnet bn, DropPath": 505,
+    "student, alexnet bn, DropPath, stack": 807,
+    "student, resnet10 bn, DropPath": 592,
+    "student, resnet10 bn, DropPath, stack": 875,
+    "student, convnet3, in batches": 76,
+    "student, convnet3, in batches, stack": 131,
+    "student, convnet3, DSA": 193,
+    "student, convnet3, DSA, stack": 376,
+    "student, convnet3, average": 76,
+    "student, convnet3, average, stack": 127,
+    "student, convnet3, teacher": 99,
+    "student, convnet3, teacher, stack": 169,
+    "student, convnet3, stream": 300,
+    "student, convnet3, stream, stack": 359,
+    "student, convnet3, real stream": 84,
+    "student, convnet3, real stream, stack": 147,
+    "matching, images": 1069,
+    "matching, images, bn": 879,
+    "matching, images, DSA": 1165,
+    "matching, images, embedding": 125,
+    "matching, network": 56,
+    "matching, network, DSA": 68,
+    "matching, statistics": 104,
+    "test pass": 77,
+    "sampling, dim, set": 179,
+    "sampling, residual, stream": 188,
+}
+# What no graph can replay: copies between CPU and card, and reads for which the host waits, at most. To be brought down,
+# never up.
 COPIES = {
-    "generator, dim ns": 3,
-    "generator, dim wgan-gp": 3,
-    "generator, residual hinge": 3,
-    "generator, residual hinge, augmented": 9,
-    "discriminator, dim ns": 2,
-    "discriminator, dim ns, R1": 2,
-    "discriminator, dim wgan-gp": 3,
-    "discriminator, residual hinge": 2,
-    "discriminator, residual hinge, R1": 2,
-    "discriminator, residual hinge, augmented": 8,
-    "refine, skd, living": 6,
-    "refine, skd, ages": 6,
-    "refine, log_mse, living": 6,
-    "refine, log_mse, ages": 6,
-    "refine, features, living": 9,  # another real batch, by which features are standardized
-    "refine, features, ages": 9,
-    "refine, gradient, living": 6,
-    "refine, gradient, ages": 6,
-    "refine, skd, optimal pairs": 9,
-    "refine, skd, balanced": 6,
-    "lesson, augmented": 3,
-    "student, alexnet bn, DropPath": 3,
-    "student, alexnet bn, DropPath, stack": 5,
-    "student, resnet10 bn, DropPath": 3,
-    "student, resnet10 bn, DropPath, stack": 5,
-    "student, convnet3, DSA": 1,
-    "student, convnet3, DSA, stack": 2,
-    "student, convnet3, average": 1,
-    "student, convnet3, average, stack": 1,
-    "student, convnet3, stream": 2,
-    "student, convnet3, stream, stack": 4,
-    "matching, images": 9,
-    "matching, images, bn": 9,
-    "matching, images, DSA": 15,
-    "matching, images, embedding": 7,
+    "refine, skd, optimal pairs": 3,  # scipy finds the pairs
+    # Its networks are new at every iteration, so its draws are the host's.
+    "matching, images": 5,
+    "matching, images, bn": 5,
+    "matching, images, DSA": 11,
+    "matching, images, embedding": 3,
     "matching, network": 1,
     "matching, network, DSA": 2,
     "matching, statistics": 3,
-    "sampling, dim, set": 9,
-    "sampling, residual, stream": 2,
+    "sampling, dim, set": 2,  # where 1,024 images begin
 }
 READS = {
-    "refine, skd, living": 2,
-    "refine, log_mse, living": 2,
-    "refine, features, living": 22,
-    "refine, features, ages": 20,
-    "refine, gradient, living": 18,
+    "refine, gradient, living": 16,  # which classes a batch has, whose gradients are taken one by one
     "refine, gradient, ages": 16,
     "refine, skd, optimal pairs": 2,
-    "lesson, convnet3": 2,
-    "lesson, resnet18 bn": 2,
-    "lesson, augmented": 2,
-    "lesson, up to an accuracy": 3,
-    "student, convnet3, stream": 1,
-    "student, convnet3, stream, stack": 2,
-    "test pass": 2,
-    "sampling, dim, set": 3,
+    "lesson, up to an accuracy": 1,  # which decides whether there is a step
+    "test pass": 2,  # the two numbers that it is for
+    "sampling, dim, set": 1,  # the images
 }
 
 
@@ -93,12 +133,13 @@ LONG = {"student, resnet18, stack", "student, resnet34", "student, resnet50", "s
 )
 def test_a_step_stays_on_the_card(name: str) -> None:
     found = measured(name)
-    assert found["operations"] > 0
+    assert 0 < found["operations"] <= 1.1 * OPERATIONS[name]
     assert found["copies"] <= COPIES.get(name, 0)
     assert found["reads"] <= READS.get(name, 0)
 
 
 def test_limits_are_of_steps() -> None:
+    assert {*OPERATIONS} == {*STEPS}
     assert {*COPIES, *READS} <= {*STEPS}
 
 
@@ -147,7 +188,7 @@ class TestCard:
 
 @pytest.mark.parametrize("fused", [True, False])
 def test_a_stage_goes_on_from_another_precision(fused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fused Adam counts its steps on the card, the other one on the CPU; a checkpoint is on the CPU."""
+    """Adam counts its steps on the card, a checkpoint is on the CPU."""
     before, after = (EAGER, Execution("bfloat16")) if fused else (Execution("bfloat16"), EAGER)
     gan = gan_of(before, Accelerator(torch.device("cpu")))
     step(gan, torch.device("cpu"))
@@ -158,8 +199,8 @@ def test_a_stage_goes_on_from_another_precision(fused: bool, tmp_path: Path, mon
         gan = gan_of(after, Accelerator())
         gan.start_from(path)
         counts = [state["step"] for state in gan.opt_d.state.values()]
-        assert {(count.device.type, count.dtype) for count in counts} == {("cuda" if fused else "cpu", torch.float32)}
-        assert all(group["fused"] is after.fused for group in gan.opt_d.param_groups)
+        assert {(count.device.type, count.dtype) for count in counts} == {("cuda", torch.float32)}
+        assert all(group["fused"] and group["capturable"] for group in gan.opt_d.param_groups)
         step(gan, CUDA)
 
 

@@ -286,7 +286,7 @@ class TestResuming:
         for stop in stops:
             done = count((checkpoint.steps(folder) or [0])[-1] + 1)
             with monkeypatch.context() as patch:
-                patch.setattr(Run, "stop_is_due", lambda _, done=done, stop=stop: next(done) == stop)
+                patch.setattr(Run, "stop_is_due", lambda *_, done=done, stop=stop: next(done) == stop)
                 with pytest.raises(Stopped):
                     distil("parts", iterations=self.TOTAL, **RUNS[name])
             assert checkpoint.steps(folder)[-1] == stop
