@@ -1,7 +1,7 @@
 """Image updates per second of gradient matching against a plain loop, and the share of the measured peak; prints JSON.
 
 `uv run python benchmarks/matching.py --config configs/cifar10-gm.yaml` (flags such as
-`--matching.ipc 10` may follow). Each side runs in a process of its own, by turns:
+`--matching.ipc 10` may follow). The sides take turns:
 
 - the others: the package, in float32 and bfloat16, eager and compiled;
 - `plain`: a loop as one would write it: a DataLoader per class, one batch per class, the network built anew, each
@@ -161,16 +161,16 @@ def measure(side: str, config: Config, toy: bool) -> dict[str, float]:
 def main() -> None:
     options, given = read_flags(__doc__, [*PLAIN, *WAYS])
     config = parse_config(given)
+    short = parse_config([*given, *shortened(config).split()])
     if options.side:
-        config = parse_config([*given, *shortened(config).split()])
-        print(json.dumps(measure(options.side, config, options.toy)))
+        print(json.dumps(measure(options.side, short, options.toy)))
         return
     require_plain(config)
     outer, _ = loops(config.matching)
     # The setting of the C library's allocator is for CPUs.
     sides = [*(PLAIN if here().type == "cpu" else PLAIN[:1]), *ways(options.toy)]
     rounds = 2 if outer == 1 and not options.toy else 1  # minutes each
-    found = in_turn(__file__, sides, rounds, sys.argv[1:])
+    found = in_turn(__file__, sides, rounds, sys.argv[1:], lambda side: measure(side, short, options.toy))
     make_accelerator(config.run)  # decides what the device's name says
     seconds = {side: one["seconds"] for side, one in found.items()}
     summary = {

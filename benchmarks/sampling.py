@@ -21,6 +21,7 @@ from gdd import rng
 from gdd.config import RunConfig
 from gdd.data.pixels import Normalizer
 from gdd.data.spec import DatasetSpec
+from gdd.evaluation import sources
 from gdd.evaluation.batches import GeneratedStream
 from gdd.formats import webdataset
 from gdd.models.gan import DimGenerator, Generator
@@ -43,15 +44,15 @@ def untrained(folder: Path, shape: tuple[int, int, int], width: int) -> LoadedGe
 def gflop(generator: Generator, device: torch.device) -> float:
     """Return the GFLOP of one image, two per multiplication and addition, of convolutions and matrix products."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        generator(torch.zeros(1, NOISE_DIM, device=device), torch.zeros(1, dtype=torch.long, device=device))
+        generator(torch.zeros(1, generator.noise_dim, device=device), torch.zeros(1, dtype=torch.long, device=device))
     return counter.get_total_flops() / 1e9
 
 
 @torch.no_grad()
 def plain(generator: Generator, ipc: int, device: torch.device, folder: Path) -> None:
-    images, labels = [], torch.arange(CLASSES).repeat_interleave(ipc)
+    images, labels = [], torch.arange(generator.num_classes).repeat_interleave(ipc)
     for batch in labels.split(PLAIN_BATCH):
-        images.append(generator(torch.randn(len(batch), NOISE_DIM, device=device), batch.to(device)).cpu())
+        images.append(generator(torch.randn(len(batch), generator.noise_dim, device=device), batch.to(device)).cpu())
     torch.save((torch.cat(images), labels), folder / "plain.pt")
 
 
@@ -59,6 +60,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", type=int, nargs=3, default=(3, 32, 32), help="channels, height, width of an image")
     parser.add_argument("--width", type=int, default=32, help="channels of the generator")
+    parser.add_argument("--generator", help="one of gdd's, such as zoo:cifar10, instead of an untrained one")
     parser.add_argument("--ipc", type=int, default=100, help="images per class that each way draws, of 10 classes")
     parser.add_argument("--rounds", type=int, default=5, help="of which the median is taken")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
@@ -67,11 +69,17 @@ def main() -> None:
     if options.toy:
         options.shape, options.width, options.ipc, options.rounds = (1, 8, 8), 4, 2, 1
     accelerator = make_accelerator(RunConfig(threads=options.threads))
-    device, ipc, images = here(), options.ipc, options.ipc * CLASSES
+    device, ipc = here(), options.ipc
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         loaded = untrained(folder, tuple(options.shape), options.width)
+        if options.generator is not None:
+            found = sources.read(options.generator).generator
+            assert found is not None
+            loaded = found
+        classes = loaded.spec.num_classes
+        images = ipc * classes
         normalize = Normalizer(loaded.spec.mean, loaded.spec.std, device)
 
         def stored_set(_: int) -> None:
@@ -83,7 +91,7 @@ def main() -> None:
             GeneratedStream(loaded, ipc, 0, normalize).batch(0, None)
 
         def shards(turn: int) -> None:
-            plan = webdataset.ShardPlan(loaded.hash, 0, ipc, 16 * CLASSES, loaded.spec)
+            plan = webdataset.ShardPlan(loaded.hash, 0, ipc, 16 * classes, loaded.spec)
             webdataset.write_shards(folder / f"shards-{turn}", plan, loaded, accelerator, range(plan.shards))
 
         ways: dict[str, Callable[[int], None]] = {
@@ -106,8 +114,8 @@ def main() -> None:
     result = {
         "device": device_name(device),
         "threads": options.threads,
-        "shape": list(options.shape),
-        "width": options.width,
+        "shape": list(loaded.spec.shape),
+        "width": loaded.generator.width,
         "images": images,
         "GFLOP per image": work,
         "peak GFLOP/s": round(peak, 1),

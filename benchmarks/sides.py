@@ -1,12 +1,13 @@
-"""What the benchmarks of training share: ways to execute the same work, each in a process of its own, by turns."""
+"""What the benchmarks of training share: ways to execute the same work, by turns."""
 
 import argparse
+import contextlib
 import json
 import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,18 +19,17 @@ from gdd import pipeline
 from gdd.cli.main import parse_config
 from gdd.config import Config
 from gdd.config.gan import ProxyConfig
-from gdd.runtime import execution
+from gdd.runtime import execution, graphs
 from gdd.runtime.device import clock, device_name, here, make_accelerator, matrix_product, peak_memory_mb
 from gdd.runtime.execution import Execution
 from gdd.runtime.run import Run, Step
 from gdd.training import distil, guidance
 
-# Flags of each way; the first is what the others are compared with.
+# Flags of each way; the first is what the others are compared with. A GPU replays steps unless it is to be eager.
 WAYS = {
-    "float32 eager": "--run.precision float32 --run.compile off",
-    "float32 compiled": "--run.precision float32 --run.compile on",
-    "bfloat16 eager": "--run.precision bfloat16 --run.compile off",
-    "bfloat16 compiled": "--run.precision bfloat16 --run.compile on",
+    f"{precision} {how}": f"--run.precision {precision} --run.compile {'on' if how == 'compiled' else 'off'}"
+    for precision in ("float32", "bfloat16")
+    for how in ("eager", "replayed" if here().type == "cuda" else "compiled")
 }
 
 
@@ -91,14 +91,28 @@ def peak_of(side: str, toy: bool) -> float:
     return matrix_product(here(), dtype, 64 if toy else None)
 
 
-def in_turn(file: str, sides: Sequence[str], rounds: int, arguments: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Run `file --side SIDE ARGUMENTS` for each side, `rounds` times over, and return medians of the JSON they print.
+def in_turn(
+    file: str,
+    sides: Sequence[str],
+    rounds: int,
+    arguments: Sequence[str],
+    measure: Callable[[str], dict[str, float]],
+) -> dict[str, dict[str, float]]:
+    """Measure each side, `rounds` times over, and return medians; on a GPU here, and each is told as it comes.
 
-    The allocator and the compiler keep their state for a process, hence one for each.
+    On a CPU by `file --side SIDE ARGUMENTS`, which prints what `measure` returns: the allocator and the compiler keep
+    their state for a process. A GPU is lent by the minute, of which a process takes five seconds to start.
     """
     results: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
     for _ in range(rounds):
         for side in sides:
+            if here().type == "cuda":
+                torch.cuda.empty_cache()
+                torch.cuda.reset_peak_memory_stats()
+                with taken_as(side):
+                    results[side].append(measure(side))
+                print(f"{side}: {results[side][-1]}", file=sys.stderr, flush=True)
+                continue
             command = [sys.executable, file, "--side", side, *arguments]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             results[side].append(json.loads(done.stdout.splitlines()[-1]))
@@ -106,6 +120,13 @@ def in_turn(file: str, sides: Sequence[str], rounds: int, arguments: Sequence[st
         side: {name: statistics.median(one[name] for one in found) for name in found[0]}
         for side, found in results.items()
     }
+
+
+@contextlib.contextmanager
+def taken_as(side: str) -> Iterator[None]:
+    """Let a GPU replay steps in the block only if a side says so."""
+    with patch.object(graphs, "can_capture", graphs.can_capture if "replayed" in side else lambda: False):
+        yield
 
 
 def stage_seconds(config: Config, stage: str, warm_up: int, steps: int) -> float:
@@ -147,16 +168,20 @@ def stage_seconds(config: Config, stage: str, warm_up: int, steps: int) -> float
 def benchmark_stage(file: str, stage: str, description: str | None) -> None:
     """Print images per second of a stage's step in every way, as one JSON line; flags of the scripts may be given."""
     options, flags = read_flags(description, list(WAYS))
-    if options.side:
-        config = parse_config([*flags, *WAYS[options.side].split()])
-        steps = 32 if stage == "pretrain" else 16
-        steps = 2 if options.toy else steps if here().type == "cpu" else 8 * steps
-        seconds = stage_seconds(config, stage, 1 if options.toy else 4, steps)
+
+    def measure(side: str) -> dict[str, float]:
+        config = parse_config([*flags, *WAYS[side].split()])
+        steps = 2 if options.toy else {"pretrain": 32, "refine": 16}[stage] if here().type == "cpu" else 96
+        seconds = stage_seconds(config, stage, 1 if options.toy else 4 if here().type == "cpu" else 64, steps)
         memory = peak_memory_mb(here())  # before the large matrices
-        print(json.dumps({"seconds": seconds, "memory": memory, "peak": peak_of(options.side, options.toy)}))
+        return {"seconds": seconds, "memory": memory, "peak": peak_of(side, options.toy)}
+
+    if options.side:
+        print(json.dumps(measure(options.side)))
         return
     config = parse_config(flags)
-    found = in_turn(file, ways(options.toy), 1 if options.toy else 2, sys.argv[1:])
+    rounds = 1 if options.toy or here().type == "cuda" else 2
+    found = in_turn(file, ways(options.toy), rounds, sys.argv[1:], measure)
     batch = config.pretrain.batch_size if stage == "pretrain" else config.refine.batch_size
     spec = pipeline.open_data(config.data, config.seed).spec
     make_accelerator(config.run)  # decides what the device's name says

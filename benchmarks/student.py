@@ -1,6 +1,6 @@
 """Images per second of a student's training and test, against a loop as paper code has it; prints one JSON line.
 
-`uv run python benchmarks/student.py --arch convnet3 --ipc 10 --threads 1`. Each side runs in a process of its own:
+`uv run python benchmarks/student.py --arch convnet3 --ipc 10 --threads 1`. The sides take turns:
 
 - `plain`: batches and test images through DataLoaders, one loss and one accuracy read at every step;
 - the others: the package, in float32 and bfloat16, eager and compiled, its setting of the C library's allocator too.
@@ -116,7 +116,8 @@ def main() -> None:
     if options.side:
         print(json.dumps(measure(options.side, options)))
         return
-    found = in_turn(__file__, ["plain", *ways(options.toy)], options.rounds, flags)
+    sides = ["plain", *ways(options.toy)]
+    found = in_turn(__file__, sides, options.rounds, flags, lambda side: measure(side, options))
     make_accelerator(RunConfig(threads=options.threads))  # decides what the device's name says
     flop = classifier_flop(options.arch, (3, SIDE, SIDE), CLASSES)
     result: dict[str, object] = {"arch": options.arch, "ipc": options.ipc, "device": device_name(here())}

@@ -1,7 +1,8 @@
 """Images per second of students of several seeds trained one after another, and all at once; prints one JSON line.
 
 `uv run python benchmarks/together.py --arch convnet3 --seeds 10`: students of random 32x32x3 images in ten classes,
-each with its own, as gdd/evaluation trains them, in every way to execute them, each in a process of its own.
+each with its own, as gdd/evaluation trains them, in every way to execute them; `--images stream` generates new ones of
+a residual generator at every step.
 """
 
 import argparse
@@ -13,16 +14,20 @@ from sides import WAYS, against_peak, in_turn, peak_of, read_sizes, way, ways
 from gdd import rng
 from gdd.config import RunConfig
 from gdd.data.pixels import Normalizer
-from gdd.evaluation.batches import Fixed, StackedBatches, StudentBatches
+from gdd.data.spec import DatasetSpec
+from gdd.evaluation.batches import Fixed, GeneratedStream, Images, StackedBatches, StudentBatches
 from gdd.evaluation.recipe import Recipe
 from gdd.evaluation.student import train
 from gdd.models import registry
 from gdd.models.cost import TRAINING, classifier_flop
+from gdd.models.gan import make_generator
 from gdd.runtime.device import device_name, here, make_accelerator, peak_memory_mb, seconds
+from gdd.sampling.generator_file import LoadedGenerator
 from gdd.training.classifier import cross_entropy
 from gdd.training.together import Stacked, each_own
 
 CLASSES, SHAPE = 10, (3, 32, 32)
+SPEC = DatasetSpec("benchmark", *SHAPE, tuple("0123456789"), (0.5,) * 3, (0.25,) * 3, flip=False)
 
 
 def measure(side: str, options: argparse.Namespace) -> dict[str, float]:
@@ -30,13 +35,19 @@ def measure(side: str, options: argparse.Namespace) -> dict[str, float]:
     make_accelerator(RunConfig(threads=options.threads))
     device, chosen, count = here(), way(side), options.ipc * CLASSES
     recipe = Recipe("dc", lr=0.01, epochs=options.steps, batch_size=count)
+    with rng.seeded(0, rng.INIT_GAN):
+        generator = make_generator("residual", SHAPE, CLASSES, options.width, 128)
+    untrained = LoadedGenerator(generator.to(device).eval(), SPEC, "untrained", 0, {})
     normalize, labels = Normalizer((0.5,) * 3, (0.25,) * 3, device), (torch.arange(count) % CLASSES).to(device)
     networks, batches = [], []
     for seed in range(options.seeds):
         with rng.seeded(seed, f"{rng.INIT}-{rng.STUDENT}"):
             networks.append(chosen.place(registry.build(options.arch, SHAPE, CLASSES).to(device)))
         images = torch.randint(256, (count, *SHAPE), generator=rng.generator(seed, "benchmark"), dtype=torch.uint8)
-        batches.append(StudentBatches(Fixed(images.to(device), labels, normalize), recipe, seed, rng.STUDENT))
+        data: Images = Fixed(images.to(device), labels, normalize)
+        if options.images == "stream":
+            data = GeneratedStream(untrained, options.ipc, seed, normalize)
+        batches.append(StudentBatches(data, recipe, seed, rng.STUDENT))
 
     def in_sequence() -> None:
         for network, own in zip(networks, batches, strict=True):
@@ -62,14 +73,16 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10, help="students")
     parser.add_argument("--ipc", type=int, default=10, help="images per class, all of them in each step")
     parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--images", choices=["fixed", "stream"], default="fixed", help="stream: new at every step")
+    parser.add_argument("--width", type=int, default=64, help="of the generator of a stream")
     parser.add_argument("--threads", type=int, default=1)
-    toy = {"arch": "convnet3-w4", "seeds": 2, "ipc": 1, "steps": 1}
+    toy = {"width": 2, "arch": "convnet3-w4", "seeds": 2, "ipc": 1, "steps": 1}
     options, flags = read_sizes(parser, list(WAYS), toy)
     if options.side:
         print(json.dumps(measure(options.side, options)))
         return
-    own = ("arch", "seeds", "ipc", "steps", "threads")
-    found = in_turn(__file__, ways(options.toy), options.rounds, flags)
+    own = ("arch", "seeds", "ipc", "steps", "images", "width", "threads")
+    found = in_turn(__file__, ways(options.toy), options.rounds, flags, lambda side: measure(side, options))
     make_accelerator(RunConfig(threads=options.threads))  # decides what the device's name says
     flop = TRAINING * classifier_flop(options.arch, SHAPE, CLASSES)
     result: dict[str, object] = {name: getattr(options, name) for name in own} | {"device": device_name(here())}

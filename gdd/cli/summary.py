@@ -22,9 +22,19 @@ from gdd.runtime.device import device_name
 from gdd.runtime.execution import resolve
 from gdd.runtime.workers import team_for
 
-# The share of a large matrix product's speed that training reaches, and the seconds of a step's many small calls, both
-# fitted once to runs on two CPU cores. Estimates are meant to tell minutes from hours.
-_EFFICIENCY, _GAN_STEP, _STUDENT_STEP = 0.4, 0.03, 0.001
+
+class Cost(NamedTuple):
+    """What work costs besides its operations; estimates are meant to tell minutes from hours."""
+
+    gan: float  # share of a large matrix product's speed that a GAN's training reaches
+    others: float  # and that of other networks
+    gan_step: float  # seconds of a step's many small operations, however small its images are
+    student_step: float  # of one student, or of a stack
+    start: float = 0.0  # seconds until the first step, and of captures
+
+
+# Fitted to runs on two CPU cores; and to the time that an H200 worked in eager steps, since no replay was timed yet.
+_COSTS = {"cpu": Cost(0.4, 0.4, 0.03, 0.001), "cuda": Cost(0.15, 0.4, 0.0035, 0.0012, start=10.0)}
 BUSY = 1.5  # times as long as alone, from which on it is told
 
 
@@ -34,6 +44,7 @@ class Speed(NamedTuple):
     gan: float  # of generators and discriminators, in the precision that they are executed in
     others: float  # of students, which are so narrow that bfloat16 gives them little: as in float32
     busy: float = 1.0  # times as long as on a machine that does nothing else, at least 1
+    cost: Cost = _COSTS["cpu"]  # besides
 
 
 def block(
@@ -73,17 +84,17 @@ def _works(
     config: Config, dataset: Dataset, accelerator: Accelerator, stages: Sequence[str], jobs: Sequence[Job]
 ) -> list[Work]:
     team = team_for(config.run, accelerator.device, accelerator.num_processes, len(jobs))
-    return [STAGES[stage].work(Scope(config, dataset, jobs, team)) for stage in stages]
+    return [STAGES[stage].work(Scope(config, dataset, jobs, team, accelerator.device)) for stage in stages]
 
 
 def _minutes(works: Sequence[Work], at: Speed) -> float:
     seconds = (
-        work.gan_steps * _GAN_STEP
-        + work.student_steps * _STUDENT_STEP
+        work.gan_steps * at.cost.gan_step
+        + work.student_steps * at.cost.student_step
         + work.flop / (at.gan if work.of_gan else at.others)
         for work in works
     )
-    return sum(seconds) / 60
+    return (at.cost.start + sum(seconds)) / 60
 
 
 def rounded(minutes: float) -> str:
@@ -101,9 +112,10 @@ def speed(config: Config, device: torch.device) -> Speed:
     """Measure large matrix products on this process's threads, as if nobody else worked on the machine."""
     precision = getattr(torch, resolve(config.run.precision, device))
     products = {dtype: machine.matrix_product_taken(device, dtype) for dtype in {precision, torch.float32}}
-    rates = {dtype: _EFFICIENCY * work / took.alone for dtype, (work, took) in products.items()}
+    rates = {dtype: work / took.alone for dtype, (work, took) in products.items()}
     busy = max(took.now / took.alone for _, took in products.values())
-    return Speed(rates[precision], rates[torch.float32], max(1.0, busy))
+    cost = _COSTS[device.type]
+    return Speed(cost.gan * rates[precision], cost.others * rates[torch.float32], max(1.0, busy), cost)
 
 
 _PROBE = 2  # images; batch norm in train mode needs more than one

@@ -15,7 +15,7 @@ from gdd.config import Config, ConfigError, stable_hash, stages, to_plain
 from gdd.data.readers import Dataset
 from gdd.data.spec import DatasetSpec
 from gdd.evaluation import dd_ranking
-from gdd.evaluation.grid import estimated_cost
+from gdd.evaluation.grid import estimated_cost, grouped
 from gdd.evaluation.recipe import Conditions, Job, resolve_recipe
 from gdd.evaluation.sources import LOSS_NAMES
 from gdd.models.cost import TRAINING, gan_flop_of
@@ -36,6 +36,7 @@ class Scope(NamedTuple):
     dataset: Dataset
     jobs: Sequence[Job]  # the students to score
     team: Team  # that trains them
+    device: torch.device = torch.device("cpu")  # of this process
 
 
 @dataclass(frozen=True)
@@ -117,9 +118,11 @@ def _audit_work(scope: Scope) -> Work:
 def _students_work(text: str, students: Sequence[tuple[Conditions, Job]], scope: Scope) -> Work:
     config, spec, count = scope.config, scope.dataset.spec, len(scope.dataset.train.labels)
     steps, streams = 0, set[tuple[str, int, int]]()
+    alone = {job for group in grouped([job for _, job in students], scope.device) for job in group[:1]}
     for conditions, job in students:
         images, recipe = job.images(spec, count), conditions.recipe_for(job.source.kind)
-        steps += recipe.total_steps(images)
+        if job in alone:  # a stack's steps are one student's
+            steps += recipe.total_steps(images)
         if job.protocol == "stream" and job.source.kind == "generator":  # generated once for all students of a seed
             streams.add((job.source.hash, job.seed, recipe.epochs_begun(images) * images))
     making, _ = gan_flop_of(config.gan, spec.shape, spec.num_classes)

@@ -226,7 +226,7 @@ def test_a_cards_speed_is_that_of_a_product_that_keeps_it_busy(monkeypatch: pyte
     monkeypatch.setattr(machine, "taken", taken)
     with card():
         assert machine.matrix_product(CUDA, torch.bfloat16) == 8192**3 / 1e9
-        assert summary.speed(Config(), CUDA) == (0.4 * 2 * 8192**3, 0.4 * 2 * 8192**3, 2)
+        assert summary.speed(Config(), CUDA)[:3] == (0.15 * 2 * 8192**3, 0.4 * 2 * 8192**3, 2)
 
 
 def test_on_a_card_networks_are_in_bfloat16() -> None:
