@@ -100,8 +100,8 @@ OPERATIONS = {
     "sampling, dim, set": 179,
     "sampling, residual, stream": 188,
 }
-# What no graph can replay: copies between CPU and card, and reads for which the host waits, at most. To be brought down,
-# never up.
+# What no graph can replay: copies between CPU and card, and reads for which the host waits, at most. To be brought
+# down, never up.
 COPIES = {
     "refine, skd, optimal pairs": 3,  # scipy finds the pairs
     # Its networks are new at every iteration, so its draws are the host's.
