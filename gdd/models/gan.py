@@ -157,8 +157,8 @@ class DimGenerator(Generator):
 
     def forward(self, noise: Tensor, labels: Tensor) -> Tensor:
         """Return images (B, C, H, W) for noise (B, noise_dim) and labels (B,)."""
-        classes = torch.arange(self.num_classes, device=labels.device)
-        one_hot = (labels[:, None] == classes).to(noise.dtype)  # F.one_hot asks for the highest label on a CPU
+        # Not F.one_hot, which reads the highest label on a CPU: no step that is replayed may.
+        one_hot = F.embedding(labels, torch.eye(self.num_classes, dtype=noise.dtype, device=labels.device))
         features = self.project(torch.cat([noise, one_hot], dim=1))
         return self.render(rearrange(features, "b (c h w) -> b c h w", c=self.base[0], h=self.base[1]))
 
