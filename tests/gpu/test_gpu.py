@@ -8,12 +8,15 @@ from commands import ALONE, MATCHING
 
 from gdd import rng
 from gdd.config import EvaluateConfig
+from gdd.data.pixels import Normalizer
 from gdd.data.spec import DatasetSpec
-from gdd.evaluation import grid
+from gdd.evaluation import grid, student
+from gdd.evaluation.batches import Fixed, StackedBatches, StudentBatches
+from gdd.evaluation.recipe import Recipe
 from gdd.models import registry
 from gdd.models.gan import DimGenerator
-from gdd.runtime import checkpoint
-from gdd.runtime.execution import EAGER
+from gdd.runtime import checkpoint, graphs
+from gdd.runtime.execution import EAGER, Execution
 from gdd.sampling import generator_file, sample, set_file
 from gdd.training.classifier import cross_entropy, fit
 from gdd.training.matching_loss import gradient_loss
@@ -115,3 +118,65 @@ def test_a_gan_is_refined_in_another_precision(done, tiny, tmp_path, first, then
     done("train-gan", *tiny, "--name", "first", "--run.precision", first)
     pretrained = tmp_path / "runs/first/pretrain"
     done("distill", *tiny, *ALONE, "--refine.pretrained", pretrained, "--run.precision", then)
+
+
+def replayed_and_eager(take, caplog):
+    """Call `take` with steps replayed and with steps taken by Python; the first must not have been given up."""
+    found = [take()]
+    assert "not replayed" not in caplog.text
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(graphs, "can_capture", lambda: False)
+        found.append(take())
+    return found
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_stages_are_replayed_to_the_bit(done, tiny, tmp_path, precision, caplog):
+    names = iter(("replayed", "eager"))
+
+    def hashes():
+        name = next(names)
+        steps = "--pretrain.steps", "12", "--refine.steps", "12"
+        how = "--run.deterministic", "true", "--run.precision", precision
+        done("distill", *tiny, *ALONE, *steps, *how, "--name", name)
+        return [generator_file.load(tmp_path / "runs" / name / stage).hash for stage in ("pretrain", "refine")]
+
+    replayed, eager = replayed_and_eager(hashes, caplog)
+    assert replayed == eager
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("arch", [*registry.FAMILIES, "resnet18-bn", "vgg11-bn"])
+def test_students_are_replayed_as_eager_ones(arch, precision, count, caplog):
+    """To the bit where kernels add in a fixed order, which those of some gradients do not."""
+    chosen, normalize = Execution(precision), Normalizer((0.5,) * 3, (0.25,) * 3, torch.device("cuda"))
+    recipe = Recipe("test", lr=0.01, steps=8, batch_size=20, augment="flip_crop", pick="all")
+
+    def states():
+        networks, batches = [], []
+        for seed in range(count):
+            draw = rng.generator(seed, "images")
+            images = torch.randint(256, (20, 3, 32, 32), generator=draw, dtype=torch.uint8).cuda()
+            data = Fixed(images, (torch.arange(20) % 10).cuda(), normalize)
+            batches.append(StudentBatches(data, recipe, seed, rng.STUDENT))
+            with rng.seeded(seed, "test"):
+                networks.append(chosen.place(registry.build(arch, (3, 32, 32), 10).cuda()))
+        if count == 1:
+            student.train(networks[0], batches[0], execution=chosen)
+        else:
+            stacked = Stacked(networks)
+            student.train(stacked, StackedBatches(batches), each_own([cross_entropy] * count), chosen)
+            stacked.give_back()
+        return [value for network in networks for value in network.state_dict().values()]
+
+    for one, other in zip(*replayed_and_eager(states, caplog), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+
+
+def test_words_are_those_of_the_cpu_and_normal_numbers_too_but_for_rounding():
+    for seed in (3, [3, 4]):
+        cpu, gpu = (rng.Draws(seed, "noise", 5, device=device) for device in ("cpu", "cuda"))
+        assert torch.equal(cpu.words(1001), gpu.words(1001).cpu())
+        torch.testing.assert_close(cpu.normal(1000), gpu.normal(1000).cpu())
+        assert torch.equal(cpu.permutation(1000), gpu.permutation(1000).cpu())
