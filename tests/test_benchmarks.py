@@ -63,6 +63,7 @@ def test_all_parts_for_a_gpu_leave_their_figures_and_are_done_once(tmp_path):
     found = {file.stem: json.loads(file.read_text()) for file in tmp_path.glob("*.json")}
     assert {name.partition("-")[0] for name in found} == {*parts}
     assert found.pop("default")["exit code"] == 0
+    assert min(found.pop("sampling")["images/s"].values()) > 0
     precision = found.pop("precision")
     assert min(rates["float32"] for rates in precision["images/s"].values()) > 0
     assert not precision["auto slower than float32"]

@@ -83,6 +83,7 @@ def train(
         average=average,
     )
     last = training(range(batches.total))
+    training.optimizer.zero_grad()  # a captured step's memory goes with them
     if average is not None:
         network.load_state_dict(average.module.state_dict())
     return last

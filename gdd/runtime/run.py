@@ -28,9 +28,6 @@ from gdd.runtime.execution import Execution, Precision
 logger = logging.getLogger(__name__)
 
 
-_AGREED_EVERY = 16  # steps of several GPUs
-
-
 class Diverged(ConfigError):
     """A loss became infinite or not a number."""
 
@@ -153,12 +150,12 @@ class Run:
         self.executions.append(chosen.name)
         return chosen
 
-    def stop_is_due(self, done: int) -> bool:
+    def stop_is_due(self, done: int, agreed_every: int) -> bool:
         """Tell after a step whether any process got a signal or ran out of run.max_minutes; all must ask alike.
 
-        Several GPUs agree on that in every sixteenth step alone, since they wait for the answer.
+        Several GPUs agree on that in some steps alone, since they wait for the answer.
         """
-        if self.world_size > 1 and self.device.type == "cuda" and done % _AGREED_EVERY:
+        if self.world_size > 1 and self.device.type == "cuda" and done % agreed_every:
             return False
         due = signals.is_due(self.settings.max_minutes)
         # Processes must agree, or some would stop in a step the others wait in.
@@ -178,6 +175,7 @@ class Run:
         images_per_step: int,
         title: str,
         fixed_world_size: bool = True,
+        agreed_every: int = 16,
     ) -> Iterator["Step"]:
         """Yield the steps still to do, resuming from the newest whole checkpoint and writing new ones on the way.
 
@@ -188,6 +186,7 @@ class Run:
             title: of the progress bar.
             fixed_world_size: whether another number of processes would give another result, so that it may not change
                 on the way; nor may the precision.
+            agreed_every: steps after which several GPUs ask each other whether to stop; 1 for long ones.
 
         Raises:
             Stopped: after the step at which a signal came or run.max_minutes had passed.
@@ -204,7 +203,7 @@ class Run:
                 step = Step(index, total, self.settings)
                 yield step
                 meter.count(step)
-                due = self.stop_is_due(step.done)
+                due = self.stop_is_due(step.done, agreed_every)
                 if due or step.done % self.settings.save_every == 0 or step.done == total:
                     meter.require_finite(step)
                     self._require_finite_weights(states, step, title)

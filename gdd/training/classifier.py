@@ -62,6 +62,7 @@ class Fit:
         wanted = self.replayed and self.max_accuracy == 1 and self.optimizer.defaults.get("fused") is True
         self._step = Replayed(self._take, self._changed, device, wanted=wanted)
         self._shape: torch.Size | None = None
+        self._first_lr: float | None = None
 
     def __call__(self, steps: range) -> Tensor:
         """Take one optimiser step for each number in `steps` and return the last loss.
@@ -75,7 +76,7 @@ class Fit:
         for step in steps:
             images, labels = self.batches(step)
             self._shape = self._shape or images.shape
-            lr = self.optimizer.param_groups[0]["lr"] if self.lr is None else self.lr(step)
+            lr = self._own_lr() if self.lr is None else self.lr(step)
             rate = 1.0 if self.masks is None else self.masks.rate_at(step)
             value = self._step(images.shape == self._shape, step, lr, rate, images, labels).get("loss", value)
         return value.clone()
@@ -95,7 +96,12 @@ class Fit:
             self.average.update(self.network)
         return {"loss": value.detach()}
 
-    def _changed(self) -> Iterator[Tensor]:
+    def _own_lr(self) -> float:
+        if self._first_lr is None:  # later it is where a captured step looks for it
+            self._first_lr = float(self.optimizer.param_groups[0]["lr"])
+        return self._first_lr
+
+    def _changed(self) -> Iterator[list[Tensor]]:
         return tensors_of(self.network, self.optimizer, *([self.average] if self.average is not None else []))
 
 

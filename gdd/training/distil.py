@@ -10,6 +10,7 @@ distillation: Li et al., arXiv 2501.04202; docs/method.md says what the papers l
 """
 
 import itertools
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -75,7 +76,10 @@ def distil(config: Config, dataset: Dataset, run: Run, start: Path | None = None
             scalars |= gan.update_discriminator(step, lr_critic, real_pm1, labels, penalised=penalised)
         return scalars
 
-    step_of = Replayed(take, lambda: itertools.chain(gan.changed(), guidance.changed() if guidance else ()), run.device)
+    def changed() -> Iterator[list[Tensor]]:
+        return itertools.chain(gan.changed(), guidance.changed() if guidance else ())
+
+    taken = Replayed(take, changed, run.device, wanted=guidance is None or guidance.replayed)
     for step in run.loop(states, settings.steps, batches.batch_size, stage):
         # Draw a real batch and, in refinement, a network.
         real: tuple[Tensor, ...] = batches(step.index)
@@ -84,7 +88,7 @@ def distil(config: Config, dataset: Dataset, run: Run, start: Path | None = None
             real, network = (*real, *guidance.others(step.index)), guidance.pool.network(step.index)
         kind = network, critic_learns and gan.penalises(step.index)
         rates = gan.lr(step.index), gan.lr_discriminator(step.index)
-        step.record(step_of(kind, step.index, *rates, *real))
+        step.record(taken(kind, step.index, *rates, *real))
         _observe(step, gan, monitor, choice, guidance)
 
     origin = run_origin(run, config, dataset, stage, method, seconds_before + run.seconds)

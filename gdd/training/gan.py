@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -63,8 +63,6 @@ class GanTrainer:
             adam(network, lr(0), self.betas, self.execution.fused)
             for network, lr in zip(networks, (self.lr, self.lr_discriminator), strict=True)
         ]
-        for optimizer in optimizers:
-            optimizer.register_load_state_dict_pre_hook(self._keeping_own)
         prepared = self.accelerator.prepare(*networks, *optimizers)
         self.generator, self.discriminator, self.opt_g, self.opt_d = prepared
 
@@ -88,17 +86,8 @@ class GanTrainer:
         """Load weights and moments of another stage's checkpoint."""
         checkpoint.load(path, self.states())
 
-    def _keeping_own(self, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
-        """Return an optimiser's state to load, with this stage's decays and kernels.
-
-        Before it is loaded, since they decide where the count of its steps is kept.
-        """
-        own = [{key: group[key] for key in ("betas", "fused", "capturable")} for group in optimizer.param_groups]
-        groups = zip(state["param_groups"], own, strict=True)
-        return {**state, "param_groups": [{**saved, **kept} for saved, kept in groups]}
-
-    def changed(self) -> Iterator[Tensor]:
-        """Yield all tensors that a step changes."""
+    def changed(self) -> Iterator[list[Tensor]]:
+        """Yield all tensors that a step changes, those of each network and optimiser."""
         yield from tensors_of(self.plain_generator, self.plain_discriminator, *self.averages.values())
         yield from tensors_of(self.opt_g.optimizer, self.opt_d.optimizer)
 

@@ -85,6 +85,7 @@ class Guidance:
     exam: Exam  # tells how much members know
     seed: int  # root seed
     accelerator: Accelerator  # adds up norms over processes
+    replayed: bool = True  # whether a GPU may capture the comparison, which must not ask it for anything
 
     def __post_init__(self) -> None:
         self.began = time.perf_counter()
@@ -97,10 +98,10 @@ class Guidance:
         """Return other real images (B, C, H, W) uint8 if the loss takes them."""
         return (self.batches.others(step),) if self.name in BY_OTHERS else ()
 
-    def changed(self) -> Iterator[Tensor]:
+    def changed(self) -> Iterator[list[Tensor]]:
         """Yield all tensors that a step changes."""
         if isinstance(self.weight, Balance):
-            yield self.weight.norms
+            yield [self.weight.norms]
 
     def gradient(
         self,
@@ -187,6 +188,7 @@ def make_guidance(config: Config, dataset: Dataset, batches: Batches, run: Run) 
         exam=Exam(dataset.val, normalize, augmentations, config.seed),
         seed=config.seed,
         accelerator=run.accelerator,
+        replayed=refinement.loss != "gradient" and refinement.pairing != "optimal",
     )
 
 

@@ -355,7 +355,7 @@ def distil_pixels(config: Config, dataset: Dataset, run: Run, start: Path | None
     save_snapshot(0)
     images_per_step = matcher.outer * spec.num_classes * settings.batch_real
     for step in run.loop(
-        matcher.states(), settings.iterations, images_per_step, stages.MATCHING, fixed_world_size=False
+        matcher.states(), settings.iterations, images_per_step, stages.MATCHING, fixed_world_size=False, agreed_every=1
     ):
         step.record({"loss/matching": matcher.iterate(step.index), **matcher.pool.counts()})
         save_snapshot(step.done)

@@ -163,7 +163,7 @@ class LearningPool:
         kept = self.kept.setdefault(member, beginner)
         if kept is not beginner:
             kept.network.load_state_dict(beginner.network.state_dict())
-            for moment in tensors_of(kept.optimizer):
+            for moment in itertools.chain(*tensors_of(kept.optimizer)):
                 moment.zero_()
         return kept
 

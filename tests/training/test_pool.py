@@ -166,7 +166,7 @@ class TestLearning:
         for use, weights in enumerate(seen):
             assert same(weights, bare[use // 3]) is (between == 0 or use % 3 == 0)
         first, *_ = pool.alive.values()
-        assert not any(moment.any() for moment in tensors_of(first.optimizer))
+        assert not any(moment.any() for moments in tensors_of(first.optimizer) for moment in moments)
 
     @pytest.mark.parametrize(("limit", "learns"), [(0.25, False), (0.26, True), (1.0, True)])
     def test_members_stop_at_their_accuracy(self, limit, learns):
