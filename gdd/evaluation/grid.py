@@ -14,10 +14,11 @@ from gdd.config import ConfigError
 from gdd.data.readers import Dataset
 from gdd.data.spec import DatasetSpec
 from gdd.data.splits import Split
+from gdd.evaluation.images import RealImages, StudentImages
 from gdd.evaluation.recipe import Conditions, Job
 from gdd.evaluation.row import Row
 from gdd.evaluation.sources import FLOOR, REAL_NAMES, Protocol, Source
-from gdd.evaluation.student import RealImages, StudentImages, StudentTrainer
+from gdd.evaluation.student import StudentTrainer
 from gdd.models import registry
 from gdd.models.cost import TRAINING, classifier_flop
 from gdd.runtime import checkpoint, workers

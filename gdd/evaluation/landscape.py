@@ -14,8 +14,9 @@ from gdd import rng
 from gdd.config import ConfigError
 from gdd.data.readers import Dataset
 from gdd.evaluation.grid import executions_of
+from gdd.evaluation.images import RealImages, StudentImages
 from gdd.evaluation.recipe import Conditions, Job
-from gdd.evaluation.student import RealImages, StudentImages, StudentTrainer
+from gdd.evaluation.student import StudentTrainer
 from gdd.runtime import checkpoint
 from gdd.runtime.run import Run, progress_bar
 from gdd.runtime.signals import Stopped, is_due

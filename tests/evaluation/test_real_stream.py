@@ -7,8 +7,8 @@ from gdd.data.pixels import Normalizer
 from gdd.data.splits import Split, random_real
 from gdd.evaluation import sources
 from gdd.evaluation.batches import RealStream
+from gdd.evaluation.images import images_key
 from gdd.evaluation.recipe import Job
-from gdd.evaluation.student import images_key
 
 CLASSES, SIZES = 3, (5, 7, 12)
 NORMALIZE = Normalizer((0.0,), (1.0,), torch.device("cpu"))

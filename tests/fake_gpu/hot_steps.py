@@ -31,9 +31,10 @@ from gdd.data.readers import Dataset
 from gdd.data.spec import DatasetSpec
 from gdd.data.splits import Split
 from gdd.evaluation import grid, student
+from gdd.evaluation.images import RealImages, StudentImages
 from gdd.evaluation.recipe import Conditions, Job
 from gdd.evaluation.sources import FLOOR, STREAM_CEILING, Source
-from gdd.evaluation.student import RealImages, StudentImages, StudentTrainer, examined
+from gdd.evaluation.student import StudentTrainer, examined
 from gdd.models.gan import make_discriminator, make_generator
 from gdd.models.registry import FAMILIES
 from gdd.runtime import execution
