@@ -204,6 +204,7 @@ class StudentBatches:
     def __post_init__(self) -> None:
         self.per_epoch = self.recipe.steps_per_epoch(self.data.count)
         self.total = self.recipe.total_steps(self.data.count)
+        self.strategy = parse_strategy(self.recipe.augment)
         self._order: tuple[int, Tensor] | None = None
 
     def indices(self, step: int) -> Tensor | None:
@@ -230,21 +231,20 @@ class StudentBatches:
         return self.prepare(step, images_std), labels
 
     def _augmented(self, step: Count, images_std: Tensor) -> Tensor:
-        return _augmented(self.recipe, self.seed, self.who, step, images_std)
+        return _augmented(self, self.seed, step, images_std)
 
     @property
     def constant(self) -> bool:
         """Whether all steps have the same images."""
-        return isinstance(self.data, Fixed) and self.per_epoch == 1 and not parse_strategy(self.recipe.augment)
+        return isinstance(self.data, Fixed) and self.per_epoch == 1 and not self.strategy
 
 
-def _augmented(recipe: Recipe, seed: int | list[int], who: str, step: Count, images_std: Tensor) -> Tensor:
+def _augmented(batches: StudentBatches, seed: int | list[int], step: Count, images_std: Tensor) -> Tensor:
     """Return images (B, C, H, W) augmented by one seed's draws, or (S, B, C, H, W) by those of S seeds."""
-    strategy = parse_strategy(recipe.augment)
-    if not strategy:
+    if not batches.strategy:
         return images_std
-    random = rng.Draws(seed, f"{who}-{rng.AUGMENT}", step, device=images_std.device)
-    change = augment.draw(strategy, images_std.shape[-4], random, shared=False, pick=recipe.pick)
+    random = rng.Draws(seed, f"{batches.who}-{rng.AUGMENT}", step, device=images_std.device)
+    change = augment.draw(batches.strategy, images_std.shape[-4], random, shared=False, pick=batches.recipe.pick)
     return augment.apply(change, images_std.flatten(0, -4)).view(images_std.shape)
 
 
@@ -277,7 +277,7 @@ class StackedBatches:
         if self.recipe.pick != "all":
             return images_std
         seeds = [student.seed for student in self._students]
-        return _augmented(self.recipe, seeds, self._students[0].who, step, images_std)
+        return _augmented(self._students[0], seeds, step, images_std)
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
         images_std, labels = self.drawn(step)

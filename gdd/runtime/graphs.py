@@ -240,17 +240,18 @@ def _put(groups: _Groups, values: _Groups) -> None:
 def _alike(these: list[Tensor], those: list[Tensor], before: list[Tensor] | None = None) -> bool:
     """Tell whether tensors are as far from others as rounding takes them, by what has changed since `before`, or by 0.
 
-    Counts and other single numbers are compared by themselves, since all others are one sum.
+    Counts and other single numbers are compared one by one, which a sum over all weights would hide.
     """
     before = before or [*map(torch.zeros_like, those)]
     apart, change = [], []
     for one, other, start in zip(these, those, before, strict=True):
+        distances = [(other.double() - value.double()).square().sum() for value in (one, start)]
         if one.ndim == 0 or not one.is_floating_point():
-            if not torch.allclose(one.double(), other.double(), rtol=_TOLERANCE, atol=1e-6):
+            if not distances[0] <= _TOLERANCE**2 * distances[1]:
                 return False
         else:
-            apart.append((one.double() - other.double()).square().sum())
-            change.append((other.double() - start.double()).square().sum())
+            apart.append(distances[0])
+            change.append(distances[1])
     return not apart or bool(torch.stack(apart).sum() <= _TOLERANCE**2 * torch.stack(change).sum())
 
 

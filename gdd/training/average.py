@@ -1,12 +1,13 @@
 """An average of a network's weights over training."""
 
 import copy
-import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from gdd.runtime.graphs import tensors_of
 
 
 class Average(nn.Module):
@@ -33,7 +34,7 @@ class Average(nn.Module):
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
         """Add the network as it is now."""
-        pairs = list(zip(_tensors(self.module), _tensors(network), strict=True))
+        pairs = list(zip(*tensors_of(self.module, network), strict=True))
         for floating in (True, False):
             averages = [one for one, _ in pairs if one.is_floating_point() == floating]
             values = [one for _, one in pairs if one.is_floating_point() == floating]
@@ -47,7 +48,3 @@ class Average(nn.Module):
     def load_state_dict(self, state_dict: Mapping[str, Any], *arguments: Any, **more: Any) -> Any:
         self.begun = bool(state_dict["n_averaged"] > 0)
         return super().load_state_dict(state_dict, *arguments, **more)
-
-
-def _tensors(network: nn.Module) -> Iterator[Tensor]:
-    return itertools.chain(network.parameters(), network.buffers())

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from gdd.runtime.graphs import tensors_of
 from gdd.training.classifier import Loss
 
 
@@ -36,8 +37,8 @@ class Stacked(nn.Module):
 
     def _pairs(self) -> Iterator[tuple[Tensor, tuple[Tensor, ...]]]:
         """Yield each weight and buffer of all, and the S networks' own."""
-        alone = zip(*(_tensors(network) for network in self._networks), strict=True)
-        return zip(_tensors(self.network), alone, strict=True)
+        stacked, *alone = tensors_of(self.network, *self._networks)
+        return zip(stacked, zip(*alone, strict=True), strict=True)
 
     def forward(self, images_std: Tensor, *masks: Tensor) -> Tensor:
         """Return logits (S, B, K) of images (S, B, C, H, W) in classifier space; `masks` of paths are (S, B, P)."""
@@ -54,10 +55,6 @@ class Stacked(nn.Module):
         for stacked, alone in self._pairs():
             for tensor, value in zip(alone, stacked, strict=True):
                 tensor.copy_(value)
-
-
-def _tensors(network: nn.Module) -> Iterator[Tensor]:
-    return itertools.chain(network.parameters(), network.buffers())
 
 
 def each_own(losses: Sequence[Loss]) -> Loss:
