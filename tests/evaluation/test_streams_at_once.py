@@ -13,6 +13,7 @@ from gdd.evaluation.batches import GeneratedStream, StackedBatches, StudentBatch
 from gdd.evaluation.recipe import Recipe
 from gdd.models.gan import make_generator
 from gdd.sampling.generator_file import LoadedGenerator
+from gdd.training.generator_choice import with_own_statistics
 
 SPEC = DatasetSpec("toy", 1, 16, 16, ("a", "b", "c"), (0.4,), (0.3,), flip=True)
 IPC, SEEDS, STEPS = 7, (0, 4, 9), 12
@@ -22,7 +23,7 @@ IPC, SEEDS, STEPS = 7, (0, 4, 9), 12
 def loaded() -> LoadedGenerator:
     with rng.seeded(0, "test"):
         generator = make_generator("dim", SPEC.shape, SPEC.num_classes, 8, 6)
-    return LoadedGenerator(generator.eval(), SPEC, "hash", 0, {})
+    return LoadedGenerator(with_own_statistics(generator, 0), SPEC, "hash", 0, {})  # or all images were alike
 
 
 def students(loaded: LoadedGenerator) -> list[StudentBatches]:
