@@ -131,6 +131,7 @@ class Draws:
         seed: int | Sequence[int],
         purpose: str,
         *counters: Count,
+        each: range | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
         """Begin a stream.
@@ -139,14 +140,19 @@ class Draws:
             seed: the root seed. With S of them, S streams draw side by side: all shapes have S in front.
             purpose: the stream.
             counters: at most three (step, class, ...), each below 2^32, or a tensor () of int64 on the device.
+            each: L numbers of a further counter, of one seed: L streams draw side by side as those of S seeds do.
             device: to draw on.
         """
-        numbers = [number for number in counters if isinstance(number, int)]
-        if len(counters) > 3 or any(not 0 <= number <= _WORD for number in numbers):
+        numbers = [*(number for number in counters if isinstance(number, int)), *(each or ())]
+        if len(counters) + (each is not None) > 3 or any(not 0 <= number <= _WORD for number in numbers):
             raise ValueError(f"the counters are {counters}, expected at most three numbers from 0 to {_WORD}")
         self.device, self.blocks = torch.device(device), 0
-        self.counters = (*counters, 0, 0, 0)[:3]
         self.lead, self.key = _keys(seed, purpose, self.device, ndim=1)
+        self.streams = [_filled(counters)] if each is None else [_filled((*counters, one)) for one in each]
+        if each is not None:
+            self.lead = (len(each),)
+            counters = (*counters, torch.arange(each.start, each.stop, each.step, device=self.device)[:, None])
+        self.counters = _filled(counters)
 
     def words(self, count: int) -> Tensor:
         """Return `count` new words (count,) of 32 bits, of int64."""
@@ -170,12 +176,31 @@ class Draws:
     def permutation(self, count: int) -> Tensor:
         """Return the numbers from 0 to count - 1 in random order."""
         high, low = self.words(2 * count).unflatten(-1, (2, count)).unbind(-2)
-        return ((high << 30) ^ (low >> 2)).argsort(stable=True)
+        return _order(high, low).argsort(stable=True)
+
+    def permutations(self, counts: Tensor, most: int) -> Tensor:
+        """Return (L, most), in row l the numbers from 0 to counts[l] - 1 in random order, then others.
+
+        Each row is what `permutation` of its stream alone gives.
+
+        Args:
+            counts: (L,), of each stream, on the device.
+            most: the largest of them.
+        """
+        words, place = self.words(2 * most), torch.arange(most, device=self.device)
+        keys = _order(words[:, :most], words.gather(1, counts[:, None] + place))
+        return keys.where(place < counts[:, None], 2**63 - 1).argsort(stable=True)
 
     def whole(self, high: int) -> int:
         """Return a whole number from 0 to high - 1 to the host, which the device is not asked for: of one seed."""
-        block, self.blocks = philox((self.blocks, *self.counters), self.key), self.blocks + 1
-        return int(block[0] * high) >> 32
+        (number,) = self.wholes(high)
+        return number
+
+    def wholes(self, high: int) -> list[int]:
+        """Return what `whole` does, for each of L streams."""
+        blocks = [philox((self.blocks, *counters), self.key) for counters in self.streams]
+        self.blocks += 1
+        return [int(block[0] * high) >> 32 for block in blocks]
 
     def choice(self, weights: Sequence[float]) -> int:
         """Return a place among the weights, none below 0, with a probability in proportion to its weight."""
@@ -197,6 +222,15 @@ def normal_rows(seed: int | Sequence[int], purpose: str, first: Tensor, second: 
     blocks = -(-count // 4)
     _, key = _keys(seed, purpose, first.device, ndim=2)
     return _normal(_words_of(0, blocks, counters, key, first.device).flatten(-2))[..., :count]
+
+
+def _filled(counters: Sequence[Count]) -> tuple[Count, ...]:
+    return (*counters, 0, 0, 0)[:3]
+
+
+def _order(high: Tensor, low: Tensor) -> Tensor:
+    """Return keys of 62 bits, whose order is random."""
+    return (high << 30) ^ (low >> 2)
 
 
 def _counted_in_numpy(device: torch.device) -> bool:

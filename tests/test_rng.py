@@ -82,6 +82,9 @@ class TestDraws:
         for counters in ((-1,), (2**32,), (1, 2, 3, 4)):
             with pytest.raises(ValueError, match="expected at most three numbers"):
                 Draws(0, "noise", *counters)
+        for counters, each in (((1, 2, 3), range(1)), ((), range(-1, 2))):
+            with pytest.raises(ValueError, match="expected at most three numbers"):
+                Draws(0, "noise", *counters, each=each)
 
     def test_a_number_for_the_host_is_the_first_of_a_block(self):
         draws = Draws(1, "noise", 2)
@@ -115,6 +118,15 @@ class TestDraws:
         assert len({*orders}) == 6
         assert max(abs(orders.count(order) - 1000) for order in {*orders}) < 4.5 * math.sqrt(6000 * 5 / 36)
         assert sorted(Draws(0, "noise").permutation(1000).tolist()) == [*range(1000)]
+
+    def test_streams_side_by_side_are_each_of_them_alone(self):
+        each, counts = range(4, 9, 2), torch.tensor([5, 3, 7])
+        together, alone = Draws(2, "noise", 1, each=each), [Draws(2, "noise", 1, one) for one in each]
+        assert together.wholes(10**6) == [one.whole(10**6) for one in alone]
+        assert torch.equal(together.uniform(2, 3), torch.stack([one.uniform(2, 3) for one in alone]))
+        orders = Draws(2, "noise", 1, each=each).permutations(counts, 7)
+        for order, one, count in zip(orders, each, counts.tolist(), strict=True):
+            assert torch.equal(order[:count], Draws(2, "noise", 1, one).permutation(count))
 
     def test_rows_are_those_of_their_counters(self):
         first, second = torch.tensor([0, 9, 2]), torch.tensor([5, 2**40, 0])

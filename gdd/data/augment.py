@@ -39,6 +39,10 @@ class Augmentation:
     steps: tuple[tuple[str, Tensor], ...]
     strength: float  # factor on every range
 
+    def first_rows(self, count: int) -> "Augmentation":
+        """Return the parameters of the first images."""
+        return Augmentation(tuple((name, u[:count]) for name, u in self.steps), self.strength)
+
     def local_rows(self, rank: int, world_size: int) -> "Augmentation":
         """Return the parameters of the images of process `rank`; those that all images share stay."""
         steps = ((name, u if len(u) == 1 else local_rows(u, rank, world_size)) for name, u in self.steps)
@@ -82,6 +86,23 @@ def draw(
     sizes = [_APPLY[name][0] for name in chosen]
     drawn = random.uniform(1 if shared else count, sum(sizes)).flatten(0, -2)  # of all streams, one after another
     return Augmentation(tuple(zip(chosen, drawn.split(sizes, -1), strict=True)), strength)
+
+
+def draw_each(strategy: tuple[str, ...], count: int, random: rng.Draws) -> list[Augmentation]:
+    """Draw one operation for each of L streams: what `draw` does with pick one, but of all of them at once.
+
+    Args:
+        strategy: operations to choose from.
+        count: images of each; 1 for numbers that all images share.
+        random: L streams side by side, on the device of the images.
+    """
+    if not strategy:
+        return [Augmentation((), 1.0) for _ in random.streams]
+    chosen = [strategy[place] for place in random.wholes(len(strategy))]
+    sizes = [_APPLY[name][0] for name in chosen]
+    drawn = random.uniform(count * max(sizes))  # (L, ...): each takes as many as it needs
+    rows = (numbers[: count * size].view(count, size) for numbers, size in zip(drawn, sizes, strict=True))
+    return [Augmentation(((name, u),), 1.0) for name, u in zip(chosen, rows, strict=True)]
 
 
 def apply(augmentation: Augmentation, images: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gdd import rng
 from gdd.data.pixels import Normalizer
@@ -63,7 +63,7 @@ class Batches:
 
 @dataclass(eq=False, repr=False)
 class ClassBatches:
-    """Random images of one class, without replacement, in classifier space."""
+    """Random images of each class, without replacement, in classifier space."""
 
     images_u8: Tensor  # (N, C, H, W)
     labels: Tensor  # (N,)
@@ -72,12 +72,22 @@ class ClassBatches:
     seed: int  # root seed
 
     def __post_init__(self) -> None:
-        labels = self.labels.cpu()
-        self.indices_by_class = [(labels == label).nonzero().flatten() for label in range(self.num_classes)]
+        labels, device = self.labels.cpu(), self.images_u8.device
+        by_class = [(labels == label).nonzero().flatten() for label in range(self.num_classes)]
+        self.sizes = [len(indices) for indices in by_class]
+        self._counts = torch.tensor(self.sizes, device=device)
+        self._table = nn.utils.rnn.pad_sequence(by_class, batch_first=True).to(device)  # (K, the largest class)
 
-    def __call__(self, label: int, count: int, stream: str, *counters: int) -> Tensor:
-        """Return min(count, all) images (B, C, H, W) of a class; they depend on seed, stream, counters and class."""
-        indices = self.indices_by_class[label]
-        order = rng.Draws(self.seed, stream, *counters, label).permutation(len(indices))
-        chosen = indices[order[:count]].to(self.images_u8.device, non_blocking=True)
-        return self.normalize.from_u8(self.images_u8[chosen])
+    def __call__(self, count: int, stream: str, *counters: int) -> list[Tensor]:
+        """Return which images to take of each class, min(count, all) indices.
+
+        Those of a class depend on seed, stream, counters and class.
+        """
+        classes, device = range(self.num_classes), self.images_u8.device
+        random = rng.Draws(self.seed, stream, *counters, each=classes, device=device)
+        order = random.permutations(self._counts, self._table.shape[1])[:, :count]
+        return [indices[:size] for indices, size in zip(self._table.gather(1, order), self.sizes, strict=True)]
+
+    def images(self, indices: Tensor) -> Tensor:
+        """Return images (B, C, H, W) by their indices (B,)."""
+        return self.normalize.from_u8(self.images_u8[indices])

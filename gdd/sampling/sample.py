@@ -40,25 +40,28 @@ def balanced_labels(
 
 
 @torch.no_grad()
-def _chunks(
-    loaded: LoadedGenerator, places: Sequence[tuple[int, int]], seed: int, device: torch.device | str
-) -> Iterator[Tensor]:
-    """Yield uint8 images (n, CHUNK, C, H, W) on `device`, some chunks after the other.
+def _chunks(loaded: LoadedGenerator, labels: Tensor, firsts: Tensor, seed: int) -> Iterator[Tensor]:
+    """Yield uint8 images (n, CHUNK, C, H, W) of N chunks, some after the other.
 
     Args:
         loaded: the generator.
-        places: label and first index of each chunk; CHUNK divides the indices.
+        labels: (N,), of each chunk, on the device to work on.
+        firsts: (N,), the index of its first sample; CHUNK divides it.
         seed: of the samples.
-        device: to work on.
     """
-    classes, firsts = torch.tensor(places).to(device).T
-    at_once = _AT_ONCE[classes.device.type]
-    within = torch.arange(CHUNK, device=device).repeat(at_once)
-    for begin in range(0, len(places), at_once):
-        chosen = torch.arange(begin, begin + at_once, device=device).clamp(max=len(places) - 1)
-        labels, indices = (part[chosen].repeat_interleave(CHUNK, output_size=len(within)) for part in (classes, firsts))
-        images = images_of(loaded, seed, labels, indices + within)
-        yield images.unflatten(0, (at_once, CHUNK))[: len(places) - begin]
+    at_once, count = _AT_ONCE[labels.device.type], len(labels)
+    within = torch.arange(CHUNK, device=labels.device)
+    for begin in range(0, count, at_once):
+        chosen = torch.arange(begin, begin + at_once, device=labels.device).clamp(max=count - 1)
+        of_each = labels[chosen, None].expand(-1, CHUNK).flatten()
+        images = images_of(loaded, seed, of_each, (firsts[chosen, None] + within).flatten())
+        yield images.unflatten(0, (at_once, CHUNK))[: count - begin]
+
+
+def _places(num_classes: int, ipc: int, device: torch.device | str) -> tuple[Tensor, Tensor]:
+    """Return label and first index of all chunks that hold samples 0..ipc-1 of every class, ordered by class."""
+    firsts = torch.arange(0, ipc, CHUNK, device=device)
+    return torch.arange(num_classes, device=device).repeat_interleave(len(firsts)), firsts.repeat(num_classes)
 
 
 def images_of(loaded: LoadedGenerator, seed: int | Sequence[int], labels: Tensor, indices: Tensor) -> Tensor:
@@ -80,8 +83,9 @@ def sample_images(
     Sample i depends on (seed, label, i) alone, to the bit: neither IPC nor the split of the work changes it.
     """
     first = start // CHUNK * CHUNK
-    places = [(label, begin) for begin in range(first, stop, CHUNK)]
-    images = torch.cat([chunks.flatten(0, 1).cpu() for chunks in _chunks(loaded, places, seed, device)])
+    firsts = torch.arange(first, stop, CHUNK, device=device)
+    labels = torch.full_like(firsts, label)
+    images = torch.cat([chunks.flatten(0, 1).cpu() for chunks in _chunks(loaded, labels, firsts, seed)])
     return images[start - first : stop - first]
 
 
@@ -94,8 +98,8 @@ def sample_set(loaded: LoadedGenerator, ipc: int, seed: int, device: torch.devic
     """Return exactly `ipc` images of every class, ordered by class; IPC 10 holds the first 10 of IPC 50's."""
     loaded.generator.to(device)
     spec = loaded.spec
-    places = [*product(range(spec.num_classes), range(0, ipc, CHUNK))]
-    images = torch.cat([chunks.cpu() for chunks in _chunks(loaded, places, seed, device)])
+    places = _places(spec.num_classes, ipc, device)
+    images = torch.cat([chunks.cpu() for chunks in _chunks(loaded, *places, seed)])
     of_each = images.view(spec.num_classes, -1, *spec.shape)[:, :ipc]
     return _as_set(loaded, of_each.flatten(0, 1), ipc, seed)
 
@@ -107,18 +111,20 @@ def sample_set_together(loaded: LoadedGenerator, ipc: int, seed: int, accelerato
     """
     spec, device = loaded.spec, accelerator.device
     loaded.generator.to(device)
+    labels, firsts = _places(spec.num_classes, ipc, device)
     chunks = list(product(range(spec.num_classes), range(0, ipc, CHUNK)))
     images = torch.empty(spec.num_classes, ipc, *spec.shape, dtype=torch.uint8) if accelerator.is_main_process else None
     world_size = accelerator.num_processes
     for start in range(0, len(chunks), _ROUND * world_size):
-        this_round = chunks[start : start + _ROUND * world_size]
+        this_round = slice(start, start + _ROUND * world_size)
+        own = slice(start + accelerator.process_index, this_round.stop, world_size)
         local = torch.zeros(_ROUND, CHUNK, *spec.shape, dtype=torch.uint8, device=device)  # one size, so as to gather
-        if own := this_round[accelerator.process_index :: world_size]:
-            local[: len(own)] = torch.cat([*_chunks(loaded, own, seed, device)])
+        if len(labels[own]):
+            local[: len(labels[own])] = torch.cat([*_chunks(loaded, labels[own], firsts[own], seed)])
         gathered = accelerator.gather(local).cpu()  # (processes * _ROUND, CHUNK, C, H, W)
         if images is not None:
             in_turn = rearrange(gathered, "(process place) ... -> (place process) ...", process=world_size)
-            for (label, begin), chunk in zip(this_round, in_turn, strict=False):
+            for (label, begin), chunk in zip(chunks[this_round], in_turn, strict=False):
                 images[label, begin : begin + CHUNK] = chunk[: ipc - begin]
     return None if images is None else _as_set(loaded, images.flatten(0, 1), ipc, seed)
 

@@ -163,8 +163,8 @@ class SyntheticImages(nn.Module):
 class Matcher:
     """One iteration: a new network, `outer` updates of the images, `inner` epochs of the network in between.
 
-    Networks live too shortly for a captured step, so what is drawn for a class is drawn on the host: counting by a
-    GPU's kernels takes longer where nothing replays them.
+    Networks live too shortly for a captured step. So a GPU draws once for all classes, or for all inner steps: one by
+    one, its kernels would take longer than the step.
 
     Processes share the groups of classes, of which there are no more than classes; further processes idle. A class's
     loss depends on its own images alone, so that the sum over processes is what one process finds, to the bit if it
@@ -216,21 +216,24 @@ class Matcher:
         images = self.synthetic.images_std  # (K, ipc, C, H, W)
         images.grad = torch.zeros_like(images)
         total = torch.zeros((), device=images.device)
+        # Draw the real images of each class, and one augmentation for real and synthetic ones alike.
+        classes, counters = range(len(images)), (iteration, turn)
+        indices = self.real(self.batch_real, rng.MATCHING_REAL, *counters)
+        random = rng.Draws(self.seed, rng.MATCHING_AUGMENT, *counters, each=classes, device=images.device)
+        augmentations = augment.draw_each(self.augmentations, 1, random)
+
         size = max(1, GROUP_IMAGES // images.shape[1])
         groups = [slice(first, first + size) for first in range(0, len(images), size)]
         for group in groups[self.accelerator.process_index :: self.accelerator.num_processes]:
-            # Draw the real images of each class, and one augmentation for real and synthetic ones alike.
-            labels = range(len(images))[group]
-            real = [self.real(label, self.batch_real, rng.MATCHING_REAL, iteration, turn) for label in labels]
-            augmentations = [self._augmentation(iteration, turn, label) for label in labels]
-            real = [augment.apply(*pair) for pair in zip(augmentations, real, strict=True)]
+            labels = torch.arange(group.start, min(group.stop, len(images)), device=images.device)
+            real = map(augment.apply, augmentations[group], map(self.real.images, indices[group]))
             pixels = images[group].detach().clone().requires_grad_()
-            synthetic = torch.stack([augment.apply(*pair) for pair in zip(augmentations, pixels, strict=True)])
+            synthetic = torch.stack([*map(augment.apply, augmentations[group], pixels)])
 
             if self.objective == "gradient":
-                loss = gradient_loss(network, synthetic, real, labels, self.distance, self.pool.execution)
+                loss = gradient_loss(network, synthetic, [*real], labels, self.distance, self.pool.execution)
             else:
-                loss = embedding_loss(network, synthetic, real)
+                loss = embedding_loss(network, synthetic, [*real])
             (images.grad[group],) = torch.autograd.grad(loss, pixels)
             total += loss.detach()
         if self.accelerator.num_processes > 1:
@@ -239,25 +242,24 @@ class Matcher:
         self.optimizer.step()
         return total
 
-    def _augmentation(self, iteration: int, turn: int, label: int) -> augment.Augmentation:
-        random = rng.Draws(self.seed, rng.MATCHING_AUGMENT, iteration, turn, label)
-        return augment.draw(self.augmentations, 1, random, shared=True, pick="one")
-
     def _train(self, network: nn.Module, optimizer: torch.optim.Optimizer, iteration: int, turn: int) -> None:
         """Train the network on the set for `inner` epochs, its batch norms frozen."""
         images, labels = self.synthetic.flat(), self.synthetic.labels
         size = min(self.batch_train, len(labels))
         per_epoch = -(-len(labels) // size)
+        steps, counters, device = range(self.inner * per_epoch), (iteration, turn), labels.device
+
+        # Draw the order of each epoch, and for each step an operation, whose numbers every image has for itself.
+        epochs = rng.Draws(self.seed, rng.INNER_ORDER, *counters, each=range(self.inner), device=device)
+        orders = epochs.permutation(len(labels))  # (inner, K * ipc)
+        random = rng.Draws(self.seed, rng.INNER_AUGMENT, *counters, each=steps, device=device)
+        augmentations = augment.draw_each(self.augmentations, size, random)
 
         def batch(step: int) -> tuple[Tensor, Tensor]:
             epoch, position = divmod(step, per_epoch)
-            order = rng.Draws(self.seed, rng.INNER_ORDER, iteration, turn, epoch).permutation(len(labels))
-            chosen = order[position * size :][:size].to(labels.device, non_blocking=True)
-            random = rng.Draws(self.seed, rng.INNER_AUGMENT, iteration, turn, step)
-            augmentation = augment.draw(self.augmentations, len(chosen), random, shared=False, pick="one")
-            return augment.apply(augmentation, images[chosen]), labels[chosen]
+            chosen = orders[epoch, position * size :][:size]
+            return augment.apply(augmentations[step].first_rows(len(chosen)), images[chosen]), labels[chosen]
 
-        steps = range(self.inner * per_epoch)
         fit(network, batch, steps, optimizer, frozen_statistics=True, execution=self.pool.execution, replayed=False)
 
     def grid(self, columns: int = 10) -> Tensor:
@@ -290,7 +292,7 @@ def first_images(settings: MatchingConfig, real: ClassBatches, seed: int, start:
     if settings.init == "noise":
         return rng.Draws(seed, rng.MATCHING_NOISE).normal(*size).to(device)
     if settings.init == "real":
-        return torch.stack([real(label, settings.ipc, rng.MATCHING_INIT) for label in range(real.num_classes)])
+        return torch.stack([*map(real.images, real(settings.ipc, rng.MATCHING_INIT))])
     assert start is not None
     sampled = sample.sample_set(generator_file.load(start), settings.ipc, seed, device)
     return real.normalize.from_u8(sampled.images.to(device)).view(size)

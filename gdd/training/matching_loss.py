@@ -32,19 +32,18 @@ def freeze_statistics(network: nn.Module, real: ClassBatches, *counters: int) ->
     """
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     if norms:
-        classes = range(real.num_classes)
-        images = [real(label, STATISTICS_IMAGES, rng.MATCHING_STATISTICS, *counters) for label in classes]
+        indices = torch.cat(real(STATISTICS_IMAGES, rng.MATCHING_STATISTICS, *counters))
         for norm in norms:
             norm.reset_running_stats()
             norm.momentum = 1.0  # this batch's, all of them
         network.train()
         with torch.no_grad():
-            network(torch.cat(images))
+            network(real.images(indices))
     network.eval()
 
 
-def real_gradient(network: nn.Module, images_std: Tensor, label: int, execution: Execution = EAGER) -> list[Tensor]:
-    """Return the gradient of the mean cross-entropy of images of one class, a tensor per parameter.
+def real_gradient(network: nn.Module, images_std: Tensor, label: Tensor, execution: Execution = EAGER) -> list[Tensor]:
+    """Return the gradient of the mean cross-entropy of images of one class (1,), a tensor per parameter.
 
     On CPUs the images go through in chunks: exact but for rounding, since no layer in eval mode mixes images.
     """
@@ -52,9 +51,8 @@ def real_gradient(network: nn.Module, images_std: Tensor, label: int, execution:
     chunk = CPU_CHUNK if images_std.device.type == "cpu" else len(images_std)
     total: list[Tensor] | None = None
     for part in images_std.split(chunk):
-        labels = torch.full((len(part),), label, device=part.device)
         logits = execution(network, part, compiled=len(part) == chunk)
-        loss = F.cross_entropy(logits, labels, reduction="sum") / len(images_std)
+        loss = F.cross_entropy(logits, label.expand(len(part)), reduction="sum") / len(images_std)
         gradient = torch.autograd.grad(loss, parameters)
         total = list(gradient) if total is None else [x.add_(y) for x, y in zip(total, gradient, strict=True)]
     assert total is not None
@@ -65,7 +63,7 @@ def gradient_loss(
     network: nn.Module,
     synthetic: Tensor,
     real: Sequence[Tensor],
-    labels: Sequence[int],
+    labels: Tensor,
     distance: distances.Distance,
     execution: Execution = EAGER,
 ) -> Tensor:
@@ -78,13 +76,13 @@ def gradient_loss(
         network: a Classifier in eval mode.
         synthetic: (G, ipc, C, H, W) in classifier space, a row per class; the loss is differentiable in it.
         real: G batches (B, C, H, W).
-        labels: the G classes.
+        labels: (G,), the classes.
         distance: between two gradients.
         execution: of the network on real images; the gradient of a gradient is taken in float32, not compiled.
     """
     parameters: dict[str, Tensor] = dict(network.named_parameters())
     buffers = dict(network.named_buffers())
-    targets = torch.tensor(labels, device=synthetic.device)[:, None].expand(synthetic.shape[:2])  # (G, ipc)
+    targets = labels[:, None].expand(synthetic.shape[:2])  # (G, ipc)
 
     def loss(weights: dict[str, Tensor], images: Tensor, target: Tensor) -> Tensor:
         return F.cross_entropy(functional_call(network, (weights, buffers), (images,)), target)
@@ -93,7 +91,9 @@ def gradient_loss(
         synthetic_gradients = grad(loss)(parameters, images, target)
         return distances.distance(list(synthetic_gradients.values()), real_gradients, distance)
 
-    by_class = [real_gradient(network, images, label, execution) for images, label in zip(real, labels, strict=True)]
+    by_class = [
+        real_gradient(network, images, label, execution) for images, label in zip(real, labels.split(1), strict=True)
+    ]
     stacked = [torch.stack(tensors) for tensors in zip(*by_class, strict=True)]
     return vmap(class_distance)(synthetic, targets, *stacked).sum()
 

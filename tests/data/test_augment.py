@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from gdd import rng
 from gdd.config import ConfigError
-from gdd.data.augment import Augmentation, apply, draw
+from gdd.data.augment import Augmentation, apply, draw, draw_each
 from gdd.data.spec import OPERATIONS, parse_strategy
 
 SHAPES = [(6, 3, 32, 32), (6, 1, 28, 28), (6, 3, 24, 40)]
@@ -85,6 +85,18 @@ def test_pick_one_is_uniform():
         counts[name] += 1
     # Binomial(1200, 1/6): mean 200, standard deviation 12.9.
     assert all(abs(n - 200) < 4 * 12.9 for n in counts.values()), counts
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_drawing_for_several_streams_is_drawing_for_each(count):
+    together = draw_each(OPERATIONS, count, rng.Draws(0, "augment", 3, each=range(40)))
+    assert {name for one in together for name, _ in one.steps} == {*OPERATIONS}
+    for number, found in enumerate(together):
+        expected = draw(OPERATIONS, count, rng.Draws(0, "augment", 3, number), shared=False, pick="one")
+        ((name, u),), ((other, v),) = found.steps, expected.steps
+        assert (name, found.strength) == (other, expected.strength)
+        assert torch.equal(u, v)
+    assert draw_each((), count, rng.Draws(0, "augment", each=range(2))) == [Augmentation((), 1.0)] * 2
 
 
 @pytest.mark.parametrize("pick", ["one", "all"])

@@ -77,8 +77,9 @@ def test_the_matching_loss_agrees_with_the_cpu():
         network = registry.build("convnet3-w8", (3, 32, 32), 10).eval().double()
     draw = rng.generator(0, "images")
     synthetic, real = (torch.randn(2, 5, 3, 32, 32, generator=draw, dtype=torch.float64) for _ in range(2))
-    cpu = gradient_loss(network, synthetic, list(real), [3, 4], "dc")
-    gpu = gradient_loss(network.cuda(), synthetic.cuda(), list(real.cuda()), [3, 4], "dc")
+    labels = torch.tensor([3, 4])
+    cpu = gradient_loss(network, synthetic, list(real), labels, "dc")
+    gpu = gradient_loss(network.cuda(), synthetic.cuda(), list(real.cuda()), labels.cuda(), "dc")
     assert gpu.item() == pytest.approx(cpu.item(), rel=1e-9)
 
 

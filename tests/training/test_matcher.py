@@ -70,7 +70,7 @@ def easy() -> Dataset:
 def loss_of_all(matcher: Matcher, network: nn.Module) -> float:
     """Return the loss between the set and all real images."""
     kind = "embedding" if matcher.objective == "embedding" else matcher.distance
-    pairs = [(matcher.synthetic.images_std[c], matcher.real(c, PER_CLASS, "any")) for c in range(CLASSES)]
+    pairs = zip(matcher.synthetic.images_std, map(matcher.real.images, matcher.real(PER_CLASS, "any")), strict=True)
     return sum(matching_loss(network, *pair, label, kind).item() for label, pair in enumerate(pairs))
 
 

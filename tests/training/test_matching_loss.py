@@ -31,7 +31,7 @@ def close(found: Tensor, expected: Tensor, accuracy: float) -> None:
 def group_loss(network: nn.Module, synthetic: Tensor, real: list[Tensor], labels: list[int], kind: str) -> Tensor:
     if kind == "embedding":
         return embedding_loss(network, synthetic, real)
-    return gradient_loss(network, synthetic, real, labels, kind)
+    return gradient_loss(network, synthetic, real, torch.tensor(labels), kind)
 
 
 def class_loss(network: nn.Module, synthetic: Tensor, real: Tensor, label: int, kind: str = "dc") -> Tensor:
@@ -105,10 +105,10 @@ def test_chunks_add_up_to_the_gradient_of_the_whole(arch, size):
     expected = class_gradient(ours, real, 2)
     ours.register_forward_pre_hook(lambda _, arguments: chunks.append(len(arguments[0])))
     largest = max(x.abs().max().item() for x in expected)
-    for found, value in zip(real_gradient(ours, real, 2), expected, strict=True):
+    for found, value in zip(real_gradient(ours, real, torch.tensor([2])), expected, strict=True):
         assert not found.requires_grad
         torch.testing.assert_close(found, value, rtol=1e-9, atol=1e-12 * largest)
     assert chunks == [32] * (size // 32) + [size % 32] * (size % 32 > 0)
     # Rounding is relative to the largest gradient: some are sums that cancel to 0, as a bias before a norm.
-    for found, value in zip(real_gradient(network, real.float(), 2), expected, strict=True):
+    for found, value in zip(real_gradient(network, real.float(), torch.tensor([2])), expected, strict=True):
         torch.testing.assert_close(found.double(), value, rtol=0, atol=1e-5 * largest)
