@@ -13,7 +13,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # Left to right only. A new module or folder directly below gdd/ needs a place here.
 ORDER = (
-    *("config", "zoo", "rng", "losses"),
+    *("config", "zoo", "published", "rng", "losses"),
     *("runtime", "data", "models"),
     "sampling",
     *("formats", "training"),

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 PRETRAIN, REFINE, MATCHING, ENSEMBLE = "pretrain", "refine", "matching", "ensemble"  # each leaves a file in its folder
 EVALUATE, COMPARE, DD_RANKING, LANDSCAPE, AUDIT = "evaluate", "compare", "dd-ranking", "landscape", "audit"
+REPRODUCE = "reproduce"
 
 # The sections that a stage reads. The seed and `run` count in every stage, and the images count instead of `data`.
 SECTIONS = {PRETRAIN: ("gan", "pretrain"), REFINE: ("gan", "refine"), MATCHING: ("matching",), ENSEMBLE: ("ensemble",)}

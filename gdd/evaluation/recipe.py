@@ -175,6 +175,11 @@ class Conditions:
         epochs = self.all_epochs if self.teacher == "real" else 0
         return stable_hash(replace(self, all_epochs=epochs, precision="float32"))
 
+    @property
+    def asks_teacher(self) -> bool:
+        """Whether a teacher has any weight in the students' loss."""
+        return any(alpha * temperature > 0 for alpha, temperature in self.candidates)
+
     def recipe_for(self, kind: Kind) -> Recipe:
         if kind != CEILING or self.all_epochs is None:
             return self.recipe

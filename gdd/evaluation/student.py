@@ -83,6 +83,11 @@ def _optimizer(network: nn.Module, recipe: Recipe, execution: Execution) -> torc
     return make(network, recipe.lr, execution.fused, recipe.weight_decay)
 
 
+def _share(logits: Tensor, labels: Tensor, images_std: Tensor, share: float) -> Tensor:
+    """What a teacher without any weight leaves of the plain loss."""
+    return share * cross_entropy(logits, labels, images_std)
+
+
 Candidate = tuple[float, float]  # alpha and temperature
 
 
@@ -131,11 +136,13 @@ class Teachers:
     def losses(self, job: Job, constant: bool) -> tuple[dict[Candidate | None, Loss], Teacher | None]:
         """Return the loss of each candidate of alpha and temperature, and the job's teacher.
 
-        If all steps have the same images, the teacher is asked once.
+        If all steps have the same images, the teacher is asked once. One without any weight is not trained.
         """
         conditions = self.conditions
         if conditions.teacher == "none":
             return {None: cross_entropy}, None
+        if not conditions.asks_teacher:
+            return {(a, t): partial(_share, share=1 - a) for a, t in conditions.candidates}, None
         # One teacher for all students of a set and seed: the architecture must not be part of its key.
         teacher = self._teacher(replace(job, arch="") if conditions.teacher == "set" else None, job.seed)
         formula = released_distillation if conditions.kd_recipe == "released" else distillation

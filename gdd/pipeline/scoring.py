@@ -44,11 +44,11 @@ def evaluate(config: Config, inputs: Inputs) -> list[Row]:
     def write(folder: Path, rows: list[Row]) -> list[Path]:
         return [*tables.write_evaluation(folder, rows), *card.write_stages(folder.parent)]
 
-    (rows,) = _score(stages.EVALUATE, config, inputs, [Arm(config.evaluate, inputs.jobs)], write)
+    (rows,) = score_arms(stages.EVALUATE, config, inputs, [Arm(config.evaluate, inputs.jobs)], write)
     return rows
 
 
-def _score(
+def score_arms(
     stage: str, config: Config, inputs: Inputs, arms: Sequence[Arm], write: Callable[..., list[Path]]
 ) -> list[list[Row]]:
     """Score the students of each arm, let the main process `write` folder and rows, and return each arm's rows."""
@@ -102,7 +102,7 @@ def compare(
     arms = [Arm(config.evaluate, inputs.jobs)]
     if scores:
         arms += dd_ranking.arms(config.evaluate, inputs.jobs, inputs.dataset.spec.flip)
-    rows_of_arms = _score(stages.COMPARE, config, inputs, arms, write)
+    rows_of_arms = score_arms(stages.COMPARE, config, inputs, arms, write)
     reference = compared[0].source.label
     tables = comparison.comparison_sections(rows_of_arms[0], reference, brief=True, replicates=replicates)
     return [*tables, *ranked(rows_of_arms, brief=True)]

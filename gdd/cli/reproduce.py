@@ -1,0 +1,140 @@
+"""`gdd reproduce`: published numbers, and whether they come out."""
+
+from argparse import SUPPRESS
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jsonargparse import ArgumentParser, Namespace
+from rich.console import Console
+
+from gdd import published
+from gdd.cli.command import Command, add_settings, checked_config
+from gdd.config import Config, ConfigError, DataConfig
+from gdd.config.stages import REPRODUCE
+from gdd.published import Cell, Key, Student
+
+if TYPE_CHECKING:
+    from gdd.report.tables import Section
+
+_NARROWING = ("ipc", "iterations", "row", "student")
+
+
+def _add_arguments(parser: ArgumentParser) -> None:
+    add_settings(parser)
+    which = "a paper such as 2402.13007, or one of its tables, 2402.13007/table4; none: all are listed, none is run"
+    parser.add_argument("which", type=str, nargs="?", default=None, help=which)
+    parser.add_argument("--ipc", type=int, nargs="+", help="only rows of so many images per class")
+    parser.add_argument("--iterations", type=int, nargs="+", help="only rows of so many iterations")
+    parser.add_argument("--row", type=str, nargs="+", help="only rows of these names")
+    parser.add_argument("--student", type=str, nargs="+", help="only columns of these students")
+    files = "folder of the files that the paper's authors published"
+    parser.add_argument("--files", type=Path, default=Path("data/published"), help=files)
+    again = "train students anew whose scores come with gdd"
+    parser.add_argument("--again", action="store_true", default=SUPPRESS, help=again)
+    parser.set_defaults(name=REPRODUCE)
+
+
+def _chosen(options: Namespace) -> list[Cell]:
+    """Return the numbers that the command line asks for."""
+    cells = published.cells(options.which)
+    for name in _NARROWING:
+        wanted = options[name]
+        if not wanted:
+            continue
+        values = [cell.student if name == "student" else getattr(cell.row, _FIELDS.get(name, name)) for cell in cells]
+        cells = [cell for cell, value in zip(cells, values, strict=True) if value in wanted]
+        if not cells:
+            known = ", ".join(dict.fromkeys(str(value) for value in values if value is not None))
+            raise ConfigError(f"--{name} is {', '.join(map(str, wanted))}, expected some of {known}")
+    return cells
+
+
+_FIELDS = {"row": "name"}
+
+
+def _reproduce(options: Namespace, console: Console) -> None:
+    cells = _chosen(options)
+    config = checked_config(options)
+    known = {number: {one.key: one for one in published.students(number)} for number in published.papers()}
+    from gdd.report.tables import Terminal
+
+    if options.which is None:
+        console.print(Terminal([_overview(config, cells, known)]))
+        return
+    (number,) = {cell.paper for cell in cells}
+    kept = {} if options.get("again", False) else known[number]
+    students = _trained(config, cells, kept, options.files, options.dry_run, console)
+    if students is not None:
+        console.print(Terminal(_tables(cells, {**kept, **students})))
+
+
+def _tables(cells: Sequence[Cell], students: dict[Key, Student]) -> "list[Section]":
+    from gdd.report import verdicts
+
+    sections = []
+    for number, table in dict.fromkeys((cell.paper, cell.table) for cell in cells):
+        paper = published.papers()[number]
+        own = [cell for cell in cells if (cell.paper, cell.table) == (number, table)]
+        judged = [verdicts.judge(cell, students, 100 / paper.num_classes) for cell in own]
+        sections.append(verdicts.section(f"{number}, {table}: {verdicts.tally(judged)}", judged, paper))
+    return sections
+
+
+def _overview(config: Config, cells: Sequence[Cell], known: dict[str, dict[Key, Student]]) -> "Section":
+    """Return a line per published row, with what its missing students would take here."""
+    from gdd.cli import summary
+    from gdd.pipeline import reproduce
+    from gdd.report import verdicts
+    from gdd.runtime.device import here
+
+    papers, takes = published.papers(), dict[int, str]()
+    at = summary.speed(config, here())
+    for row in dict.fromkeys(id(cell.row) for cell in cells):
+        own = [cell for cell in cells if id(cell.row) == row]
+        missing = reproduce.keys_of(own, known[own[0].paper])
+        if missing:
+            takes[row] = summary.rounded(reproduce.flop_of(papers[own[0].paper], missing) / at.others / 60)
+    judged = [verdicts.judge(cell, known[cell.paper], 100 / papers[cell.paper].num_classes) for cell in cells]
+    return verdicts.overview(judged, takes)
+
+
+def _trained(
+    config: Config, cells: Sequence[Cell], known: dict[Key, Student], files: Path, dry_run: bool, console: Console
+) -> dict[Key, Student] | None:
+    """Train the students that are missing, and return those of this run; none of a dry run."""
+    from gdd import pipeline
+    from gdd.cli import summary
+    from gdd.pipeline import reproduce
+    from gdd.report import tables
+    from gdd.runtime.device import make_accelerator
+
+    paper = published.papers()[cells[0].paper]
+    missing = reproduce.keys_of(cells, known)
+    # All training images are the paper's; students see none of them.
+    data = DataConfig(name=paper.dataset, root=config.data.root, download=config.data.download, val_fraction=0.0)
+    config = replace(config, data=data)
+    accelerator = make_accelerator(config.run)
+    try:
+        with pipeline.open_inputs(config, accelerator, []) as inputs:
+            parts = reproduce.parts_of(paper, missing, files, inputs.dataset.spec)
+            minutes = reproduce.flop_of(paper, missing) / summary.speed(config, accelerator.device).others / 60
+            told = f"train and score {len(missing)} students for {len(cells)} published numbers"
+            console.print(f"work     {told}: about {summary.rounded(minutes)}", soft_wrap=True)
+            if dry_run:
+                return None
+
+            def page(students: list[Student]) -> str:
+                found = {**known, **{one.key: one for one in students}}
+                return tables.page(paper.title, _tables(cells, found))
+
+            found = reproduce.reproduce(config, inputs, parts, page) if missing else []
+            return {one.key: one for one in found}
+    finally:
+        accelerator.end_training()
+
+
+COMMANDS = (
+    Command("reproduce", "list published numbers, and find out whether they come out", _add_arguments, _reproduce),
+)

@@ -1,0 +1,222 @@
+"""What papers of this field publish: every number as data, how it is had, and what gdd's students said of it; no torch.
+
+A paper has two files here, called by its number. `NUMBER.yaml` holds its tables, the sets that its authors published,
+and the ways in which students are trained for them. `NUMBER.csv` holds a line per student that has been trained so far,
+in the order of `Student`; `benchmarks/verdicts.py` adds to it. Another paper is another pair of files.
+"""
+
+import csv
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from functools import cache
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import yaml
+from pydantic import Field, model_validator
+from pydantic.dataclasses import dataclass as checked
+
+from gdd.config import ConfigError, EvaluateConfig, did_you_mean, read_as, require
+from gdd.config.fields import STRICT
+
+HOME = Path(__file__).parent
+SEEDS = 5  # students of a cell, where its row does not say otherwise
+
+
+@checked(frozen=True, config=STRICT)
+class Row:
+    """A row of a published table."""
+
+    name: str  # as the paper calls it
+    ipc: int  # images per class
+    published: tuple[float | None, ...]  # accuracy of each of the table's students, in percent; none: not given
+    ways: tuple[str, ...]  # how the paper says that students were trained; of several the best mean counts
+    iterations: int | None = None  # of the distillation
+    spread: tuple[float | None, ...] | None = None  # standard deviations, where they are given
+    set: str | None = None  # on which they were trained; none: it has to be distilled first
+    released: tuple[str, ...] = ()  # ways of the released code, where these differ; of several the best mean counts
+    released_set: str | None = None  # the released code's set, where it is another
+    cause: str | None = None  # why the number may not come out, by a name among the causes
+    seeds: dict[str, int] = field(default_factory=dict)  # students of an architecture, where they are not SEEDS
+    needs: str | None = None  # what a row without a set would take
+
+
+@checked(frozen=True, config=STRICT)
+class Table:
+    """A published table."""
+
+    students: Annotated[tuple[str, ...], Field(min_length=1)]  # architectures, a column each
+    rows: tuple[Row, ...]
+
+    @model_validator(mode="after")
+    def _has_a_number_for_each_student(self) -> "Table":
+        for row in self.rows:
+            for key, values in (("published", row.published), ("spread", row.spread or row.published)):
+                count = len(self.students)
+                require(len(values) == count, f"{key} of {row.name}", values, f"{count} numbers, one per student")
+        return self
+
+
+@checked(frozen=True, config=STRICT)
+class Paper:
+    """A paper's tables, and all that its numbers are had from."""
+
+    title: str
+    url: str
+    dataset: str  # its name in gdd
+    shape: tuple[int, int, int]  # channels, height and width of its images
+    num_classes: int
+    test_images: int
+    files_from: str  # where its authors have published the files
+    files: dict[str, str]  # checksums (SHA-256) by name
+    sets: dict[str, tuple[str, int, int]]  # file, place in it, and images per class, by name
+    ways: dict[str, EvaluateConfig]  # what differs from the recipe dc, by name
+    causes: dict[str, str]  # why numbers may not come out
+    tables: dict[str, Table]
+
+    @model_validator(mode="after")
+    def _names_what_is_there(self) -> "Paper":
+        for file, _, _ in self.sets.values():
+            require(file in self.files, "sets", file, "a name of files")
+        for row in (row for table in self.tables.values() for row in table.rows):
+            for key, names, known in (
+                ("set", {row.set, row.released_set} - {None}, self.sets),
+                ("ways", {*row.ways, *row.released}, self.ways),
+                ("cause", {row.cause} - {None}, self.causes),
+            ):
+                require(names <= {*known}, f"{key} of {row.name}", sorted(map(str, names)), f"names of {key}")
+        return self
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One published number, and what decides whether it comes out."""
+
+    paper: str  # its number
+    table: str
+    row: Row
+    student: str  # architecture
+    published: float  # percent
+    spread: float | None  # standard deviation, if it is given
+
+    @property
+    def equation(self) -> list["Key"]:
+        """The students that the paper's text asks for; none of a number whose set has to be distilled first."""
+        return self._students(self.row.set, self.row.ways)
+
+    @property
+    def released(self) -> list["Key"]:
+        """The students that the released code trains, if it does not do what the text says."""
+        return self._students(self.row.released_set or self.row.set, self.row.released)
+
+    def _students(self, of_set: str | None, ways: Sequence[str]) -> list["Key"]:
+        seeds = range(self.row.seeds.get(self.student, SEEDS))
+        return [] if of_set is None else [Key(of_set, way, self.student, seed) for way in ways for seed in seeds]
+
+
+class Key(NamedTuple):
+    """What tells a student from others; its precision does not."""
+
+    set: str  # name in its paper
+    way: str  # name in its paper
+    arch: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Student:
+    """One student that was trained for a number: what `evaluation.row.Row` says of it."""
+
+    set: str  # these four are its `Key`
+    way: str
+    arch: str
+    seed: int
+    correct: int  # of the test images
+    total: int
+    failed: bool  # whether its logits were not finite, so that it has no accuracy
+    teacher_accuracy: float | None  # percent, of one that has a teacher
+    train_loss: float  # of the last step
+    seconds: float  # of its training
+    precision: str
+    device: str
+    torch: str  # its version
+    git_revision: str | None
+    set_hash: str
+    recipe_hash: str
+
+    @property
+    def key(self) -> Key:
+        return Key(self.set, self.way, self.arch, self.seed)
+
+    @property
+    def accuracy(self) -> float | None:
+        """Percent of the test images; none of a student that failed."""
+        return None if self.failed else 100 * self.correct / self.total
+
+
+def papers() -> dict[str, Paper]:
+    """Return all papers by their numbers."""
+    return {path.stem: _paper(path) for path in sorted(HOME.glob("*.yaml"))}
+
+
+@cache
+def _paper(path: Path) -> Paper:
+    return read_as(Paper, yaml.safe_load(path.read_text()), path.name)
+
+
+def cells(which: str | None = None) -> list[Cell]:
+    """Return the numbers of all papers, of a paper `2402.13007`, or of a table `2402.13007/table4`.
+
+    ConfigError if there is no such paper or table.
+    """
+    number, _, table = (which or "").partition("/")
+    known = papers()
+    if which is not None and number not in known:
+        listed = ", ".join(known)
+        raise ConfigError(f"{number} is no paper here, expected one of {listed}{did_you_mean(number, known)}")
+    if table and table not in known[number].tables:
+        listed = ", ".join(known[number].tables)
+        raise ConfigError(
+            f"{table} is no table of {number}, expected one of {listed}{did_you_mean(table, known[number].tables)}"
+        )
+    return [
+        Cell(paper_number, name, row, student, published, None if row.spread is None else row.spread[place])
+        for paper_number, paper in known.items()
+        if which is None or paper_number == number
+        for name, of_name in paper.tables.items()
+        if table in ("", name)
+        for row in of_name.rows
+        for place, (student, published) in enumerate(zip(of_name.students, row.published, strict=True))
+        if published is not None
+    ]
+
+
+def students(paper: str, folder: Path = HOME) -> list[Student]:
+    """Return the students that are kept of a paper; ConfigError if the file is damaged."""
+    path = folder / f"{paper}.csv"
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return [_student(line, path) for line in csv.DictReader(file)]
+
+
+def _student(line: dict[str, str], path: Path) -> Student:
+    values: dict[str, object] = {name: value or None for name, value in line.items()}
+    for name, kind in (("seed", int), ("correct", int), ("total", int), ("train_loss", float), ("seconds", float)):
+        try:
+            values[name] = kind(line[name])
+        except (KeyError, TypeError, ValueError):
+            raise ConfigError(f"{name} of {path} is {line.get(name)}, expected a number") from None
+    values["failed"] = line.get("failed") == "True"
+    if values.get("teacher_accuracy") is not None:
+        values["teacher_accuracy"] = float(line["teacher_accuracy"])
+    return read_as(Student, values, path.name)
+
+
+def write_students(path: Path, found: Iterable[Student]) -> None:
+    """Write students as `students` reads them, each once, in order."""
+    ordered: Sequence[Student] = sorted({one.key: one for one in found}.values(), key=lambda one: one.key)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, [one.name for one in fields(Student)], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(asdict(one) for one in ordered)

@@ -1,0 +1,138 @@
+"""What gdd's students say of published numbers: whether they come out, and by how much they do not."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from gdd.published import Cell, Key, Paper, Student
+from gdd.report.intervals import Estimate, estimate
+from gdd.report.tables import Section
+
+Verdict = Literal["confirmed", "as released only", "refuted", "not run"]
+VERDICTS: tuple[Verdict, ...] = ("confirmed", "as released only", "refuted", "not run")
+# A published value this near to our mean counts as the same, in points, however narrow the interval is.
+NEAR = 1.0
+
+RULE = (
+    f"confirmed: the published value lies in the 95 % interval of our students' mean (Student's t) or within {NEAR:g} "
+    "point of it, trained as the paper's text says; as released only: not so, but as the released code trains them; "
+    "refuted: neither; not run: students are missing. n is the number of students, each of a seed of its own."
+)
+AS_RELEASED = (
+    "As released, the best mean of several ways counts, as its authors chose it, and a student that diverged counts as "
+    "chance, as their code counts it; elsewhere it has no accuracy and is part of no mean."
+)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A published number and what became of it."""
+
+    cell: Cell
+    equation: Estimate | None  # as the paper says; none unless all students are there
+    released: Estimate | None  # as the released code does
+    verdict: Verdict
+
+    @property
+    def counts(self) -> Estimate | None:
+        """The mean that stands beside the published one: the one by which it is confirmed, else the equation's."""
+        return self.released if self.verdict == "as released only" else self.equation
+
+
+def confirms(ours: Estimate, published: float) -> bool:
+    """Tell whether a published value lies in our interval, or near our mean; a mean without values does not."""
+    return abs(ours.mean - published) <= max(NEAR, ours.half_width if ours.n > 1 else 0.0)
+
+
+def judge(cell: Cell, students: Mapping[Key, Student], chance: float) -> Judged:
+    """Judge one published number by the students that there are; `chance` is the accuracy of guessing in percent."""
+    equation = _best(cell.equation, students, None)
+    released = _best(cell.released, students, chance)
+    verdict: Verdict = "refuted"
+    if equation is not None and confirms(equation, cell.published):
+        verdict = "confirmed"
+    elif equation is None or (cell.released and released is None):
+        verdict = "not run"
+    elif released is not None and confirms(released, cell.published):
+        verdict = "as released only"
+    return Judged(cell, equation, released, verdict)
+
+
+def _best(keys: Sequence[Key], students: Mapping[Key, Student], failed: float | None) -> Estimate | None:
+    """Return the highest mean of several ways, in which a student that failed counts as `failed`."""
+    if not keys or any(key not in students for key in keys):
+        return None
+    scores: dict[str, list[float | None]] = {}
+    for key in keys:
+        student = students[key]
+        scores.setdefault(key.way, []).append(failed if student.failed else student.accuracy)
+    return max(map(estimate, scores.values()), key=lambda one: (one.n > 0, one.mean))
+
+
+def tally(judged: Sequence[Judged]) -> str:
+    """Say how many numbers have which verdict."""
+    counts = Counter(one.verdict for one in judged)
+    return ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
+
+
+def overview(judged: Sequence[Judged], minutes: Mapping[int, str]) -> Section:
+    """Return a line per row of the published tables: its verdicts, and what the missing ones would take.
+
+    Args:
+        judged: cells, those of a row one after the other.
+        minutes: by the identity of a row, what its missing students would take here; a row that has none may need more.
+    """
+    lines = []
+    for row in dict.fromkeys(id(one.cell.row) for one in judged):
+        of_row = [one for one in judged if id(one.cell.row) == row]
+        first = of_row[0].cell
+        takes = minutes.get(row) or (first.row.needs or "").partition(":")[0]
+        lines.append([f"{first.paper}/{first.table}", *_row(first), tally(of_row), takes])
+    return Section("published numbers", [RULE], ["table", "row", "IPC", "iterations", "verdicts", "takes"], lines)
+
+
+def section(title: str, judged: Sequence[Judged], paper: Paper) -> Section:
+    """Return a line per published number of a table."""
+    lines = []
+    for one in judged:
+        cell, ours = one.cell, one.counts
+        published = f"{cell.published:.2f}" + ("" if cell.spread is None else f" (std {cell.spread:.2f})")
+        lines.append(
+            [
+                *_row(cell),
+                *(cell.student, published),
+                *(_shown(one.equation), _shown(one.released) if cell.released else "-"),
+                "" if ours is None or not ours.n else f"{ours.mean - cell.published:+.2f}",
+                one.verdict,
+                _why(one, paper),
+            ]
+        )
+    headers = ["row", "IPC", "iterations", "student", "published", "ours", "as released", "ours - published"]
+    optional = ["as released", "ours - published", "known cause"]
+    return Section(title, [RULE, AS_RELEASED], [*headers, "verdict", "known cause"], lines, optional)
+
+
+def _row(cell: Cell) -> list[str]:
+    iterations = "" if cell.row.iterations is None else f"{cell.row.iterations:,}"
+    return [cell.row.name, str(cell.row.ipc), iterations]
+
+
+def _shown(value: Estimate | None) -> str:
+    if value is None:
+        return "not run"
+    if not value.n:
+        return f"all {value.failed} failed"
+    width = "" if math.isnan(value.half_width) else f" ± {value.half_width:.2f}"
+    failed = f", {value.failed} failed" if value.failed else ""
+    return f"{value.mean:.2f}{width} (n {value.n}{failed})"
+
+
+def _why(one: Judged, paper: Paper) -> str:
+    """Return the known cause of a number that does not come out, or what it would take."""
+    if one.verdict == "confirmed":
+        return ""
+    if one.verdict == "not run" and one.cell.row.needs is not None:
+        return one.cell.row.needs
+    return "" if one.cell.row.cause is None or one.verdict == "not run" else paper.causes[one.cell.row.cause]
