@@ -1,7 +1,7 @@
 """`gdd reproduce`: published numbers, and whether they come out."""
 
 from argparse import SUPPRESS
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +18,13 @@ from gdd.published import Cell, Key, Student
 if TYPE_CHECKING:
     from gdd.report.tables import Section
 
-_NARROWING = ("ipc", "iterations", "row", "student")
+# Flags that leave some numbers out, and what they look at.
+_NARROWING: dict[str, Callable[[Cell], object]] = {
+    "ipc": lambda cell: cell.row.ipc,
+    "iterations": lambda cell: cell.row.iterations,
+    "row": lambda cell: cell.row.name,
+    "student": lambda cell: cell.student,
+}
 
 
 def _add_arguments(parser: ArgumentParser) -> None:
@@ -43,15 +49,12 @@ def _chosen(options: Namespace) -> list[Cell]:
         wanted = options[name]
         if not wanted:
             continue
-        values = [cell.student if name == "student" else getattr(cell.row, _FIELDS.get(name, name)) for cell in cells]
+        values = [_NARROWING[name](cell) for cell in cells]
         cells = [cell for cell, value in zip(cells, values, strict=True) if value in wanted]
         if not cells:
             known = ", ".join(dict.fromkeys(str(value) for value in values if value is not None))
             raise ConfigError(f"--{name} is {', '.join(map(str, wanted))}, expected some of {known}")
     return cells
-
-
-_FIELDS = {"row": "name"}
 
 
 def _reproduce(options: Namespace, console: Console) -> None:
@@ -118,7 +121,7 @@ def _trained(
     accelerator = make_accelerator(config.run)
     try:
         with pipeline.open_inputs(config, accelerator, []) as inputs:
-            parts = reproduce.parts_of(paper, missing, files, inputs.dataset.spec)
+            arms = reproduce.arms_of(paper, missing, files, inputs.dataset.spec)
             minutes = reproduce.flop_of(paper, missing) / summary.speed(config, accelerator.device).others / 60
             told = f"train and score {len(missing)} students for {len(cells)} published numbers"
             console.print(f"work     {told}: about {summary.rounded(minutes)}", soft_wrap=True)
@@ -129,7 +132,7 @@ def _trained(
                 found = {**known, **{one.key: one for one in students}}
                 return tables.page(paper.title, _tables(cells, found))
 
-            found = reproduce.reproduce(config, inputs, parts, page) if missing else []
+            found = reproduce.reproduce(config, inputs, paper, arms, page) if missing else []
             return {one.key: one for one in found}
     finally:
         accelerator.end_training()

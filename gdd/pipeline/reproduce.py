@@ -1,15 +1,15 @@
 """The students that published numbers still take: planned, trained, and kept as `gdd.published` keeps them."""
 
-from collections.abc import Callable, Iterable, Sequence
+import itertools
+from collections.abc import Callable, Container, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-from gdd import published, zoo
+from gdd import zoo
 from gdd.config import Config, ConfigError, stages
 from gdd.data.spec import DatasetSpec
 from gdd.evaluation import sources
 from gdd.evaluation.dd_ranking import Arm
-from gdd.evaluation.recipe import Job, resolve_recipe
+from gdd.evaluation.recipe import Conditions, Job
 from gdd.evaluation.row import Row
 from gdd.evaluation.sources import Source
 from gdd.formats import dc_mtt
@@ -20,20 +20,19 @@ from gdd.pipeline.scoring import score_arms
 from gdd.published import Cell, Key, Paper, Student
 from gdd.runtime.checkpoint import write_atomically
 
-STUDENTS, VERDICTS = "students.csv", "verdicts.md"
+VERDICTS = "verdicts.md"
 
 
-class Part(NamedTuple):
-    """Students of one way, and what is kept of each."""
+def spec_of(paper: Paper) -> DatasetSpec:
+    """Return what decides recipes and sizes of a paper's dataset; its classes and pixels have no names and moments."""
+    names, channels = tuple(map(str, range(paper.num_classes))), paper.shape[0]
+    return DatasetSpec(paper.dataset, *paper.shape, names, (0.0,) * channels, (1.0,) * channels, paper.flip)
 
-    keys: list[Key]
-    arm: Arm
 
-
-def keys_of(cells: Iterable[Cell], known: Iterable[Key] = ()) -> list[Key]:
+def keys_of(cells: Iterable[Cell], known: Container[Key] = ()) -> list[Key]:
     """Return the students that the numbers take, each once, but for those that are known."""
     wanted = dict.fromkeys(key for cell in cells for key in (*cell.equation, *cell.released))
-    return [*dict.fromkeys(key for key in wanted if key not in {*known})]
+    return [key for key in wanted if key not in known]
 
 
 def published_set(paper: Paper, name: str, folder: Path, spec: DatasetSpec) -> Source:
@@ -41,58 +40,60 @@ def published_set(paper: Paper, name: str, folder: Path, spec: DatasetSpec) -> S
     file, place, _ = paper.sets[name]
     path = folder / file
     if not path.is_file():
-        raise ConfigError(f"{path} is not there, expected the file of {paper.files_from}; --files names its folder")
+        raise ConfigError(f"{path} is not there, expected the file of the {paper.files_from}; --files names its folder")
     if zoo.sha256(path) != paper.files[file]:
-        raise ConfigError(f"{path} is not the file of {paper.files_from}: its checksum differs")
+        raise ConfigError(f"{path} is not the file of the {paper.files_from}: its checksum differs")
     return sources.of_set(dc_mtt.read_dc(path, spec, place, method=paper.title), path, name)
 
 
-def parts_of(paper: Paper, keys: Sequence[Key], folder: Path, spec: DatasetSpec) -> list[Part]:
+def arms_of(paper: Paper, keys: Sequence[Key], folder: Path, spec: DatasetSpec) -> list[Arm]:
     """Return the students by the ways in which they are trained; ConfigError as of `published_set`."""
     read = {name: published_set(paper, name, folder, spec) for name in dict.fromkeys(key.set for key in keys)}
-    parts = []
-    for way in dict.fromkeys(key.way for key in keys):
-        own = [key for key in keys if key.way == way]
-        jobs = [
-            Job(read[key.set], read[key.set].stored_ipc, "fixed", registry.parse(key.arch).name, key.seed)
-            for key in own
-        ]
-        parts.append(Part(own, Arm(paper.ways[way], jobs)))
-    return parts
+    jobs: dict[str, list[Job]] = {}
+    for key in keys:
+        source, arch = read[key.set], registry.parse(key.arch).name
+        jobs.setdefault(key.way, []).append(Job(source, source.stored_ipc, "fixed", arch, key.seed))
+    return [Arm(paper.ways[way], of_way) for way, of_way in jobs.items()]
 
 
 def flop_of(paper: Paper, keys: Iterable[Key]) -> float:
     """Return the FLOP of training and testing students, their teachers left out."""
-    total = 0.0
+    total, spec = 0.0, spec_of(paper)
     for key in keys:
         _, _, ipc = paper.sets[key.set]
-        recipe = resolve_recipe(paper.ways[key.way].recipe, flip=True)
-        images = TRAINING * recipe.images_seen(ipc * paper.num_classes) + paper.test_images
-        total += images * classifier_flop(key.arch, paper.shape, paper.num_classes)
+        recipe = Conditions.of(paper.ways[key.way], spec).recipe
+        images = TRAINING * recipe.images_seen(ipc * spec.num_classes) + paper.test_images
+        total += images * classifier_flop(key.arch, spec.shape, spec.num_classes)
     return total
 
 
 def reproduce(
-    config: Config, inputs: Inputs, parts: Sequence[Part], write: Callable[[list[Student]], str]
+    config: Config, inputs: Inputs, paper: Paper, arms: Sequence[Arm], write: Callable[[list[Student]], str]
 ) -> list[Student]:
-    """Train and score the students that have no row in the run's folder yet, and return all of the parts.
+    """Train and score the students of the arms that have no row in the run's folder yet, and return all of them.
 
-    The main process keeps them in `STUDENTS` there, and what `write` says of them in `VERDICTS`.
+    The main process keeps there what `write` says of them.
     """
 
     def keep(folder: Path, *rows: list[Row]) -> list[Path]:
-        students = _students(parts, rows)
-        published.write_students(folder / STUDENTS, students)
-        write_atomically(folder / VERDICTS, lambda temporary: temporary.write_text(write(students)))
-        return [folder / STUDENTS, folder / VERDICTS]
+        text = write(students_of(paper, itertools.chain(*rows)))
+        write_atomically(folder / VERDICTS, lambda temporary: temporary.write_text(text))
+        return [folder / VERDICTS]
 
-    return _students(parts, score_arms(stages.REPRODUCE, config, inputs, [part.arm for part in parts], keep))
+    return students_of(paper, itertools.chain(*score_arms(stages.REPRODUCE, config, inputs, arms, keep)))
 
 
-def _students(parts: Sequence[Part], rows: Sequence[list[Row]]) -> list[Student]:
+def students_of(paper: Paper, rows: Iterable[Row]) -> list[Student]:
+    """Return the students that rows of `reproduce` tell of; rows of other sets, ways or students are left out."""
+    spec = spec_of(paper)
+    ways = {Conditions.of(settings, spec).hash: way for way, settings in paper.ways.items()}
+    archs = {registry.parse(arch).name: arch for table in paper.tables.values() for arch in table.students}
     return [
         Student(
-            **key._asdict(),
+            set=row.source,
+            way=ways[row.recipe_hash],
+            arch=archs[row.arch],
+            seed=row.seed,
             correct=row.correct,
             total=row.total,
             failed=row.failure is not None,
@@ -106,6 +107,6 @@ def _students(parts: Sequence[Part], rows: Sequence[list[Row]]) -> list[Student]
             set_hash=row.source_hash,
             recipe_hash=row.recipe_hash,
         )
-        for part, of_part in zip(parts, rows, strict=True)
-        for key, row in zip(part.keys, of_part, strict=True)
+        for row in rows
+        if row.source in paper.sets and row.recipe_hash in ways and row.arch in archs
     ]

@@ -66,6 +66,7 @@ class Paper:
     dataset: str  # its name in gdd
     shape: tuple[int, int, int]  # channels, height and width of its images
     num_classes: int
+    flip: bool  # whether mirroring keeps the class
     test_images: int
     files_from: str  # where its authors have published the files
     files: dict[str, str]  # checksums (SHA-256) by name
@@ -191,9 +192,9 @@ def cells(which: str | None = None) -> list[Cell]:
     ]
 
 
-def students(paper: str, folder: Path = HOME) -> list[Student]:
+def students(paper: str) -> list[Student]:
     """Return the students that are kept of a paper; ConfigError if the file is damaged."""
-    path = folder / f"{paper}.csv"
+    path = HOME / f"{paper}.csv"
     if not path.exists():
         return []
     with path.open(newline="") as file:

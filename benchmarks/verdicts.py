@@ -1,0 +1,75 @@
+"""Keep the students of runs of `gdd reproduce`, and write docs/verdicts.md: what became of published numbers.
+
+    python benchmarks/verdicts.py runs/reproduce/reproduce
+
+Of several rows of one student the first counts, those that are kept before all others.
+"""
+
+import sys
+from pathlib import Path
+
+from gdd import published
+from gdd.evaluation import grid
+from gdd.pipeline import reproduce
+from gdd.published import Paper
+from gdd.report import verdicts
+from gdd.report.tables import markdown
+
+PAGE = Path(__file__).parents[1] / "docs/verdicts.md"
+INTRODUCTION = """# Published numbers, and whether they come out
+
+What papers of this field publish, beside what gdd's students reach on the very sets that the authors published, or on
+sets that gdd distils. `uv run gdd reproduce` lists all of it, with what is missing and what that would take on your
+machine; `uv run gdd reproduce 2402.13007/table4 --ipc 1 --student mlp` trains what is missing of some numbers and
+judges them. The authors' files are theirs: put them in `data/published`, or name their folder by `--files`; gdd knows
+their checksums.
+
+{rule}
+
+{as_released}
+
+All students have gdd's recipe `dc`: 300 epochs of batches of 256, SGD of rate .01 with momentum, a tenth of it from
+half on, as the papers say; the 10,000 test images are read once, after the last step. Each line of the tables below is
+made from rows in `gdd/published` by `python benchmarks/verdicts.py`, and a test holds that it is what they give. The
+judged numbers of one paper are not independent: a log and two tables ask the same students.
+"""
+
+
+def keep(folders: list[Path]) -> None:
+    """Add the students of run folders to those that are kept."""
+    rows = [row for folder in folders for row in grid.read_rows(folder)]
+    for number, paper in published.papers().items():
+        known = {one.key: one for one in reversed([*published.students(number), *reproduce.students_of(paper, rows)])}
+        published.write_students(published.HOME / f"{number}.csv", known.values())
+
+
+def page() -> str:
+    """Return the page."""
+    text = [INTRODUCTION.format(rule=verdicts.RULE, as_released=verdicts.AS_RELEASED)]
+    for number, paper in published.papers().items():
+        text += _of_paper(number, paper)
+    return "\n".join(text)
+
+
+def _of_paper(number: str, paper: Paper) -> list[str]:
+    students = {one.key: one for one in published.students(number)}
+    cells = published.cells(number)
+    judged = [verdicts.judge(cell, students, 100 / paper.num_classes) for cell in cells]
+    devices = ", ".join(sorted({one.device for one in students.values()}))
+    precisions = " and ".join(sorted({one.precision for one in students.values()}))
+    text = [
+        f"## arXiv {number}\n",
+        f"[{paper.title}]({paper.url}), {paper.dataset}: {len(judged)} numbers, {verdicts.tally(judged)}; "
+        f"{len(students):,} students in {precisions or 'no precision yet'}, on {devices or 'no machine yet'}.\n",
+    ]
+    for table in paper.tables:
+        of_table = [one for one in judged if one.cell.table == table]
+        section = verdicts.section(f"{table}: {verdicts.tally(of_table)}", of_table, paper)
+        text += [f"### {number}, {section.title}\n", markdown(section) + "\n"]
+    return text
+
+
+if __name__ == "__main__":
+    keep([*map(Path, sys.argv[1:])])
+    PAGE.write_text(page())
+    print(f"wrote {PAGE}")

@@ -1,0 +1,239 @@
+"""Published numbers: the catalogue is the papers', verdicts follow from students, and the page is what they give."""
+
+import math
+import runpy
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from commands import ROOT
+from test_configs import ARCHS, paper_tables
+
+from gdd import published
+from gdd.config import ConfigError
+from gdd.data.readers import open_dataset
+from gdd.evaluation.grid import read_rows
+from gdd.evaluation.recipe import Conditions
+from gdd.formats import dc_mtt
+from gdd.models import registry
+from gdd.pipeline import reproduce
+from gdd.published import Cell, Row, Student
+from gdd.report import verdicts
+from gdd.sampling.set_file import SyntheticSet
+from gdd.zoo import sha256
+
+POOL = "2402.13007"
+
+
+def student(way: str = "plain", seed: int = 0, correct: int = 250, failed: bool = False) -> Student:
+    """Return one of 1,000 test images."""
+    return Student("it", way, "mlp", seed, correct, 1000, failed, None, 0.1, 1.0, "float32", "cpu", "2", None, "a", "b")
+
+
+def cell(published_value: float, ways: tuple[str, ...] = ("plain",), released: tuple[str, ...] = ()) -> Cell:
+    row = Row("row", 1, (published_value,), ways, set="it", released=released, seeds={"mlp": 3})
+    return Cell("paper", "table", row, "mlp", published_value, None)
+
+
+def judged(one: Cell, *students: Student) -> verdicts.Judged:
+    return verdicts.judge(one, {found.key: found for found in students}, chance=10.0)
+
+
+class TestJudging:
+    # 25, 27 and 29 %: mean 27, standard deviation 2, interval of half width 4.303 * 2 / sqrt(3).
+    STUDENTS = tuple(student(seed=seed, correct=correct) for seed, correct in enumerate((250, 270, 290)))
+    HALF = 4.302653 * 2 / math.sqrt(3)
+
+    @pytest.mark.parametrize(
+        ("value", "verdict"),
+        [
+            (27.0, "confirmed"),
+            (27 + HALF - 0.001, "confirmed"),
+            (27 - HALF + 0.001, "confirmed"),
+            (27 + HALF + 0.001, "refuted"),
+            (27 - HALF - 0.001, "refuted"),
+        ],
+    )
+    def test_the_interval_decides(self, value, verdict):
+        found = judged(cell(value), *self.STUDENTS)
+        assert found.verdict == verdict
+        assert (found.equation.mean, found.equation.half_width) == pytest.approx((27, self.HALF), rel=1e-6)
+
+    @pytest.mark.parametrize(("value", "verdict"), [(26.0, "confirmed"), (28.0, "confirmed"), (28.01, "refuted")])
+    def test_a_point_is_as_good_as_equal_however_narrow_the_interval(self, value, verdict):
+        assert judged(cell(value), *(student(seed=seed, correct=270) for seed in range(3))).verdict == verdict
+
+    def test_one_student_has_no_interval(self):
+        row = replace(cell(29.0).row, seeds={"mlp": 1})
+        assert judged(replace(cell(29.0), row=row), student(correct=270)).verdict == "refuted"
+
+    def test_what_is_missing_is_not_run(self):
+        assert judged(cell(27.0), *self.STUDENTS[:2]).verdict == "not run"
+        one = cell(50.0, released=("half",))
+        assert judged(one, *self.STUDENTS).verdict == "not run"
+        assert judged(cell(27.0, released=("half",)), *self.STUDENTS).verdict == "confirmed"
+
+    def test_the_released_code_is_asked_where_the_equation_does_not_confirm(self):
+        released = [student("half", seed, 500) for seed in range(3)]
+        found = judged(cell(50.0, released=("half",)), *self.STUDENTS, *released)
+        assert (found.verdict, found.counts.mean) == ("as released only", 50.0)
+        assert judged(cell(60.0, released=("half",)), *self.STUDENTS, *released).verdict == "refuted"
+
+    def test_of_several_ways_the_best_counts(self):
+        ways = [student(way, seed, correct) for way, correct in (("a", 300), ("b", 500)) for seed in range(3)]
+        found = judged(cell(50.0, released=("a", "b")), *self.STUDENTS, *ways)
+        assert (found.verdict, found.released.mean) == ("as released only", 50.0)
+        assert judged(cell(50.0, released=("a", "b")), *self.STUDENTS, *ways[1:]).verdict == "not run"
+
+    def test_a_failed_student_is_chance_as_released_and_no_value_else(self):
+        failed = [student(seed=0, correct=0, failed=True), *self.STUDENTS[1:]]
+        found = judged(cell(28.0), *failed)
+        assert (found.equation.mean, found.equation.n, found.equation.failed) == (28.0, 2, 1)
+        released = [replace(one, way="half") for one in failed]
+        assert judged(cell(60.0, released=("half",)), *failed, *released).released.mean == pytest.approx((10 + 56) / 3)
+        gone = [student(seed=seed, failed=True) for seed in range(3)]
+        assert judged(cell(28.0), *gone).verdict == "refuted"
+
+
+class TestCatalogue:
+    def test_it_is_what_the_page_of_the_paper_says(self):
+        """Two transcriptions of the same tables."""
+        of_page = {
+            (row["row"], row["IPC"], row["iterations"], ARCHS[name]): float(row[name])
+            for row in paper_tables()[1]
+            for name in ARCHS
+            if row.get(name, "-") != "-"
+        }
+        of_catalogue = {
+            (one.row.name, str(one.row.ipc), str(one.row.iterations), one.student): one.published
+            for table in ("table4", "table5")
+            for one in published.cells(f"{POOL}/{table}")
+        }
+        assert len(of_page) == 126 + 90
+        assert of_catalogue == of_page
+
+    def test_sets_are_of_the_rows_images_per_class_and_iterations(self):
+        paper = published.papers()[POOL]
+        for one in published.cells(POOL):
+            for name in {key.set for key in one.equation}:
+                file, place, ipc = paper.sets[name]
+                assert (f"_{ipc}ipc_" in file, ipc, 1000 * (place + 1)) == (True, one.row.ipc, one.row.iterations)
+                assert file.startswith("modelpool") == ("pool" in one.row.name or "similar" in one.row.name)
+            assert bool(one.equation) == (one.row.needs is None)
+
+    @pytest.mark.parametrize("number", published.papers())
+    def test_every_student_can_be_built_and_every_way_decides_another_training(self, number):
+        paper = published.papers()[number]
+        spec = reproduce.spec_of(paper)
+        with torch.device("meta"):
+            for arch in {one.student for one in published.cells(number)}:
+                registry.build(arch, spec.shape, spec.num_classes)
+        hashes = [Conditions.of(settings, spec).hash for settings in paper.ways.values()]
+        assert len({*hashes}) == len(hashes)
+
+    @pytest.mark.parametrize("number", published.papers())
+    def test_students_that_are_kept_are_of_the_ways_and_sets_that_they_name(self, number):
+        paper, students = published.papers()[number], published.students(number)
+        spec, keys = reproduce.spec_of(paper), [one.key for one in students]
+        assert keys == sorted({*keys})
+        wanted = {*reproduce.keys_of(published.cells(number))}
+        for one in students:
+            assert one.key in wanted
+            assert one.recipe_hash == Conditions.of(paper.ways[one.way], spec).hash
+            assert one.total == paper.test_images
+        assert len({(one.set, one.set_hash) for one in students}) == len({one.set for one in students})
+
+    def test_the_page_is_what_the_kept_students_give(self, monkeypatch):
+        monkeypatch.syspath_prepend(ROOT / "benchmarks")
+        assert (ROOT / "docs/verdicts.md").read_text() == runpy.run_path(str(ROOT / "benchmarks/verdicts.py"))["page"]()
+
+
+def test_students_survive_their_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(published, "HOME", tmp_path)
+    found = [student(seed=1), replace(student(seed=0, failed=True), teacher_accuracy=12.5, git_revision="x,y")]
+    published.write_students(tmp_path / "it.csv", found)
+    assert published.students("it") == sorted(found, key=lambda one: one.key)
+    text = (tmp_path / "it.csv").read_text()
+    (tmp_path / "it.csv").write_text(text.replace(",250,", ",many,"))
+    with pytest.raises(ConfigError, match=r"correct of .* is many, expected a number"):
+        published.students("it")
+
+
+@pytest.fixture
+def toy(tmp_path, monkeypatch) -> Path:
+    """A paper with two numbers, of a set of digits; returns the folder of its file."""
+    dataset = open_dataset("digits", tmp_path, val_fraction=0.0, seed=0)
+    chosen = torch.cat([(dataset.train.labels == label).nonzero().flatten()[:2] for label in range(10)])
+    images = dataset.train.images_u8[chosen].float() / 255
+    made = SyntheticSet(images, dataset.train.labels[chosen], dataset.spec, 2, {})
+    dc_mtt.write_dc(made, tmp_path / "files/set.pt")
+    paper = {
+        "title": "A paper", "url": "https://example.org", "dataset": "digits", "shape": list(dataset.spec.shape),
+        "num_classes": 10, "flip": False, "test_images": 359, "files_from": "authors",
+        "files": {"set.pt": sha256(tmp_path / "files/set.pt")}, "sets": {"it": ["set.pt", 0, 2]},
+        "ways": {"plain": {"recipe": {"epochs": 2}}, "half": {
+            "recipe": {"epochs": 2}, "teacher": "set", "kd_recipe": "released", "temperature": 0.0}},
+        "causes": {"half": "the loss is halved"},
+        "tables": {"table1": {"students": ["mlp-w8", "convnet-w4-d1"], "rows": [
+            {"name": "first", "ipc": 2, "published": [10.0, 99.0], "set": "it", "ways": ["plain"],
+             "released": ["half"], "cause": "half", "seeds": {"mlp-w8": 2, "convnet-w4-d1": 1}},
+            {"name": "second", "ipc": 2, "published": [50.0, None], "ways": ["plain"], "needs": "a GPU: a command"}]}},
+    }  # fmt: skip
+    (tmp_path / "catalogue").mkdir()
+    (tmp_path / "catalogue/1.yaml").write_text(yaml.safe_dump(paper))
+    monkeypatch.setattr(published, "HOME", tmp_path / "catalogue")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "files"
+
+
+class TestCommand:
+    def test_it_lists_what_there_is_and_what_it_would_take(self, toy, done):
+        listed = done("reproduce")
+        assert "1/table1" in listed
+        assert "2 not run" in listed
+        assert "a GPU" in listed
+        assert "1 min" in listed
+
+    def test_it_trains_what_is_missing_judges_it_and_goes_on(self, toy, done):
+        told = done("reproduce", "1/table1", "--row", "first", "--files", toy)
+        assert "train and score 6 students for 2 published numbers" in told
+        assert "1, table1: " in told
+        rows = Path("runs/reproduce/reproduce/rows.jsonl").read_text()
+        assert len(rows.splitlines()) == 6
+        verdict = Path("runs/reproduce/reproduce/verdicts.md").read_text()
+        assert "refuted | the loss is halved" in verdict
+        # Nothing is trained twice; and what is kept is not trained at all.
+        again = done("reproduce", "1", "--student", "mlp-w8", "convnet-w4-d1", "--files", toy)
+        assert "1 not run" in again
+        assert Path("runs/reproduce/reproduce/rows.jsonl").read_text() == rows
+        maker = runpy.run_path(str(ROOT / "benchmarks/verdicts.py"))
+        maker["keep"]([Path("runs/reproduce/reproduce")])
+        assert len(published.students("1")) == 6
+        assert "train and score 0 students" in done("reproduce", "1", "--row", "first", "--name", "other")
+        assert "train and score 6 students" in done(
+            "reproduce", "1", "--row", "first", "--name", "other", "--again", "--files", toy
+        )
+        # Trained anew, they are the same to the bit.
+        paper, folders = published.papers()["1"], ("runs/reproduce/reproduce", "runs/other/reproduce")
+        first, second = (
+            sorted((*one.key, one.correct, one.train_loss) for one in found)
+            for found in (reproduce.students_of(paper, read_rows(Path(folder))) for folder in folders)
+        )
+        assert first == second
+
+    def test_bad_input_is_told_in_a_sentence(self, toy, gdd):
+        for arguments, sentence in (
+            (["2"], "2 is no paper here, expected one of 1"),
+            (["1/table2"], "table2 is no table of 1, expected one of table1; did you mean 'table1'?"),
+            (["1", "--ipc", 3], "--ipc is 3, expected some of 2"),
+            (["1", "--row", "third"], "--row is third, expected some of first, second"),
+            (["1", "--files", toy / "none"], "none/set.pt is not there, expected the file of the authors"),
+        ):
+            code, _, error = gdd("reproduce", *arguments)
+            assert code == 2
+            assert sentence in error
+        (toy / "set.pt").write_bytes((toy / "set.pt").read_bytes() + b"x")
+        code, _, error = gdd("reproduce", "1", "--files", toy)
+        assert (code, "its checksum differs" in error) == (2, True)
