@@ -54,7 +54,7 @@ def page() -> str:
 def _of_paper(number: str, paper: Paper) -> list[str]:
     students = {one.key: one for one in published.students(number)}
     cells = published.cells(number)
-    judged = [verdicts.judge(cell, students, 100 / paper.num_classes) for cell in cells]
+    judged = [verdicts.judge(cell, students, paper.chance) for cell in cells]
     devices = ", ".join(sorted({one.device for one in students.values()}))
     precisions = " and ".join(sorted({one.precision for one in students.values()}))
     text = [

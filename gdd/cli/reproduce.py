@@ -66,22 +66,18 @@ def _reproduce(options: Namespace, console: Console) -> None:
     if options.which is None:
         console.print(Terminal([_overview(config, cells, known)]))
         return
-    (number,) = {cell.paper for cell in cells}
-    kept = {} if options.get("again", False) else known[number]
-    students = _trained(config, cells, kept, options.files, options.dry_run, console)
-    if students is not None:
-        console.print(Terminal(_tables(cells, {**kept, **students})))
+    students = {} if options.get("again", False) else known[cells[0].paper]
+    if _train(config, cells, students, options.files, options.dry_run, console):
+        console.print(Terminal(_tables(cells, students)))
 
 
 def _tables(cells: Sequence[Cell], students: dict[Key, Student]) -> "list[Section]":
     from gdd.report import verdicts
 
-    sections = []
-    for number, table in dict.fromkeys((cell.paper, cell.table) for cell in cells):
-        paper = published.papers()[number]
-        own = [cell for cell in cells if (cell.paper, cell.table) == (number, table)]
-        judged = [verdicts.judge(cell, students, 100 / paper.num_classes) for cell in own]
-        sections.append(verdicts.section(f"{number}, {table}: {verdicts.tally(judged)}", judged, paper))
+    paper, sections = published.papers()[cells[0].paper], []
+    for table in dict.fromkeys(cell.table for cell in cells):
+        judged = [verdicts.judge(cell, students, paper.chance) for cell in cells if cell.table == table]
+        sections.append(verdicts.section(f"{cells[0].paper}, {table}: {verdicts.tally(judged)}", judged, paper))
     return sections
 
 
@@ -92,50 +88,56 @@ def _overview(config: Config, cells: Sequence[Cell], known: dict[str, dict[Key, 
     from gdd.report import verdicts
     from gdd.runtime.device import here
 
-    papers, takes = published.papers(), dict[int, str]()
+    takes, judged = dict[int, str](), []
     at = summary.speed(config, here())
     for row in dict.fromkeys(id(cell.row) for cell in cells):
         own = [cell for cell in cells if id(cell.row) == row]
-        missing = reproduce.keys_of(own, known[own[0].paper])
+        paper, students = published.papers()[own[0].paper], known[own[0].paper]
+        missing = [key for released in (False, True) for key in verdicts.missing(own, students, paper.chance, released)]
         if missing:
-            takes[row] = summary.rounded(reproduce.flop_of(papers[own[0].paper], missing) / at.others / 60)
-    judged = [verdicts.judge(cell, known[cell.paper], 100 / papers[cell.paper].num_classes) for cell in cells]
+            takes[row] = summary.rounded(reproduce.flop_of(paper, missing) / at.others / 60)
+        judged += [verdicts.judge(cell, students, paper.chance) for cell in own]
     return verdicts.overview(judged, takes)
 
 
-def _trained(
-    config: Config, cells: Sequence[Cell], known: dict[Key, Student], files: Path, dry_run: bool, console: Console
-) -> dict[Key, Student] | None:
-    """Train the students that are missing, and return those of this run; none of a dry run."""
+def _train(
+    config: Config, cells: Sequence[Cell], students: dict[Key, Student], files: Path, dry_run: bool, console: Console
+) -> bool:
+    """Train the students that are missing and add them; False of a dry run.
+
+    First as the paper's text says, then as its released code does, for the numbers that are not confirmed yet.
+    """
     from gdd import pipeline
     from gdd.cli import summary
     from gdd.pipeline import reproduce
-    from gdd.report import tables
+    from gdd.report import tables, verdicts
     from gdd.runtime.device import make_accelerator
 
     paper = published.papers()[cells[0].paper]
-    missing = reproduce.keys_of(cells, known)
     # All training images are the paper's; students see none of them.
     data = DataConfig(name=paper.dataset, root=config.data.root, download=config.data.download, val_fraction=0.0)
     config = replace(config, data=data)
+
+    def page(found: list[Student]) -> str:
+        students.update((one.key, one) for one in found)
+        return tables.page(paper.title, _tables(cells, students))
+
     accelerator = make_accelerator(config.run)
     try:
         with pipeline.open_inputs(config, accelerator, []) as inputs:
-            arms = reproduce.arms_of(paper, missing, files, inputs.dataset.spec)
-            minutes = reproduce.flop_of(paper, missing) / summary.speed(config, accelerator.device).others / 60
-            told = f"train and score {len(missing)} students for {len(cells)} published numbers"
-            console.print(f"work     {told}: about {summary.rounded(minutes)}", soft_wrap=True)
-            if dry_run:
-                return None
-
-            def page(students: list[Student]) -> str:
-                found = {**known, **{one.key: one for one in students}}
-                return tables.page(paper.title, _tables(cells, found))
-
-            found = reproduce.reproduce(config, inputs, paper, arms, page) if missing else []
-            return {one.key: one for one in found}
+            at = summary.speed(config, accelerator.device)
+            for released, how in ((False, "as the paper says"), (True, "more as the released code does")):
+                missing = verdicts.missing(cells, students, paper.chance, released)
+                arms = reproduce.arms_of(paper, missing, files, inputs.dataset.spec)
+                minutes = summary.rounded(reproduce.flop_of(paper, missing) / at.others / 60)
+                if missing or not released:
+                    told = f"train and score {len(missing)} students for {len(cells)} published numbers, {how}"
+                    console.print(f"work     {told}: about {minutes}", soft_wrap=True)
+                if missing and not dry_run:
+                    page(reproduce.reproduce(config, inputs, paper, arms, page))
     finally:
         accelerator.end_training()
+    return not dry_run
 
 
 COMMANDS = (

@@ -1,7 +1,7 @@
 """The students that published numbers still take: planned, trained, and kept as `gdd.published` keeps them."""
 
 import itertools
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from gdd import zoo
@@ -17,7 +17,7 @@ from gdd.models import registry
 from gdd.models.cost import TRAINING, classifier_flop
 from gdd.pipeline.opening import Inputs
 from gdd.pipeline.scoring import score_arms
-from gdd.published import Cell, Key, Paper, Student
+from gdd.published import Key, Paper, Student
 from gdd.runtime.checkpoint import write_atomically
 
 VERDICTS = "verdicts.md"
@@ -27,12 +27,6 @@ def spec_of(paper: Paper) -> DatasetSpec:
     """Return what decides recipes and sizes of a paper's dataset; its classes and pixels have no names and moments."""
     names, channels = tuple(map(str, range(paper.num_classes))), paper.shape[0]
     return DatasetSpec(paper.dataset, *paper.shape, names, (0.0,) * channels, (1.0,) * channels, paper.flip)
-
-
-def keys_of(cells: Iterable[Cell], known: Container[Key] = ()) -> list[Key]:
-    """Return the students that the numbers take, each once, but for those that are known."""
-    wanted = dict.fromkeys(key for cell in cells for key in (*cell.equation, *cell.released))
-    return [key for key in wanted if key not in known]
 
 
 def published_set(paper: Paper, name: str, folder: Path, spec: DatasetSpec) -> Source:

@@ -75,6 +75,11 @@ class Paper:
     causes: dict[str, str]  # why numbers may not come out
     tables: dict[str, Table]
 
+    @property
+    def chance(self) -> float:
+        """The accuracy of guessing, in percent."""
+        return 100 / self.num_classes
+
     @model_validator(mode="after")
     def _names_what_is_there(self) -> "Paper":
         for file, _, _ in self.sets.values():

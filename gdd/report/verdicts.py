@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -58,6 +58,20 @@ def judge(cell: Cell, students: Mapping[Key, Student], chance: float) -> Judged:
     elif released is not None and confirms(released, cell.published):
         verdict = "as released only"
     return Judged(cell, equation, released, verdict)
+
+
+def missing(cells: Iterable[Cell], students: Mapping[Key, Student], chance: float, released: bool) -> list[Key]:
+    """Return the students that numbers still take, each once: those of the paper's text, or of its released code.
+
+    The released code is asked of numbers alone that the text does not confirm.
+    """
+    wanted: dict[Key, None] = {}
+    for cell in cells:
+        if not released:
+            wanted |= dict.fromkeys(cell.equation)
+        elif judge(cell, students, chance).verdict != "confirmed":
+            wanted |= dict.fromkeys(cell.released)
+    return [key for key in wanted if key not in students]
 
 
 def _best(keys: Sequence[Key], students: Mapping[Key, Student], failed: float | None) -> Estimate | None:
