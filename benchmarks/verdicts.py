@@ -64,7 +64,7 @@ def _of_paper(number: str, paper: Paper) -> list[str]:
     ]
     for table in paper.tables:
         of_table = [one for one in judged if one.cell.table == table]
-        section = verdicts.section(f"{table}: {verdicts.tally(of_table)}", of_table, paper)
+        section = verdicts.numbers_section(f"{table}: {verdicts.tally(of_table)}", of_table, paper)
         text += [f"### {number}, {section.title}\n", markdown(section) + "\n"]
     return text
 

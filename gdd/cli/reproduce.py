@@ -77,7 +77,7 @@ def _tables(cells: Sequence[Cell], students: dict[Key, Student]) -> "list[Sectio
     paper, sections = published.papers()[cells[0].paper], []
     for table in dict.fromkeys(cell.table for cell in cells):
         judged = [verdicts.judge(cell, students, paper.chance) for cell in cells if cell.table == table]
-        sections.append(verdicts.section(f"{cells[0].paper}, {table}: {verdicts.tally(judged)}", judged, paper))
+        sections.append(verdicts.numbers_section(f"{cells[0].paper}, {table}: {verdicts.tally(judged)}", judged, paper))
     return sections
 
 

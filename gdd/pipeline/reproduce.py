@@ -20,7 +20,7 @@ from gdd.pipeline.scoring import score_arms
 from gdd.published import Key, Paper, Student
 from gdd.runtime.checkpoint import write_atomically
 
-VERDICTS = "verdicts.md"
+PAGE = "verdicts.md"
 
 
 def spec_of(paper: Paper) -> DatasetSpec:
@@ -71,8 +71,8 @@ def reproduce(
 
     def keep(folder: Path, *rows: list[Row]) -> list[Path]:
         text = write(students_of(paper, itertools.chain(*rows)))
-        write_atomically(folder / VERDICTS, lambda temporary: temporary.write_text(text))
-        return [folder / VERDICTS]
+        write_atomically(folder / PAGE, lambda temporary: temporary.write_text(text))
+        return [folder / PAGE]
 
     return students_of(paper, itertools.chain(*score_arms(stages.REPRODUCE, config, inputs, arms, keep)))
 

@@ -107,7 +107,7 @@ def overview(judged: Sequence[Judged], minutes: Mapping[int, str]) -> Section:
     return Section("published numbers", [RULE], ["table", "row", "IPC", "iterations", "verdicts", "takes"], lines)
 
 
-def section(title: str, judged: Sequence[Judged], paper: Paper) -> Section:
+def numbers_section(title: str, judged: Sequence[Judged], paper: Paper) -> Section:
     """Return a line per published number of a table."""
     lines = []
     for one in judged:
