@@ -50,8 +50,9 @@ class RecipeConfig:
     weight_decay: NotNegativeOrNull = None
     """Weight decay of the optimiser, at least 0 (robust: 5e-3; others: 5e-4)."""
     augment: str | None = None
-    """Operations of DSA joined by underscores, flip only where mirroring keeps the class, or none (dc, long: none; dsa,
-    robust: all; dim: color_crop)."""
+    """Operations of DSA joined by underscores, flip only where mirroring keeps the class; dc, which is that of DC for
+    MNIST, a crop, a scale or a rotation of its own for each image; or none (dc, long: none; dsa, robust: all; dim:
+    color_crop)."""
     pick: Literal["one", "two", "all"] | None = None
     """How many of the operations, drawn for each batch, are applied (dsa: one; robust: two; dim: all)."""
     label_temperature: PositiveOrNull = None

@@ -15,8 +15,10 @@ from einops import rearrange
 from torch import Tensor
 
 from gdd import rng
+from gdd.data import augment_dc
 from gdd.data.batches import Batches, local_rows
 from gdd.data.pixels import Normalizer
+from gdd.data.spec import DC
 from gdd.rng import Count
 
 # Ranges at strength 1.
@@ -177,6 +179,13 @@ def _cutout(images: Tensor, u: Tensor, strength: float) -> Tensor:
     return images * (1 - rows[:, None, :, None] * cols[:, None, None, :])
 
 
+def _dc(images: Tensor, u: Tensor, strength: float) -> Tensor:
+    """DC's own, whose ranges have no strength but 1."""
+    if strength != 1:
+        raise ValueError(f"strength of {DC} is {strength}, expected 1")
+    return augment_dc.one_of_three(images, u)
+
+
 def _integer(u: Tensor, low: int, high: int) -> Tensor:
     """Map [0, 1) to the integers low..high, both included."""
     return (u * (high - low + 1)).long() + low
@@ -204,6 +213,7 @@ _APPLY: dict[str, tuple[int, Callable[[Tensor, Tensor, float], Tensor]]] = {
     "scale": (2, _scale),
     "rotate": (1, _rotate),
     "cutout": (2, _cutout),
+    DC: (augment_dc.DRAWS, _dc),
 }
 
 

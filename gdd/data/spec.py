@@ -103,7 +103,8 @@ KNOWN = {
 }
 
 
-OPERATIONS = ("color", "crop", "cutout", "flip", "scale", "rotate")
+OPERATIONS = ("color", "crop", "cutout", "flip", "scale", "rotate")  # of DSA
+DC = "dc"  # of DC: a crop, a scale or a rotation of its own for each image
 
 
 def parse_strategy(text: str, flip: bool = True) -> tuple[str, ...]:
@@ -113,12 +114,12 @@ def parse_strategy(text: str, flip: bool = True) -> tuple[str, ...]:
     """
     if text == "none":
         return ()
-    names = text.split("_")
+    names, known = text.split("_"), (*OPERATIONS, DC)
     for name in names:
-        if name not in OPERATIONS:
+        if name not in known:
             raise ConfigError(
                 f"unknown augmentation {name!r} in {text!r}, expected 'none' or some of "
-                f"{', '.join(OPERATIONS)} joined by '_'{did_you_mean(name, OPERATIONS)}"
+                f"{', '.join(known)} joined by '_'{did_you_mean(name, known)}"
             )
         if names.count(name) > 1:
             raise ConfigError(f"augmentation {text!r} names {name!r} twice")

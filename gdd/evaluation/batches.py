@@ -12,7 +12,7 @@ from torch import Tensor
 from gdd import rng
 from gdd.data import augment
 from gdd.data.pixels import Normalizer
-from gdd.data.spec import parse_strategy
+from gdd.data.spec import DC, parse_strategy
 from gdd.data.splits import Split, shuffled
 from gdd.evaluation.recipe import Recipe
 from gdd.models import layers
@@ -205,6 +205,8 @@ class StudentBatches:
         self.per_epoch = self.recipe.steps_per_epoch(self.data.count)
         self.total = self.recipe.total_steps(self.data.count)
         self.strategy = parse_strategy(self.recipe.augment)
+        # Its operations are drawn for each batch, or fill with the batch's mean: not for several students' at once.
+        self.alone = self.recipe.pick != "all" or DC in self.strategy
         self._order: tuple[int, Tensor] | None = None
 
     def indices(self, step: int) -> Tensor | None:
@@ -220,11 +222,11 @@ class StudentBatches:
     def drawn(self, step: int) -> tuple[Tensor, Tensor]:
         """Return what `prepare` takes, and labels. Which operations a step has is decided here, where it is random."""
         images_std, labels = self.data.batch(step // self.per_epoch, self.indices(step))
-        return (images_std if self.recipe.pick == "all" else self._augmented(step, images_std)), labels
+        return (self._augmented(step, images_std) if self.alone else images_std), labels
 
     def prepare(self, step: Count, images_std: Tensor) -> Tensor:
         """Return the images of a step, of which `drawn` gave the first argument, as the student sees them."""
-        return self._augmented(step, images_std) if self.recipe.pick == "all" else images_std
+        return images_std if self.alone else self._augmented(step, images_std)
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
         images_std, labels = self.drawn(step)
@@ -274,7 +276,7 @@ class StackedBatches:
 
     def prepare(self, step: Count, images_std: Tensor) -> Tensor:
         """Return the images of a step, of which `drawn` gave the first argument, as the students see them."""
-        if self.recipe.pick != "all":
+        if self._students[0].alone:
             return images_std
         seeds = [student.seed for student in self._students]
         return _augmented(self._students[0], seeds, step, images_std)

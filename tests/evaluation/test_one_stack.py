@@ -37,6 +37,7 @@ def stacked(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     [
         {"archs": ("mlp-w16", "convnet3-bn-w4")},
         {"recipe": AUGMENTED, "archs": ("convnet3-w4",)},
+        {"recipe": dataclasses.replace(AUGMENTED, augment="dc", pick="all"), "archs": ("convnet3-w4",)},
         {"recipe": dataclasses.replace(AUGMENTED, epochs=None, steps=3, average=0.5), "archs": ("convnet3-bn-w4",)},
         {"recipe": DROPPING, "archs": ("resnet10-bn-w4", "alexnet-bn-w4", "vgg11-bn-w4")},
         {"teacher": "set", "teacher_arch": "mlp-w8"},
@@ -48,7 +49,7 @@ def stacked(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
             "recipe": dataclasses.replace(SHORT, epochs=10),
         },
     ],
-    ids=["plain", "augmented", "averaged", "dropping", "taught", "chosen"],
+    ids=["plain", "augmented", "dc", "averaged", "dropping", "taught", "chosen"],
 )
 def test_rows_are_those_of_one_after_another(
     settings: dict[str, object], evaluate: Evaluate, generator: Path, tmp_path: Path, stacked: pytest.MonkeyPatch

@@ -322,6 +322,7 @@ STEPS: dict[str, Callable[[], Any]] = {
             ("resnet10 bn, DropPath", "resnet10-bn-w4", {"recipe": _ROBUST}),
             ("convnet3, in batches", "convnet3-w4", {"recipe": RecipeConfig(epochs=2, batch_size=6)}),
             ("convnet3, DSA", "convnet3-w4", {"recipe": _DSA}),
+            ("convnet3, DC's augmentation", "convnet3-w4", {"recipe": RecipeConfig(epochs=2, augment="dc")}),
             ("convnet3, average", "convnet3-w4", {"recipe": RecipeConfig(epochs=2, average=0.9)}),
             ("convnet3, teacher", "convnet3-w4", {"teacher": "set"}),
             ("convnet3, stream", "convnet3-w4", {"kind": "generator", "protocol": "stream"}),

@@ -81,6 +81,8 @@ OPERATIONS = {
     "student, convnet3, in batches, stack": 131,
     "student, convnet3, DSA": 193,
     "student, convnet3, DSA, stack": 376,
+    "student, convnet3, DC's augmentation": 693,
+    "student, convnet3, DC's augmentation, stack": 1365,
     "student, convnet3, average": 76,
     "student, convnet3, average, stack": 127,
     "student, convnet3, teacher": 99,
