@@ -11,9 +11,9 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-CROP = 4  # pixels of padding
-SCALE = 0.2  # largest change of a side
-ROTATE = 45  # largest angle in degrees
+PADDING = 4  # pixels of padding
+RESIZE = 0.2  # largest change of a side
+DEGREES = 45  # largest angle in degrees
 DRAWS = 4  # uniform numbers of an image: which operation, its two numbers, its angle
 
 
@@ -32,9 +32,9 @@ def one_of_three(images: Tensor, u: Tensor) -> Tensor:
 
 
 def _crop(images: Tensor, u: Tensor, means: Tensor) -> Tensor:
-    """out[i, j] = padded[i + down, j + right], with 0 <= down, right < 2 CROP."""
+    """out[i, j] = padded[i + down, j + right], with 0 <= down, right < 2 PADDING."""
     height, width = images.shape[2:]
-    down, right = ((part * 2 * CROP).long() - CROP for part in u.split(1, 1))  # (B, 1)
+    down, right = ((part * 2 * PADDING).long() - PADDING for part in u.split(1, 1))  # (B, 1)
     rows, cols = (torch.arange(side, device=images.device) + shift for side, shift in ((height, down), (width, right)))
     return _taken(images, rows, cols, rearrange(means, "c -> 1 c 1 1"))
 
@@ -42,7 +42,7 @@ def _crop(images: Tensor, u: Tensor, means: Tensor) -> Tensor:
 def _scale(images: Tensor, u: Tensor) -> Tensor:
     """Resize each side to its nearest pixels, and cut or pad with zeros around the centre."""
     sides = images.shape[2:]
-    new = [((1 - SCALE + 2 * SCALE * part) * side).long() for side, part in zip(sides, u.split(1, 1), strict=True)]
+    new = [((1 - RESIZE + 2 * RESIZE * part) * side).long() for side, part in zip(sides, u.split(1, 1), strict=True)]
     largest = torch.maximum(*new).clamp(min=max(sides))  # (B, 1), of the square in which both lie at the centre
     places = []
     for side, resized in zip(sides, new, strict=True):
@@ -66,7 +66,7 @@ def _rotate(images: Tensor, u: Tensor, means: Tensor) -> Tensor:
     """Rotate by whole degrees through a cubic spline, as scipy.ndimage.rotate does, and cut out the centre."""
     height, width = images.shape[2:]
     # Places in float64, for a pixel on the border would else fall outside.
-    angle = (((u * 2 * ROTATE).long() - ROTATE).double() * (math.pi / 180))[:, None, None]
+    angle = (((u * 2 * DEGREES).long() - DEGREES).double() * (math.pi / 180))[:, None, None]
     cos, sin = angle.cos(), angle.sin()
     # The rotated image is as large as holds it; its centre's even or odd size decides by half a pixel where it is cut.
     larger = [(a * cos.abs() + b * sin.abs() + 0.5).floor() for a, b in ((height, width), (width, height))]  # (B, 1, 1)
