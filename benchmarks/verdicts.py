@@ -54,17 +54,17 @@ def page() -> str:
 def _of_paper(number: str, paper: Paper) -> list[str]:
     students = {one.key: one for one in published.students(number)}
     cells = published.cells(number)
-    judged = [verdicts.judge(cell, students, paper.chance) for cell in cells]
+    judged = [verdicts.judge(cell, students) for cell in cells]
     devices = ", ".join(sorted({one.device for one in students.values()}))
     precisions = " and ".join(sorted({one.precision for one in students.values()}))
     text = [
         f"## arXiv {number}\n",
-        f"[{paper.title}]({paper.url}), {paper.dataset}: {len(judged)} numbers, {verdicts.tally(judged)}; "
+        f"[{paper.title}]({paper.url}): {len(judged)} numbers, {verdicts.tally(judged)}; "
         f"{len(students):,} students in {precisions or 'no precision yet'}, on {devices or 'no machine yet'}.\n",
     ]
-    for table in paper.tables:
+    for table, of in paper.tables.items():
         of_table = [one for one in judged if one.cell.table == table]
-        section = verdicts.numbers_section(f"{table}: {verdicts.tally(of_table)}", of_table, paper)
+        section = verdicts.numbers_section(f"{table} ({of.dataset}): {verdicts.tally(of_table)}", of_table, paper)
         text += [f"### {number}, {section.title}\n", markdown(section) + "\n"]
     return text
 

@@ -14,6 +14,7 @@ from test_configs import ARCHS, paper_tables
 from gdd import published
 from gdd.config import ConfigError
 from gdd.data.readers import open_dataset
+from gdd.data.spec import KNOWN
 from gdd.evaluation.grid import read_rows
 from gdd.evaluation.recipe import Conditions
 from gdd.formats import dc_mtt
@@ -34,11 +35,11 @@ def student(way: str = "plain", seed: int = 0, correct: int = 250, failed: bool 
 
 def cell(published_value: float, ways: tuple[str, ...] = ("plain",), released: tuple[str, ...] = ()) -> Cell:
     row = Row("row", 1, (published_value,), ways, set="it", released=released, seeds={"mlp": 3})
-    return Cell("paper", "table", row, "mlp", published_value, None)
+    return Cell("paper", "table", "cifar10", row, "mlp", published_value, None)
 
 
 def judged(one: Cell, *students: Student) -> verdicts.Judged:
-    return verdicts.judge(one, {found.key: found for found in students}, chance=10.0)
+    return verdicts.judge(one, {found.key: found for found in students})
 
 
 class TestJudging:
@@ -102,10 +103,10 @@ class TestMissing:
         cells = [cell(27.0, released=("half",)), cell(60.0, released=("half",))]
         found = {one.key: one for one in TestJudging.STUDENTS}
         plain, half = cells[0].equation, cells[0].released
-        assert verdicts.missing(cells, {}, 10.0, released=False) == plain
-        assert verdicts.missing(cells, found, 10.0, released=False) == []
-        assert verdicts.missing(cells[:1], found, 10.0, released=True) == []
-        assert verdicts.missing(cells, found, 10.0, released=True) == half
+        assert verdicts.missing(cells, {}, released=False) == plain
+        assert verdicts.missing(cells, found, released=False) == []
+        assert verdicts.missing(cells[:1], found, released=True) == []
+        assert verdicts.missing(cells, found, released=True) == half
 
 
 class TestCatalogue:
@@ -130,6 +131,7 @@ class TestCatalogue:
         for one in published.cells(POOL):
             for name in {key.set for key in one.equation}:
                 file, place, ipc = paper.sets[name]
+                assert ipc == paper.ipc(name)
                 assert (f"_{ipc}ipc_" in file, ipc, 1000 * (place + 1)) == (True, one.row.ipc, one.row.iterations)
                 assert file.startswith("modelpool") == ("pool" in one.row.name or "similar" in one.row.name)
             assert bool(one.equation) == (one.row.needs is None)
@@ -137,23 +139,28 @@ class TestCatalogue:
     @pytest.mark.parametrize("number", published.papers())
     def test_every_student_can_be_built_and_every_way_decides_another_training(self, number):
         paper = published.papers()[number]
-        spec = reproduce.spec_of(paper)
         with torch.device("meta"):
-            for arch in {one.student for one in published.cells(number)}:
-                registry.build(arch, spec.shape, spec.num_classes)
-        hashes = [Conditions.of(settings, spec).hash for settings in paper.ways.values()]
-        assert len({*hashes}) == len(hashes)
+            for arch, dataset in {(one.student, one.dataset) for one in published.cells(number)}:
+                registry.build(arch, reproduce.spec_of(dataset).shape, reproduce.spec_of(dataset).num_classes)
+        for dataset in {table.dataset for table in paper.tables.values()}:
+            hashes = [Conditions.of(settings, reproduce.spec_of(dataset)).hash for settings in paper.ways.values()]
+            assert len({*hashes}) == len(hashes)
+
+    @pytest.mark.parametrize("name", published.DATASETS)
+    def test_datasets_are_as_gdd_reads_them(self, name):
+        images = published.DATASETS[name]
+        assert (len(KNOWN[name].mean), KNOWN[name].flip) == (images.shape[0], images.flip)
 
     @pytest.mark.parametrize("number", published.papers())
     def test_students_that_are_kept_are_of_the_ways_and_sets_that_they_name(self, number):
         paper, students = published.papers()[number], published.students(number)
-        spec, keys = reproduce.spec_of(paper), [one.key for one in students]
+        keys = [one.key for one in students]
         assert keys == sorted({*keys})
-        wanted = {key for one in published.cells(number) for key in (*one.equation, *one.released)}
+        wanted = {key: one.dataset for one in published.cells(number) for key in (*one.equation, *one.released)}
         for one in students:
-            assert one.key in wanted
+            spec = reproduce.spec_of(wanted[one.key])
             assert one.recipe_hash == Conditions.of(paper.ways[one.way], spec).hash
-            assert one.total == paper.test_images
+            assert one.total == published.DATASETS[spec.name].test_images
         assert len({(one.set, one.set_hash) for one in students}) == len({one.set for one in students})
 
     def test_the_page_is_what_the_kept_students_give(self, monkeypatch):
@@ -181,20 +188,22 @@ def toy(tmp_path, monkeypatch) -> Path:
     made = SyntheticSet(images, dataset.train.labels[chosen], dataset.spec, 2, {})
     dc_mtt.write_dc(made, tmp_path / "files/set.pt")
     paper = {
-        "title": "A paper", "url": "https://example.org", "dataset": "digits", "shape": list(dataset.spec.shape),
-        "num_classes": 10, "flip": False, "test_images": 359, "files_from": "authors",
+        "title": "A paper", "url": "https://example.org", "files_from": "authors",
         "files": {"set.pt": sha256(tmp_path / "files/set.pt")}, "sets": {"it": ["set.pt", 0, 2]},
         "ways": {"plain": {"recipe": {"epochs": 2}}, "half": {
             "recipe": {"epochs": 2}, "teacher": "set", "kd_recipe": "released", "temperature": 0.0}},
         "causes": {"half": "the loss is halved"},
-        "tables": {"table1": {"students": ["mlp-w8", "convnet-w4-d1"], "rows": [
+        "made": {"ours": {"path": "runs/ours", "ipc": 2, "command": "gdd distill --name ours", "takes": "a minute"}},
+        "tables": {"table1": {"dataset": "digits", "students": ["mlp-w8", "convnet-w4-d1"], "rows": [
             {"name": "first", "ipc": 2, "published": [99.0, 99.0], "set": "it", "ways": ["plain"],
              "released": ["half"], "cause": "half", "seeds": {"mlp-w8": 2, "convnet-w4-d1": 1}},
-            {"name": "second", "ipc": 2, "published": [50.0, None], "ways": ["plain"], "needs": "a GPU: a command"}]}},
+            {"name": "second", "ipc": 2, "published": [50.0, None], "ways": ["plain"], "needs": "a GPU: a command"},
+            {"name": "third", "ipc": 2, "published": [60.0, None], "ways": ["plain"], "set": "ours"}]}},
     }  # fmt: skip
     (tmp_path / "catalogue").mkdir()
     (tmp_path / "catalogue/1.yaml").write_text(yaml.safe_dump(paper))
     monkeypatch.setattr(published, "HOME", tmp_path / "catalogue")
+    monkeypatch.setitem(published.DATASETS, "digits", published.Images(dataset.spec.shape, 10, False, 359))
     monkeypatch.chdir(tmp_path)
     return tmp_path / "files"
 
@@ -212,21 +221,22 @@ class TestCommand:
         assert "train and score 3 students for 2 published numbers, as the paper says" in told
         assert "train and score 3 students for 2 published numbers, more as the released code does" in told
         assert "1, table1: " in told
-        rows = Path("runs/reproduce/reproduce/rows.jsonl").read_text()
+        rows = Path("runs/reproduce-digits/reproduce/rows.jsonl").read_text()
         assert len(rows.splitlines()) == 6
-        verdict = Path("runs/reproduce/reproduce/verdicts.md").read_text()
+        verdict = Path("runs/reproduce-digits/reproduce/verdicts.md").read_text()
         assert "refuted | the loss is halved" in verdict
         # Nothing is trained twice; and what is kept is not trained at all.
         again = done("reproduce", "1", "--student", "mlp-w8", "convnet-w4-d1", "--files", toy)
-        assert "1 not run" in again
-        assert Path("runs/reproduce/reproduce/rows.jsonl").read_text() == rows
+        assert "waits    ours, a minute: gdd distill --name ours" in again
+        assert "2 not run" in again
+        assert Path("runs/reproduce-digits/reproduce/rows.jsonl").read_text() == rows
         maker = runpy.run_path(str(ROOT / "benchmarks/verdicts.py"))
-        maker["keep"]([Path("runs/reproduce/reproduce")])
+        maker["keep"]([Path("runs/reproduce-digits/reproduce")])
         assert len(published.students("1")) == 6
         assert "train and score 0 students" in done("reproduce", "1", "--row", "first", "--name", "other")
         done("reproduce", "1", "--row", "first", "--name", "other", "--again", "--files", toy)
         # Trained anew, they are the same to the bit.
-        paper, folders = published.papers()["1"], ("runs/reproduce/reproduce", "runs/other/reproduce")
+        paper, folders = published.papers()["1"], ("runs/reproduce-digits/reproduce", "runs/other-digits/reproduce")
         first, second = (
             sorted((*one.key, one.correct, one.train_loss) for one in found)
             for found in (reproduce.students_of(paper, read_rows(Path(folder))) for folder in folders)
@@ -238,8 +248,11 @@ class TestCommand:
             (["2"], "2 is no paper here, expected one of 1"),
             (["1/table2"], "table2 is no table of 1, expected one of table1; did you mean 'table1'?"),
             (["1", "--ipc", 3], "--ipc is 3, expected some of 2"),
-            (["1", "--row", "third"], "--row is third, expected some of first, second"),
-            (["1", "--files", toy / "none"], "none/set.pt is not there, expected the file of the authors"),
+            (["1", "--row", "fourth"], "--row is fourth, expected some of first, second, third"),
+            (
+                ["1", "--row", "first", "--files", toy / "none"],
+                "none/set.pt is not there, expected the file of the authors",
+            ),
         ):
             code, _, error = gdd("reproduce", *arguments)
             assert code == 2

@@ -76,7 +76,7 @@ def _tables(cells: Sequence[Cell], students: dict[Key, Student]) -> "list[Sectio
 
     paper, sections = published.papers()[cells[0].paper], []
     for table in dict.fromkeys(cell.table for cell in cells):
-        judged = [verdicts.judge(cell, students, paper.chance) for cell in cells if cell.table == table]
+        judged = [verdicts.judge(cell, students) for cell in cells if cell.table == table]
         sections.append(verdicts.numbers_section(f"{cells[0].paper}, {table}: {verdicts.tally(judged)}", judged, paper))
     return sections
 
@@ -93,10 +93,10 @@ def _overview(config: Config, cells: Sequence[Cell], known: dict[str, dict[Key, 
     for row in dict.fromkeys(id(cell.row) for cell in cells):
         own = [cell for cell in cells if id(cell.row) == row]
         paper, students = published.papers()[own[0].paper], known[own[0].paper]
-        missing = [key for released in (False, True) for key in verdicts.missing(own, students, paper.chance, released)]
+        missing = [key for released in (False, True) for key in verdicts.missing(own, students, released)]
         if missing:
-            takes[row] = summary.rounded(reproduce.flop_of(paper, missing) / at.others / 60)
-        judged += [verdicts.judge(cell, students, paper.chance) for cell in own]
+            takes[row] = summary.rounded(reproduce.flop_of(paper, missing, own[0].dataset) / at.others / 60)
+        judged += [verdicts.judge(cell, students) for cell in own]
     return verdicts.overview(judged, takes)
 
 
@@ -114,9 +114,6 @@ def _train(
     from gdd.runtime.device import make_accelerator
 
     paper = published.papers()[cells[0].paper]
-    # All training images are the paper's; students see none of them.
-    data = DataConfig(name=paper.dataset, root=config.data.root, download=config.data.download, val_fraction=0.0)
-    config = replace(config, data=data)
 
     def page(found: list[Student]) -> str:
         students.update((one.key, one) for one in found)
@@ -124,17 +121,26 @@ def _train(
 
     accelerator = make_accelerator(config.run)
     try:
-        with pipeline.open_inputs(config, accelerator, []) as inputs:
-            at = summary.speed(config, accelerator.device)
+        at = summary.speed(config, accelerator.device)
+        for dataset in dict.fromkeys(cell.dataset for cell in cells):
+            own = [cell for cell in cells if cell.dataset == dataset]
+            # All training images are the paper's; students see none of them.
+            data = DataConfig(name=dataset, root=config.data.root, download=config.data.download, val_fraction=0.0)
+            named = replace(config, name=f"{config.name}-{dataset}", data=data)
             for released, how in ((False, "as the paper says"), (True, "more as the released code does")):
-                missing = verdicts.missing(cells, students, paper.chance, released)
-                arms = reproduce.arms_of(paper, missing, files, inputs.dataset.spec)
-                minutes = summary.rounded(reproduce.flop_of(paper, missing) / at.others / 60)
+                missing = verdicts.missing(own, students, released)
+                absent = reproduce.waiting(paper, missing)
+                for name, made in absent.items():
+                    console.print(f"waits    {name}, {made.takes}: {made.command}", soft_wrap=True)
+                missing = [key for key in missing if key.set not in absent]
+                minutes = summary.rounded(reproduce.flop_of(paper, missing, dataset) / at.others / 60)
                 if missing or not released:
-                    told = f"train and score {len(missing)} students for {len(cells)} published numbers, {how}"
+                    told = f"train and score {len(missing)} students for {len(own)} published numbers, {how}"
                     console.print(f"work     {told}: about {minutes}", soft_wrap=True)
                 if missing and not dry_run:
-                    page(reproduce.reproduce(config, inputs, paper, arms, page))
+                    with pipeline.open_inputs(named, accelerator, []) as inputs:
+                        arms = reproduce.arms_of(paper, missing, files, inputs.dataset.spec)
+                        page(reproduce.reproduce(named, inputs, paper, arms, page))
     finally:
         accelerator.end_training()
     return not dry_run

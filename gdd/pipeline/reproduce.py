@@ -17,20 +17,29 @@ from gdd.models import registry
 from gdd.models.cost import TRAINING, classifier_flop
 from gdd.pipeline.opening import Inputs
 from gdd.pipeline.scoring import score_arms
-from gdd.published import Key, Paper, Student
+from gdd.published import DATASETS, Key, Made, Paper, Student
 from gdd.runtime.checkpoint import write_atomically
 
 PAGE = "verdicts.md"
 
 
-def spec_of(paper: Paper) -> DatasetSpec:
-    """Return what decides recipes and sizes of a paper's dataset; its classes and pixels have no names and moments."""
-    names, channels = tuple(map(str, range(paper.num_classes))), paper.shape[0]
-    return DatasetSpec(paper.dataset, *paper.shape, names, (0.0,) * channels, (1.0,) * channels, paper.flip)
+def spec_of(dataset: str) -> DatasetSpec:
+    """Return what decides recipes and sizes; classes have no names and pixels no moments."""
+    shape, num_classes, flip, _ = DATASETS[dataset]
+    names = tuple(map(str, range(num_classes)))
+    return DatasetSpec(dataset, *shape, names, (0.0,) * shape[0], (1.0,) * shape[0], flip)
 
 
-def published_set(paper: Paper, name: str, folder: Path, spec: DatasetSpec) -> Source:
-    """Read a set that a paper's authors published; ConfigError if its file is missing or is not theirs."""
+def waiting(paper: Paper, keys: Iterable[Key]) -> dict[str, Made]:
+    """Return the sets by their names that gdd has to distil first."""
+    names = dict.fromkeys(key.set for key in keys if key.set in paper.made)
+    return {name: paper.made[name] for name in names if not Path(paper.made[name].path).exists()}
+
+
+def source_of(paper: Paper, name: str, folder: Path, spec: DatasetSpec) -> Source:
+    """Read a set; ConfigError if a file that its authors published is missing or is not theirs."""
+    if name in paper.made:
+        return sources.read(paper.made[name].path, name)
     file, place, _ = paper.sets[name]
     path = folder / file
     if not path.is_file():
@@ -41,8 +50,8 @@ def published_set(paper: Paper, name: str, folder: Path, spec: DatasetSpec) -> S
 
 
 def arms_of(paper: Paper, keys: Sequence[Key], folder: Path, spec: DatasetSpec) -> list[Arm]:
-    """Return the students by the ways in which they are trained; ConfigError as of `published_set`."""
-    read = {name: published_set(paper, name, folder, spec) for name in dict.fromkeys(key.set for key in keys)}
+    """Return the students by the ways in which they are trained; ConfigError as of `source_of`."""
+    read = {name: source_of(paper, name, folder, spec) for name in dict.fromkeys(key.set for key in keys)}
     jobs: dict[str, list[Job]] = {}
     for key in keys:
         source, arch = read[key.set], registry.parse(key.arch).name
@@ -50,13 +59,13 @@ def arms_of(paper: Paper, keys: Sequence[Key], folder: Path, spec: DatasetSpec) 
     return [Arm(paper.ways[way], of_way) for way, of_way in jobs.items()]
 
 
-def flop_of(paper: Paper, keys: Iterable[Key]) -> float:
+def flop_of(paper: Paper, keys: Iterable[Key], dataset: str) -> float:
     """Return the FLOP of training and testing students, their teachers left out."""
-    total, spec = 0.0, spec_of(paper)
+    total, spec = 0.0, spec_of(dataset)
     for key in keys:
-        _, _, ipc = paper.sets[key.set]
         recipe = Conditions.of(paper.ways[key.way], spec).recipe
-        images = TRAINING * recipe.images_seen(ipc * spec.num_classes) + paper.test_images
+        seen = recipe.images_seen(paper.ipc(key.set) * spec.num_classes)
+        images = TRAINING * seen + DATASETS[dataset].test_images
         total += images * classifier_flop(key.arch, spec.shape, spec.num_classes)
     return total
 
@@ -79,8 +88,8 @@ def reproduce(
 
 def students_of(paper: Paper, rows: Iterable[Row]) -> list[Student]:
     """Return the students that rows of `reproduce` tell of; rows of other sets, ways or students are left out."""
-    spec = spec_of(paper)
-    ways = {Conditions.of(settings, spec).hash: way for way, settings in paper.ways.items()}
+    specs = [spec_of(table.dataset) for table in paper.tables.values()]
+    ways = {Conditions.of(settings, spec).hash: way for way, settings in paper.ways.items() for spec in specs}
     archs = {registry.parse(arch).name: arch for table in paper.tables.values() for arch in table.students}
     return [
         Student(
@@ -102,5 +111,5 @@ def students_of(paper: Paper, rows: Iterable[Row]) -> list[Student]:
             recipe_hash=row.recipe_hash,
         )
         for row in rows
-        if row.source in paper.sets and row.recipe_hash in ways and row.arch in archs
+        if row.source in paper.sets | paper.made and row.recipe_hash in ways and row.arch in archs
     ]

@@ -23,6 +23,29 @@ HOME = Path(__file__).parent
 SEEDS = 5  # students of a cell, where its row does not say otherwise
 
 
+class Images(NamedTuple):
+    """What of a dataset decides recipes and costs."""
+
+    shape: tuple[int, int, int]  # channels, height and width
+    num_classes: int
+    flip: bool  # whether mirroring keeps the class
+    test_images: int
+
+    @property
+    def chance(self) -> float:
+        """The accuracy of guessing, in percent."""
+        return 100 / self.num_classes
+
+
+DATASETS = {
+    "mnist": Images((1, 28, 28), 10, False, 10_000),
+    "fashion_mnist": Images((1, 28, 28), 10, True, 10_000),
+    "svhn": Images((3, 32, 32), 10, False, 26_032),
+    "cifar10": Images((3, 32, 32), 10, True, 10_000),
+    "cifar100": Images((3, 32, 32), 100, True, 10_000),
+}
+
+
 @checked(frozen=True, config=STRICT)
 class Row:
     """A row of a published table."""
@@ -45,11 +68,13 @@ class Row:
 class Table:
     """A published table."""
 
+    dataset: str  # a name of DATASETS
     students: Annotated[tuple[str, ...], Field(min_length=1)]  # architectures, a column each
     rows: tuple[Row, ...]
 
     @model_validator(mode="after")
     def _has_a_number_for_each_student(self) -> "Table":
+        require(self.dataset in DATASETS, "dataset", self.dataset, f"one of {', '.join(DATASETS)}")
         for row in self.rows:
             for key, values in (("published", row.published), ("spread", row.spread or row.published)):
                 count = len(self.students)
@@ -58,27 +83,33 @@ class Table:
 
 
 @checked(frozen=True, config=STRICT)
+class Made:
+    """A set that gdd distils itself."""
+
+    path: str  # of its run's folder or file
+    ipc: int  # images per class
+    command: str  # that makes it
+    takes: str  # how long, and on what
+
+
+@checked(frozen=True, config=STRICT)
 class Paper:
     """A paper's tables, and all that its numbers are had from."""
 
     title: str
     url: str
-    dataset: str  # its name in gdd
-    shape: tuple[int, int, int]  # channels, height and width of its images
-    num_classes: int
-    flip: bool  # whether mirroring keeps the class
-    test_images: int
-    files_from: str  # where its authors have published the files
-    files: dict[str, str]  # checksums (SHA-256) by name
-    sets: dict[str, tuple[str, int, int]]  # file, place in it, and images per class, by name
     ways: dict[str, EvaluateConfig]  # what differs from the recipe dc, by name
-    causes: dict[str, str]  # why numbers may not come out
     tables: dict[str, Table]
+    files_from: str = ""  # where its authors have published the files
+    files: dict[str, str] = field(default_factory=dict)  # checksums (SHA-256) by name
+    # File, place in it, and images per class, by name.
+    sets: dict[str, tuple[str, int, int]] = field(default_factory=dict)
+    made: dict[str, Made] = field(default_factory=dict)  # further sets by name
+    causes: dict[str, str] = field(default_factory=dict)  # why numbers may not come out
 
-    @property
-    def chance(self) -> float:
-        """The accuracy of guessing, in percent."""
-        return 100 / self.num_classes
+    def ipc(self, name: str) -> int:
+        """Return the images per class of a set."""
+        return self.made[name].ipc if name in self.made else self.sets[name][2]
 
     @model_validator(mode="after")
     def _names_what_is_there(self) -> "Paper":
@@ -86,7 +117,7 @@ class Paper:
             require(file in self.files, "sets", file, "a name of files")
         for row in (row for table in self.tables.values() for row in table.rows):
             for key, names, known in (
-                ("set", {row.set, row.released_set} - {None}, self.sets),
+                ("set", {row.set, row.released_set} - {None}, self.sets | self.made),
                 ("ways", {*row.ways, *row.released}, self.ways),
                 ("cause", {row.cause} - {None}, self.causes),
             ):
@@ -100,6 +131,7 @@ class Cell:
 
     paper: str  # its number
     table: str
+    dataset: str
     row: Row
     student: str  # architecture
     published: float  # percent
@@ -186,7 +218,15 @@ def cells(which: str | None = None) -> list[Cell]:
             f"{table} is no table of {number}, expected one of {listed}{did_you_mean(table, known[number].tables)}"
         )
     return [
-        Cell(paper_number, name, row, student, published, None if row.spread is None else row.spread[place])
+        Cell(
+            paper_number,
+            name,
+            of_name.dataset,
+            row,
+            student,
+            published,
+            None if row.spread is None else row.spread[place],
+        )
         for paper_number, paper in known.items()
         if which is None or paper_number == number
         for name, of_name in paper.tables.items()

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from gdd.published import Cell, Key, Paper, Student
+from gdd.published import DATASETS, Cell, Key, Paper, Student
 from gdd.report.intervals import Estimate, estimate
 from gdd.report.tables import Section
 
@@ -46,10 +46,10 @@ def confirms(ours: Estimate, published: float) -> bool:
     return abs(ours.mean - published) <= max(NEAR, ours.half_width if ours.n > 1 else 0.0)
 
 
-def judge(cell: Cell, students: Mapping[Key, Student], chance: float) -> Judged:
-    """Judge one published number by the students that there are; `chance` is the accuracy of guessing in percent."""
+def judge(cell: Cell, students: Mapping[Key, Student]) -> Judged:
+    """Judge one published number by the students that there are."""
     equation = _best(cell.equation, students, None)
-    released = _best(cell.released, students, chance)
+    released = _best(cell.released, students, DATASETS[cell.dataset].chance)
     verdict: Verdict = "refuted"
     if equation is not None and confirms(equation, cell.published):
         verdict = "confirmed"
@@ -60,7 +60,7 @@ def judge(cell: Cell, students: Mapping[Key, Student], chance: float) -> Judged:
     return Judged(cell, equation, released, verdict)
 
 
-def missing(cells: Iterable[Cell], students: Mapping[Key, Student], chance: float, released: bool) -> list[Key]:
+def missing(cells: Iterable[Cell], students: Mapping[Key, Student], released: bool) -> list[Key]:
     """Return the students that numbers still take, each once: those of the paper's text, or of its released code.
 
     The released code is asked of numbers alone that the text does not confirm.
@@ -69,7 +69,7 @@ def missing(cells: Iterable[Cell], students: Mapping[Key, Student], chance: floa
     for cell in cells:
         if not released:
             wanted |= dict.fromkeys(cell.equation)
-        elif judge(cell, students, chance).verdict != "confirmed":
+        elif judge(cell, students).verdict != "confirmed":
             wanted |= dict.fromkeys(cell.released)
     return [key for key in wanted if key not in students]
 
@@ -147,6 +147,9 @@ def _why(one: Judged, paper: Paper) -> str:
     """Return the known cause of a number that does not come out, or what it would take."""
     if one.verdict == "confirmed":
         return ""
+    if one.verdict == "not run" and one.cell.row.set in paper.made:
+        made = paper.made[one.cell.row.set]
+        return f"{made.takes}: {made.command}"
     if one.verdict == "not run" and one.cell.row.needs is not None:
         return one.cell.row.needs
     return "" if one.cell.row.cause is None or one.verdict == "not run" else paper.causes[one.cell.row.cause]
