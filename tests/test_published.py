@@ -2,6 +2,7 @@
 
 import math
 import runpy
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from commands import ROOT
 from test_configs import ARCHS, paper_tables
 
 from gdd import published
+from gdd.cli.main import parse_config
 from gdd.config import ConfigError
 from gdd.data.readers import open_dataset
 from gdd.data.spec import KNOWN
@@ -65,6 +67,12 @@ class TestJudging:
     @pytest.mark.parametrize(("value", "verdict"), [(26.0, "confirmed"), (28.0, "confirmed"), (28.01, "refuted")])
     def test_a_point_is_as_good_as_equal_however_narrow_the_interval(self, value, verdict):
         assert judged(cell(value), *(student(seed=seed, correct=270) for seed in range(3))).verdict == verdict
+
+    def test_a_published_range_counts_from_its_ends(self):
+        row = replace(cell(20.0).row, up_to=25.5)
+        assert judged(replace(cell(20.0), row=row), *self.STUDENTS).verdict == "confirmed"
+        row = replace(cell(20.0).row, up_to=27 - self.HALF - 0.01)
+        assert judged(replace(cell(20.0), row=row), *self.STUDENTS).verdict == "refuted"
 
     def test_one_student_has_no_interval(self):
         row = replace(cell(29.0).row, seeds={"mlp": 1})
@@ -145,6 +153,18 @@ class TestCatalogue:
         for dataset in {table.dataset for table in paper.tables.values()}:
             hashes = [Conditions.of(settings, reproduce.spec_of(dataset)).hash for settings in paper.ways.values()]
             assert len({*hashes}) == len(hashes)
+
+    @pytest.mark.parametrize("number", published.papers())
+    def test_commands_parse(self, number, monkeypatch):
+        monkeypatch.chdir(ROOT)
+        made = [one.command for one in published.papers()[number].made.values()]
+        needed = {one.row.needs for one in published.cells(number)} - {None}
+        for command in [*made, *(text.partition(": ")[2] for text in needed if text.startswith("a GPU"))]:
+            launcher, arguments = command.split(" distill.py ")
+            assert launcher == "accelerate launch"
+            config = parse_config(shlex.split(arguments))
+            places = [Path(one.path) for one in published.papers()[number].made.values() if one.command == command]
+            assert places in ([], [config.run.root / config.name / config.method])
 
     @pytest.mark.parametrize("name", published.DATASETS)
     def test_datasets_are_as_gdd_reads_them(self, name):

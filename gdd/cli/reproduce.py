@@ -96,6 +96,7 @@ def _overview(config: Config, cells: Sequence[Cell], known: dict[str, dict[Key, 
         missing = [key for released in (False, True) for key in verdicts.missing(own, students, released)]
         if missing:
             takes[row] = summary.rounded(reproduce.flop_of(paper, missing, own[0].dataset) / at.others / 60)
+            takes[row] += " and a set" if reproduce.waiting(paper, missing) else ""
         judged += [verdicts.judge(cell, students) for cell in own]
     return verdicts.overview(judged, takes)
 

@@ -56,6 +56,7 @@ class Row:
     ways: tuple[str, ...]  # how the paper says that students were trained; of several the best mean counts
     iterations: int | None = None  # of the distillation
     spread: tuple[float | None, ...] | None = None  # standard deviations, where they are given
+    up_to: float | None = None  # the highest accuracy, where a range is given, whose lowest is `published`
     set: str | None = None  # on which they were trained; none: it has to be distilled first
     released: tuple[str, ...] = ()  # ways of the released code, where these differ; of several the best mean counts
     released_set: str | None = None  # the released code's set, where it is another
@@ -136,6 +137,11 @@ class Cell:
     student: str  # architecture
     published: float  # percent
     spread: float | None  # standard deviation, if it is given
+
+    @property
+    def highest(self) -> float:
+        """Percent; the published value itself where no range is given."""
+        return self.published if self.row.up_to is None else self.row.up_to
 
     @property
     def equation(self) -> list["Key"]:

@@ -41,9 +41,10 @@ class Judged:
         return self.released if self.verdict == "as released only" else self.equation
 
 
-def confirms(ours: Estimate, published: float) -> bool:
-    """Tell whether a published value lies in our interval, or near our mean; a mean without values does not."""
-    return abs(ours.mean - published) <= max(NEAR, ours.half_width if ours.n > 1 else 0.0)
+def confirms(ours: Estimate, cell: Cell) -> bool:
+    """Tell whether a published value lies in our interval, or near our mean; one without values confirms nothing."""
+    width = max(NEAR, ours.half_width if ours.n > 1 else 0.0)
+    return cell.published - width <= ours.mean <= cell.highest + width
 
 
 def judge(cell: Cell, students: Mapping[Key, Student]) -> Judged:
@@ -51,11 +52,11 @@ def judge(cell: Cell, students: Mapping[Key, Student]) -> Judged:
     equation = _best(cell.equation, students, None)
     released = _best(cell.released, students, DATASETS[cell.dataset].chance)
     verdict: Verdict = "refuted"
-    if equation is not None and confirms(equation, cell.published):
+    if equation is not None and confirms(equation, cell):
         verdict = "confirmed"
     elif equation is None or (cell.released and released is None):
         verdict = "not run"
-    elif released is not None and confirms(released, cell.published):
+    elif released is not None and confirms(released, cell):
         verdict = "as released only"
     return Judged(cell, equation, released, verdict)
 
@@ -103,8 +104,9 @@ def overview(judged: Sequence[Judged], minutes: Mapping[int, str]) -> Section:
         of_row = [one for one in judged if id(one.cell.row) == row]
         first = of_row[0].cell
         takes = minutes.get(row) or (first.row.needs or "").partition(":")[0]
-        lines.append([f"{first.paper}/{first.table}", *_row(first), tally(of_row), takes])
-    return Section("published numbers", [RULE], ["table", "row", "IPC", "iterations", "verdicts", "takes"], lines)
+        name, *sizes = _row(first)
+        lines.append([f"{first.paper}/{first.table}: {name}", *sizes, tally(of_row), takes])
+    return Section("published numbers", [RULE], ["table and row", "IPC", "iterations", "verdicts", "takes"], lines)
 
 
 def numbers_section(title: str, judged: Sequence[Judged], paper: Paper) -> Section:
@@ -112,7 +114,8 @@ def numbers_section(title: str, judged: Sequence[Judged], paper: Paper) -> Secti
     lines = []
     for one in judged:
         cell, ours = one.cell, one.counts
-        published = f"{cell.published:.2f}" + ("" if cell.spread is None else f" (std {cell.spread:.2f})")
+        published = f"{cell.published:.2f}" + ("" if cell.row.up_to is None else f" to {cell.highest:.2f}")
+        published += "" if cell.spread is None else f" (std {cell.spread:.2f})"
         lines.append(
             [
                 *_row(cell),
