@@ -18,7 +18,7 @@ from gdd.sampling import generator_file
 HERE = Path(__file__).resolve().parent
 _MATCHED = "--refine.balance 0.5 --refine.pool.augmented true"
 _GROWN = "--refine.pool.augmented true --refine.pool.ages [100,400,1200]"
-ARMS = {
+LOSSES = {
     "control": "--refine.loss none",
     "paper": "--refine.weight 0.01",
     "balanced": _MATCHED,
@@ -27,6 +27,21 @@ ARMS = {
     "gradient": f"{_MATCHED} --refine.loss gradient",
     "features of ages": f"{_GROWN} --refine.loss features --refine.balance 1",
 }
+# What SKD's paper explains its gain by, one change each of its own settings (arXiv 2501.04202).
+_TWO = "--refine.pool.members [convnet3-w24,resnet10-w8]"
+_THREE = "--refine.pool.members [convnet3-w24,resnet10-w8,{}]"
+EXPLANATIONS = {
+    "not standardized": "--refine.standardize false",
+    "standardized by batch": "--refine.standardize_over batch",
+    **{f"tau {tau}": f"--refine.tau {tau}" for tau in (1.0, 1.5, 3.0, 5.0)},
+    **{f"lambda {weight}": f"--refine.weight {weight}" for weight in (0.001, 0.1, 1.0)},
+    "pool of two": _TWO,
+    "ResNet34 for ResNet18": _THREE.format("resnet34-w8"),
+    "ViT beside two": _THREE.format("vit-w64-d6"),
+    "teachers at 80 %": "--refine.pool.redraw_every 1000000 --refine.pool.max_accuracy 0.8",
+    "teachers at their best": "--refine.pool.ages [2000]",
+}
+ARMS = {**LOSSES, **EXPLANATIONS}
 
 
 def run(script: str, *flags: str) -> None:
@@ -48,7 +63,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the distillation")
-    parser.add_argument("--arms", choices=ARMS, nargs="+", default=[*ARMS], help="all, if not given")
+    parser.add_argument("--arms", choices=ARMS, nargs="+", default=[*LOSSES], help="those of the losses, if not given")
     parser.add_argument("--minutes", type=float, help="limit of each command")
     options, flags = parser.parse_known_args()
     out = options.out.resolve()

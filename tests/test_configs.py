@@ -101,7 +101,15 @@ def test_a_config_holds_only_differences(path):
     holds_only_differences(yaml.safe_load(path.read_text()) | {"name": path.stem}, to_plain(Config()) | {"name": None})
 
 
-SKD = {"loss": "skd", "standardize": True, "tau": 2.0, "tau_mode": "divide", "balance": None, "pairing": "class"}
+SKD = {
+    "loss": "skd",
+    "standardize": True,
+    "standardize_over": "classes",
+    "tau": 2.0,
+    "tau_mode": "divide",
+    "balance": None,
+    "pairing": "class",
+}
 
 
 def refines_with_skd(config: Config) -> bool:

@@ -128,7 +128,7 @@ def trials(draw: st.DrawFn) -> Trial:
     """Draw a command and some settings: most of the right type, some odd, a few unknown."""
     known = {key: hint for key, hint in types_by_key().items() if key not in UNTOUCHED}
     changes: dict[str, Any] = {}
-    for key in draw(st.lists(st.sampled_from(sorted(known)), min_size=1, max_size=5, unique=True)):
+    for key in draw(st.lists(st.sampled_from(sorted(known)), min_size=1, max_size=4, unique=True)):
         fitting = NARROW[key] if key in NARROW else of_type(known[key], key.rpartition(".")[2])
         odd = key not in NARROW and draw(st.integers(0, 9)) == 0
         changes[key] = draw(ODD if odd else fitting)

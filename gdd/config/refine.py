@@ -74,7 +74,12 @@ class RefinePoolConfig:
 
 
 # Settings that one loss alone has, with their defaults.
-_OF_SKD: tuple[tuple[str, object], ...] = (("tau", 2.0), ("tau_mode", "divide"), ("standardize", True))
+_OF_SKD: tuple[tuple[str, object], ...] = (
+    ("tau", 2.0),
+    ("tau_mode", "divide"),
+    ("standardize", True),
+    ("standardize_over", "classes"),
+)
 
 
 def _above_0(weight: float | None) -> float | None:
@@ -107,7 +112,10 @@ class RefineConfig:
     images cause in the network, as gradient matching compares them (DC); none, the control, goes on with the
     adversarial loss alone and needs no pool: settings of losses and pool are without effect."""
     standardize: bool = True
-    """Whether skd standardizes each sample's logits over the classes first (SKD)."""
+    """Whether skd standardizes logits first (SKD)."""
+    standardize_over: Literal["classes", "batch"] = "classes"
+    """Over what: those of each sample over the classes (SKD), or those of each class over the batch of a process, as
+    batch normalisation does."""
     tau: Positive = 2.0
     """Temperature of skd, above 0 (SKD: 2)."""
     tau_mode: Literal["divide", "multiply"] = "divide"

@@ -7,16 +7,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def standardize(logits: Tensor, eps: float = 1e-7) -> Tensor:
+def standardize(logits: Tensor, eps: float = 1e-7, dim: int = 1) -> Tensor:
     """Return (x - mean) / (std + eps) of logits (B, K) per sample over the classes (Sun et al. 2024).
 
     The standard deviation is the biased one. A sample of equal logits maps to zeros, with zero gradient:
-    the square root's infinite slope at 0 is kept out of the graph.
+    the square root's infinite slope at 0 is kept out of the graph. It is layer normalisation without weights, but for
+    where eps stands; with `dim` 0, over the batch, it is batch normalisation without weights.
     """
-    centred = logits - logits.mean(dim=1, keepdim=True)
-    variance = centred.square().mean(dim=1, keepdim=True)
+    centred = logits - logits.mean(dim=dim, keepdim=True)
+    variance = centred.square().mean(dim=dim, keepdim=True)
     # Not `variance == 0`: the mean of ten times 0.1 rounds, and its error would be blown up to unit scale.
-    constant = logits.amax(dim=1, keepdim=True) == logits.amin(dim=1, keepdim=True)
+    constant = logits.amax(dim=dim, keepdim=True) == logits.amin(dim=dim, keepdim=True)
     std = torch.where(constant, torch.ones_like(variance), variance).sqrt()
     return torch.where(constant, torch.zeros_like(centred), centred / (std + eps))
 
@@ -41,6 +42,7 @@ def skd(
     tau: float,
     tau_mode: Literal["divide", "multiply"] = "divide",
     standardized: bool = True,
+    over: Literal["classes", "batch"] = "classes",
 ) -> Tensor:
     """Return tau^2 * mean_b KL(d_real || d_synthetic), d = softmax(Z / tau) or softmax(Z * tau) (Li et al. 2025).
 
@@ -52,11 +54,13 @@ def skd(
         tau: above 0.
         tau_mode: `divide` is what the text describes, `multiply` what its formula prints.
         standardized: whether Z is `standardize(logits)` or the logits themselves.
+        over: what logits are standardized over.
     """
     scale = tau if tau_mode == "multiply" else 1 / tau
     real, synthetic = real_logits.detach(), synthetic_logits
     if standardized:
-        real, synthetic = standardize(real), standardize(synthetic)
+        dim = 1 if over == "classes" else 0
+        real, synthetic = standardize(real, dim=dim), standardize(synthetic, dim=dim)
     return tau**2 * kl(real * scale, synthetic * scale)
 
 

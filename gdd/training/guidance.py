@@ -217,7 +217,13 @@ def make_loss(settings: RefineConfig, execution: Execution, accelerator: Acceler
         return partial(class_gradient_loss, accelerator=accelerator)
     compare: Callable[[Tensor, Tensor], Tensor] = log_probability_mse
     if settings.loss == "skd":
-        compare = partial(skd, tau=settings.tau, tau_mode=settings.tau_mode, standardized=settings.standardize)
+        compare = partial(
+            skd,
+            tau=settings.tau,
+            tau_mode=settings.tau_mode,
+            standardized=settings.standardize,
+            over=settings.standardize_over,
+        )
     pairs = accelerator if settings.pairing == "optimal" else None
     return partial(logit_loss, compare=compare, execution=execution, optimal_over=pairs)
 

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from gdd.losses.logits import (
     classified,
     distillation,
+    kl,
     log_probability_mse,
     paired,
     released_distillation,
@@ -62,6 +63,15 @@ class TestStandardize:
         (z * torch.arange(8)).sum().backward()
         assert torch.equal(z.detach(), torch.zeros(2, 8, dtype=dtype))
         assert torch.equal(logits.grad, torch.zeros(2, 8, dtype=dtype))
+
+    def test_over_either_axis_it_is_a_normalisation_of_torch(self):
+        logits = random_logits(2)
+        normal = F.layer_norm(logits, (10,), eps=0), F.batch_norm(logits, None, None, training=True, eps=1e-14)
+        for dim, expected in zip((1, 0), normal, strict=True):
+            torch.testing.assert_close(standardize(logits, dim=dim), expected, rtol=1e-6, atol=1e-6)
+            found = skd(logits, random_logits(3), 2.0, over="classes" if dim == 1 else "batch")
+            other = standardize(random_logits(3), dim=dim)
+            assert found.item() == pytest.approx(4 * kl(expected / 2, other / 2).item(), rel=1e-5)
 
     def test_each_sample_stands_alone(self):
         logits = random_logits(1)

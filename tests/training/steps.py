@@ -267,8 +267,9 @@ class StageReference:
         if settings.loss == "log_mse":
             return (real.log_softmax(1) - fake.log_softmax(1)).square().mean()
         if settings.standardize:
+            axis = 0 if settings.standardize_over == "batch" else 1
             real, fake = (
-                (logits - logits.mean(1, keepdim=True)) / logits.std(1, correction=0, keepdim=True)
+                (logits - logits.mean(axis, keepdim=True)) / logits.std(axis, correction=0, keepdim=True)
                 for logits in (real, fake)
             )
         factor = settings.tau if settings.tau_mode == "multiply" else 1 / settings.tau
