@@ -1,6 +1,7 @@
 """The experiments of benchmarks/ compare what they name, at equal steps, and go on where they stopped."""
 
 import json
+import runpy
 import subprocess
 import sys
 
@@ -8,7 +9,9 @@ import pytest
 import torch
 from commands import ROOT, TINY
 
+from gdd import rng
 from gdd.evaluation.row import Row
+from gdd.losses.logits import standardize
 from gdd.report.statistics import require_rows
 from gdd.sampling import generator_file
 
@@ -27,6 +30,20 @@ def test_an_ablation_compares_its_arms_over_seeds_and_goes_on(tmp_path):
     rows = (tmp_path / "compare/compare/rows.jsonl").read_text()
     subprocess.run(command, check=True)
     assert (tmp_path / "compare/compare/rows.jsonl").read_text() == rows  # nothing was trained again
+
+
+def test_what_skd_asks_for_is_least_at_the_mean_answer(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    losses = runpy.run_path(str(BENCHMARKS / "skd_aims.py"))["losses"]
+    real, fake = (torch.randn(40, 10, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    found = losses(real, fake, rng.Draws(0, "test"))
+    answers = torch.softmax(standardize(real) / 2, 1)
+    # The entropy of the mean less the mean entropy, and no other answer has less.
+    entropy, mean = -(answers * answers.log()).sum(1).mean(), answers.mean(0)
+    assert found["mean answer"] == pytest.approx(4 * float(-(mean * mean.log()).sum() - entropy), rel=1e-5)
+    assert found["mean answer"] < min(found["other real"], found["samples"])
+    same = losses(real[:1].expand(3, -1), real[:1], rng.Draws(0, "test"))
+    assert all(value == pytest.approx(0, abs=1e-6) for value in same.values())
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from test_configs import ARCHS, paper_tables
 
 from gdd import published
 from gdd.cli.main import parse_config
-from gdd.config import ConfigError
+from gdd.config import ConfigError, EvaluateConfig, RecipeConfig
 from gdd.data.readers import open_dataset
 from gdd.data.spec import KNOWN
 from gdd.evaluation.grid import read_rows
@@ -22,8 +22,9 @@ from gdd.evaluation.recipe import Conditions
 from gdd.formats import dc_mtt
 from gdd.models import registry
 from gdd.pipeline import reproduce
-from gdd.published import Cell, Row, Student
+from gdd.published import Cell, Paper, Row, Student
 from gdd.report import verdicts
+from gdd.sampling import set_file
 from gdd.sampling.set_file import SyntheticSet
 from gdd.zoo import sha256
 
@@ -37,7 +38,7 @@ def student(way: str = "plain", seed: int = 0, correct: int = 250, failed: bool 
 
 def cell(published_value: float, ways: tuple[str, ...] = ("plain",), released: tuple[str, ...] = ()) -> Cell:
     row = Row("row", 1, (published_value,), ways, set="it", released=released, seeds={"mlp": 3})
-    return Cell("paper", "table", "cifar10", row, "mlp", published_value, None)
+    return Cell("paper", "table", "cifar10", 0, row, "mlp", published_value, None)
 
 
 def judged(one: Cell, *students: Student) -> verdicts.Judged:
@@ -74,6 +75,13 @@ class TestJudging:
         row = replace(cell(20.0).row, up_to=27 - self.HALF - 0.01)
         assert judged(replace(cell(20.0), row=row), *self.STUDENTS).verdict == "refuted"
 
+    def test_an_interval_that_holds_everything_decides_nothing(self):
+        wide = [student(seed=seed, correct=correct) for seed, correct in enumerate((250, 290, 330))]
+        assert judged(cell(29.0), *wide).verdict == "undecided"
+        assert verdicts.missing([cell(29.0, released=("half",))], {one.key: one for one in wide}, released=True) == []
+        released = [replace(one, way="half") for one in wide]
+        assert judged(cell(40.0, released=("half",)), *self.STUDENTS, *released).verdict == "refuted"
+
     def test_one_student_has_no_interval(self):
         row = replace(cell(29.0).row, seeds={"mlp": 1})
         assert judged(replace(cell(29.0), row=row), student(correct=270)).verdict == "refuted"
@@ -100,8 +108,10 @@ class TestJudging:
         failed = [student(seed=0, correct=0, failed=True), *self.STUDENTS[1:]]
         found = judged(cell(28.0), *failed)
         assert (found.equation.mean, found.equation.n, found.equation.failed) == (28.0, 2, 1)
+        assert found.verdict == "undecided"
         released = [replace(one, way="half") for one in failed]
-        assert judged(cell(60.0, released=("half",)), *failed, *released).released.mean == pytest.approx((10 + 56) / 3)
+        found = judged(cell(60.0, released=("half",)), *self.STUDENTS, *released)
+        assert found.released.mean == pytest.approx((10 + 27 + 29) / 3)
         gone = [student(seed=seed, failed=True) for seed in range(3)]
         assert judged(cell(28.0), *gone).verdict == "refuted"
 
@@ -163,13 +173,32 @@ class TestCatalogue:
             launcher, arguments = command.split(" distill.py ")
             assert launcher == "accelerate launch"
             config = parse_config(shlex.split(arguments))
-            places = [Path(one.path) for one in published.papers()[number].made.values() if one.command == command]
-            assert places in ([], [config.run.root / config.name / config.method])
+            assert not (made and config.score and command in made)
+            for one in published.papers()[number].made.values():
+                if one.command == command:
+                    assert Path(one.path) == config.run.root / config.name / "matching/set.safetensors"
+                    assert (one.ipc, one.iterations) == (config.matching.ipc, config.matching.iterations)
 
     @pytest.mark.parametrize("name", published.DATASETS)
     def test_datasets_are_as_gdd_reads_them(self, name):
-        images = published.DATASETS[name]
-        assert (len(KNOWN[name].mean), KNOWN[name].flip) == (images.shape[0], images.flip)
+        """Sizes are those that the datasets' own pages give."""
+        sizes = {"mnist": (28, 10, 10_000), "fashion_mnist": (28, 10, 10_000), "svhn": (32, 10, 26_032)}
+        sizes |= {"cifar10": (32, 10, 10_000), "cifar100": (32, 100, 10_000)}
+        (channels, *sides), classes, flip, tested = published.DATASETS[name]
+        assert (channels, flip) == (len(KNOWN[name].mean), KNOWN[name].flip)
+        assert (sides, classes, tested) == ([sizes[name][0]] * 2, *sizes[name][1:])
+
+    @pytest.mark.parametrize("number", published.papers())
+    def test_every_key_is_one_of_the_catalogue(self, number):
+        """A key that is not known would be left out in silence."""
+        stored = yaml.safe_load((published.HOME / f"{number}.yaml").read_text())
+        assert {*stored} <= {*Paper.__dataclass_fields__, "sweep"}
+        for table in stored["tables"].values():
+            assert {*table} <= {*published.Table.__dataclass_fields__}
+            assert all({*row} <= {*Row.__dataclass_fields__} for row in table["rows"])
+        for way in stored["ways"].values():
+            assert {*way} <= {*EvaluateConfig.__dataclass_fields__}
+            assert {*way.get("recipe", {})} <= {*RecipeConfig.__dataclass_fields__}
 
     @pytest.mark.parametrize("number", published.papers())
     def test_students_that_are_kept_are_of_the_ways_and_sets_that_they_name(self, number):
@@ -213,10 +242,11 @@ def toy(tmp_path, monkeypatch) -> Path:
         "ways": {"plain": {"recipe": {"epochs": 2}}, "half": {
             "recipe": {"epochs": 2}, "teacher": "set", "kd_recipe": "released", "temperature": 0.0}},
         "causes": {"half": "the loss is halved"},
-        "made": {"ours": {"path": "runs/ours", "ipc": 2, "command": "gdd distill --name ours", "takes": "a minute"}},
+        "made": {"ours": {"path": "runs/ours.safetensors", "ipc": 2, "iterations": 3,
+                          "command": "gdd distill --name ours", "takes": "a minute"}},
         "tables": {"table1": {"dataset": "digits", "students": ["mlp-w8", "convnet-w4-d1"], "rows": [
             {"name": "first", "ipc": 2, "published": [99.0, 99.0], "set": "it", "ways": ["plain"],
-             "released": ["half"], "cause": "half", "seeds": {"mlp-w8": 2, "convnet-w4-d1": 1}},
+             "released": ["half"], "cause": "half", "seeds": {"mlp-w8": 1, "convnet-w4-d1": 1}},
             {"name": "second", "ipc": 2, "published": [50.0, None], "ways": ["plain"], "needs": "a GPU: a command"},
             {"name": "third", "ipc": 2, "published": [60.0, None], "ways": ["plain"], "set": "ours"}]}},
     }  # fmt: skip
@@ -238,25 +268,27 @@ class TestCommand:
 
     def test_it_trains_what_is_missing_judges_it_and_goes_on(self, toy, done):
         told = done("reproduce", "1/table1", "--row", "first", "--files", toy)
-        assert "train and score 3 students for 2 published numbers, as the paper says" in told
-        assert "train and score 3 students for 2 published numbers, more as the released code does" in told
+        work = "train and score 2 students for 2 published numbers of digits"
+        assert f"{work}, as the paper says: about 1 min" in told
+        assert f"{work}, more as the released code does: about 1 min" in told
         assert "1, table1: " in told
-        rows = Path("runs/reproduce-digits/reproduce/rows.jsonl").read_text()
-        assert len(rows.splitlines()) == 6
-        verdict = Path("runs/reproduce-digits/reproduce/verdicts.md").read_text()
+        rows = Path("runs/reproduce-1-digits/reproduce/rows.jsonl").read_text()
+        assert len(rows.splitlines()) == 4
+        verdict = Path("runs/reproduce-1-digits/reproduce/verdicts.md").read_text()
         assert "refuted | the loss is halved" in verdict
         # Nothing is trained twice; and what is kept is not trained at all.
         again = done("reproduce", "1", "--student", "mlp-w8", "convnet-w4-d1", "--files", toy)
+        assert "train and score 0 students" in again
         assert "waits    ours, a minute: gdd distill --name ours" in again
         assert "2 not run" in again
-        assert Path("runs/reproduce-digits/reproduce/rows.jsonl").read_text() == rows
+        assert Path("runs/reproduce-1-digits/reproduce/rows.jsonl").read_text() == rows
         maker = runpy.run_path(str(ROOT / "benchmarks/verdicts.py"))
-        maker["keep"]([Path("runs/reproduce-digits/reproduce")])
-        assert len(published.students("1")) == 6
+        maker["keep"]([Path("runs/reproduce-1-digits/reproduce")])
+        assert len(published.students("1")) == 4
         assert "train and score 0 students" in done("reproduce", "1", "--row", "first", "--name", "other")
         done("reproduce", "1", "--row", "first", "--name", "other", "--again", "--files", toy)
         # Trained anew, they are the same to the bit.
-        paper, folders = published.papers()["1"], ("runs/reproduce-digits/reproduce", "runs/other-digits/reproduce")
+        paper, folders = published.papers()["1"], ("runs/reproduce-1-digits/reproduce", "runs/other-1-digits/reproduce")
         first, second = (
             sorted((*one.key, one.correct, one.train_loss) for one in found)
             for found in (reproduce.students_of(paper, read_rows(Path(folder))) for folder in folders)
@@ -268,6 +300,18 @@ class TestCommand:
             (["2"], "2 is no paper here, expected one of 1"),
             (["1/table2"], "table2 is no table of 1, expected one of table1; did you mean 'table1'?"),
             (["1", "--ipc", 3], "--ipc is 3, expected some of 2"),
+            (
+                ["1", "--student", "mlp-w8", "mlp-w9"],
+                "--student is mlp-w8, mlp-w9, expected some of convnet-w4-d1, mlp-w8",
+            ),
+            (["1", "--iterations", 1000], "--iterations is 1000, expected some of none: no row says it"),
+            (["1", "--evaluate.seeds", "[7]"], "a setting of evaluate is given, expected none: the papers decide them"),
+            (["1", "--data.name", "mnist"], "a setting of data is given, expected none"),
+            (["--again"], "--again is given without a paper"),
+            (
+                ["1", "--row", "first", "--dry-run"],
+                "data/published/set.pt is not there, expected the file of the authors",
+            ),
             (["1", "--row", "fourth"], "--row is fourth, expected some of first, second, third"),
             (
                 ["1", "--row", "first", "--files", toy / "none"],
@@ -277,6 +321,14 @@ class TestCommand:
             code, _, error = gdd("reproduce", *arguments)
             assert code == 2
             assert sentence in error
+        drawn = dc_mtt.read_dc(toy / "set.pt", open_dataset("digits", toy, val_fraction=0.0, seed=0).spec)
+        Path("runs").mkdir()
+        set_file.save(Path("runs/ours.safetensors"), replace(drawn, provenance={"iterations": 2}))
+        code, _, error = gdd("reproduce", "1", "--row", "third", "--files", toy)
+        expected = (
+            "runs/ours.safetensors has 2 images per class of 2 iterations, expected 2 of 3: gdd distill --name ours"
+        )
+        assert (code, expected in error) == (2, True)
         (toy / "set.pt").write_bytes((toy / "set.pt").read_bytes() + b"x")
         code, _, error = gdd("reproduce", "1", "--files", toy)
         assert (code, "its checksum differs" in error) == (2, True)

@@ -1,8 +1,10 @@
 """`gdd reproduce`: published numbers, and whether they come out."""
 
+import itertools
 from argparse import SUPPRESS
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +12,7 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
 from gdd import published
-from gdd.cli.command import Command, add_settings, checked_config
+from gdd.cli.command import Command, add_settings, read_config
 from gdd.config import Config, ConfigError, DataConfig
 from gdd.config.stages import REPRODUCE
 from gdd.published import Cell, Key, Student
@@ -45,25 +47,35 @@ def _add_arguments(parser: ArgumentParser) -> None:
 def _chosen(options: Namespace) -> list[Cell]:
     """Return the numbers that the command line asks for."""
     cells = published.cells(options.which)
-    for name in _NARROWING:
-        wanted = options[name]
-        if not wanted:
-            continue
-        values = [_NARROWING[name](cell) for cell in cells]
-        cells = [cell for cell, value in zip(cells, values, strict=True) if value in wanted]
-        if not cells:
-            known = ", ".join(dict.fromkeys(str(value) for value in values if value is not None))
-            raise ConfigError(f"--{name} is {', '.join(map(str, wanted))}, expected some of {known}")
+    for name, of in _NARROWING.items():
+        wanted, known = options[name] or [], {of(cell) for cell in cells} - {None}
+        if not known >= {*wanted}:
+            listed = ", ".join(map(str, sorted(known, key=str))) or "none: no row says it"
+            raise ConfigError(f"--{name} is {', '.join(map(str, wanted))}, expected some of {listed}")
+        cells = [cell for cell in cells if not wanted or of(cell) in wanted]
     return cells
+
+
+def _config(options: Namespace) -> Config:
+    """Return the settings, of which only those of the run and the place of the data are the user's."""
+    config = read_config(options)
+    data = DataConfig(root=config.data.root, download=config.data.download)
+    used = Config(name=config.name, run=config.run, data=data)
+    for name in (field.name for field in fields(Config)):
+        if getattr(config, name) != getattr(used, name):
+            raise ConfigError(f"a setting of {name} is given, expected none: the papers decide them")
+    return used
 
 
 def _reproduce(options: Namespace, console: Console) -> None:
     cells = _chosen(options)
-    config = checked_config(options)
+    config = _config(options)
     known = {number: {one.key: one for one in published.students(number)} for number in published.papers()}
     from gdd.report.tables import Terminal
 
     if options.which is None:
+        if options.get("again", False):
+            raise ConfigError("--again is given without a paper, expected one beside it")
         console.print(Terminal([_overview(config, cells, known)]))
         return
     students = {} if options.get("again", False) else known[cells[0].paper]
@@ -88,15 +100,15 @@ def _overview(config: Config, cells: Sequence[Cell], known: dict[str, dict[Key, 
     from gdd.report import verdicts
     from gdd.runtime.device import here
 
-    takes, judged = dict[int, str](), []
+    takes, judged = dict[tuple[str, str, int], str](), list[verdicts.Judged]()
     at = summary.speed(config, here())
-    for row in dict.fromkeys(id(cell.row) for cell in cells):
-        own = [cell for cell in cells if id(cell.row) == row]
+    for line, of_line in itertools.groupby(cells, verdicts.line_of):
+        own = [*of_line]
         paper, students = published.papers()[own[0].paper], known[own[0].paper]
         missing = [key for released in (False, True) for key in verdicts.missing(own, students, released)]
         if missing:
-            takes[row] = summary.rounded(reproduce.flop_of(paper, missing, own[0].dataset) / at.others / 60)
-            takes[row] += " and a set" if reproduce.waiting(paper, missing) else ""
+            takes[line] = summary.rounded(reproduce.flop_of(paper, missing, own[0].dataset) / at.others / 60)
+            takes[line] += " and a set" if reproduce.waiting(paper, missing) else ""
         judged += [verdicts.judge(cell, students) for cell in own]
     return verdicts.overview(judged, takes)
 
@@ -114,11 +126,12 @@ def _train(
     from gdd.report import tables, verdicts
     from gdd.runtime.device import make_accelerator
 
-    paper = published.papers()[cells[0].paper]
+    number = cells[0].paper
+    paper = published.papers()[number]
 
-    def page(found: list[Student]) -> str:
-        students.update((one.key, one) for one in found)
-        return tables.page(paper.title, _tables(cells, students))
+    def page(dataset: str, found: list[Student]) -> str:
+        of_dataset = [cell for cell in published.cells(number) if cell.dataset == dataset]
+        return tables.page(paper.title, _tables(of_dataset, {**students, **{one.key: one for one in found}}))
 
     accelerator = make_accelerator(config.run)
     try:
@@ -126,8 +139,10 @@ def _train(
         for dataset in dict.fromkeys(cell.dataset for cell in cells):
             own = [cell for cell in cells if cell.dataset == dataset]
             # All training images are the paper's; students see none of them.
-            data = DataConfig(name=dataset, root=config.data.root, download=config.data.download, val_fraction=0.0)
-            named = replace(config, name=f"{config.name}-{dataset}", data=data)
+            data = replace(config.data, name=dataset, val_fraction=0.0)
+            named = replace(config, name=f"{config.name}-{number}-{dataset}", data=data)
+            students.update((one.key, one) for one in reproduce.scored_before(named, paper))
+
             for released, how in ((False, "as the paper says"), (True, "more as the released code does")):
                 missing = verdicts.missing(own, students, released)
                 absent = reproduce.waiting(paper, missing)
@@ -136,12 +151,14 @@ def _train(
                 missing = [key for key in missing if key.set not in absent]
                 minutes = summary.rounded(reproduce.flop_of(paper, missing, dataset) / at.others / 60)
                 if missing or not released:
-                    told = f"train and score {len(missing)} students for {len(own)} published numbers, {how}"
-                    console.print(f"work     {told}: about {minutes}", soft_wrap=True)
+                    told = f"train and score {len(missing)} students for {len(own)} published numbers of {dataset}"
+                    console.print(f"work     {told}, {how}: about {minutes}", soft_wrap=True)
+                reproduce.check_published(paper, missing, files)
                 if missing and not dry_run:
                     with pipeline.open_inputs(named, accelerator, []) as inputs:
-                        arms = reproduce.arms_of(paper, missing, files, inputs.dataset.spec)
-                        page(reproduce.reproduce(named, inputs, paper, arms, page))
+                        arms = reproduce.arms_of(paper, missing, files, inputs.dataset)
+                        found = reproduce.reproduce(named, inputs, paper, arms, partial(page, dataset))
+                    students.update((one.key, one) for one in found)
     finally:
         accelerator.end_training()
     return not dry_run

@@ -169,4 +169,6 @@ class RefineConfig:
         for name, default in defaults:
             value = getattr(self, name)
             require(value == default, f"refine.{name}", value, f"its default {default} with loss {self.loss}")
+        over = self.standardize_over
+        require(self.standardize or over == "classes", "refine.standardize_over", over, "classes without standardize")
         return self

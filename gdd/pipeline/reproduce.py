@@ -6,8 +6,9 @@ from pathlib import Path
 
 from gdd import zoo
 from gdd.config import Config, ConfigError, stages
+from gdd.data.readers import Dataset
 from gdd.data.spec import DatasetSpec
-from gdd.evaluation import sources
+from gdd.evaluation import grid, sources
 from gdd.evaluation.dd_ranking import Arm
 from gdd.evaluation.recipe import Conditions, Job
 from gdd.evaluation.row import Row
@@ -36,22 +37,38 @@ def waiting(paper: Paper, keys: Iterable[Key]) -> dict[str, Made]:
     return {name: paper.made[name] for name in names if not Path(paper.made[name].path).exists()}
 
 
-def source_of(paper: Paper, name: str, folder: Path, spec: DatasetSpec) -> Source:
-    """Read a set; ConfigError if a file that its authors published is missing or is not theirs."""
-    if name in paper.made:
-        return sources.read(paper.made[name].path, name)
-    file, place, _ = paper.sets[name]
-    path = folder / file
-    if not path.is_file():
-        raise ConfigError(f"{path} is not there, expected the file of the {paper.files_from}; --files names its folder")
-    if zoo.sha256(path) != paper.files[file]:
-        raise ConfigError(f"{path} is not the file of the {paper.files_from}: its checksum differs")
-    return sources.of_set(dc_mtt.read_dc(path, spec, place, method=paper.title), path, name)
+def check_published(paper: Paper, keys: Iterable[Key], folder: Path) -> None:
+    """Raise ConfigError if a file that the authors published is missing or is not theirs."""
+    for file in dict.fromkeys(paper.sets[key.set][0] for key in keys if key.set in paper.sets):
+        path = folder / file
+        if not path.is_file():
+            raise ConfigError(
+                f"{path} is not there, expected the file of the {paper.files_from}; --files names its folder"
+            )
+        if zoo.sha256(path) != paper.files[file]:
+            raise ConfigError(f"{path} is not the file of the {paper.files_from}: its checksum differs")
 
 
-def arms_of(paper: Paper, keys: Sequence[Key], folder: Path, spec: DatasetSpec) -> list[Arm]:
+def source_of(paper: Paper, name: str, folder: Path, dataset: Dataset) -> Source:
+    """Read a set; ConfigError if it is damaged, or if one that gdd distilled is not the one that is asked for."""
+    if name in paper.sets:
+        file, place, _ = paper.sets[name]
+        synthetic = dc_mtt.read_dc(folder / file, dataset.spec, place, method=paper.title)
+        return sources.of_set(synthetic, folder / file, name)
+    made = paper.made[name]
+    source = sources.fit_source(sources.read(made.path, name), dataset)
+    found = source.stored_ipc, source.provenance.get("iterations")
+    if found != (made.ipc, made.iterations):
+        raise ConfigError(
+            f"{made.path} has {found[0]} images per class of {found[1]} iterations, expected {made.ipc} of "
+            f"{made.iterations}: {made.command}"
+        )
+    return source
+
+
+def arms_of(paper: Paper, keys: Sequence[Key], folder: Path, dataset: Dataset) -> list[Arm]:
     """Return the students by the ways in which they are trained; ConfigError as of `source_of`."""
-    read = {name: source_of(paper, name, folder, spec) for name in dict.fromkeys(key.set for key in keys)}
+    read = {name: source_of(paper, name, folder, dataset) for name in dict.fromkeys(key.set for key in keys)}
     jobs: dict[str, list[Job]] = {}
     for key in keys:
         source, arch = read[key.set], registry.parse(key.arch).name
@@ -60,26 +77,35 @@ def arms_of(paper: Paper, keys: Sequence[Key], folder: Path, spec: DatasetSpec) 
 
 
 def flop_of(paper: Paper, keys: Iterable[Key], dataset: str) -> float:
-    """Return the FLOP of training and testing students, their teachers left out."""
-    total, spec = 0.0, spec_of(dataset)
+    """Return the FLOP of training and testing students, and the teacher that those of a set, way and seed share."""
+    total, spec, taught = 0.0, spec_of(dataset), set[tuple[str, str, int]]()
     for key in keys:
-        recipe = Conditions.of(paper.ways[key.way], spec).recipe
-        seen = recipe.images_seen(paper.ipc(key.set) * spec.num_classes)
+        conditions = Conditions.of(paper.ways[key.way], spec)
+        seen = conditions.recipe.images_seen(paper.ipc(key.set) * spec.num_classes)
+        archs = [key.arch]
+        if conditions.asks_teacher and (key.set, key.way, key.seed) not in taught:
+            taught.add((key.set, key.way, key.seed))
+            archs.append(conditions.teacher_arch)
         images = TRAINING * seen + DATASETS[dataset].test_images
-        total += images * classifier_flop(key.arch, spec.shape, spec.num_classes)
+        total += sum(images * classifier_flop(arch, spec.shape, spec.num_classes) for arch in archs)
     return total
 
 
+def scored_before(config: Config, paper: Paper) -> list[Student]:
+    """Return the students that the run's folder has."""
+    return students_of(paper, grid.read_rows(config.run.root / config.name / stages.REPRODUCE))
+
+
 def reproduce(
-    config: Config, inputs: Inputs, paper: Paper, arms: Sequence[Arm], write: Callable[[list[Student]], str]
+    config: Config, inputs: Inputs, paper: Paper, arms: Sequence[Arm], page: Callable[[list[Student]], str]
 ) -> list[Student]:
     """Train and score the students of the arms that have no row in the run's folder yet, and return all of them.
 
-    The main process keeps there what `write` says of them.
+    The main process writes there what `page` makes of them.
     """
 
     def keep(folder: Path, *rows: list[Row]) -> list[Path]:
-        text = write(students_of(paper, itertools.chain(*rows)))
+        text = page(students_of(paper, itertools.chain(*rows)))
         write_atomically(folder / PAGE, lambda temporary: temporary.write_text(text))
         return [folder / PAGE]
 

@@ -77,6 +77,7 @@ class Table:
     def _has_a_number_for_each_student(self) -> "Table":
         require(self.dataset in DATASETS, "dataset", self.dataset, f"one of {', '.join(DATASETS)}")
         for row in self.rows:
+            require({*row.seeds} <= {*self.students}, f"seeds of {row.name}", row.seeds, "students of the table")
             for key, values in (("published", row.published), ("spread", row.spread or row.published)):
                 count = len(self.students)
                 require(len(values) == count, f"{key} of {row.name}", values, f"{count} numbers, one per student")
@@ -87,8 +88,9 @@ class Table:
 class Made:
     """A set that gdd distils itself."""
 
-    path: str  # of its run's folder or file
+    path: str  # of its file, which is there once it is finished
     ipc: int  # images per class
+    iterations: int  # of its distillation
     command: str  # that makes it
     takes: str  # how long, and on what
 
@@ -133,6 +135,7 @@ class Cell:
     paper: str  # its number
     table: str
     dataset: str
+    place: int  # of its row in the table
     row: Row
     student: str  # architecture
     published: float  # percent
@@ -224,21 +227,15 @@ def cells(which: str | None = None) -> list[Cell]:
             f"{table} is no table of {number}, expected one of {listed}{did_you_mean(table, known[number].tables)}"
         )
     return [
-        Cell(
-            paper_number,
-            name,
-            of_name.dataset,
-            row,
-            student,
-            published,
-            None if row.spread is None else row.spread[place],
-        )
+        Cell(paper_number, name, of_name.dataset, place, row, student, published, spread)
         for paper_number, paper in known.items()
         if which is None or paper_number == number
         for name, of_name in paper.tables.items()
         if table in ("", name)
-        for row in of_name.rows
-        for place, (student, published) in enumerate(zip(of_name.students, row.published, strict=True))
+        for place, row in enumerate(of_name.rows)
+        for student, published, spread in zip(
+            of_name.students, row.published, row.spread or (None,) * len(row.published), strict=True
+        )
         if published is not None
     ]
 
@@ -254,14 +251,15 @@ def students(paper: str) -> list[Student]:
 
 def _student(line: dict[str, str], path: Path) -> Student:
     values: dict[str, object] = {name: value or None for name, value in line.items()}
-    for name, kind in (("seed", int), ("correct", int), ("total", int), ("train_loss", float), ("seconds", float)):
+    numbers = {"seed": int, "correct": int, "total": int, "train_loss": float, "seconds": float}
+    if line.get("teacher_accuracy"):
+        numbers["teacher_accuracy"] = float
+    for name, kind in numbers.items():
         try:
             values[name] = kind(line[name])
         except (KeyError, TypeError, ValueError):
             raise ConfigError(f"{name} of {path} is {line.get(name)}, expected a number") from None
-    values["failed"] = line.get("failed") == "True"
-    if values.get("teacher_accuracy") is not None:
-        values["teacher_accuracy"] = float(line["teacher_accuracy"])
+    values["failed"] = {"True": True, "False": False}.get(line.get("failed", ""))
     return read_as(Student, values, path.name)
 
 

@@ -1,5 +1,6 @@
 """What gdd's students say of published numbers: whether they come out, and by how much they do not."""
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,15 +11,20 @@ from gdd.published import DATASETS, Cell, Key, Paper, Student
 from gdd.report.intervals import Estimate, estimate
 from gdd.report.tables import Section
 
-Verdict = Literal["confirmed", "as released only", "refuted", "not run"]
-VERDICTS: tuple[Verdict, ...] = ("confirmed", "as released only", "refuted", "not run")
+Verdict = Literal["confirmed", "as released only", "refuted", "undecided", "not run"]
+VERDICTS: tuple[Verdict, ...] = ("confirmed", "as released only", "refuted", "undecided", "not run")
 # A published value this near to our mean counts as the same, in points, however narrow the interval is.
 NEAR = 1.0
+# An interval of a larger half width confirms whatever is published: it decides nothing.
+WIDEST = 5.0
+_WHY = "known cause, or what it takes"
 
 RULE = (
     f"confirmed: the published value lies in the 95 % interval of our students' mean (Student's t) or within {NEAR:g} "
     "point of it, trained as the paper's text says; as released only: not so, but as the released code trains them; "
-    "refuted: neither; not run: students are missing. n is the number of students, each of a seed of its own."
+    f"refuted: neither; undecided: the interval is wider than {WIDEST:g} points to either side; not run: students are "
+    "missing. n is the number of students, each of a seed of its own, all of one set: the interval knows nothing of "
+    "another distillation, nor of the chance in the published mean."
 )
 AS_RELEASED = (
     "As released, the best mean of several ways counts, as its authors chose it, and a student that diverged counts as "
@@ -52,13 +58,22 @@ def judge(cell: Cell, students: Mapping[Key, Student]) -> Judged:
     equation = _best(cell.equation, students, None)
     released = _best(cell.released, students, DATASETS[cell.dataset].chance)
     verdict: Verdict = "refuted"
-    if equation is not None and confirms(equation, cell):
-        verdict = "confirmed"
-    elif equation is None or (cell.released and released is None):
+    if equation is None:
         verdict = "not run"
-    elif released is not None and confirms(released, cell):
+    elif not decides(equation):
+        verdict = "undecided"
+    elif confirms(equation, cell):
+        verdict = "confirmed"
+    elif cell.released and released is None:
+        verdict = "not run"
+    elif released is not None and decides(released) and confirms(released, cell):
         verdict = "as released only"
     return Judged(cell, equation, released, verdict)
+
+
+def decides(ours: Estimate) -> bool:
+    """Tell whether a mean is known well enough to judge by; that all students failed is known."""
+    return ours.n <= 1 or ours.half_width <= WIDEST
 
 
 def missing(cells: Iterable[Cell], students: Mapping[Key, Student], released: bool) -> list[Key]:
@@ -70,7 +85,7 @@ def missing(cells: Iterable[Cell], students: Mapping[Key, Student], released: bo
     for cell in cells:
         if not released:
             wanted |= dict.fromkeys(cell.equation)
-        elif judge(cell, students).verdict != "confirmed":
+        elif judge(cell, students).verdict not in ("confirmed", "undecided"):
             wanted |= dict.fromkeys(cell.released)
     return [key for key in wanted if key not in students]
 
@@ -92,21 +107,26 @@ def tally(judged: Sequence[Judged]) -> str:
     return ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
 
 
-def overview(judged: Sequence[Judged], minutes: Mapping[int, str]) -> Section:
-    """Return a line per row of the published tables: its verdicts, and what the missing ones would take.
+def overview(judged: Sequence[Judged], takes: Mapping[tuple[str, str, int], str]) -> Section:
+    """Return a line per row of the published tables: its verdicts, and what its missing students would take here.
 
     Args:
         judged: cells, those of a row one after the other.
-        minutes: by the identity of a row, what its missing students would take here; a row that has none may need more.
+        takes: by `line_of`; a row that is not there may need more than students.
     """
     lines = []
-    for row in dict.fromkeys(id(one.cell.row) for one in judged):
-        of_row = [one for one in judged if id(one.cell.row) == row]
+    for line, of_line in itertools.groupby(judged, lambda one: line_of(one.cell)):
+        of_row = [*of_line]
         first = of_row[0].cell
-        takes = minutes.get(row) or (first.row.needs or "").partition(":")[0]
         name, *sizes = _row(first)
-        lines.append([f"{first.paper}/{first.table}: {name}", *sizes, tally(of_row), takes])
+        needed = takes.get(line) or (first.row.needs or "").partition(":")[0]
+        lines.append([f"{first.paper}/{first.table}: {name}", *sizes, tally(of_row), needed])
     return Section("published numbers", [RULE], ["table and row", "IPC", "iterations", "verdicts", "takes"], lines)
+
+
+def line_of(cell: Cell) -> tuple[str, str, int]:
+    """Return what tells the rows of all tables apart."""
+    return cell.paper, cell.table, cell.place
 
 
 def numbers_section(title: str, judged: Sequence[Judged], paper: Paper) -> Section:
@@ -121,14 +141,19 @@ def numbers_section(title: str, judged: Sequence[Judged], paper: Paper) -> Secti
                 *_row(cell),
                 *(cell.student, published),
                 *(_shown(one.equation), _shown(one.released) if cell.released else "-"),
-                "" if ours is None or not ours.n else f"{ours.mean - cell.published:+.2f}",
+                "" if ours is None or not ours.n else f"{_difference(ours, cell):+.2f}",
                 one.verdict,
                 _why(one, paper),
             ]
         )
     headers = ["row", "IPC", "iterations", "student", "published", "ours", "as released", "ours - published"]
-    optional = ["as released", "ours - published", "known cause"]
-    return Section(title, [RULE, AS_RELEASED], [*headers, "verdict", "known cause"], lines, optional)
+    optional = ["as released", "ours - published", _WHY]
+    return Section(title, [RULE, AS_RELEASED], [*headers, "verdict", _WHY], lines, optional)
+
+
+def _difference(ours: Estimate, cell: Cell) -> float:
+    """Return our mean minus the published value, of a range the nearest."""
+    return ours.mean - min(max(ours.mean, cell.published), cell.highest)
 
 
 def _row(cell: Cell) -> list[str]:
