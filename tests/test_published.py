@@ -46,9 +46,9 @@ def judged(one: Cell, *students: Student) -> verdicts.Judged:
 
 
 class TestJudging:
-    # 25, 27 and 29 %: mean 27, standard deviation 2, interval of half width 4.303 * 2 / sqrt(3).
-    STUDENTS = tuple(student(seed=seed, correct=correct) for seed, correct in enumerate((250, 270, 290)))
-    HALF = 4.302653 * 2 / math.sqrt(3)
+    # 26, 27 and 28 %: mean 27, standard deviation 1, interval of half width 4.303 / sqrt(3).
+    STUDENTS = tuple(student(seed=seed, correct=correct) for seed, correct in enumerate((260, 270, 280)))
+    HALF = 4.302653 / math.sqrt(3)
 
     @pytest.mark.parametrize(
         ("value", "verdict"),
@@ -107,11 +107,11 @@ class TestJudging:
     def test_a_failed_student_is_chance_as_released_and_no_value_else(self):
         failed = [student(seed=0, correct=0, failed=True), *self.STUDENTS[1:]]
         found = judged(cell(28.0), *failed)
-        assert (found.equation.mean, found.equation.n, found.equation.failed) == (28.0, 2, 1)
+        assert (found.equation.mean, found.equation.n, found.equation.failed) == (27.5, 2, 1)
         assert found.verdict == "undecided"
         released = [replace(one, way="half") for one in failed]
         found = judged(cell(60.0, released=("half",)), *self.STUDENTS, *released)
-        assert found.released.mean == pytest.approx((10 + 27 + 29) / 3)
+        assert found.released.mean == pytest.approx((10 + 27 + 28) / 3)
         gone = [student(seed=seed, failed=True) for seed in range(3)]
         assert judged(cell(28.0), *gone).verdict == "refuted"
 

@@ -16,7 +16,7 @@ VERDICTS: tuple[Verdict, ...] = ("confirmed", "as released only", "refuted", "un
 # A published value this near to our mean counts as the same, in points, however narrow the interval is.
 NEAR = 1.0
 # An interval of a larger half width confirms whatever is published: it decides nothing.
-WIDEST = 5.0
+WIDEST = 3.0
 _WHY = "known cause, or what it takes"
 
 RULE = (
