@@ -180,4 +180,6 @@ def _why(one: Judged, paper: Paper) -> str:
         return f"{made.takes}: {made.command}"
     if one.verdict == "not run" and one.cell.row.needs is not None:
         return one.cell.row.needs
-    return "" if one.cell.row.cause is None or one.verdict == "not run" else paper.causes[one.cell.row.cause]
+    if one.verdict == "refuted":
+        return "not known" + (": as released it does not come out either" if one.cell.released else "")
+    return "" if one.cell.row.cause is None or one.verdict != "as released only" else paper.causes[one.cell.row.cause]
