@@ -12,7 +12,6 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from settings import nested, types_by_key
@@ -186,9 +185,8 @@ def names(line: str, changes: dict[str, Any]) -> bool:
     return "too large" in line or any(word in line for word in words if word)
 
 
-@pytest.mark.parametrize("examples", [40, pytest.param(80, marks=pytest.mark.slow)])
-def test_any_settings_are_refused_in_a_sentence_or_run(examples: int) -> None:
-    outcomes: dict[str, str] = {}
+def test_any_settings_are_refused_in_a_sentence_or_run() -> None:
+    examples, outcomes = 40, dict[str, str]()
 
     @settings(
         max_examples=2 * examples,
