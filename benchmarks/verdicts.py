@@ -40,7 +40,8 @@ def keep(folders: list[Path]) -> None:
     rows = [row for folder in folders for row in grid.read_rows(folder)]
     for number, paper in published.papers().items():
         known = {one.key: one for one in reversed([*published.students(number), *reproduce.students_of(paper, rows)])}
-        published.write_students(published.HOME / f"{number}.csv", known.values())
+        if known:
+            published.write_students(published.HOME / f"{number}.csv", known.values())
 
 
 def page() -> str:

@@ -146,6 +146,10 @@ class Draws:
         numbers = [*(number for number in counters if isinstance(number, int)), *(each or ())]
         if len(counters) + (each is not None) > 3 or any(not 0 <= number <= _WORD for number in numbers):
             raise ValueError(f"the counters are {counters}, expected at most three numbers from 0 to {_WORD}")
+        if each is not None and not isinstance(seed, int):
+            raise ValueError(
+                f"there are {len(seed)} seeds and each of {len(each)} numbers, expected several of one alone"
+            )
         self.device, self.blocks = torch.device(device), 0
         self.lead, self.key = _keys(seed, purpose, self.device, ndim=1)
         self.streams = [_filled(counters)] if each is None else [_filled((*counters, one)) for one in each]

@@ -85,6 +85,8 @@ class TestDraws:
         for counters, each in (((1, 2, 3), range(1)), ((), range(-1, 2))):
             with pytest.raises(ValueError, match="expected at most three numbers"):
                 Draws(0, "noise", *counters, each=each)
+        with pytest.raises(ValueError, match="there are 2 seeds and each of 2 numbers"):
+            Draws([0, 1], "noise", each=range(2))
 
     def test_a_number_for_the_host_is_the_first_of_a_block(self):
         draws = Draws(1, "noise", 2)

@@ -141,4 +141,4 @@ def count_correct(answer: Callable[[Tensor], Tensor], images_u8: Tensor, labels:
         logits = answer(images)
         correct += classified(logits, targets).sum()
         broken += (~logits.isfinite().all(1)).sum()
-    return Answers(*counts.cpu().tolist())  # the one number for which a GPU waits
+    return Answers(*counts.cpu().tolist())  # for which a GPU waits once
