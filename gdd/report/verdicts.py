@@ -66,7 +66,9 @@ def judge(cell: Cell, students: Mapping[Key, Student]) -> Judged:
         verdict = "confirmed"
     elif cell.released and released is None:
         verdict = "not run"
-    elif released is not None and decides(released) and confirms(released, cell):
+    elif released is not None and not decides(released):
+        verdict = "undecided"
+    elif released is not None and confirms(released, cell):
         verdict = "as released only"
     return Judged(cell, equation, released, verdict)
 

@@ -37,6 +37,10 @@ class TestReleasedRecipe:
         plain = evaluate(recipe=ONE_STEP, folder="plain")
         halved = evaluate(recipe=ONE_STEP, folder="halved", teacher_arch="mlp-w8", **settings)
         assert halved[0].train_loss == 0.5 * plain[0].train_loss
+        assert (halved[0].seconds_teacher, halved[0].teacher_accuracy) == (
+            0.0,
+            None,
+        )  # nobody asks it, so it is not trained
         one, other = (evaluate(folder=arch, teacher_arch=arch, **settings) for arch in ("mlp-w8", "mlp-w4"))
         assert learned(one) == learned(other)
 
