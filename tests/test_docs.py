@@ -40,6 +40,8 @@ FOREIGN_FILES = {"accelerate.yaml", "bright100.yaml", "shapes.yaml"}  # made by 
 FOREIGN_NAMES = {"machine_rank", "save_to_disk", "syn_lr", "custom_train_trans", "ToTensor", "Normalize"}
 FOREIGN_NAMES |= {"LabelRobustScoreHard", "LabelRobustScoreSoft", "AugmentationRobustScore"}
 FOREIGN_NAMES |= {"Training", "test_set", "plain_text", "_u8", "_pm1", "_std", "flip_crop"}
+FOREIGN_NAMES |= {"data/published"}  # where users put files of their own: what lies in it here is no part of the project
+USERS_FOLDERS = {"data", "runs"}
 DATA = r"\.(?:json|jsonl|csv|md|html|png|jpg|safetensors|npz|pt|tar|parquet|txt|cls)$"  # files that runs and users have
 SCRIPTS = {"distill.py": "distill", "evaluate.py": "evaluate", "train_gan.py": "train-gan"}  # by the command of each
 
@@ -206,7 +208,12 @@ def unknown_names(text: str) -> set[str]:
     unknown = {
         path
         for path, pattern in patterns.items()
-        if not any([*base.glob(pattern + end)] for base in (ROOT, ROOT / "gdd") for end in ("", ".py"))
+        if not any(
+            found.relative_to(ROOT).parts[0] not in USERS_FOLDERS
+            for base in (ROOT, ROOT / "gdd")
+            for end in ("", ".py")
+            for found in base.glob(pattern + end)
+        )
     }
     heads = {module.rpartition(".")[2] for module in modules()}
     classes = set().union(*map(defined, modules().values()))
