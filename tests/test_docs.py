@@ -40,7 +40,9 @@ FOREIGN_FILES = {"accelerate.yaml", "bright100.yaml", "shapes.yaml"}  # made by 
 FOREIGN_NAMES = {"machine_rank", "save_to_disk", "syn_lr", "custom_train_trans", "ToTensor", "Normalize"}
 FOREIGN_NAMES |= {"LabelRobustScoreHard", "LabelRobustScoreSoft", "AugmentationRobustScore"}
 FOREIGN_NAMES |= {"Training", "test_set", "plain_text", "_u8", "_pm1", "_std", "flip_crop"}
-FOREIGN_NAMES |= {"data/published"}  # where users put files of their own: what lies in it here is no part of the project
+FOREIGN_NAMES |= {
+    "data/published"
+}  # where users put files of their own: what lies in it here is no part of the project
 USERS_FOLDERS = {"data", "runs"}
 DATA = r"\.(?:json|jsonl|csv|md|html|png|jpg|safetensors|npz|pt|tar|parquet|txt|cls)$"  # files that runs and users have
 SCRIPTS = {"distill.py": "distill", "evaluate.py": "evaluate", "train_gan.py": "train-gan"}  # by the command of each

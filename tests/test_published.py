@@ -98,6 +98,15 @@ class TestJudging:
         assert (found.verdict, found.counts.mean) == ("as released only", 50.0)
         assert judged(cell(60.0, released=("half",)), *self.STUDENTS, *released).verdict == "refuted"
 
+    def test_a_log_of_the_released_code_asks_for_nothing_else(self):
+        log = cell(50.0, ways=(), released=("half",))
+        assert judged(log, *self.STUDENTS).verdict == "not run"
+        assert verdicts.missing([log], {}, released=False) == []
+        assert verdicts.missing([log], {}, released=True) == log.released
+        for correct, verdict in ((500, "as released only"), (520, "refuted")):
+            found = judged(log, *(student("half", seed, correct) for seed in range(3)))
+            assert (found.verdict, found.equation, found.counts.mean) == (verdict, None, correct / 10)
+
     def test_of_several_ways_the_best_counts(self):
         ways = [student(way, seed, correct) for way, correct in (("a", 300), ("b", 500)) for seed in range(3)]
         found = judged(cell(50.0, released=("a", "b")), *self.STUDENTS, *ways)
@@ -152,7 +161,21 @@ class TestCatalogue:
                 assert ipc == paper.ipc(name)
                 assert (f"_{ipc}ipc_" in file, ipc, 1000 * (place + 1)) == (True, one.row.ipc, one.row.iterations)
                 assert file.startswith("modelpool") == ("pool" in one.row.name or "similar" in one.row.name)
-            assert bool(one.equation) == (one.row.needs is None)
+            assert bool(one.equation or one.released) == (one.row.needs is None)
+
+    def test_the_logs_hold_the_highest_of_13_temperatures_that_the_table_prints(self):
+        """19 of 28 numbers of table 4 are their log's maximum, two of them cut after the second decimal."""
+        logged: dict[tuple[int, int | None, str], list[float]] = {}
+        for one in (one for log in range(1, 7) for one in published.cells(f"{POOL}/result{log}.txt")):
+            logged.setdefault((one.row.ipc, one.row.iterations, one.student), []).append(one.published)
+        printed = [
+            (one.published, max(logged[found]))
+            for one in published.cells(f"{POOL}/table4")
+            if one.row.name == "w/ model pool & KD"
+            and (found := (one.row.ipc, one.row.iterations, one.student)) in logged
+        ]
+        assert [len(values) for values in logged.values()] == [13] * 33 + [10]
+        assert (sum(abs(one - highest) < 0.0101 for one, highest in printed), len(printed)) == (19, 28)
 
     @pytest.mark.parametrize("number", published.papers())
     def test_every_student_can_be_built_and_every_way_decides_another_training(self, number):

@@ -129,7 +129,7 @@ def score_jobs(jobs: Sequence[Job], conditions: Conditions, dataset: Dataset, ru
 
     costs = [estimated_cost(job, conditions, spec, len(dataset.train.labels)) for job in pending]
     train, val, seeds = dataset.train.to(run.device), dataset.val.to(run.device), {job.seed for job in jobs}
-    make = partial(_scorer, train, val, spec, conditions, executions, run.device, config_hash, len(seeds))
+    make = partial(_scorer, train, val, spec, conditions, executions, run.device, run.folder, config_hash, len(seeds))
     if team.workers > 1 and len(pending) > 1:
         is_over = partial(is_due, run.settings.max_minutes)
         alone, deal = [[job] for job in pending], Deal(pending, costs, is_over)
@@ -156,6 +156,7 @@ def _scorer(
     conditions: Conditions,
     executions: dict[str, Execution],
     device: torch.device,
+    folder: Path,
     config_hash: str,
     keep: int,
     read_test: Callable[[], Split],
@@ -163,7 +164,7 @@ def _scorer(
     """Return `StudentTrainer.score` of this process or, made there, of a worker's; `read_test` is called once."""
     real = RealImages(train, val, cache(read_test))
     images = StudentImages(real, spec, device, conditions.recipe.label_temperature, keep)
-    return StudentTrainer(images, conditions, executions, config_hash).score
+    return StudentTrainer(images, conditions, executions, folder, config_hash).score
 
 
 def executions_of(

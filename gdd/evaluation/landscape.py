@@ -63,7 +63,7 @@ def measure_landscape(
     real = RealImages(dataset.train.to(run.device), dataset.val.to(run.device), dataset.test)
     executions = executions_of([job], conditions, dataset, run, processes=1)
     images = StudentImages(real, dataset.spec, run.device, conditions.recipe.label_temperature, keep=1)
-    trainer = StudentTrainer(images, conditions, executions, config_hash="")
+    trainer = StudentTrainer(images, conditions, executions, run.folder, config_hash="")
     images_std, labels = images.of(job).images.batch(0, None)
     loss = WeightLoss(_student(trainer, job, run), images_std, labels)
     size = len(loss.weights)

@@ -4,11 +4,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache, partial
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gdd import rng
+from gdd.config import stable_hash
 from gdd.data.pixels import Normalizer
 from gdd.data.splits import Split
 from gdd.evaluation.batches import Images, PathMasks, StackedBatches, StudentBatches
@@ -19,6 +22,7 @@ from gdd.evaluation.sources import CEILING
 from gdd.losses.logits import distillation, released_distillation
 from gdd.models import registry
 from gdd.models.layers import Classifier
+from gdd.runtime import checkpoint
 from gdd.runtime.device import device_name, peak_memory_mb
 from gdd.runtime.environment import git_revision, versions
 from gdd.runtime.execution import EAGER, Execution
@@ -33,6 +37,8 @@ from gdd.training.classifier import (
 )
 from gdd.training.optimizers import adamw, lion, sgd
 from gdd.training.together import Stacked, each_own
+
+TEACHERS = "teachers"  # a folder of a run's
 
 
 def examined(network: nn.Module, split: Split, normalize: Normalizer, execution: Execution = EAGER) -> Answers:
@@ -114,24 +120,43 @@ class Trained:
 
 @dataclass(eq=False, repr=False)
 class Teacher:
-    """A network whose outputs students imitate."""
+    """A network whose outputs students imitate, kept in a folder."""
 
     network: nn.Module  # in eval mode
-    seconds: float  # of its training
+    folder: Path
+    seconds: float = 0.0  # of its training
     accuracy: float | None = None  # percent of the test images, once they have been read
+
+    def save(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        checkpoint.save(self.folder, 0, {"network": self.network, "facts": self}, keep=1)
+
+    def load(self) -> None:
+        checkpoint.load(checkpoint.newest(self.folder), {"network": self.network, "facts": self})
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"seconds": self.seconds, "accuracy": self.accuracy}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.seconds, self.accuracy = state["seconds"], state["accuracy"]
 
 
 @dataclass(eq=False, repr=False)
 class Teachers:
-    """The teachers of all students, each trained once, and what students learn from them."""
+    """The teachers of all students, and what students learn from them.
+
+    Each is trained once: whoever else needs it, be it in another process, after a stop, or for students that imitate it
+    in another way, finds it in the folder.
+    """
 
     images: StudentImages
     conditions: Conditions
     build: Callable[[str, int, str], Classifier]  # makes a network of an architecture, a seed and a purpose
     execution: Execution  # of teachers
+    folder: Path  # has a folder for each
 
     def __post_init__(self) -> None:
-        self._teacher = lru_cache(maxsize=self.images.keep)(self._train)
+        self._teacher = lru_cache(maxsize=self.images.keep)(self._find)
 
     def losses(self, job: Job, constant: bool) -> tuple[dict[Candidate | None, Loss], Teacher | None]:
         """Return the loss of each candidate of alpha and temperature, and the job's teacher.
@@ -157,15 +182,24 @@ class Teachers:
 
         return {(a, t): partial(kd_loss, alpha=a, temperature=t) for a, t in conditions.candidates}, teacher
 
-    def _train(self, job: Job | None, seed: int) -> Teacher:
-        """Train a teacher by the students' recipe on the job's set or all real images."""
-        began = time.perf_counter()
-        images = self.images.all_real() if job is None else self.images.of(job).images
-        recipe = self.conditions.recipe_for(CEILING if job is None else job.source.kind)
-        network = self.build(self.conditions.teacher_arch, seed, rng.TEACHER)
-        train(network, StudentBatches(images, recipe, seed, rng.TEACHER), execution=self.execution)
+    def _find(self, job: Job | None, seed: int) -> Teacher:
+        """Return the teacher on the job's set, or on all real images, trained by the students' recipe if nobody has."""
+        conditions = self.conditions
+        recipe = conditions.recipe_for(CEILING if job is None else job.source.kind)
+        data = None if job is None else (job.source.kind, job.source.hash, job.ipc, job.protocol)
+        name = stable_hash(data, seed, recipe, conditions.teacher_arch, conditions.precision)
+        network = self.build(conditions.teacher_arch, seed, rng.TEACHER)
+        teacher = Teacher(network, self.folder / name)
+        if checkpoint.steps(teacher.folder):
+            teacher.load()
+        else:
+            began = time.perf_counter()
+            images = self.images.all_real() if job is None else self.images.of(job).images
+            train(network, StudentBatches(images, recipe, seed, rng.TEACHER), execution=self.execution)
+            teacher.seconds = time.perf_counter() - began
+            teacher.save()
         network.eval().requires_grad_(False)
-        return Teacher(network, time.perf_counter() - began)
+        return teacher
 
     def accuracy_of(self, teacher: Teacher | None) -> float | None:
         """Return a teacher's accuracy on the test part, which is read for it once: when its first student is scored."""
@@ -173,6 +207,7 @@ class Teachers:
             test = self.images.real.test()
             answers = examined(teacher.network, test, self.images.normalize, self.execution)
             teacher.accuracy = 100 * answers.correct / len(test.labels)
+            teacher.save()
         return None if teacher is None else teacher.accuracy
 
 
@@ -183,11 +218,12 @@ class StudentTrainer:
     images: StudentImages
     conditions: Conditions  # recipe and teacher
     executions: Mapping[str, Execution]  # of students and teacher, by architecture
+    folder: Path  # of the run, in which teachers are kept
     config_hash: str  # for the rows
 
     def __post_init__(self) -> None:
         execution = self.executions.get(self.conditions.teacher_arch, EAGER)
-        self.teachers = Teachers(self.images, self.conditions, self._build, execution)
+        self.teachers = Teachers(self.images, self.conditions, self._build, execution, self.folder / TEACHERS)
 
     def untrained(self, job: Job) -> Classifier:
         """Return a job's student before its first step."""

@@ -10,7 +10,7 @@ from gdd.data.readers import Dataset
 from gdd.data.spec import DatasetSpec
 from gdd.evaluation import grid, sources
 from gdd.evaluation.dd_ranking import Arm
-from gdd.evaluation.recipe import Conditions, Job
+from gdd.evaluation.recipe import Conditions, Job, Recipe
 from gdd.evaluation.row import Row
 from gdd.evaluation.sources import Source
 from gdd.formats import dc_mtt
@@ -77,14 +77,15 @@ def arms_of(paper: Paper, keys: Sequence[Key], folder: Path, dataset: Dataset) -
 
 
 def flop_of(paper: Paper, keys: Iterable[Key], dataset: str) -> float:
-    """Return the FLOP of training and testing students, and the teacher that those of a set, way and seed share."""
-    total, spec, taught = 0.0, spec_of(dataset), set[tuple[str, str, int]]()
+    """Return the FLOP of training and testing students, and the teachers that those of a set and seed share."""
+    total, spec, taught = 0.0, spec_of(dataset), set[tuple[str, int, str, Recipe]]()
     for key in keys:
         conditions = Conditions.of(paper.ways[key.way], spec)
         seen = conditions.recipe.images_seen(paper.ipc(key.set) * spec.num_classes)
         archs = [key.arch]
-        if conditions.asks_teacher and (key.set, key.way, key.seed) not in taught:
-            taught.add((key.set, key.way, key.seed))
+        teacher = key.set, key.seed, conditions.teacher_arch, conditions.recipe
+        if conditions.asks_teacher and teacher not in taught:
+            taught.add(teacher)
             archs.append(conditions.teacher_arch)
         images = TRAINING * seen + DATASETS[dataset].test_images
         total += sum(images * classifier_flop(arch, spec.shape, spec.num_classes) for arch in archs)

@@ -53,7 +53,8 @@ class Row:
     name: str  # as the paper calls it
     ipc: int  # images per class
     published: tuple[float | None, ...]  # accuracy of each of the table's students, in percent; none: not given
-    ways: tuple[str, ...]  # how the paper says that students were trained; of several the best mean counts
+    # How the paper says that students were trained; of several the best mean counts. None: no text tells of the number.
+    ways: tuple[str, ...] = ()
     iterations: int | None = None  # of the distillation
     spread: tuple[float | None, ...] | None = None  # standard deviations, where they are given
     up_to: float | None = None  # the highest accuracy, where a range is given, whose lowest is `published`
@@ -77,6 +78,7 @@ class Table:
     def _has_a_number_for_each_student(self) -> "Table":
         require(self.dataset in DATASETS, "dataset", self.dataset, f"one of {', '.join(DATASETS)}")
         for row in self.rows:
+            require(bool(row.ways or row.released), f"ways of {row.name}", row.ways, "some, or released ones")
             require({*row.seeds} <= {*self.students}, f"seeds of {row.name}", row.seeds, "students of the table")
             for key, values in (("published", row.published), ("spread", row.spread or row.published)):
                 count = len(self.students)

@@ -21,7 +21,8 @@ _WHY = "known cause, or what it takes"
 
 RULE = (
     f"confirmed: the published value lies in the 95 % interval of our students' mean (Student's t) or within {NEAR:g} "
-    "point of it, trained as the paper's text says; as released only: not so, but as the released code trains them; "
+    "point of it, trained as the paper's text says; as released only: not so, but as the released code trains them, or "
+    "no text tells of the number, which stands in a log of that code; "
     f"refuted: neither; undecided: the interval is wider than {WIDEST:g} points to either side; not run: students are "
     "missing. n is the number of students, each of a seed of its own, all of one set: the interval knows nothing of "
     "another distillation, nor of the chance in the published mean."
@@ -44,7 +45,7 @@ class Judged:
     @property
     def counts(self) -> Estimate | None:
         """The mean that stands beside the published one: the one by which it is confirmed, else the equation's."""
-        return self.released if self.verdict == "as released only" else self.equation
+        return self.released if self.verdict == "as released only" or not self.cell.row.ways else self.equation
 
 
 def confirms(ours: Estimate, cell: Cell) -> bool:
@@ -58,11 +59,11 @@ def judge(cell: Cell, students: Mapping[Key, Student]) -> Judged:
     equation = _best(cell.equation, students, None)
     released = _best(cell.released, students, DATASETS[cell.dataset].chance)
     verdict: Verdict = "refuted"
-    if equation is None:
+    if cell.row.set is None or (cell.equation and equation is None):
         verdict = "not run"
-    elif not decides(equation):
+    elif equation is not None and not decides(equation):
         verdict = "undecided"
-    elif confirms(equation, cell):
+    elif equation is not None and confirms(equation, cell):
         verdict = "confirmed"
     elif cell.released and released is None:
         verdict = "not run"
@@ -142,7 +143,7 @@ def numbers_section(title: str, judged: Sequence[Judged], paper: Paper) -> Secti
             [
                 *_row(cell),
                 *(cell.student, published),
-                *(_shown(one.equation), _shown(one.released) if cell.released else "-"),
+                *(_shown(one.equation) if cell.row.ways else "-", _shown(one.released) if cell.released else "-"),
                 "" if ours is None or not ours.n else f"{_difference(ours, cell):+.2f}",
                 one.verdict,
                 _why(one, paper),

@@ -70,6 +70,37 @@ def test_a_teacher_stays_as_it_was_trained(evaluate: Evaluate, monkeypatch: pyte
     assert all(torch.equal(value, weights[name]) for name, value in teacher.state_dict().items())
 
 
+@pytest.mark.parametrize("on", ["set", "real"])
+def test_a_teacher_is_trained_and_tested_once_for_all_who_imitate_it(evaluate: Evaluate, monkeypatch, on: str) -> None:
+    """Be it in another way, or after a stop; students are those of a teacher of their own, to the bit."""
+    events, train, count = [], student.train, student.examined
+
+    def trained(network: torch.nn.Module, batches, *rest: object, **more: object) -> torch.Tensor:
+        events.extend(["train"] * (batches.who == rng.TEACHER))
+        return train(network, batches, *rest, **more)
+
+    def counted(network: torch.nn.Module, *rest: object) -> Answers:
+        events.extend(["test"] * (len(next(network.parameters())) == 8))
+        return count(network, *rest)
+
+    monkeypatch.setattr(student, "train", trained)
+    monkeypatch.setattr(student, "examined", counted)
+    first = TEACHER | {"teacher": on}
+    evaluate(**first)
+    sets = 1 if on == "real" else 2
+    assert sorted(events) == ["test"] * sets + ["train"] * sets
+    for place, other in enumerate([{"temperature": 4.0}, {"kd_recipe": "released", "archs": ("mlp-w4",)}]):
+        again = evaluate(**first | other)
+        assert len(events) == 2 * sets
+        alone = evaluate(**first | other, folder=f"alone-{place}")
+        assert learned(again) == learned(alone)
+        assert [row.teacher_accuracy for row in again] == [row.teacher_accuracy for row in alone]
+        del events[2 * sets :]
+    for other in ({"teacher_arch": "mlp-w12"}, {"seeds": (1,)}, {"recipe": dataclasses.replace(ONE_STEP, lr=0.03)}):
+        evaluate(**first | other)
+    assert events.count("train") == (4 if on == "real" else 8)
+
+
 @pytest.fixture
 def met(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The part that each score was read on; of four candidates, validation ranks the second and third equal best."""
