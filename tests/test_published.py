@@ -3,7 +3,9 @@
 import math
 import runpy
 import shlex
+import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -156,7 +158,11 @@ class TestCatalogue:
     def test_sets_are_of_the_rows_images_per_class_and_iterations(self):
         paper = published.papers()[POOL]
         for one in published.cells(POOL):
-            for name in {key.set for key in one.equation}:
+            names = {key.set for key in one.equation}
+            for made in (paper.made[name] for name in names - {*paper.sets}):
+                assert (made.ipc, made.iterations) == (one.row.ipc, one.row.iterations)
+                assert ("matching.pool" in made.command) == (one.row.name != "baseline")
+            for name in names & {*paper.sets}:
                 file, place, ipc = paper.sets[name]
                 assert ipc == paper.ipc(name)
                 assert (f"_{ipc}ipc_" in file, ipc, 1000 * (place + 1)) == (True, one.row.ipc, one.row.iterations)
@@ -190,17 +196,19 @@ class TestCatalogue:
     @pytest.mark.parametrize("number", published.papers())
     def test_commands_parse(self, number, monkeypatch):
         monkeypatch.chdir(ROOT)
-        made = [one.command for one in published.papers()[number].made.values()]
-        needed = {one.row.needs for one in published.cells(number)} - {None}
-        for command in [*made, *(text.partition(": ")[2] for text in needed if text.startswith("a GPU"))]:
-            launcher, arguments = command.split(" distill.py ")
-            assert launcher == "accelerate launch"
+        for one in published.papers()[number].made.values():
+            launcher, arguments = one.command.split(" distill.py ")
             config = parse_config(shlex.split(arguments))
-            assert not (made and config.score and command in made)
-            for one in published.papers()[number].made.values():
-                if one.command == command:
-                    assert Path(one.path) == config.run.root / config.name / "matching/set.safetensors"
-                    assert (one.ipc, one.iterations) == (config.matching.ipc, config.matching.iterations)
+            assert (launcher, config.score) == ("accelerate launch", False)
+            folder = config.run.root / config.name
+            if one.protocol == "stream":
+                assert (config.method, Path(one.path)) == ("generator", folder / "refine/generator.safetensors")
+            else:
+                assert (config.method, one.ipc) == ("matching", config.matching.ipc)
+                steps = {*config.run.snapshots, config.matching.iterations}
+                last = one.iterations == config.matching.iterations
+                name = "set.safetensors" if last else f"set-{one.iterations:08d}.safetensors"
+                assert (one.iterations in steps, Path(one.path)) == (True, folder / "matching" / name)
 
     @pytest.mark.parametrize("name", published.DATASETS)
     def test_datasets_are_as_gdd_reads_them(self, name):
@@ -266,12 +274,16 @@ def toy(tmp_path, monkeypatch) -> Path:
             "recipe": {"epochs": 2}, "teacher": "set", "kd_recipe": "released", "temperature": 0.0}},
         "causes": {"half": "the loss is halved"},
         "made": {"ours": {"path": "runs/ours.safetensors", "ipc": 2, "iterations": 3,
-                          "command": "gdd distill --name ours", "takes": "a minute"}},
+                          "command": "gdd distill --name ours", "takes": "a minute"},
+                 "generator": {"path": str(ROOT / "gdd/zoo/digits/generator.safetensors"), "ipc": 2,
+                               "protocol": "stream", "command": "none", "takes": "nothing"}},
         "tables": {"table1": {"dataset": "digits", "students": ["mlp-w8", "convnet-w4-d1"], "rows": [
             {"name": "first", "ipc": 2, "published": [99.0, 99.0], "set": "it", "ways": ["plain"],
              "released": ["half"], "cause": "half", "seeds": {"mlp-w8": 1, "convnet-w4-d1": 1}},
             {"name": "second", "ipc": 2, "published": [50.0, None], "ways": ["plain"], "needs": "a GPU: a command"},
-            {"name": "third", "ipc": 2, "published": [60.0, None], "ways": ["plain"], "set": "ours"}]}},
+            {"name": "third", "ipc": 2, "published": [60.0, None], "ways": ["plain"], "set": "ours"},
+            {"name": "fourth", "ipc": 2, "published": [10.0, None], "ways": ["plain"], "set": "generator",
+             "seeds": {"mlp-w8": 1}}]}},
     }  # fmt: skip
     (tmp_path / "catalogue").mkdir()
     (tmp_path / "catalogue/1.yaml").write_text(yaml.safe_dump(paper))
@@ -290,7 +302,8 @@ class TestCommand:
         assert "1 min" in listed
 
     def test_it_trains_what_is_missing_judges_it_and_goes_on(self, toy, done):
-        told = done("reproduce", "1/table1", "--row", "first", "--files", toy)
+        done = partial(done, "reproduce", "--run.workers", 1)
+        told = done("1/table1", "--row", "first", "--files", toy)
         work = "train and score 2 students for 2 published numbers of digits"
         assert f"{work}, as the paper says: about 1 min" in told
         assert f"{work}, more as the released code does: about 1 min" in told
@@ -300,7 +313,7 @@ class TestCommand:
         verdict = Path("runs/reproduce-1-digits/reproduce/verdicts.md").read_text()
         assert "refuted | not known: as released it does not come out either" in verdict
         # Nothing is trained twice; and what is kept is not trained at all.
-        again = done("reproduce", "1", "--student", "mlp-w8", "convnet-w4-d1", "--files", toy)
+        again = done("1", "--row", "first", "second", "third", "--student", "mlp-w8", "convnet-w4-d1", "--files", toy)
         assert "train and score 0 students" in again
         assert "waits    ours, a minute: gdd distill --name ours" in again
         assert "2 not run" in again
@@ -308,8 +321,16 @@ class TestCommand:
         maker = runpy.run_path(str(ROOT / "benchmarks/verdicts.py"))
         maker["keep"]([Path("runs/reproduce-1-digits/reproduce")])
         assert len(published.students("1")) == 4
-        assert "train and score 0 students" in done("reproduce", "1", "--row", "first", "--name", "other")
-        done("reproduce", "1", "--row", "first", "--name", "other", "--again", "--files", toy)
+        assert "train and score 0 students" in done("1", "--row", "first", "--name", "other")
+        done("1", "--row", "first", "--name", "other", "--again", "--files", toy)
+        done("1", "--row", "fourth", "--name", "stream")
+        (streamed,) = read_rows(Path("runs/stream-1-digits/reproduce"))
+        assert (streamed.kind, streamed.protocol, streamed.ipc, streamed.optimizer_steps) == (
+            "generator",
+            "stream",
+            2,
+            2,
+        )
         # Trained anew, they are the same to the bit.
         paper, folders = published.papers()["1"], ("runs/reproduce-1-digits/reproduce", "runs/other-1-digits/reproduce")
         first, second = (
@@ -335,7 +356,7 @@ class TestCommand:
                 ["1", "--row", "first", "--dry-run"],
                 "data/published/set.pt is not there, expected the file of the authors",
             ),
-            (["1", "--row", "fourth"], "--row is fourth, expected some of first, second, third"),
+            (["1", "--row", "fifth"], "--row is fifth, expected some of first, fourth, second, third"),
             (
                 ["1", "--row", "first", "--files", toy / "none"],
                 "none/set.pt is not there, expected the file of the authors",
@@ -351,6 +372,10 @@ class TestCommand:
         expected = (
             "runs/ours.safetensors has 2 images per class of 2 iterations, expected 2 of 3: gdd distill --name ours"
         )
+        assert (code, expected in error) == (2, True)
+        shutil.copy(ROOT / "gdd/zoo/digits/generator.safetensors", "runs/ours.safetensors")
+        code, _, error = gdd("reproduce", "1", "--row", "third", "--files", toy)
+        expected = "runs/ours.safetensors is not a set, expected a set: gdd distill --name ours"
         assert (code, expected in error) == (2, True)
         (toy / "set.pt").write_bytes((toy / "set.pt").read_bytes() + b"x")
         code, _, error = gdd("reproduce", "1", "--files", toy)

@@ -57,8 +57,11 @@ def source_of(paper: Paper, name: str, folder: Path, dataset: Dataset) -> Source
         return sources.of_set(synthetic, folder / file, name)
     made = paper.made[name]
     source = sources.fit_source(sources.read(made.path, name), dataset)
+    if made.protocol not in source.protocols(("stream",)):
+        kind = {"fixed": "a set", "stream": "a generator"}[made.protocol]
+        raise ConfigError(f"{made.path} is not {kind}, expected {kind}: {made.command}")
     found = source.stored_ipc, source.provenance.get("iterations")
-    if found != (made.ipc, made.iterations):
+    if made.protocol == "fixed" and found != (made.ipc, made.iterations):
         raise ConfigError(
             f"{made.path} has {found[0]} images per class of {found[1]} iterations, expected {made.ipc} of "
             f"{made.iterations}: {made.command}"
@@ -72,7 +75,8 @@ def arms_of(paper: Paper, keys: Sequence[Key], folder: Path, dataset: Dataset) -
     jobs: dict[str, list[Job]] = {}
     for key in keys:
         source, arch = read[key.set], registry.parse(key.arch).name
-        jobs.setdefault(key.way, []).append(Job(source, source.stored_ipc, "fixed", arch, key.seed))
+        protocol = paper.made[key.set].protocol if key.set in paper.made else "fixed"
+        jobs.setdefault(key.way, []).append(Job(source, paper.ipc(key.set), protocol, arch, key.seed))
     return [Arm(paper.ways[way], of_way) for way, of_way in jobs.items()]
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import yaml
 from pydantic import Field, model_validator
@@ -88,13 +88,14 @@ class Table:
 
 @checked(frozen=True, config=STRICT)
 class Made:
-    """A set that gdd distils itself."""
+    """A set, or a generator that students are trained on a stream of, which gdd distils itself."""
 
     path: str  # of its file, which is there once it is finished
-    ipc: int  # images per class
-    iterations: int  # of its distillation
+    ipc: int  # images per class, of a stream in an epoch
     command: str  # that makes it
     takes: str  # how long, and on what
+    iterations: int | None = None  # of a set's distillation
+    protocol: Literal["fixed", "stream"] = "fixed"  # of a set, of a generator
 
 
 @checked(frozen=True, config=STRICT)
