@@ -11,9 +11,10 @@ from pathlib import Path
 from gdd import published
 from gdd.evaluation import grid
 from gdd.pipeline import reproduce
-from gdd.published import Paper
+from gdd.published import Key, Paper, Student
 from gdd.report import verdicts
 from gdd.report.tables import markdown
+from gdd.report.verdicts import Judged
 
 PAGE = Path(__file__).parents[1] / "docs/verdicts.md"
 INTRODUCTION = """# Published numbers, and whether they come out
@@ -23,6 +24,8 @@ sets that gdd distils. `uv run gdd reproduce` lists all of it, with what is miss
 machine; `uv run gdd reproduce 2402.13007/table4 --ipc 1 --student mlp` trains what is missing of some numbers and
 judges them. The authors' files are theirs: put them in `data/published`, or name their folder by `--files`; gdd knows
 their checksums.
+
+{summary}
 
 {rule}
 
@@ -46,16 +49,16 @@ def keep(folders: list[Path]) -> None:
 
 def page() -> str:
     """Return the page."""
-    text = [INTRODUCTION.format(rule=verdicts.RULE, as_released=verdicts.AS_RELEASED)]
+    students = {number: {one.key: one for one in published.students(number)} for number in published.papers()}
+    judged = [verdicts.judge(cell, students[cell.paper]) for cell in published.cells()]
+    summary = markdown(verdicts.summary_section(judged))
+    text = [INTRODUCTION.format(summary=summary, rule=verdicts.RULE, as_released=verdicts.AS_RELEASED)]
     for number, paper in published.papers().items():
-        text += _of_paper(number, paper)
+        text += _of_paper(number, paper, students[number], [one for one in judged if one.cell.paper == number])
     return "\n".join(text)
 
 
-def _of_paper(number: str, paper: Paper) -> list[str]:
-    students = {one.key: one for one in published.students(number)}
-    cells = published.cells(number)
-    judged = [verdicts.judge(cell, students) for cell in cells]
+def _of_paper(number: str, paper: Paper, students: dict[Key, Student], judged: list[Judged]) -> list[str]:
     devices = ", ".join(sorted({one.device for one in students.values()}))
     precisions = " and ".join(sorted({one.precision for one in students.values()}))
     text = [
@@ -65,8 +68,10 @@ def _of_paper(number: str, paper: Paper) -> list[str]:
     ]
     for table, of in paper.tables.items():
         of_table = [one for one in judged if one.cell.table == table]
-        section = verdicts.numbers_section(f"{table} ({of.dataset}): {verdicts.tally(of_table)}", of_table, paper)
-        text += [f"### {number}, {section.title}\n", markdown(section) + "\n"]
+        run = [one for one in of_table if one.verdict != "not run"]
+        text.append(f"### {number}, {table} ({of.dataset}): {verdicts.tally(of_table)}\n")
+        for section in (verdicts.numbers_section("", run, paper), verdicts.waiting_section("", of_table, paper)):
+            text += [markdown(section) + "\n"] if section.lines else []
     return text
 
 

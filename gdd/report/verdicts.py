@@ -154,6 +154,29 @@ def numbers_section(title: str, judged: Sequence[Judged], paper: Paper) -> Secti
     return Section(title, [RULE, AS_RELEASED], [*headers, "verdict", _WHY], lines, optional)
 
 
+def summary_section(judged: Iterable[Judged]) -> Section:
+    """Return a line per published table: how many of its numbers have which verdict, and a last line of all."""
+    counts: dict[str, Counter[Verdict]] = {}
+    for one in judged:
+        counts.setdefault(f"{one.cell.paper}, {one.cell.table}", Counter())[one.verdict] += 1
+    counts["all"] = sum(counts.values(), Counter[Verdict]())
+    lines = [
+        [name, str(of_table.total()), *(str(of_table[verdict] or "") for verdict in VERDICTS)]
+        for name, of_table in counts.items()
+    ]
+    return Section("numbers by verdict", [], ["table", "numbers", *VERDICTS], lines)
+
+
+def waiting_section(title: str, judged: Iterable[Judged], paper: Paper) -> Section:
+    """Return a line per row with numbers that are not run: whose, and what they take."""
+    students: dict[tuple[str, ...], list[str]] = {}
+    for one in judged:
+        if one.verdict == "not run":
+            students.setdefault((*_row(one.cell), _why(one, paper)), []).append(one.cell.student)
+    lines = [[*row, ", ".join(whose), why] for (*row, why), whose in students.items()]
+    return Section(title, [], ["row", "IPC", "iterations", "students", "what it takes"], lines)
+
+
 def _difference(ours: Estimate, cell: Cell) -> float:
     """Return our mean minus the published value, of a range the nearest."""
     return ours.mean - min(max(ours.mean, cell.published), cell.highest)
@@ -181,8 +204,8 @@ def _why(one: Judged, paper: Paper) -> str:
     if one.verdict == "not run" and one.cell.row.set in paper.made:
         made = paper.made[one.cell.row.set]
         return f"{made.takes}: {made.command}"
-    if one.verdict == "not run" and one.cell.row.needs is not None:
-        return one.cell.row.needs
+    if one.verdict == "not run":
+        return one.cell.row.needs or "students alone; the set is published"
     if one.verdict == "refuted":
         return "not known" + (": as released it does not come out either" if one.cell.released else "")
     return "" if one.cell.row.cause is None or one.verdict != "as released only" else paper.causes[one.cell.row.cause]
