@@ -1,5 +1,6 @@
 """Train students, one or those of several seeds at once, and score them on the test part."""
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -37,6 +38,8 @@ from gdd.training.classifier import (
 )
 from gdd.training.optimizers import adamw, lion, sgd
 from gdd.training.together import Stacked, each_own
+
+logger = logging.getLogger(__name__)
 
 TEACHERS = "teachers"  # a folder of a run's
 
@@ -145,8 +148,8 @@ class Teacher:
 class Teachers:
     """The teachers of all students, and what students learn from them.
 
-    Each is trained once: whoever else needs it, be it in another process, after a stop, or for students that imitate it
-    in another way, finds it in the folder.
+    Whoever needs one later, be it in another process, after a stop, or for students that imitate it in another way,
+    finds it in the folder, where it is kept for the same code on the same device.
     """
 
     images: StudentImages
@@ -182,24 +185,37 @@ class Teachers:
 
         return {(a, t): partial(kd_loss, alpha=a, temperature=t) for a, t in conditions.candidates}, teacher
 
-    def _find(self, job: Job | None, seed: int) -> Teacher:
-        """Return the teacher on the job's set, or on all real images, trained by the students' recipe if nobody has."""
-        conditions = self.conditions
-        recipe = conditions.recipe_for(CEILING if job is None else job.source.kind)
+    def name(self, job: Job | None, seed: int) -> str:
+        """Return what stands for all that decides a teacher on the job's set or stream, or on all real images."""
         data = None if job is None else (job.source.kind, job.source.hash, job.ipc, job.protocol)
-        name = stable_hash(data, seed, recipe, conditions.teacher_arch, conditions.precision)
-        network = self.build(conditions.teacher_arch, seed, rng.TEACHER)
-        teacher = Teacher(network, self.folder / name)
-        if checkpoint.steps(teacher.folder):
-            teacher.load()
-        else:
+        here = git_revision(), versions(), device_name(self.images.device)
+        arch = self.conditions.teacher_arch
+        return stable_hash(data, seed, self._recipe(job), arch, self.execution, here)
+
+    def _recipe(self, job: Job | None) -> Recipe:
+        return self.conditions.recipe_for(CEILING if job is None else job.source.kind)
+
+    def _find(self, job: Job | None, seed: int) -> Teacher:
+        """Return a teacher, trained by the students' recipe if nobody has."""
+        network = self.build(self.conditions.teacher_arch, seed, rng.TEACHER)
+        teacher = Teacher(network, self.folder / self.name(job, seed))
+        if not checkpoint.steps(teacher.folder) or not self._loaded(teacher):
             began = time.perf_counter()
             images = self.images.all_real() if job is None else self.images.of(job).images
-            train(network, StudentBatches(images, recipe, seed, rng.TEACHER), execution=self.execution)
+            batches = StudentBatches(images, self._recipe(job), seed, rng.TEACHER)
+            train(network, batches, execution=self.execution)
             teacher.seconds = time.perf_counter() - began
             teacher.save()
         network.eval().requires_grad_(False)
         return teacher
+
+    def _loaded(self, teacher: Teacher) -> bool:
+        try:
+            teacher.load()
+        except checkpoint.Damaged as error:
+            logger.warning("%s; the teacher is trained anew", error)
+            return False
+        return True
 
     def accuracy_of(self, teacher: Teacher | None) -> float | None:
         """Return a teacher's accuracy on the test part, which is read for it once: when its first student is scored."""

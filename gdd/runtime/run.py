@@ -90,7 +90,8 @@ class Run:
                 raise ConfigError(
                     f"{self.folder} holds results but no config.json that says of what; choose another --name"
                 )
-            checkpoint.remove_unfinished(self.folder)
+            for folder in (self.folder, *self.folder.glob("*/*/")):  # also those of teachers
+                checkpoint.remove_unfinished(folder)
             checkpoint.write_json(mark, {"fingerprint": self.fingerprint, "config": self.config})
         except OSError as error:
             raise ConfigError(f"{self.folder} cannot be written to ({error.strerror}); set run.root") from error

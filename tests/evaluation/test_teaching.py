@@ -4,18 +4,21 @@ import dataclasses
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from scoring import SHORT, Evaluate
 
 from gdd import rng
+from gdd.config import EvaluateConfig
 from gdd.data.readers import Dataset
 from gdd.data.splits import Split
-from gdd.evaluation import student
-from gdd.evaluation.recipe import Recipe
+from gdd.evaluation import sources, student
+from gdd.evaluation.recipe import Conditions, Job, Recipe
 from gdd.evaluation.row import Row
 from gdd.report import statistics, tables
+from gdd.runtime.execution import EAGER, Execution
 from gdd.sampling import generator_file, sample, set_file
 from gdd.sampling.set_file import SyntheticSet
 from gdd.training.classifier import Answers
@@ -96,9 +99,52 @@ def test_a_teacher_is_trained_and_tested_once_for_all_who_imitate_it(evaluate: E
         assert learned(again) == learned(alone)
         assert [row.teacher_accuracy for row in again] == [row.teacher_accuracy for row in alone]
         del events[2 * sets :]
-    for other in ({"teacher_arch": "mlp-w12"}, {"seeds": (1,)}, {"recipe": dataclasses.replace(ONE_STEP, lr=0.03)}):
-        evaluate(**first | other)
-    assert events.count("train") == (4 if on == "real" else 8)
+
+
+def test_a_teacher_of_other_data_or_training_is_another(dataset: Dataset, generator: Path, monkeypatch) -> None:
+    ones, others = (sources.read(str(generator)), sources.read("zoo:digits"))
+    job, images = Job(ones, 1, "fixed", "mlp-w16", 0), SimpleNamespace(device=torch.device("cpu"), keep=1)
+
+    def name(
+        of: Job | None = job, seed: int = 0, execution: Execution = EAGER, recipe=SHORT, **settings: object
+    ) -> str:
+        taught = EvaluateConfig(**{**TEACHER, **settings})  # type: ignore[arg-type]
+        conditions = Conditions.of(taught, dataset.spec, recipe)
+        return student.Teachers(images, conditions, None, execution, Path()).name(of, seed)  # type: ignore[arg-type]
+
+    real = sources.read("real:random")
+    changed = [
+        name(dataclasses.replace(job, source=others)),
+        name(dataclasses.replace(job, source=dataclasses.replace(real, hash=ones.hash))),  # another kind alone
+        name(dataclasses.replace(job, ipc=2)),
+        name(dataclasses.replace(job, protocol="stream")),
+        name(None),
+        name(None, all_epochs=7),
+        name(seed=1),
+        name(recipe=LONGER),
+        name(teacher_arch="mlp-w4"),
+        name(execution=Execution("bfloat16")),
+        name(execution=Execution(compiled=True)),
+    ]
+    monkeypatch.setattr(student, "device_name", lambda device: "another")
+    changed.append(name())
+    monkeypatch.undo()
+    monkeypatch.setattr(student, "git_revision", lambda: "another")
+    changed.append(name())
+    monkeypatch.undo()
+    assert len({name(), *changed}) == 1 + len(changed)
+    assert name(alpha=0.9, temperature=4.0, kd_recipe="released", all_epochs=7) == name()
+
+
+def test_a_damaged_teacher_is_trained_anew(evaluate: Evaluate, tmp_path: Path, caplog) -> None:
+    rows = evaluate(**TEACHER)
+    (tmp_path / "run/rows.jsonl").unlink()
+    for path in (tmp_path / "run/teachers").rglob("*.pt"):
+        path.write_bytes(path.read_bytes()[:1000])
+        (path.parent / ".cut.tmp").touch()  # as a writer leaves it that was killed
+    assert learned(evaluate(**TEACHER)) == learned(rows)
+    assert caplog.text.count("the teacher is trained anew") == 2
+    assert not [*(tmp_path / "run").rglob(".*.tmp")]
 
 
 @pytest.fixture

@@ -194,7 +194,7 @@ def _temporary(names: Iterable[str]) -> set[str]:
 
 def _left_in(folder: Path) -> set[str]:
     """Return the temporary files of writers that were killed."""
-    return _temporary(path.name for path in folder.iterdir()) if folder.is_dir() else set()
+    return _temporary(path.name for path in folder.rglob("*"))
 
 
 def _never(names: list[str]) -> bool:
