@@ -26,7 +26,8 @@ from gdd.models import registry
 from gdd.pipeline import reproduce
 from gdd.published import Cell, Paper, Row, Student
 from gdd.report import verdicts
-from gdd.sampling import set_file
+from gdd.sampling import generator_file, set_file
+from gdd.sampling.sample import sample_set
 from gdd.sampling.set_file import SyntheticSet
 from gdd.zoo import sha256
 
@@ -158,6 +159,9 @@ class TestCatalogue:
     def test_sets_are_of_the_rows_images_per_class_and_iterations(self):
         paper = published.papers()[POOL]
         for one in published.cells(POOL):
+            for name in {key.set for key in one.released}:
+                assert (paper.ipc(name), name in paper.made) == (one.row.ipc, one.table == "table4-own-sets")
+                assert one.row.ways or not name.endswith(("-2000", "-3000"))  # what the logs' code scored
             names = {key.set for key in one.equation}
             for made in (paper.made[name] for name in names - {*paper.sets}):
                 assert (made.ipc, made.iterations) == (one.row.ipc, one.row.iterations)
@@ -204,6 +208,7 @@ class TestCatalogue:
             folder = config.run.root / config.name
             if one.protocol == "stream":
                 assert (config.method, Path(one.path)) == ("generator", folder / "refine/generator.safetensors")
+                assert (config.refine.steps, config.refine.method) == (one.iterations, one.method)
             else:
                 assert (config.method, one.ipc) == ("matching", config.matching.ipc)
                 steps = {*config.run.snapshots, config.matching.iterations}
@@ -277,12 +282,13 @@ def toy(tmp_path, monkeypatch) -> Path:
         "made": {"ours": {"path": "runs/ours.safetensors", "ipc": 2, "iterations": 3,
                           "command": "gdd distill --name ours", "takes": "a minute"},
                  "generator": {"path": str(ROOT / "gdd/zoo/digits/generator.safetensors"), "ipc": 2,
-                               "protocol": "stream", "command": "none", "takes": "nothing"}},
+                               "iterations": 500, "method": "gan", "command": "none", "takes": "nothing"}},
         "tables": {"table1": {"dataset": "digits", "students": ["mlp-w8", "convnet-w4-d1"], "rows": [
             {"name": "first", "ipc": 2, "published": [99.0, 99.0], "set": "it", "ways": ["plain"],
              "released": ["half"], "cause": "half", "seeds": {"mlp-w8": 1, "convnet-w4-d1": 1}},
             {"name": "second", "ipc": 2, "published": [50.0, None], "ways": ["plain"], "needs": "a GPU: a command"},
-            {"name": "third", "ipc": 2, "published": [60.0, None], "ways": ["plain"], "set": "ours"},
+            {"name": "third", "ipc": 2, "published": [60.0, None], "ways": ["plain"], "set": "ours",
+             "seeds": {"mlp-w8": 1}},
             {"name": "fourth", "ipc": 2, "published": [10.0, None], "ways": ["plain"], "set": "generator",
              "seeds": {"mlp-w8": 1}}]}},
     }  # fmt: skip
@@ -332,6 +338,13 @@ class TestCommand:
             2,
             2,
         )
+        # Of a set that was distilled anew, students count no more.
+        Path("runs").mkdir(exist_ok=True)
+        for seed in range(2):
+            drawn = sample_set(generator_file.load("zoo:digits"), 2, seed)
+            set_file.save(Path("runs/ours.safetensors"), replace(drawn, provenance={"iterations": 3}))
+            assert "train and score 1 students" in done("1", "--row", "third", "--name", "anew")
+        assert len(read_rows(Path("runs/anew-1-digits/reproduce"))) == 2
         # Trained anew, they are the same to the bit.
         paper, folders = published.papers()["1"], ("runs/reproduce-1-digits/reproduce", "runs/other-1-digits/reproduce")
         first, second = (
@@ -370,13 +383,17 @@ class TestCommand:
         Path("runs").mkdir()
         set_file.save(Path("runs/ours.safetensors"), replace(drawn, provenance={"iterations": 2}))
         code, _, error = gdd("reproduce", "1", "--row", "third", "--files", toy)
-        expected = (
-            "runs/ours.safetensors has 2 images per class of 2 iterations, expected 2 of 3: gdd distill --name ours"
-        )
+        counted = "has 2 images per class of 2 iterations, expected 2 images per class of 3 iterations"
+        expected = f"runs/ours.safetensors {counted}: gdd distill --name ours"
         assert (code, expected in error) == (2, True)
         shutil.copy(ROOT / "gdd/zoo/digits/generator.safetensors", "runs/ours.safetensors")
         code, _, error = gdd("reproduce", "1", "--row", "third", "--files", toy)
         expected = "runs/ours.safetensors is not a set, expected a set: gdd distill --name ours"
+        assert (code, expected in error) == (2, True)
+        other = (published.HOME / "1.yaml").read_text().replace("method: gan", "method: gan + skd")
+        (published.HOME / "2.yaml").write_text(other)
+        code, _, error = gdd("reproduce", "2", "--row", "fourth")
+        expected = "generator.safetensors has 500 steps of gan, expected 500 steps of gan + skd: none"
         assert (code, expected in error) == (2, True)
         (toy / "set.pt").write_bytes((toy / "set.pt").read_bytes() + b"x")
         code, _, error = gdd("reproduce", "1", "--files", toy)

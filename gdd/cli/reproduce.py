@@ -108,7 +108,8 @@ def _overview(config: Config, cells: Sequence[Cell], known: dict[str, dict[Key, 
         missing = [key for released in (False, True) for key in verdicts.missing(own, students, released)]
         if missing:
             takes[line] = summary.rounded(reproduce.flop_of(paper, missing, own[0].dataset) / at.others / 60)
-            takes[line] += " and a set" if reproduce.waiting(paper, missing) else ""
+            waits = (made.takes for made in reproduce.waiting(paper, missing).values())
+            takes[line] = "; ".join([*waits, takes[line]])
         judged += [verdicts.judge(cell, students) for cell in own]
     return verdicts.overview(judged, takes)
 
@@ -143,14 +144,16 @@ def _train(
             named = replace(config, name=f"{config.name}-{number}-{dataset}", data=data)
             students.update((one.key, one) for one in reproduce.scored_before(named, paper))
 
-            for released, how in ((False, "as the paper says"), (True, "more as the released code does")):
+            told_of = any(cell.equation for cell in own)  # by a text; not so of logs
+            more = "more " if told_of else ""
+            for released, how in ((False, "as the paper says"), (True, f"{more}as the released code does")):
                 missing = verdicts.missing(own, students, released)
                 absent = reproduce.waiting(paper, missing)
                 for name, made in absent.items():
                     console.print(f"waits    {name}, {made.takes}: {made.command}", soft_wrap=True)
                 missing = [key for key in missing if key.set not in absent]
                 minutes = summary.rounded(reproduce.flop_of(paper, missing, dataset) / at.others / 60)
-                if missing or not released:
+                if missing or released != told_of:
                     told = f"train and score {len(missing)} students for {len(own)} published numbers of {dataset}"
                     console.print(f"work     {told}, {how}: about {minutes}", soft_wrap=True)
                 reproduce.check_published(paper, missing, files)

@@ -15,11 +15,12 @@ from gdd.evaluation.row import Row
 from gdd.evaluation.sources import Source
 from gdd.formats import dc_mtt
 from gdd.models import registry
-from gdd.models.cost import TRAINING, classifier_flop
+from gdd.models.cost import TRAINING, classifier_flop, gan_flop
 from gdd.pipeline.opening import Inputs
 from gdd.pipeline.scoring import score_arms
 from gdd.published import DATASETS, Key, Made, Paper, Student
 from gdd.runtime.checkpoint import write_atomically
+from gdd.sampling import generator_file
 
 PAGE = "verdicts.md"
 
@@ -60,12 +61,17 @@ def source_of(paper: Paper, name: str, folder: Path, dataset: Dataset) -> Source
     if made.protocol not in source.protocols(("stream",)):
         kind = {"fixed": "a set", "stream": "a generator"}[made.protocol]
         raise ConfigError(f"{made.path} is not {kind}, expected {kind}: {made.command}")
-    found = source.stored_ipc, source.provenance.get("iterations")
-    if made.protocol == "fixed" and found != (made.ipc, made.iterations):
-        raise ConfigError(
-            f"{made.path} has {found[0]} images per class of {found[1]} iterations, expected {made.ipc} of "
-            f"{made.iterations}: {made.command}"
+    facts = source.provenance
+    if made.method is None:
+        found = f"{source.stored_ipc} images per class of {facts.get('iterations')} iterations"
+        wanted = f"{made.ipc} images per class of {made.iterations} iterations"
+    else:
+        steps = facts.get("config", {}).get("refine", {}).get("steps")
+        found, wanted = (
+            f"{done} steps of {how}" for done, how in ((steps, facts["method"]), (made.iterations, made.method))
         )
+    if found != wanted:
+        raise ConfigError(f"{made.path} has {found}, expected {wanted}: {made.command}")
     return source
 
 
@@ -93,12 +99,20 @@ def flop_of(paper: Paper, keys: Iterable[Key], dataset: str) -> float:
             archs.append(conditions.teacher_arch)
         images = TRAINING * seen + DATASETS[dataset].test_images
         total += sum(images * classifier_flop(arch, spec.shape, spec.num_classes) for arch in archs)
+        made = paper.made.get(key.set)
+        if made is not None and made.protocol == "stream" and Path(made.path).exists():
+            generator = generator_file.load(made.path).generator
+            sizes = generator.arch, spec.shape, spec.num_classes, generator.width, generator.noise_dim
+            total += seen * gan_flop(*sizes)[0]
     return total
 
 
 def scored_before(config: Config, paper: Paper) -> list[Student]:
-    """Return the students that the run's folder has."""
-    return students_of(paper, grid.read_rows(config.run.root / config.name / stages.REPRODUCE))
+    """Return the students that the run's folder has, of a set that was distilled anew only those of the present one."""
+    rows = grid.read_rows(config.run.root / config.name / stages.REPRODUCE)
+    paths = {name: paper.made[name].path for name in {row.source for row in rows} & {*paper.made}}
+    now = {name: sources.read(path, name).hash for name, path in paths.items() if Path(path).exists()}
+    return students_of(paper, (row for row in rows if now.get(row.source, row.source_hash) == row.source_hash))
 
 
 def reproduce(

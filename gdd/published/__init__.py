@@ -94,8 +94,13 @@ class Made:
     ipc: int  # images per class, of a stream in an epoch
     command: str  # that makes it
     takes: str  # how long, and on what
-    iterations: int | None = None  # of a set's distillation
-    protocol: Literal["fixed", "stream"] = "fixed"  # of a set, of a generator
+    iterations: int  # of a set's distillation, or steps of a generator's refinement
+    method: str | None = None  # that a generator was refined by, as its file says; none: it is a set
+
+    @property
+    def protocol(self) -> Literal["fixed", "stream"]:
+        """How students take it."""
+        return "fixed" if self.method is None else "stream"
 
 
 @checked(frozen=True, config=STRICT)

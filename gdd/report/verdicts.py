@@ -207,5 +207,6 @@ def _why(one: Judged, paper: Paper) -> str:
     if one.verdict == "not run":
         return one.cell.row.needs or "students alone; the set is published"
     if one.verdict == "refuted":
-        return "not known" + (": as released it does not come out either" if one.cell.released else "")
+        asked_twice = one.cell.row.ways and one.cell.released
+        return "not known" + (": as released it does not come out either" if asked_twice else "")
     return "" if one.cell.row.cause is None or one.verdict != "as released only" else paper.causes[one.cell.row.cause]
