@@ -9,6 +9,7 @@ GPU. It is taken once to begin with, which may copy what is copied once, and the
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 from unittest.mock import patch
 
@@ -215,7 +216,7 @@ def students(
     executions = grid.executions_of(jobs, conditions, data, run, 1)
     real = RealImages(train, val, lambda: val)
     images = StudentImages(real, SPEC, CUDA, conditions.recipe.label_temperature, count)
-    trainer = StudentTrainer(images, conditions, executions, "config")
+    trainer = StudentTrainer(images, conditions, executions, Path("none"), "config")
 
     for job in jobs if kind == STREAM_CEILING else ():
         images.of(job).images._sizes = data.train.labels.bincount().tolist()  # which no fake tensor knows
@@ -232,7 +233,8 @@ def students(
                 last.update(counting.counted)
                 return value
 
-        with patch.object(student, "Fit", Counted):
+        # A teacher of fake tensors has nothing to keep.
+        with patch.object(student, "Fit", Counted), patch.object(student.Teacher, "save"):
             trainer.score(jobs)
         counting.counted.clear()
         counting.counted.update(last)
