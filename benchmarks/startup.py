@@ -51,13 +51,13 @@ def seconds(command: Sequence[object], code: int, runs: int, home: Path, before:
         measured.append(time.perf_counter() - began)
         if ended.returncode != code:
             raise SystemExit(f"{words} ended with {ended.returncode}: {ended.stderr}")
-    return statistics.median(measured[1:])
+    return statistics.median(measured[1:] or measured)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=int, default=60_000, help="PNG files of the folder")
-    parser.add_argument("--runs", type=int, default=5, help="measured runs of each command")
+    parser.add_argument("--runs", type=int, default=5, help="measured runs of each command; 0 measures the first")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as temporary:
         home = Path(temporary)

@@ -1,6 +1,7 @@
 """Stages and students, captured and replayed on a tape, are those of eager steps to the bit."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ def same(one: Any, other: Any) -> bool:
 
 def stage_states(config: Config, folder: Path, *start: Path) -> tuple[dict[str, Any], int, int]:
     """Return the last state of a stage taken eagerly, which that of replays equals; tapes and replays."""
-    found = []
+    found, config = [], replace(config, run=replace(config.run, save_every=1000))
     for captured in (False, True):
         with as_on_a_card(captured=captured) as tape:
             run_stage(distil, config, folder / str(captured), *start)
@@ -67,6 +68,15 @@ def test_pretraining(gan: dict[str, Any], tmp_path: Path) -> None:
     assert replays == 12 - 2 * kinds
 
 
+@pytest.fixture(scope="module")
+def start(tmp_path_factory) -> Path:
+    """A pretrained GAN."""
+    folder = tmp_path_factory.mktemp("start")
+    with as_on_a_card(captured=False):
+        run_stage(distil, configured(), folder)
+    return folder
+
+
 @pytest.mark.parametrize(
     ("refine", "pool", "made"),
     [
@@ -78,12 +88,9 @@ def test_pretraining(gan: dict[str, Any], tmp_path: Path) -> None:
     ],
     ids=["living", "balanced, begun anew", "augmented", "ages", "frozen critic"],
 )
-def test_refinement(refine: dict[str, Any], pool: dict[str, Any], made: int, tmp_path: Path) -> None:
+def test_refinement(refine: dict[str, Any], pool: dict[str, Any], made: int, start: Path, tmp_path: Path) -> None:
     steps = 24 if "ages" in pool else 12
-    config = configured(refine={"steps": steps, **refine}, pool=pool)
-    with as_on_a_card(captured=False):
-        run_stage(distil, config, tmp_path / "start")
-    _, tapes, replays = stage_states(config, tmp_path, tmp_path / "start")
+    _, tapes, replays = stage_states(configured(refine={"steps": steps, **refine}, pool=pool), tmp_path, start)
     assert tapes == made
     assert replays > 0
 
