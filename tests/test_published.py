@@ -304,6 +304,7 @@ class TestCommand:
     def test_it_lists_what_there_is_and_what_it_would_take(self, toy, done):
         listed = done("reproduce")
         assert "1/table1" in listed
+        assert "takes" in listed
         assert "2 not run" in listed
         assert "a GPU" in listed
         assert "1 min" in listed

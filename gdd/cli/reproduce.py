@@ -108,8 +108,11 @@ def _overview(config: Config, cells: Sequence[Cell], known: dict[str, dict[Key, 
         missing = [key for released in (False, True) for key in verdicts.missing(own, students, released)]
         if missing:
             takes[line] = summary.rounded(reproduce.flop_of(paper, missing, own[0].dataset) / at.others / 60)
-            waits = (made.takes for made in reproduce.waiting(paper, missing).values())
-            takes[line] = "; ".join([*waits, takes[line]])
+            waits = [made.takes for made in reproduce.waiting(paper, missing).values()]
+            if any(text.startswith("a GPU") for text in waits):
+                takes[line] = "a GPU"  # whose minutes are not known
+            elif waits:
+                takes[line] += " and a set"
         judged += [verdicts.judge(cell, students) for cell in own]
     return verdicts.overview(judged, takes)
 

@@ -123,7 +123,7 @@ def overview(judged: Sequence[Judged], takes: Mapping[tuple[str, str, int], str]
         first = of_row[0].cell
         name, *sizes = _row(first)
         needed = takes.get(line) or (first.row.needs or "").partition(":")[0]
-        lines.append([f"{first.paper}/{first.table}: {name}", *sizes, tally(of_row), needed])
+        lines.append([f"{first.paper}/{first.table}: {name}", *sizes, tally(of_row).replace(", ", "\n"), needed])
     return Section("published numbers", [RULE], ["table and row", "IPC", "iterations", "verdicts", "takes"], lines)
 
 
