@@ -68,7 +68,7 @@ def source_of(paper: Paper, name: str, folder: Path, dataset: Dataset) -> Source
     else:
         steps = facts.get("config", {}).get("refine", {}).get("steps")
         found, wanted = (
-            f"{done} steps of {how}" for done, how in ((steps, facts["method"]), (made.iterations, made.method))
+            f"{done} steps of {how}" for done, how in ((steps, facts.get("method")), (made.iterations, made.method))
         )
     if found != wanted:
         raise ConfigError(f"{made.path} has {found}, expected {wanted}: {made.command}")

@@ -228,13 +228,13 @@ class TestRuns:
 
     def test_rows_say_it_and_those_of_another_precision_are_not_taken_for_them(self, done, tiny, tmp_path):
         done("train-gan", *tiny)
-        for precision in ("float32", "bfloat16"):
-            more = ["--evaluate.archs", "[convnet3-w4]", "--run.precision", precision, "--run.compile", "off"]
+        for precision, compiled in (("float32", "on"), ("bfloat16", "off")):
+            more = ["--evaluate.archs", "[convnet3-w4]", "--run.precision", precision, "--run.compile", compiled]
             done("evaluate", *tiny, *more)
         rows = grid.read_rows(tmp_path / "runs/digits/evaluate")
         kinds = [(row.precision, row.compiled) for row in rows]
         assert len(kinds) % 2 == 0
-        assert kinds.count(("float32", False)) == kinds.count(("bfloat16", False)) == len(kinds) // 2
+        assert kinds.count(("float32", True)) == kinds.count(("bfloat16", False)) == len(kinds) // 2
         assert len({row.recipe_hash for row in rows}) == 1
 
     def test_a_row_of_an_earlier_version_is_float32(self, done, tiny, tmp_path):
