@@ -10,7 +10,7 @@ from gdd import zoo
 from gdd.config import Config, ConfigError
 from gdd.data.places import locate
 from gdd.data.spec import parse_strategy
-from gdd.evaluation.named import source_path
+from gdd.evaluation.named import TRAINED_TEACHERS, source_path, teacher_path
 from gdd.models import registry
 
 
@@ -40,8 +40,9 @@ def networks(config: Config) -> dict[str, tuple[str, ...]]:
     return {
         "matching.pool" if config.method == "matching" else "refine.pool.members": pool_members(config),
         "gan.proxy.arch": (config.gan.proxy.arch,) if config.gan.proxy.every else (),
+        "ensemble.archs": config.ensemble.archs if config.ensemble.teaches else (),
         "evaluate.archs": settings.archs,
-        "evaluate.teacher_arch": () if settings.teacher == "none" else (settings.teacher_arch,),
+        "evaluate.teacher_arch": (settings.teacher_arch,) if settings.teacher in TRAINED_TEACHERS else (),
     }
 
 
@@ -71,4 +72,6 @@ def check_files(config: Config, distilled: bool, scored: bool) -> None:
         raise ConfigError(f"{key} is {str(start)!r}, which does not exist; expected the run folder of a generator")
     for text in config.evaluate.sources if scored else ():
         source_path(text)
+    with said_of("evaluate.teacher"):
+        teacher_path(config.evaluate.teacher)
     locate(config.data.name, config.data.root, config.data.download)

@@ -1,11 +1,13 @@
-"""An untrained generator on disk."""
+"""Untrained generators and teachers on disk."""
 
 from pathlib import Path
 
-from gdd import rng
+from gdd import rng, zoo
 from gdd.data.spec import DatasetSpec
+from gdd.models import registry
 from gdd.models.gan import DimGenerator
-from gdd.sampling import generator_file
+from gdd.sampling import ensemble_file, generator_file
+from gdd.sampling.ensemble_file import Ensemble
 
 PETS = DatasetSpec("pets", 3, 16, 24, ("cat", "dog", "eel"), (0.4, 0.5, 0.6), (0.2, 0.2, 0.3), True)
 
@@ -24,3 +26,14 @@ def save_generator(
         parameter.data.mul_(gain)
     folder.mkdir(exist_ok=True)
     return generator_file.save(folder, generator, spec, {"method": "gan", "seconds": 1.5, **facts})
+
+
+def save_teacher(
+    folder: Path, spec: DatasetSpec = PETS, archs: tuple[str, ...] = ("mlp-w8",), seed: int = 0, **facts: object
+) -> Path:
+    """Write untrained classifiers as the teacher of a folder; return its path."""
+    with rng.seeded(seed, "teacher"):
+        members = [registry.build(arch, spec.shape, spec.num_classes) for arch in archs]
+    folder.mkdir(exist_ok=True)
+    ensemble_file.save(folder, Ensemble(archs, spec, members), {"method": "real", "seconds": 2.0, **facts})
+    return (folder / ensemble_file.FILE).rename(folder / zoo.TEACHER)

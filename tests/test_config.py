@@ -398,7 +398,7 @@ def test_the_hash_changes_with_nothing_else():
     assert len(stable_hash(Config())) == len(f"{int(stable_hash(Config()), 16):016x}") == 16
 
 
-WITHOUT_EFFECT = {"name", "method", "score", "refine.pretrained", "matching.generator"}
+WITHOUT_EFFECT = {"name", "method", "score", "refine.pretrained", "matching.generator", "ensemble.teaches"}
 WITHOUT_EFFECT |= {key for key in TYPES if key.startswith(("data.", "run."))}
 WITHOUT_EFFECT -= {"run.precision", "run.compile", "run.tf32", "run.deterministic"}
 

@@ -9,20 +9,25 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
+from gdd import zoo
 from gdd.api.image_set import ImageSet, OfDataset
 from gdd.config import ConfigError, read_as
 from gdd.config.fields import AtLeast0, AtLeast1
 from gdd.data.pixels import pm1_to_u8, pm1_to_unit, u8_to_unit
 from gdd.data.spec import DatasetSpec
-from gdd.sampling import generator_file, sample
+from gdd.evaluation.named import teacher_beside
+from gdd.sampling import curate, ensemble_file, generator_file, sample
+from gdd.sampling.ensemble_file import Ensemble
 from gdd.sampling.generator_file import LoadedGenerator
+from gdd.sampling.set_file import check_matches
 
 
 class DistilledGenerator(OfDataset):
     """A conditional generator. Sample i of class c depends on (seed, c, i) alone, in sets and in streams."""
 
-    def __init__(self, loaded: LoadedGenerator) -> None:
+    def __init__(self, loaded: LoadedGenerator, teacher: Ensemble | None = None) -> None:
         self.loaded = loaded
+        self.teacher = teacher  # that lies beside it: classifiers of the real images, which answer to samples
         self.device = torch.device("cpu")
 
     def __repr__(self) -> str:
@@ -37,6 +42,8 @@ class DistilledGenerator(OfDataset):
         """Move it to a device, and return it."""
         self.device = torch.device(device)
         self.loaded.generator.to(self.device)
+        if self.teacher is not None:
+            self.teacher.to(self.device)
         return self
 
     @property
@@ -49,20 +56,43 @@ class DistilledGenerator(OfDataset):
         """What its maker wrote down: method, seeds, settings, seconds."""
         return self.loaded.provenance
 
-    def sample(self, ipc: int, seed: int = 0) -> ImageSet:
+    def sample(self, ipc: int, seed: int = 0, soft_labels: bool = False) -> ImageSet:
         """Return a set of `ipc` images of every class, ordered by class: that of `gdd sample`, to the bit on a CPU.
 
         The first 10 of IPC 50 are those of IPC 10.
 
+        Args:
+            ipc: images per class, at least 1.
+            seed: of the noise, at least 0.
+            soft_labels: whether the teacher's logits are stored with them.
+
         Raises:
-            ConfigError: `ipc` is below 1 or `seed` below 0.
+            ConfigError: a number is too small, or no teacher lies beside the generator.
         """
         ipc, seed = read_as(AtLeast1, ipc, "ipc"), read_as(AtLeast0, seed, "seed")
-        return ImageSet(sample.sample_set(self.loaded, ipc, seed, self.device))
+        if not soft_labels:
+            return ImageSet(sample.sample_set(self.loaded, ipc, seed, self.device))
+        samples = curate.Generated(self.loaded, seed, self.device)
+        return ImageSet(curate.curated_set(samples, self._asked(), ipc, self.device, soft_labels=True))
 
-    def stream(self, batch_size: int, seed: int = 0) -> "SampleStream":
-        """Return batches without end, each of new samples; ConfigError if `batch_size` is below 1 or `seed` below 0."""
-        return SampleStream(self, read_as(AtLeast1, batch_size, "batch_size"), read_as(AtLeast0, seed, "seed"))
+    def stream(self, batch_size: int, seed: int = 0, soft_labels: bool = False) -> "SampleStream":
+        """Return batches without end, each of new samples.
+
+        Args:
+            batch_size: at least 1.
+            seed: of the noise, at least 0.
+            soft_labels: whether a batch ends with the teacher's logits (B, K).
+
+        Raises:
+            ConfigError: a number is too small, or no teacher lies beside the generator.
+        """
+        batch_size, seed = read_as(AtLeast1, batch_size, "batch_size"), read_as(AtLeast0, seed, "seed")
+        return SampleStream(self, batch_size, seed, self._asked() if soft_labels else None)
+
+    def _asked(self) -> Ensemble:
+        if self.teacher is None:
+            raise ConfigError(f"soft_labels is True, expected False: no {zoo.TEACHER} lies beside the generator")
+        return self.teacher
 
     def generate(self, labels: Tensor, noise: Tensor) -> Tensor:
         """Return the images of given labels (B,) and noise (B, noise_dim): float32 (B, C, H, W) in [0, 1].
@@ -88,8 +118,10 @@ def _kind(value: object) -> str:
     return f"a {type(value).__name__}"
 
 
-class SampleStream(IterableDataset[tuple[Tensor, Tensor]]):
+class SampleStream(IterableDataset[tuple[Tensor, ...]]):
     """Batches without end: float32 images (B, C, H, W) in [0, 1], rounded to 256 levels, and labels (B,).
+
+    With a teacher a batch has its logits (B, K) besides.
 
     Batch k holds samples k*B to (k+1)*B - 1 of one sequence that goes through the classes in turn, so every batch is as
     balanced as its size allows. Each of N processes of a process group takes every N-th batch, and so do the workers of
@@ -97,12 +129,15 @@ class SampleStream(IterableDataset[tuple[Tensor, Tensor]]):
     A stream starts anew, with the same batches, whenever it is iterated.
     """
 
-    def __init__(self, generator: DistilledGenerator, batch_size: int, seed: int) -> None:
+    def __init__(
+        self, generator: DistilledGenerator, batch_size: int, seed: int, teacher: Ensemble | None = None
+    ) -> None:
         self.generator = generator
         self.batch_size = batch_size
         self.seed = seed
+        self.teacher = teacher
 
-    def batch(self, index: int) -> tuple[Tensor, Tensor]:
+    def batch(self, index: int) -> tuple[Tensor, ...]:
         """Return batch `index`, counted from 0 over all processes."""
         loaded, device = self.generator.loaded, self.generator.device
         places = torch.arange(index * self.batch_size, (index + 1) * self.batch_size)
@@ -110,9 +145,11 @@ class SampleStream(IterableDataset[tuple[Tensor, Tensor]]):
         noise = sample.latents(self.seed, labels, indices, loaded.generator.noise_dim).to(device, non_blocking=True)
         labels = labels.to(device, non_blocking=True)
         with torch.no_grad():
-            return u8_to_unit(pm1_to_u8(loaded.generator(noise, labels))), labels
+            images_u8 = pm1_to_u8(loaded.generator(noise, labels))
+        answers = () if self.teacher is None else (self.teacher.logits(images_u8),)
+        return u8_to_unit(images_u8), labels, *answers
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         worker = get_worker_info()
         if worker is not None and self.generator.device.type != "cpu":
             raise ConfigError(f"a stream's generator is on {self.generator.device}, expected cpu with num_workers")
@@ -125,7 +162,14 @@ class SampleStream(IterableDataset[tuple[Tensor, Tensor]]):
 def load_generator(path: Path | str) -> DistilledGenerator:
     """Read a generator from its .safetensors file, its run folder, or zoo:NAME, one that comes with gdd (`gdd zoo`).
 
+    A teacher that lies beside it is read too.
+
     Raises:
         ConfigError: it is missing or damaged, or there is none of the name.
     """
-    return DistilledGenerator(generator_file.load(path))
+    loaded, beside = generator_file.load(path), teacher_beside(zoo.generator_path(path))
+    if beside is None:
+        return DistilledGenerator(loaded)
+    teacher = ensemble_file.load(beside)
+    check_matches(teacher.spec, loaded.spec, beside)
+    return DistilledGenerator(loaded, teacher)

@@ -9,7 +9,7 @@ from rich.console import Console
 from gdd import zoo
 from gdd.cli.command import Command, require_free
 from gdd.config import ConfigError, DataConfig, RunConfig, read_as
-from gdd.evaluation.named import FLOOR
+from gdd.evaluation.named import FLOOR, teacher_beside
 from gdd.runtime.signals import on_signals
 
 if TYPE_CHECKING:
@@ -41,9 +41,8 @@ def _add_sample_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--shard-size", type=int | None, default=None, help=size)
     shards = "webdataset: A:B makes shards A to B - 1 only, as one of many"
     parser.add_argument("--shards", type=str | None, default=None, help=shards)
-    parser.add_argument(
-        "--ensemble", type=Path | None, default=None, help="of gdd train-ensemble: its run folder or file"
-    )
+    judges = "of gdd train-ensemble, its run folder or file; null: the teacher beside the generator"
+    parser.add_argument("--ensemble", type=Path | None, default=None, help=judges)
     parser.add_argument(
         "--filter", action="store_true", help="keep samples that the ensemble classifies as their label"
     )
@@ -65,8 +64,13 @@ def _check(options: Namespace) -> None:
             raise ConfigError(f"--{key.replace('_', '-')} is {options[key]}, expected none with --format safetensors")
 
     judged = [flag for flag in ("filter", "select", "soft_labels") if options[flag]]
-    for flag in judged if options.ensemble is None or options.format == "webdataset" else ():
-        needs = "--ensemble" if options.ensemble is None else "--format safetensors"
+    for flag in judged if options.format == "webdataset" else ():
+        if flag != "soft_labels":
+            raise ConfigError(f"--{flag} is given, expected --format safetensors with it")
+    if judged and options.ensemble is None and options.source != FLOOR:
+        options.ensemble = teacher_beside(zoo.generator_path(options.source))
+    for flag in judged if options.ensemble is None else ():
+        needs = "--ensemble" if options.source == FLOOR else f"--ensemble, or {zoo.TEACHER} beside the generator,"
         raise ConfigError(f"--{flag.replace('_', '-')} is given, expected {needs} with it")
     if options.ensemble is not None and not judged:
         raise ConfigError("--ensemble is given, expected --filter, --select or --soft-labels with it")
@@ -98,18 +102,20 @@ def _sample(options: Namespace, console: Console) -> None:
     from gdd.formats import webdataset
     from gdd.report import card
     from gdd.runtime.device import make_accelerator
-    from gdd.sampling import generator_file, set_file
+    from gdd.sampling import ensemble_file, generator_file, set_file
 
     accelerator = make_accelerator(read_as(RunConfig, {"threads": options.threads}))
     with on_signals():
         if options.format == "webdataset":
             loaded = generator_file.load(options.source)
             size = options.shard_size or SHARD_SIZE
-            plan = webdataset.ShardPlan(loaded.hash, options.seed, options.ipc, size, loaded.spec)
+            teacher = ensemble_file.load(options.ensemble) if options.soft_labels else None
+            told = None if teacher is None else teacher.hash
+            plan = webdataset.ShardPlan(loaded.hash, options.seed, options.ipc, size, loaded.spec, told)
             shards = (
                 range(plan.shards) if options.shards is None else webdataset.parse_range(options.shards, plan.shards)
             )
-            webdataset.write_shards(out, plan, loaded, accelerator, shards)
+            webdataset.write_shards(out, plan, loaded, accelerator, shards, teacher)
             if accelerator.is_main_process and (out / webdataset.MANIFEST).exists():
                 card.write(out)
         else:

@@ -77,6 +77,12 @@ class Config:
         return self
 
     @model_validator(mode="after")
+    def _teaches_a_generator(self) -> "Config":
+        fits = not self.ensemble.teaches or self.method == "generator"
+        require(fits, "ensemble.teaches", self.ensemble.teaches, "false with method matching, which makes no generator")
+        return self
+
+    @model_validator(mode="after")
     def _snapshots_are_reached(self) -> "Config":
         late = self.method == "matching" and max(self.run.snapshots, default=0) > self.matching.iterations
         require(

@@ -19,6 +19,7 @@ from gdd.config.fields import (
     Share,
     ShareOrNull,
     each,
+    without_effect,
 )
 
 DROPPING = ("robust",)  # named recipes that drop paths
@@ -28,7 +29,7 @@ DROPPING = ("robust",)  # named recipes that drop paths
 class RecipeConfig:
     """The students' recipe: a named one, and what differs from it; null keeps the named recipe's own value."""
 
-    name: Literal["dc", "dsa", "dim", "long", "robust"] = "dc"
+    name: Literal["dc", "dsa", "dim", "long", "converged", "robust"] = "dc"
     """dc: 300 epochs of batches of 256, rate / 10 at half (DC); dsa: 1000, one operation of DSA per batch; dim: 1000
     epochs of batches of 64, constant rate, colour and crop (DiM); long: 10,000 steps of 10 images, cosine; all begin
     at rate .01. robust: 4000 epochs of batches of 100, Lion, a cyclic rate, two operations of DSA per batch, DropPath
@@ -109,6 +110,9 @@ class EnsembleConfig:
     """First learning rate of SGD, above 0; half a cosine takes it to 0."""
     augment: str = "crop"
     """Augmentation of each image by itself, such as color_crop; none switches it off."""
+    teaches: bool = without_effect(False)
+    """Whether gdd distill trains them after the generator and keeps them beside it, as teacher.safetensors: students
+    learn more from their answers than from labels alone."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -132,10 +136,11 @@ class EvaluateConfig:
     real images, and the ceiling of streams cost no more than what is scored and always stay."""
     all_epochs: AtLeast1OrNull = 20
     """Epochs on the whole real training part, at least 1; null uses the recipe's, which may take days."""
-    teacher: Literal["none", "set", "real"] = "none"
-    """Network whose outputs the students also imitate: trained on the same set, or on all real images."""
+    teacher: str = "none"
+    """Whose outputs the students also imitate: none; a network trained on the same set (set), or on all real images
+    (real); or an ensemble by its path, or that beside a generator by the generator's (zoo:NAME too)."""
     teacher_arch: str = "convnet3-w32"
-    """Architecture of the teacher."""
+    """Architecture of a teacher that is trained for it, on the set or on all real images."""
     alpha: Share = 0.5
     """Share of the distillation term in the student's loss, in [0, 1]."""
     temperature: NotNegative = 1.5

@@ -23,6 +23,8 @@ def stages_of(config: "Config") -> list[str]:
     stages = [MATCHING] if config.method == "matching" else [REFINE]
     if config.method != "matching" and config.refine.pretrained is None:
         stages.insert(0, PRETRAIN)
+    if config.ensemble.teaches:
+        stages.append(ENSEMBLE)
     if config.score:
         stages.append(EVALUATE)
     return stages

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from gdd import rng
 from gdd.config import ConfigError, read_as
 from gdd.config.fields import AtLeast0, AtLeast1, NotNegative, Share
 from gdd.data.readers import Dataset
+from gdd.data.splits import Split
 from gdd.evaluation.copies import (
     NEIGHBOURS,
     Proportion,
@@ -31,13 +33,16 @@ from gdd.formats.plain import images_u8
 from gdd.runtime import checkpoint
 from gdd.runtime.run import progress_bar
 from gdd.sampling.curate import Generated, curated_set
+from gdd.sampling.ensemble_file import Ensemble
 from gdd.sampling.sample import sample_set
+from gdd.sampling.set_file import check_matches
 
 AUDIT_FILE = "audit.json"
 AUDIT_SCHEMA = 1
 LEAST = 100  # held-out images, for a quantile at 1 %
 LEAST_OF_CLASS = 20  # validation images for which the test part is left alone
 PICTURED = 12  # pairs
+_AT_ONCE = 1000  # images that a teacher is asked about
 _SEED = 0  # of a generator's samples, that of gdd sample, and of the draw of training images
 
 HeldOutPart = Literal["validation", "test"]
@@ -71,7 +76,7 @@ class Medians:
 
 @dataclass(frozen=True)
 class Membership:
-    """An attack that scores real images by their distance to the nearest sample (`evaluation.copies`)."""
+    """An attack that scores real images: those that score higher are taken for training images."""
 
     auc: Share
     low: Share  # end of DeLong's 95 % confidence interval
@@ -95,7 +100,8 @@ class Audit:
     near_copies: Proportion  # samples as near to one training image as 1 % of the held-out images are; see `relative`
     nearest: Medians
     nearer_to_training: Proportion  # samples that are nearer to the training group than to the held-out one
-    membership: Membership
+    membership: Membership  # by the distance to the nearest sample (`evaluation.copies`)
+    answers: Membership | None = None  # the attack on a teacher beside a generator; see `measure_answers`
 
 
 class Evidence(NamedTuple):
@@ -243,6 +249,28 @@ def measure_audit(source: Source, real: ComparedImages, dataset: Dataset, ipc: i
         closest_relative=far[first],
     )
     return audit, evidence
+
+
+def measure_answers(teacher: Ensemble, dataset: Dataset, part: HeldOutPart) -> Membership:
+    """Attack a teacher: an image to which it answers with less loss is taken for one that it was trained on.
+
+    So do Yeom et al. (CSF 2018, arXiv 1709.01604, section 3). All training images are compared with all held-out ones.
+
+    Raises:
+        ConfigError: the teacher was trained on other images than these, so nobody knows what it was trained on.
+    """
+    check_matches(teacher.spec, dataset.spec, "the teacher")
+    if teacher.provenance.get("data") != dataset.fingerprint:
+        raise ConfigError(f"the teacher was trained on other images than those of {dataset.spec.name} here")
+    held_out = dataset.val if part == "validation" else dataset.test()
+    scores = [-_losses(teacher, split) for split in (dataset.train, held_out)]
+    return Membership(*auc(*scores), true_positive_rate(*scores))
+
+
+def _losses(teacher: Ensemble, split: Split) -> Tensor:
+    """Return the cross-entropy (N,) of each image of a split."""
+    parts = zip(split.images_u8.split(_AT_ONCE), split.labels.split(_AT_ONCE), strict=True)
+    return torch.cat([F.cross_entropy(teacher.logits(images), labels, reduction="none") for images, labels in parts])
 
 
 def _drawn(images: Tensor, size: int) -> Tensor:

@@ -27,6 +27,7 @@ from gdd.runtime.execution import Execution
 from gdd.runtime.run import Run, progress_bar
 from gdd.runtime.signals import Stopped, is_due
 from gdd.runtime.workers import team_for
+from gdd.sampling import ensemble_file
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +117,7 @@ def score_jobs(jobs: Sequence[Job], conditions: Conditions, dataset: Dataset, ru
     """
     spec = dataset.spec
     if conditions.selects:
-        _require_held_out(jobs, dataset)
+        _require_held_out(jobs, conditions, dataset)
     team = team_for(run.settings, run.device, run.world_size, len(jobs))
     # Refuses networks that cannot be.
     executions = executions_of(jobs, conditions, dataset, run, max(team.workers, run.world_size))
@@ -175,8 +176,8 @@ def executions_of(
     for job in jobs:
         cost = estimated_cost(job, conditions, spec, len(dataset.train.labels))
         flop[job.arch] = flop.get(job.arch, 0) + TRAINING * cost / processes
-    if conditions.teacher != "none":
-        flop.setdefault(conditions.teacher_arch, 0)
+    for arch in conditions.teacher_archs:
+        flop.setdefault(arch, 0)
     with torch.device("meta"):
         networks = {arch: registry.build(arch, spec.shape, spec.num_classes) for arch in flop}
     return {arch: run.execution([networks[arch]], conditions.precision, flop[arch]) for arch in flop}
@@ -203,23 +204,24 @@ def assign_jobs(costs: Sequence[float], world_size: int) -> list[list[int]]:
     return [sorted(indices) for indices in assigned]
 
 
-def _require_held_out(jobs: Sequence[Job], dataset: Dataset) -> None:
-    """Refuse to select on validation images that a source may have been distilled from, or where there are none."""
+def _require_held_out(jobs: Sequence[Job], conditions: Conditions, dataset: Dataset) -> None:
+    """Refuse to select on validation images that a source or a teacher may have learned, or where there are none."""
     if len(dataset.val.labels) == 0:
         raise ConfigError("data.val_fraction is 0, so there are no images that anything can be selected on")
-    for job in jobs:
-        source = job.source
-        if source.kind in REAL_NAMES:
-            continue
-        if "data" not in source.provenance:
+    origins = {job.source.label: job.source.provenance for job in jobs if job.source.kind not in REAL_NAMES}
+    if conditions.teacher_file is not None:
+        path = conditions.teacher_file.path
+        origins[f"the teacher {path}"] = ensemble_file.load(path).provenance
+    for name, origin in origins.items():
+        if "data" not in origin:
             raise ConfigError(
-                f"the origin of {source.label} is unknown, so nothing can be selected on this validation part, which "
-                "it may have been distilled from; select nothing for it"
+                f"the origin of {name} is unknown, so nothing can be selected on this validation part, which it may "
+                "have been made from; select nothing for it"
             )
-        if source.provenance["data"] != dataset.fingerprint:
+        if origin["data"] != dataset.fingerprint:
             raise ConfigError(
-                f"{source.label} was distilled with another validation part, so nothing can be selected on this "
-                "one; use its seed and its data settings"
+                f"{name} was made with another validation part, so nothing can be selected on this one; use its seed "
+                "and its data settings"
             )
 
 

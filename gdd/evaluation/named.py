@@ -5,12 +5,16 @@ from typing import Literal
 
 from gdd import zoo
 from gdd.config import ConfigError
+from gdd.config.stages import ENSEMBLE, PRETRAIN, REFINE
 
 FLOOR: Literal["real:random"] = "real:random"
 CEILING: Literal["real:all"] = "real:all"  # of fixed sets
 STREAM_CEILING: Literal["real:stream"] = "real:stream"  # of streams
 FRACTION: Literal["real:fraction"] = "real:fraction"  # followed by = and the share of all training images
 _BUILT_IN = f"{FLOOR}, {FRACTION}=SHARE, {CEILING} and {STREAM_CEILING}"
+
+NO_TEACHER = "none"
+TRAINED_TEACHERS = ("set", "real")  # what a teacher of `evaluate.teacher` is trained on for an evaluation
 
 FILTER = ",filter="  # stands between a generator's path and an ensemble's
 
@@ -56,3 +60,35 @@ def source_path(text: str) -> Path | None:
     if not path.exists():
         raise ConfigError(f"the source {text} does not exist; {_BUILT_IN} are built in")
     return path
+
+
+def teacher_path(text: str) -> Path | None:
+    """Return the file that `evaluate.teacher` names; None for no teacher, or one that is trained for an evaluation.
+
+    Args:
+        text: an ensemble's file or its run folder; or zoo:NAME, or a generator's file or run folder, beside which a
+            teacher lies.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if text in (NO_TEACHER, *TRAINED_TEACHERS):
+        return None
+    path = zoo.generator_path(text)
+    if path.is_file() and path.name != zoo.FILE:
+        return path
+    home = path.parent if path.is_file() else path
+    ensembles = (home / stage / zoo.ENSEMBLE for stage in ("", ENSEMBLE))
+    found = teacher_beside(path) or next((file for file in ensembles if file.is_file()), None)
+    if found is not None:
+        return found
+    raise ConfigError(
+        f"{text} is no teacher, expected none, set, real, an ensemble of gdd train-ensemble, or a generator with "
+        f"{zoo.TEACHER} beside it"
+    )
+
+
+def teacher_beside(path: Path) -> Path | None:
+    """Return the teacher beside a generator, which is named by its file or its folder; none if it has none."""
+    home = path.parent if path.is_file() else path
+    return next((file for stage in ("", REFINE, PRETRAIN) if (file := home / stage / zoo.TEACHER).is_file()), None)

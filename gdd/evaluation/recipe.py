@@ -3,16 +3,22 @@
 import itertools
 import math
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 from gdd.config import ConfigError, EvaluateConfig, RecipeConfig, stable_hash, to_plain
 from gdd.data.spec import OPERATIONS, DatasetSpec, parse_strategy
+from gdd.evaluation.named import NO_TEACHER, teacher_path
 from gdd.evaluation.sources import CEILING, Kind, Protocol, Source
 from gdd.runtime.execution import Precision
+from gdd.sampling import ensemble_file
+from gdd.sampling.set_file import check_matches
 from gdd.training import schedule
 from gdd.training.schedule import KeepRate
 
 # Zhong and Liu (train.py): a network of 50 layers keeps fewer of its paths than others do.
+_JOINED = " + "  # stands between the architectures of a teacher's members
+
 _KEEP_RATES = {"resnet50": KeepRate(decrement=0.13, minimum=0.35)}
 
 
@@ -87,6 +93,10 @@ NAMED = {
     # theirs random; they report the best of five tests, in which batch norm used the test batch's statistics.
     "dim": Recipe("dim", lr=0.01, batch_size=64, epochs=1000, augment="color_crop", pick="all"),
     "long": Recipe("long", lr=0.01, batch_size=10, steps=10_000, schedule="cosine"),
+    # Trained to the end; benchmarks/converged.py found the steps.
+    "converged": Recipe(
+        "converged", lr=0.05, batch_size=100, steps=10_000, schedule="cosine", augment="flip_crop", pick="all"
+    ),
     # Zhong and Liu (arXiv 2309.04195; README.md, train.py). Their pooled shortcuts are an architecture's, and their
     # teacher, at alpha .5 and temperature 1.5, is of `evaluate.teacher`.
     "robust": Recipe(
@@ -141,14 +151,23 @@ class Job:
         return kind, self.source.hash, *student, epochs, conditions.hash, conditions.precision
 
 
+class TeacherFile(NamedTuple):
+    """An ensemble that teaches all students."""
+
+    path: Path
+    hash: str  # of its weights
+    bytes: int  # of its file
+
+
 @dataclass(frozen=True)
 class Conditions:
     """What holds for all students of one evaluation; rows compare if their hash is equal."""
 
     recipe: Recipe  # of every student but the ceiling's
     all_epochs: int | None  # the ceiling's epochs, and those of a teacher on all real images; none: the recipe's length
-    teacher: Literal["none", "set", "real"] = "none"  # what it is trained on
-    teacher_arch: str = ""  # its architecture
+    teacher: str = NO_TEACHER  # or what it is trained on, set or real; or file, which is trained
+    teacher_arch: str = ""  # its architecture; those of a file's members, joined
+    teacher_file: TeacherFile | None = None  # one that is there
     # how its outputs are imitated: by equation 1, or as the released code did
     kd_recipe: Literal["equation", "released"] = "equation"
     candidates: tuple[tuple[float, float], ...] = ()  # pairs of alpha and temperature; more than one only if `selects`
@@ -160,20 +179,33 @@ class Conditions:
         """Return the conditions that a config describes; `recipe` replaces the one it names."""
         recipe = recipe or resolve_recipe(settings.recipe, spec.flip)
         all_epochs = settings.all_epochs or recipe.epochs
-        if settings.teacher == "none":
+        if settings.teacher == NO_TEACHER:
             # Without a teacher its settings decide nothing, so they must not tell rows apart.
             return cls(recipe, all_epochs)
+        teacher, arch, file = settings.teacher, settings.teacher_arch, None
+        if (path := teacher_path(settings.teacher)) is not None:
+            ensemble = ensemble_file.load(path)
+            check_matches(ensemble.spec, spec, f"the teacher {path}")
+            teacher, arch = "file", _JOINED.join(ensemble.archs)
+            file = TeacherFile(path, ensemble.hash, ensemble.bytes)
         alphas = settings.select_alpha or (settings.alpha,)
         temperatures = settings.select_temperature or (settings.temperature,)
         pairs = tuple(dict.fromkeys(itertools.product(alphas, temperatures)))
         selects = bool(settings.select_alpha or settings.select_temperature)
-        return cls(recipe, all_epochs, settings.teacher, settings.teacher_arch, settings.kd_recipe, pairs, selects)
+        return cls(recipe, all_epochs, teacher, arch, file, settings.kd_recipe, pairs, selects)
 
     @property
     def hash(self) -> str:
         """The same for all rows of one table, whatever their precision and its ceiling's epochs, which rows state."""
         epochs = self.all_epochs if self.teacher == "real" else 0
-        return stable_hash(replace(self, all_epochs=epochs, precision="float32"))
+        facts = to_plain(replace(self, all_epochs=epochs, precision="float32", teacher_file=None))
+        del facts["teacher_file"]
+        return stable_hash(facts | ({} if self.teacher_file is None else {"teacher_hash": self.teacher_file.hash}))
+
+    @property
+    def teacher_archs(self) -> tuple[str, ...]:
+        """The architectures of the teacher's members; none without one."""
+        return tuple(self.teacher_arch.split(_JOINED)) if self.teacher != NO_TEACHER else ()
 
     @property
     def asks_teacher(self) -> bool:
@@ -187,17 +219,17 @@ class Conditions:
 
     def label_kind(self, protocol: Protocol, labels: Literal["hard", "stored soft"]) -> str:
         """Say what students learn from. List the candidates of a choice, since the choice varies by seed."""
-        if self.teacher == "none":
+        if self.teacher == NO_TEACHER:
             return labels
-        data = "all real images" if self.teacher == "real" else f"the same {protocol} set"
-        if self.teacher == "set" and protocol == "stream":
-            data = "the same stream"
+        data = "all real images"
+        if self.teacher == "set":
+            data = "the same stream" if protocol == "stream" else f"the same {protocol} set"
         alpha, temperature = (
             " or ".join(dict.fromkeys(f"{value:g}" for value in values))
             for values in zip(*self.candidates, strict=True)
         )
         chosen = ", chosen on validation data" if self.selects else ""
         return (
-            f"{labels} + online teacher {self.teacher_arch} on {data} "
+            f"{labels} + {'kept' if self.teacher_file else 'online'} teacher {self.teacher_arch} on {data} "
             f"({self.kd_recipe}, alpha {alpha}, temperature {temperature}{chosen})"
         )

@@ -29,13 +29,13 @@ class Row:
     total: int  # test images, all of them
     recipe: str  # name of the recipe, and what differs from it
     augment: str  # operations on the student's training images
-    label_kind: str  # hard or stored soft, perhaps + online teacher and what that was trained on
+    label_kind: str  # hard or stored soft, perhaps + online or kept teacher and what that was trained on
     alpha: float | None  # weight of the teacher's outputs, perhaps chosen; none without a teacher
     temperature: float | None  # of the teacher's outputs, perhaps chosen; none without a teacher
     epochs: int  # passes over the images, the last of which may be unfinished
     images: int  # images of the set; of one epoch if streamed
     distinct_images_seen: int  # samples over the whole training, augmentation not counted
-    bytes: int  # of images and labels; of the generator's file if streamed
+    bytes: int  # of images and labels, or of the generator's file if streamed; and of a kept teacher's
     optimizer_steps: int  # of the student
     images_per_step: int  # of the largest batch
     train_loss: float  # of the last step

@@ -17,7 +17,8 @@ from gdd.data.pixels import Normalizer
 from gdd.data.splits import Split
 from gdd.evaluation.batches import Images, PathMasks, StackedBatches, StudentBatches
 from gdd.evaluation.images import Drawn, StudentImages, images_key
-from gdd.evaluation.recipe import Conditions, Job, Recipe
+from gdd.evaluation.named import NO_TEACHER
+from gdd.evaluation.recipe import Conditions, Job, Recipe, TeacherFile
 from gdd.evaluation.row import Row
 from gdd.evaluation.sources import CEILING
 from gdd.losses.logits import distillation, released_distillation
@@ -27,6 +28,7 @@ from gdd.runtime import checkpoint
 from gdd.runtime.device import device_name, peak_memory_mb
 from gdd.runtime.environment import git_revision, versions
 from gdd.runtime.execution import EAGER, Execution
+from gdd.sampling import ensemble_file
 from gdd.training.average import Average
 from gdd.training.classifier import (
     ANSWERED,
@@ -167,12 +169,13 @@ class Teachers:
         If all steps have the same images, the teacher is asked once. One without any weight is not trained.
         """
         conditions = self.conditions
-        if conditions.teacher == "none":
+        if conditions.teacher == NO_TEACHER:
             return {None: cross_entropy}, None
         if not conditions.asks_teacher:
             return {(a, t): partial(_share, share=1 - a) for a, t in conditions.candidates}, None
         # One teacher for all students of a set and seed: the architecture must not be part of its key.
-        teacher = self._teacher(replace(job, arch="") if conditions.teacher == "set" else None, job.seed)
+        data = replace(job, arch="") if conditions.teacher == "set" else None
+        teacher = self._teacher(data, 0 if conditions.teacher_file else job.seed)
         formula = released_distillation if conditions.kd_recipe == "released" else distillation
         answered: Tensor | None = None
 
@@ -196,7 +199,9 @@ class Teachers:
         return self.conditions.recipe_for(CEILING if job is None else job.source.kind)
 
     def _find(self, job: Job | None, seed: int) -> Teacher:
-        """Return a teacher, trained by the students' recipe if nobody has."""
+        """Return a teacher, that of the conditions' file or one trained by the students' recipe if nobody has."""
+        if self.conditions.teacher_file is not None:
+            return self._kept(self.conditions.teacher_file)
         network = self.build(self.conditions.teacher_arch, seed, rng.TEACHER)
         teacher = Teacher(network, self.folder / self.name(job, seed))
         if not checkpoint.steps(teacher.folder) or not self._loaded(teacher):
@@ -207,6 +212,14 @@ class Teachers:
             teacher.seconds = time.perf_counter() - began
             teacher.save()
         network.eval().requires_grad_(False)
+        return teacher
+
+    def _kept(self, file: TeacherFile) -> Teacher:
+        """Return the teacher of a file, with its accuracy if the test part has been read for it."""
+        ensemble = ensemble_file.load(file.path).to(self.images.device)
+        teacher = Teacher(ensemble, self.folder / file.hash, ensemble.provenance.get("seconds") or 0.0)
+        if checkpoint.steps(teacher.folder):
+            self._loaded(teacher)
         return teacher
 
     def _loaded(self, teacher: Teacher) -> bool:
@@ -238,7 +251,8 @@ class StudentTrainer:
     config_hash: str  # for the rows
 
     def __post_init__(self) -> None:
-        execution = self.executions.get(self.conditions.teacher_arch, EAGER)
+        archs = self.conditions.teacher_archs
+        execution = self.executions[archs[0]] if archs else EAGER
         self.teachers = Teachers(self.images, self.conditions, self._build, execution, self.folder / TEACHERS)
 
     def untrained(self, job: Job) -> Classifier:
@@ -401,7 +415,9 @@ class StudentTrainer:
             epochs=recipe.epochs_begun(data.count),
             images=data.count,
             distinct_images_seen=data.distinct(recipe.images_seen(data.count)),
-            bytes=content.bytes + (source.ensemble.bytes if source.ensemble and stored is None else 0),
+            bytes=content.bytes
+            + (source.ensemble.bytes if source.ensemble and stored is None else 0)
+            + (conditions.teacher_file.bytes if conditions.teacher_file else 0),
             optimizer_steps=best.optimizer_steps,
             images_per_step=min(recipe.batch_size, data.count),
             train_loss=best.train_loss,

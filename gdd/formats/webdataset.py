@@ -2,8 +2,9 @@
 
 A folder holds `settings.json`, then `shard-000000.tar` and so on, and `manifest.json` once every shard is there.
 Sample n is image n // K of class n % K; shard s holds samples s * size to (s + 1) * size - 1, each as `<key>.png` and
-`<key>.cls`. All bytes of a shard follow from generator, seed, number and size (those of the PNG files also from the
-zlib that Pillow was built with); IPC cuts only the last one.
+`<key>.cls` and, with a teacher, its answer `<key>.logits.npy`, float16 (K,). All bytes of a shard follow from
+generator, teacher, seed, number and size (those of the PNG files also from the zlib that Pillow was built with); IPC
+cuts only the last one.
 """
 
 import hashlib
@@ -15,14 +16,16 @@ import struct
 import tarfile
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
+from torch import Tensor
 
 from gdd import __version__
 from gdd.config import ConfigError, read_as, require
@@ -31,14 +34,17 @@ from gdd.formats.plain import png_files
 from gdd.runtime import checkpoint
 from gdd.runtime.run import progress_bar
 from gdd.sampling import sample
+from gdd.sampling.ensemble_file import Ensemble
 from gdd.sampling.generator_file import LoadedGenerator
-from gdd.sampling.origin import sample_origin
+from gdd.sampling.origin import joint_origin, sample_origin
+from gdd.sampling.set_file import check_matches
 
 logger = logging.getLogger(__name__)
 
 SETTINGS, MANIFEST = "settings.json", "manifest.json"
 FORMAT = 1
 BLOCK = tarfile.BLOCKSIZE
+_LOGITS = "logits.npy"  # ends the name of a sample's
 # What the names of samples and shards have digits for.
 _MOST_CLASSES, _MOST_IPC, _MOST_SHARDS = 10**5, 10**8, 10**6
 
@@ -60,6 +66,7 @@ class ShardPlan:
     ipc: int  # images per class
     shard_size: int  # samples per shard, of all classes together
     spec: DatasetSpec  # the dataset that the generator imitates
+    teacher: str | None = None  # hash of the ensemble whose logits are stored, if any are
 
     def __post_init__(self) -> None:
         require(self.seed >= 0, "seed", self.seed, "a whole number of at least 0")
@@ -93,7 +100,10 @@ class ShardPlan:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as JSON values, with the versions of format and program."""
-        return json.loads(json.dumps({"format": FORMAT, "version": __version__, **asdict(self)}))
+        values = json.loads(json.dumps({"format": FORMAT, "version": __version__, **asdict(self)}))
+        if self.teacher is None:  # as before there were teachers
+            del values["teacher"]
+        return values
 
 
 def read_plan(path: Path) -> tuple[ShardPlan, dict[str, Any]]:
@@ -152,25 +162,51 @@ def _write_shard(
     loaded: LoadedGenerator,
     device: torch.device,
     advance: Callable[[int], object],
+    teacher: Ensemble | None,
 ) -> None:
     """Write one shard whole or not at all; `advance` gets the number of images of a class once they are sampled."""
-    classes, pngs = plan.spec.num_classes, {}
+    classes, pngs, answers = plan.spec.num_classes, dict[int, Iterator[bytes]](), dict[int, Iterator[bytes]]()
     for label in range(classes):
         if indices := plan.indices(shard, label):
             images_u8 = sample.sample_images(loaded, label, indices.start, indices.stop, plan.seed, device)
-            pngs[label] = png_files(images_u8)
+            pngs[label] = iter(png_files(images_u8))
+            if teacher is not None:
+                answers[label] = map(_npy, _logits(teacher, loaded, label, indices, plan.seed, device))
             advance(len(images_u8))
 
     def write(temporary: Path) -> None:
         with temporary.open("wb") as file:
             for number in plan.samples(shard):
                 key, label = plan.key(number), number % classes
-                for member, content in ((f"{key}.png", next(pngs[label])), (f"{key}.cls", str(label).encode())):
+                members = {f"{key}.png": next(pngs[label]), f"{key}.cls": str(label).encode()}
+                if teacher is not None:
+                    members[f"{key}.{_LOGITS}"] = next(answers[label])
+                for member, content in members.items():
                     file.write(header(member, len(content)) + content + padding(len(content)))
             file.write(bytes(2 * BLOCK))
 
     with checkpoint.creating(path):
         checkpoint.write_atomically(path, write)
+
+
+def _logits(
+    teacher: Ensemble, loaded: LoadedGenerator, label: int, indices: range, seed: int, device: torch.device
+) -> Tensor:
+    """Return logits (N, K) of samples of a class, on the CPU.
+
+    They are asked for in whole chunks, as samples are made, so that IPC and size of the shards change no bit of one.
+    """
+    first, last = (place // sample.CHUNK * sample.CHUNK for place in (indices.start, indices.stop + sample.CHUNK - 1))
+    images_u8 = sample.sample_images(loaded, label, first, last, seed, device)
+    logits = torch.cat([teacher.logits(chunk.to(device)).cpu() for chunk in images_u8.split(sample.CHUNK)])
+    return logits[indices.start - first : indices.stop - first]
+
+
+def _npy(logits: Tensor) -> bytes:
+    """Return logits (K,) as a file of numpy's, in float16."""
+    file = io.BytesIO()
+    np.save(file, logits.half().numpy())
+    return file.getvalue()
 
 
 def _claim(folder: Path, plan: ShardPlan) -> None:
@@ -227,34 +263,45 @@ def _missing_shards(folder: Path, plan: ShardPlan, accelerator: Accelerator, sha
 
 
 def write_shards(
-    folder: Path, plan: ShardPlan, loaded: LoadedGenerator, accelerator: Accelerator, shards: range
+    folder: Path,
+    plan: ShardPlan,
+    loaded: LoadedGenerator,
+    accelerator: Accelerator,
+    shards: range,
+    teacher: Ensemble | None = None,
 ) -> None:
     """Write those of `shards` that are missing, and the manifest once every shard of the plan exists.
 
-    All processes must call it; each writes whole shards.
+    All processes must call it; each writes whole shards. The `teacher` is the plan's.
     """
     started, device = time.monotonic(), accelerator.device
     missing = _missing_shards(folder, plan, accelerator, shards)
     local = missing[accelerator.process_index :: accelerator.num_processes]
     loaded.generator.to(device)
+    if teacher is not None:
+        check_matches(teacher.spec, plan.spec, "the ensemble")
+        teacher.to(device)
     with progress_bar(accelerator.is_main_process) as progress:
         task = progress.add_task("sample", total=sum(len(plan.samples(shard)) for shard in local))
         for shard in local:
             path = shard_path(folder, shard)
-            _write_shard(path, plan, shard, loaded, device, lambda count: progress.advance(task, count))
+            _write_shard(path, plan, shard, loaded, device, lambda count: progress.advance(task, count), teacher)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         images_written = sum(len(plan.samples(shard)) for shard in missing)
-        _finish(folder, plan, loaded, images_written, time.monotonic() - started)
+        origin = sample_origin(loaded, plan.seed)
+        if teacher is not None:
+            origin |= joint_origin(loaded, teacher)
+        _finish(folder, plan, origin, images_written, time.monotonic() - started)
 
 
-def _finish(folder: Path, plan: ShardPlan, loaded: LoadedGenerator, images_written: int, seconds: float) -> None:
+def _finish(folder: Path, plan: ShardPlan, origin: dict[str, Any], images_written: int, seconds: float) -> None:
     """Write the manifest if every shard exists, and log what the folder holds."""
     present = totals(folder, plan)
     if present.shards == plan.shards:
         # The manifest stays if nothing was written: it says what the shards were, should they be damaged since.
         if images_written or not (folder / MANIFEST).exists():
-            _write_manifest(folder, plan, sample_origin(loaded, plan.seed))
+            _write_manifest(folder, plan, origin)
         with checkpoint.creating(folder):
             checkpoint.remove_unfinished(folder)
     logger.info(
@@ -301,13 +348,15 @@ def _check_shard(path: Path, plan: ShardPlan, shard: int, entry: dict[str, Any])
     size = path.stat().st_size
     if size != entry["bytes"]:
         raise ConfigError(f"{path} has {size} bytes, its manifest says {entry['bytes']!r}")
-    start, spec = _png_start(plan.spec), plan.spec
+    start, spec, npy = _png_start(plan.spec), plan.spec, _npy(torch.zeros(plan.spec.num_classes))
     most = 1024 + 2 * spec.height * (1 + spec.width * spec.channels)  # pixels that do not compress take half of it
     with path.open("rb") as file:
         for number in plan.samples(shard):
             key, label = plan.key(number), str(number % spec.num_classes).encode()
             _check_member(file, path, f"{key}.png", start, most)
             _check_member(file, path, f"{key}.cls", label, len(label))
+            if plan.teacher is not None:
+                _check_member(file, path, f"{key}.{_LOGITS}", npy[: -2 * spec.num_classes], len(npy))
         if file.read(2 * BLOCK + 1) != bytes(2 * BLOCK):
             raise ConfigError(f"{path} does not end where its last member does")
         file.seek(0)

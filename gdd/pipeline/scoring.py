@@ -11,6 +11,7 @@ from gdd.data.spec import DatasetSpec
 from gdd.evaluation import dd_ranking, grid, sources
 from gdd.evaluation.dd_ranking import Arm
 from gdd.evaluation.landscape import LANDSCAPE_FILE, Landscape, measure_landscape
+from gdd.evaluation.named import teacher_beside
 from gdd.evaluation.recipe import Conditions, Job
 from gdd.evaluation.row import Row
 from gdd.evaluation.sources import Source
@@ -18,6 +19,7 @@ from gdd.models.cost import classifier_flop
 from gdd.pipeline.opening import Inputs, own_sources, plan, read_sources
 from gdd.pipeline.stages import distill, open_run
 from gdd.runtime.run import Run
+from gdd.sampling import ensemble_file
 
 if TYPE_CHECKING:  # pandas, matplotlib and scipy take a second, and are needed when all is scored
     from gdd.evaluation.audit import Audit
@@ -67,7 +69,7 @@ def score_arms(
 
 def _executed(conditions: Conditions, jobs: Sequence[Job], spec: DatasetSpec, run: Run) -> Conditions:
     """Return the conditions with the precision of all their networks, so that rows of one table have the same."""
-    archs = {*(job.arch for job in jobs), *([conditions.teacher_arch] if conditions.teacher != "none" else [])}
+    archs = {*(job.arch for job in jobs), *conditions.teacher_archs}
     flop = (classifier_flop(arch, spec.shape, spec.num_classes) for arch in sorted(archs))
     return replace(conditions, precision=run.precision(flop))
 
@@ -144,7 +146,11 @@ def audit(config: Config, inputs: Inputs, source: Source) -> "Audit":
     with open_run(config, stages.AUDIT, fingerprint, inputs.accelerator) as run:
         if run.world_size > 1:
             raise ConfigError(f"gdd audit was started in {run.world_size} processes, expected one")
+        answers, beside = None, None if source.generator is None or source.path is None else teacher_beside(source.path)
+        if beside is not None:  # first, since it may be refused
+            answers = measures.measure_answers(ensemble_file.load(beside), dataset, real.part)
         result, evidence = measures.measure_audit(source, real, dataset, config.evaluate.ipc[0])
+        result = replace(result, answers=answers)
         measures.write_audit(run.folder, result)
         measured.draw_audit(run.folder / measured.AUDIT_PICTURE, result, evidence)
         written = [run.folder / name for name in (measures.AUDIT_FILE, measured.AUDIT_PICTURE)]

@@ -2,14 +2,17 @@
 
 import logging
 import math
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from accelerate import Accelerator
 
+from gdd import zoo
 from gdd.checks import pool_members
 from gdd.config import Config, ConfigError, stable_hash, stages, to_plain
 from gdd.data.readers import Dataset
@@ -18,7 +21,7 @@ from gdd.evaluation import dd_ranking
 from gdd.evaluation.grid import estimated_cost, grouped
 from gdd.evaluation.recipe import Conditions, Job, resolve_recipe
 from gdd.evaluation.sources import LOSS_NAMES
-from gdd.models.cost import TRAINING, gan_flop_of
+from gdd.models.cost import TRAINING, classifier_flop, gan_flop_of
 from gdd.models.gan import width_of
 from gdd.runtime import checkpoint
 from gdd.runtime.run import Run
@@ -127,6 +130,11 @@ def _students_work(text: str, students: Sequence[tuple[Conditions, Job]], scope:
             streams.add((job.source.hash, job.seed, recipe.epochs_begun(images) * images))
     making, _ = gan_flop_of(config.gan, spec.shape, spec.num_classes)
     flop = TRAINING * sum(estimated_cost(job, conditions, spec, count) for conditions, job in students)
+    for conditions, job in students:
+        if conditions.teacher_file is not None:  # it answers to every batch
+            seen = conditions.recipe_for(job.source.kind).images_seen(job.images(spec, count))
+            members = conditions.teacher_archs
+            flop += seen * sum(classifier_flop(arch, spec.shape, spec.num_classes) for arch in members)
     flop += making * sum(images for _, _, images in streams)
     team = scope.team
     flop *= torch.get_num_threads() / (team.workers * team.threads)
@@ -234,7 +242,22 @@ def distill(config: Config, dataset: Dataset, accelerator: Accelerator) -> Path:
     guidance.check_others(config, dataset)
     start = config.refine.pretrained or train_gan(config, dataset, accelerator)
     _check_start(config, dataset, start)
-    return _run_stage(stages.REFINE, config, dataset, accelerator, start)
+    folder = _run_stage(stages.REFINE, config, dataset, accelerator, start)
+    if config.ensemble.teaches:
+        _put_teacher(train_ensemble(config, dataset, accelerator), folder, accelerator)
+    return folder
+
+
+def _put_teacher(trained: Path, folder: Path, accelerator: Accelerator) -> None:
+    """Put a trained ensemble beside a generator, whose card tells of it then."""
+    if accelerator.is_main_process:
+        from gdd.report import card
+
+        teacher = folder / zoo.TEACHER
+        checkpoint.write_atomically(teacher, partial(shutil.copyfile, trained / ensemble_file.FILE))
+        logger.info("wrote %s", teacher)
+        card.write(folder)
+    accelerator.wait_for_everyone()
 
 
 def _check_start(config: Config, dataset: Dataset, start: Path) -> None:

@@ -10,7 +10,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from torch import Tensor
 from torchvision.utils import make_grid
 
-from gdd.evaluation.audit import Audit, Evidence
+from gdd.evaluation.audit import Audit, Evidence, Membership
 from gdd.evaluation.copies import NEIGHBOURS, Proportion
 from gdd.evaluation.landscape import Landscape
 from gdd.evaluation.sources import CEILING
@@ -31,8 +31,8 @@ def audit_section(audit: Audit) -> Section:
         ["near copies", *_cells(audit.near_copies)],
         ["exact copies", f"{audit.copies:,}", "", ""],
         ["samples nearer to a training image than to a held-out one", *_cells(audit.nearer_to_training)],
-        ["AUC of a membership attack", f"{attack.auc:.3f}", f"{attack.low:.3f} to {attack.high:.3f}", "0.500"],
-        ["its true positives at 1 % false positives", _percent(attack.tpr_at_1_percent_fpr), "", "1.0 %"],
+        *_attack_lines("AUC of a membership attack", attack),
+        *([] if audit.answers is None else _attack_lines("AUC of an attack on the teacher's answers", audit.answers)),
         ["median distance, samples to training images", f"{medians.training:.2f}", "", ""],
         ["median distance, samples to held-out images", f"{medians.held_out:.2f}", "", ""],
         ["median distance, held-out to training images", f"{medians.real:.2f}", "", ""],
@@ -41,14 +41,28 @@ def audit_section(audit: Audit) -> Section:
     return Section(title, audit_notes(audit), ["measure", "found", "95 % interval", "expected"], lines)
 
 
+def _attack_lines(name: str, attack: Membership) -> list[list[str]]:
+    return [
+        [name, f"{attack.auc:.3f}", f"{attack.low:.3f} to {attack.high:.3f}", "0.500"],
+        ["its true positives at 1 % false positives", _percent(attack.tpr_at_1_percent_fpr), "", "1.0 %"],
+    ]
+
+
 def audit_notes(audit: Audit) -> list[str]:
     """Return sentences on near copies, on the membership attack, and on what was compared."""
-    near, attack = audit.near_copies, audit.membership
+    near, attack, asked = audit.near_copies, audit.membership, audit.answers
+    answers = []
+    if asked is not None:
+        answers = [
+            f"By the teacher's answers beside it they are told with an AUC of {asked.auc:.3f} ({asked.low:.3f} to "
+            f"{asked.high:.3f})."
+        ]
     return [
         f"{_percent(near.share)} ({_interval(near)}) of the samples are nearer to a training image, relative to its "
         f"{NEIGHBOURS} nearest ones, than 99 % of held-out images are; expected {_percent(near.expected)}.",
         f"From samples alone, training images are told from held-out ones with an AUC of {attack.auc:.3f} "
         f"({attack.low:.3f} to {attack.high:.3f}); a guess has 0.5.",
+        *answers,
         f"{audit.n_samples:,} samples, {audit.n_training:,} training images, {audit.n_held_out:,} held-out images (the "
         f"{audit.held_out} part); for all but copies {audit.n_group:,} of each. Distances are Euclidean, of pixels in "
         "[0, 1]. Expected: of real images that nobody has trained on.",

@@ -17,6 +17,7 @@ import gdd
 from gdd.config import Config, ConfigError, DataConfig, read_as
 from gdd.config.stages import DISTILLING, MATCHING, PRETRAIN, REFINE, steps_of
 from gdd.data.readers import Dataset
+from gdd.evaluation.named import NO_TEACHER, TRAINED_TEACHERS
 from gdd.report import curves, measured, runs, samples
 from gdd.report.curves import Chart
 from gdd.report.runs import AnyStage, AuditedStage, ScoredStage, TrainedStage
@@ -253,8 +254,10 @@ def _of_scores(stage: ScoredStage, config: Config | None) -> Facts:
         ("Images per class", _listed("all" if row.ipc is None else row.ipc for row in rows)),
         ("Recipe", f"{_listed(row.recipe for row in rows)}; augmentation {_listed(row.augment for row in rows)}"),
     ]
-    if config is not None and config.evaluate.teacher != "none":
+    if config is not None and config.evaluate.teacher in TRAINED_TEACHERS:
         facts.append(("Teacher", f"{config.evaluate.teacher_arch}, trained on: {config.evaluate.teacher}"))
+    elif config is not None and config.evaluate.teacher != NO_TEACHER:
+        facts.append(("Teacher", f"{config.evaluate.teacher}, trained before"))
     seeds = [row.distillation_seed for row in rows if row.distillation_seed is not None]
     return [*facts, ("Seeds of distillation", _listed(sorted(seeds)))] if seeds else facts
 

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from gdd import zoo
 from gdd.config import earlier
 from gdd.data.places import NAMES
 from gdd.data.spec import DatasetSpec
 from gdd.evaluation.sources import Source
 from gdd.formats import webdataset
 from gdd.formats.plain import SOFT_LABEL
+from gdd.sampling import ensemble_file
+from gdd.sampling.ensemble_file import Ensemble
 
 Export = Literal["folder", "hf"]
 Layout = Literal["generator", "set", "shards", Export]
@@ -69,6 +72,7 @@ class Subject:
     ipc: int | None = None  # images per class; none of a generator
     shards: int = 0  # how many
     soft: bool = False  # whether it holds soft labels
+    teacher: Ensemble | None = None  # beside a generator
     optimised: bool = False  # whether its pixels were optimised, so that they may leave [0, 1], or are rounded here
     curation: Sequence[str] = ()  # how samples were chosen, in words
 
@@ -94,7 +98,9 @@ def of_source(source: Source, layout: Layout, name: str) -> Subject:
     """Describe a generator or a set whose file or folder has this name."""
     if source.generator is not None:
         made = source.generator
-        return Subject(layout, name, made.spec, made.hash, made.bytes, made.provenance)
+        beside = source.path.with_name(zoo.TEACHER) if source.path is not None else None
+        teacher = ensemble_file.load(beside) if beside is not None and beside.is_file() else None
+        return Subject(layout, name, made.spec, made.hash, made.bytes, made.provenance, teacher=teacher)
     assert source.synthetic is not None
     held = source.synthetic
     return Subject(
@@ -118,7 +124,8 @@ def of_shards(folder: Path) -> Subject:
     provenance = earlier.current_origin({**origin, "sample_seed": plan.seed}) if isinstance(origin, dict) else {}
     provenance.pop("config", None)  # nobody has checked it, and samples carry none
     # Not the folder's name: shards of one plan are the same wherever they lie, and so is their card.
-    return Subject("shards", "shards", plan.spec, plan.generator, shards.bytes, provenance, plan.ipc, plan.shards)
+    size, soft = shards.bytes, plan.teacher is not None
+    return Subject("shards", "shards", plan.spec, plan.generator, size, provenance, plan.ipc, plan.shards, soft)
 
 
 def commands(subject: Subject) -> str:
@@ -188,6 +195,14 @@ def usage_notes(subject: Subject) -> list[str]:
     if subject.soft:
         where = f"The column {SOFT_LABEL} holds" if subject.layout == "hf" else "It has soft labels:"
         notes.append(f"{where} a logit for each class; softmax makes probabilities of them.")
+    if (teacher := subject.teacher) is not None:
+        seen = teacher.provenance.get("validation_accuracy", {}).get("all")
+        worth = "" if seen is None else f", and gets {seen} % of the validation images right"
+        notes.append(
+            f"Beside it lies {zoo.TEACHER} ({teacher.bytes / 1024:,.1f} KiB; {', '.join(teacher.archs)}), which was "
+            f"trained on the real images themselves{worth}. It answers to samples with a logit for each class: "
+            "`gdd sample --soft-labels`, `generator.stream(64, soft_labels=True)`, `--evaluate.teacher`."
+        )
     return notes
 
 

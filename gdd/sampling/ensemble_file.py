@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gdd import zoo
 from gdd.config import ConfigError, read_as
 from gdd.data.pixels import Normalizer
 from gdd.data.spec import DatasetSpec
@@ -15,7 +16,7 @@ from gdd.models.layers import Classifier
 from gdd.runtime import checkpoint
 from gdd.sampling.generator_file import fill, header_of, result_file, save_described
 
-FILE = "ensemble.safetensors"
+FILE = zoo.ENSEMBLE  # named there, where torch is not imported
 _MOST, _MOST_WIDTH = 64, 2**20  # members of a file, and channels of a layer
 
 
@@ -30,11 +31,15 @@ class Ensemble(nn.Module):
         self.hash, self.bytes, self.provenance = "", 0, dict[str, Any]()
         self.eval().requires_grad_(False)
 
+    def forward(self, images_std: Tensor) -> Tensor:
+        """Return the mean of the members' logits (B, K) for images (B, C, H, W) in classifier space."""
+        return torch.stack([member(images_std) for member in self.members]).mean(0)
+
     @torch.no_grad()
     def logits(self, images_u8: Tensor) -> Tensor:
-        """Return the mean of the members' logits (B, K) for images (B, C, H, W)."""
-        images_std = self._std(images_u8)
-        return torch.stack([member(images_std) for member in self.members]).mean(0)
+        """Return the mean of the members' logits (B, K) for uint8 images (B, C, H, W)."""
+        logits: Tensor = self(self._std(images_u8))
+        return logits
 
     @torch.no_grad()
     def features(self, images_u8: Tensor) -> Tensor:

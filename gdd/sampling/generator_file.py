@@ -19,7 +19,7 @@ from gdd.runtime import checkpoint
 
 FILE = zoo.FILE  # named there, where torch is not imported
 # The stages of a run that end in such a file, in their order.
-_STAGES = {FILE: (PRETRAIN, REFINE), "set.safetensors": (MATCHING,), "ensemble.safetensors": (ENSEMBLE,)}
+_STAGES = {FILE: (PRETRAIN, REFINE), "set.safetensors": (MATCHING,), zoo.ENSEMBLE: (ENSEMBLE,)}
 
 
 @dataclass

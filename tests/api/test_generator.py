@@ -1,18 +1,19 @@
 """A generator from Python: sets are those of the command, and streams go through its samples once, in any split."""
 
 import itertools
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from generators import PETS, save_generator
+from generators import PETS, save_generator, save_teacher
 from torch.utils.data import DataLoader
 
 import gdd
 from gdd.api import generator as module
 from gdd.config import ConfigError
-from gdd.sampling import sample
+from gdd.sampling import ensemble_file, sample
 
 
 @pytest.fixture(scope="module")
@@ -130,3 +131,30 @@ def test_workers_cannot_share_a_gpu(pets, monkeypatch):
     monkeypatch.setattr(pets, "device", torch.device("cuda"))
     with pytest.raises(ConfigError, match="expected cpu with num_workers"):
         iter(pets.stream(2))
+
+
+def test_a_teacher_beside_it_answers_in_sets_and_in_streams(tmp_path):
+    """Its logits are those to the images that lie there, in the order of the images."""
+    path = save_generator(tmp_path / "run", gain=2)
+    teacher = ensemble_file.load(save_teacher(path.parent))
+    made = gdd.load_generator(path)
+    soft, plain = made.sample(3, seed=5, soft_labels=True), made.sample(3, seed=5)
+    assert torch.equal(soft.stored.images, plain.stored.images)
+    assert plain.soft_labels is None
+    torch.testing.assert_close(soft.soft_labels.float(), teacher.logits(soft.stored.images), rtol=2e-3, atol=1e-3)
+    for (images, labels, logits), (same_images, same_labels) in zip(
+        first(made.stream(4, seed=5, soft_labels=True), 3), first(made.stream(4, seed=5), 3), strict=True
+    ):
+        assert torch.equal(images, same_images)
+        assert torch.equal(labels, same_labels)
+        torch.testing.assert_close(logits, teacher.logits((255 * images).round().byte()))
+
+
+def test_without_a_teacher_there_are_no_answers(pets, tmp_path):
+    for ask in (lambda: pets.sample(1, soft_labels=True), lambda: pets.stream(1, soft_labels=True)):
+        with pytest.raises(ConfigError, match=r"soft_labels is True, expected False: no teacher\.safetensors lies"):
+            ask()
+    path = save_generator(tmp_path / "run")
+    save_teacher(path.parent, replace(PETS, class_names=("cat", "dog", "fox")))
+    with pytest.raises(ConfigError, match=r"teacher.safetensors has the classes cat, dog, fox, expected those of pets"):
+        gdd.load_generator(path)

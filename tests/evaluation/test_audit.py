@@ -1,5 +1,6 @@
 """An audit finds copies where there are copies, none in new real images, and compares with what nobody trained on."""
 
+import copy
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,13 +10,17 @@ import pytest
 import torch
 from torch import Tensor
 
+from gdd import rng
 from gdd.config import Config, ConfigError, to_plain
+from gdd.data.pixels import Normalizer
 from gdd.data.readers import Dataset
 from gdd.data.spec import DatasetSpec
 from gdd.data.splits import Split
 from gdd.evaluation import audit
-from gdd.evaluation.audit import ComparedImages, compared_images, measure_audit
+from gdd.evaluation.audit import ComparedImages, compared_images, measure_answers, measure_audit
 from gdd.evaluation.sources import Source
+from gdd.models import registry
+from gdd.sampling.ensemble_file import Ensemble
 from gdd.sampling.set_file import SyntheticSet
 
 SPEC = DatasetSpec("noise", 1, 6, 6, ("a", "b"), (0.5,), (0.2,), False)
@@ -191,3 +196,31 @@ def test_a_file_that_is_none_is_refused(written, tmp_path, changes, sentence):
     written(**changes)
     with pytest.raises(ConfigError, match=rf"audit\.json.*{sentence}"):
         audit.read_audit(tmp_path)
+
+
+def test_a_teacher_that_knows_its_images_by_heart_gives_them_away() -> None:
+    """Labels of noise cannot be learned, only remembered; of an untrained network nothing is told."""
+
+    def drawn(count: int) -> Split:
+        return Split(torch.randint(256, (count, 1, 6, 6), dtype=torch.uint8), torch.arange(count) % 2)
+
+    with rng.seeded(1, "noise"):
+        noise = Dataset(SPEC, drawn(900), drawn(300), lambda: drawn(200))
+    with rng.seeded(0, "teacher"):
+        network = registry.build("mlp-w128", noise.spec.shape, noise.spec.num_classes)
+    normalize = Normalizer(noise.spec.mean, noise.spec.std, torch.device("cpu"))
+    images_std, optimizer = normalize.from_u8(noise.train.images_u8), torch.optim.Adam(network.parameters(), 1e-3)
+    found = []
+    for steps in (0, 400):
+        for _ in range(steps):
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(network(images_std), noise.train.labels).backward()
+            optimizer.step()
+        teacher = Ensemble(["mlp-w128"], noise.spec, [copy.deepcopy(network)])
+        teacher.provenance = {"data": noise.fingerprint}
+        found.append(measure_answers(teacher, noise, "validation"))
+    assert found[0].low < 0.5 < found[0].high
+    assert found[1].low > 0.75  # of two classes half of the others are answered right by chance, and as surely
+    teacher.provenance = {"data": "another"}
+    with pytest.raises(ConfigError, match="the teacher was trained on other images than those of"):
+        measure_answers(teacher, noise, "validation")

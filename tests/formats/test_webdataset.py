@@ -12,7 +12,7 @@ import pytest
 import torch
 import webdataset as webdataset_library
 from generators import PETS as SPEC
-from generators import save_generator
+from generators import save_generator, save_teacher
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -22,7 +22,7 @@ from gdd.config import ConfigError
 from gdd.data.spec import DatasetSpec
 from gdd.formats import webdataset
 from gdd.formats.webdataset import verify
-from gdd.sampling import generator_file, sample
+from gdd.sampling import ensemble_file, generator_file, sample
 
 GREY = DatasetSpec("signs", 1, 9, 8, ("a", "b"), (0.4,), (0.2,), False)
 
@@ -285,3 +285,36 @@ def test_a_sample_is_always_computed_in_the_same_batch(source):
     sample.sample_images(loaded, 1, 20, 23, 0, "cpu")
     chunk = sample.latents(0, torch.full((16,), 1), torch.arange(16, 32), 6)
     assert torch.equal(torch.cat(seen), chunk)
+
+
+def test_a_teachers_answers_lie_beside_the_images(draw, source, tmp_path):
+    """They are those to the images of the PNG files, whatever the size of the shards."""
+    teacher = ensemble_file.load(save_teacher(source.parent))
+    folder = draw("soft", "--soft-labels")
+    samples = [
+        sample
+        for path in sorted(folder.glob("*.tar"))
+        for sample in webdataset_library.WebDataset(str(path), shardshuffle=False).decode("rgb8")
+    ]
+    assert len(samples) == 21
+    images = torch.from_numpy(np.stack([sample["png"] for sample in samples])).permute(0, 3, 1, 2)
+    answers = np.stack([sample["logits.npy"] for sample in samples])
+    assert (answers.dtype, answers.shape) == (np.float16, (21, 3))
+    np.testing.assert_allclose(answers, teacher.logits(images), rtol=2e-3, atol=1e-3)
+    together = draw("one", "--soft-labels", size=21)
+    (path,) = together.glob("*.tar")
+    whole = webdataset_library.WebDataset(str(path), shardshuffle=False).decode("rgb8")
+    assert all(np.array_equal(one["logits.npy"], other) for one, other in zip(whole, answers, strict=True))
+    verify(folder)
+    assert "It has soft labels" in (folder / "README.md").read_text()
+    assert json.loads((folder / webdataset.MANIFEST).read_text())["provenance"]["seconds"] == 1.5 + 2.0
+
+
+def test_shards_of_another_teacher_or_of_none_are_others(draw, refused, source):
+    draw("plain")
+    save_teacher(source.parent)
+    draw("soft", "--soft-labels")
+    for folder, flags in (("plain", ["--soft-labels"]), ("soft", [])):
+        assert "holds shards of other settings (teacher" in draw(folder, *flags, by=refused)
+    save_teacher(source.parent, seed=1)
+    assert "holds shards of other settings (teacher" in draw("soft", "--soft-labels", by=refused)

@@ -4,8 +4,10 @@ import pytest
 from commands import TINY
 from test_end_to_end import lines
 
+from gdd import zoo
 from gdd.sampling import ensemble_file, set_file
 
+BESIDE = "expected --ensemble, or teacher.safetensors beside the generator, with it"
 ENSEMBLE = ["--ensemble.archs", "[mlp-w16]", "--ensemble.steps", "30", "--ensemble.batch_size", "50"]
 
 
@@ -47,9 +49,9 @@ def test_real_images_are_chosen_in_the_same_way(done, refused, ensemble, tmp_pat
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        (["--filter"], "--filter is given, expected --ensemble with it"),
-        (["--select", "herding"], "--select is given, expected --ensemble with it"),
-        (["--soft-labels"], "--soft-labels is given, expected --ensemble with it"),
+        (["--filter"], f"--filter is given, {BESIDE}"),
+        (["--select", "herding"], f"--select is given, {BESIDE}"),
+        (["--soft-labels"], f"--soft-labels is given, {BESIDE}"),
         (["--ensemble", "x"], "--ensemble is given, expected --filter, --select or --soft-labels with it"),
         (["--pool", "9"], "--pool is 9, expected none without --select"),
         (["--ensemble", "x", "--select", "kmeans", "--pool", "1"], "--pool is 1, expected at least --ipc, 2"),
@@ -71,3 +73,38 @@ def test_real_images_need_an_ensemble_that_says_which(refused, ensemble, tmp_pat
     ):
         ensemble_file.save(ensemble, loaded, provenance)
         assert sentence in refused("sample", "real:random", *to, "--ensemble", ensemble, "--soft-labels")
+
+
+def test_distill_puts_a_teacher_beside_its_generator(done, refused, tmp_path):
+    """Given later, it is trained for the generator that is there; students, samples and the audit take it there."""
+    flags = [*TINY, *ENSEMBLE, "--run.root", tmp_path]
+    done("distill", *flags, "--score", "false")
+    folder = tmp_path / "digits/refine"
+    before = (folder / "generator.safetensors").read_bytes()
+    out = done("distill", *flags, "--score", "false", "--ensemble.teaches", "true")
+    assert "train 1 classifiers: 30 x 50 images each" in out
+    assert (folder / "generator.safetensors").read_bytes() == before
+    assert (folder / zoo.TEACHER).read_bytes() == (tmp_path / "digits/ensemble" / zoo.ENSEMBLE).read_bytes()
+    card = (folder / "README.md").read_text()
+    assert "Beside it lies teacher.safetensors" in card
+    assert "trained on the real images themselves, and gets" in card
+
+    out = tmp_path / "soft.safetensors"
+    done("sample", folder, "--ipc", 2, "--out", out, "--soft-labels")
+    assert set_file.load(out).soft_labels is not None
+    said = done("audit", folder, *TINY, "--ipc", 2, "--run.root", tmp_path, "--name", "digits")
+    assert "AUC of an attack on the teacher's answers" in said
+    assert "By the teacher's answers beside it they are told with an AUC of" in (folder / "README.md").read_text()
+
+    scored = ["--evaluate.teacher", tmp_path / "digits", "--evaluate.temperature", "4"]
+    done("evaluate", *TINY, "--run.root", tmp_path, *scored)
+    rows = lines(tmp_path / "digits/evaluate/rows.jsonl")
+    assert {row["label_kind"] for row in rows} == {
+        "hard + kept teacher mlp-w16 on all real images (equation, alpha 0.5, temperature 4)"
+    }
+    assert len({row["teacher_accuracy"] for row in rows}) == 1
+
+    line = refused("distill", *flags, "--ensemble.teaches", "true", "--method", "matching")
+    assert "ensemble.teaches is true, expected false with method matching" in line.lower()
+    line = refused("evaluate", *TINY, "--run.root", tmp_path, "--evaluate.teacher", "rael")
+    assert "evaluate.teacher: rael is no teacher, expected none, set, real" in line
