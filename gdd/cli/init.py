@@ -15,7 +15,7 @@ from rich.console import Console
 
 from gdd.cli.command import Command, printable
 from gdd.config import Config, ConfigError, DataConfig
-from gdd.data.places import locate, namesake
+from gdd.data.places import LISTED, locate, namesake
 
 if TYPE_CHECKING:
     from gdd.cli.suggest import Setting
@@ -68,7 +68,7 @@ def _init(options: Namespace, console: Console) -> None:
     if options.data.label is not None:
         data.append(Setting("data.label", options.data.label, ""))
     later = ""
-    if kind in ("folder", "arrow", "shards"):
+    if kind in LISTED:
         later = "; decoded images are kept for later commands"
         listing = list_images(kind, place, options.data.label)
         size = size_for(_look(listing, console).sizes, side)
@@ -79,7 +79,7 @@ def _init(options: Namespace, console: Console) -> None:
         size = size_for(Counter([shape[1:]]), side)
     if size is not None:
         data.append(Setting("data.size", list(size), "height and width that all images are resized to"))
-    if kind not in ("folder", "arrow", "shards"):
+    if kind not in LISTED:
         dataset = pipeline.open_data(config_of(data).data, 0)
     spec = dataset.spec
     _say(console, "read", f"in {time.perf_counter() - began:.0f} s{later}")

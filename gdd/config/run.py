@@ -48,8 +48,8 @@ class DataConfig:
     """The real images."""
 
     name: str = "digits"
-    """digits, mnist, fashion_mnist, cifar10, cifar100, svhn, folder, or a path: an image folder, an .npz file,
-    WebDataset shards (.tar), Arrow or Parquet files of Hugging Face's datasets (docs/data.md)."""
+    """digits, mnist, fashion_mnist, cifar10, cifar100, svhn, tiny_imagenet, folder, or a path: an image folder, an .npz
+    file, WebDataset shards (.tar), Arrow or Parquet files of Hugging Face's datasets (docs/data.md)."""
     root: Path = without_effect(Path("data"))
     """Folder below which the named datasets lie; for `folder`, the folder itself."""
     label: str | None = without_effect(None)

@@ -62,19 +62,22 @@ class _Images(NamedTuple):
     notes: list[str]
 
 
-def list_folder(folder: Path, label: str | None = None) -> Listing:
+def list_folder(folder: Path, label: str | None = None, *, test: str | None = None) -> Listing:
     """List the parts of a folder, or the folder without parts; see `places.part_folders`.
 
     A part has a folder for each class with images to any depth, as torchvision's ImageFolder reads them, or images and
     a table of their labels within it or beside it. Classes are sorted by name, as texts in Unicode's composed form;
     labels of a table that are whole numbers as numbers. Names that start with a dot are skipped.
-    `label` is the table's column of labels; None takes the only one that can be it.
+    `label` is the table's column of labels; None takes the only one that can be it. `test` is the folder of the test
+    part where names tell another, such as the validation part of a dataset whose test labels nobody has.
 
     Raises:
         ConfigError: an empty class, fewer than two classes, other classes in test than in train, a class whose name is
             not UTF-8, labels that cannot be told.
     """
     parts = part_folders(folder) or PartFolders(folder, None, [])
+    if test is not None:
+        parts = PartFolders(parts.train, folder / test, [])
     train = _read_part(parts.train, folder, "train", label)
     if train is None:
         names = [path.name for path in folders(parts.train)]
@@ -84,13 +87,13 @@ def list_folder(folder: Path, label: str | None = None) -> Listing:
         )
     notes = list(train.notes)
     notes += [note(folder, path.name, len(_below(path).images)) for path in parts.unused]
-    test = None if parts.test is None else _read_part(parts.test, folder, "test", label, train.classes)
-    if parts.test is not None and test is None:
+    tested = None if parts.test is None else _read_part(parts.test, folder, "test", label, train.classes)
+    if parts.test is not None and tested is None:
         count = len(_below(parts.test).images)
         notes.append(f"{parts.test} ({count:,} images) is not used: nothing tells the labels of its images")
-    if test is not None:
-        notes += test.notes
-        differing = sorted({*train.classes} ^ {*test.classes})
+    if tested is not None:
+        notes += tested.notes
+        differing = sorted({*train.classes} ^ {*tested.classes})
         if differing:
             raise ConfigError(f"train and test of {folder} hold different classes: {', '.join(differing[:20])}")
     if parts.train != folder:
@@ -100,7 +103,11 @@ def list_folder(folder: Path, label: str | None = None) -> Listing:
     if words is not None:
         notes.append(f"classes are called as words.txt of {folder} calls them, in the order of their folders")
     return Listing(
-        folder, words or train.classes, _part(train, train.classes), test and _part(test, train.classes), tuple(notes)
+        folder,
+        words or train.classes,
+        _part(train, train.classes),
+        tested and _part(tested, train.classes),
+        tuple(notes),
     )
 
 

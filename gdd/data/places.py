@@ -14,7 +14,8 @@ from typing import Literal, NamedTuple
 
 from gdd.config import ConfigError, did_you_mean
 
-DataKind = Literal["digits", "torchvision", "npz", "folder", "arrow", "shards"]
+DataKind = Literal["digits", "torchvision", "npz", "folder", "tiny_imagenet", "arrow", "shards"]
+LISTED: tuple[DataKind, ...] = ("folder", "tiny_imagenet", "arrow", "shards")  # of image files that are encoded
 # Files that hold many images each, by their names' ends.
 CONTAINERS: dict[str, DataKind] = {".npz": "npz", ".arrow": "arrow", ".parquet": "arrow", ".tar": "shards"}
 # What `datasets.DatasetDict.save_to_disk` writes beside the folders of its parts.
@@ -43,7 +44,9 @@ TORCHVISION = {
     "cifar100": _Files("cifar-100-python", ("train", "test", "meta")),
     "svhn": _Files("", ("train_32x32.mat", "test_32x32.mat")),
 }
-NAMES = ("digits", *TORCHVISION, "folder")
+TINY_IMAGENET: Literal["tiny_imagenet"] = "tiny_imagenet"
+_TINY_IMAGENET = "tiny-imagenet-*"  # its folder: with 200 classes as published, or with some of them
+NAMES = ("digits", *TORCHVISION, TINY_IMAGENET, "folder")
 
 
 def missing_file(name: str, root: Path) -> Path | None:
@@ -64,6 +67,8 @@ def locate(name: str, root: Path, download: bool = False) -> tuple[DataKind, Pat
         return "digits", root
     if name == "cifar10" and (root / name / "train").is_dir():
         return "folder", root / name
+    if name == TINY_IMAGENET:
+        return TINY_IMAGENET, _tiny_imagenet(root)
     if name in TORCHVISION:
         missing = missing_file(name, root)
         if missing is not None and not download:
@@ -89,6 +94,18 @@ def locate(name: str, root: Path, download: bool = False) -> tuple[DataKind, Pat
         f"data.name is {name!r}, expected {', '.join(NAMES)}, an existing folder, or a file that ends in "
         f"{', '.join(CONTAINERS)}{hint}"
     )
+
+
+def _tiny_imagenet(root: Path) -> Path:
+    found = sorted(path for path in root.glob(_TINY_IMAGENET) if path.is_dir())
+    if len(found) != 1:
+        names = " and ".join(path.name for path in found) or "none"
+        same = namesake(TINY_IMAGENET, root)
+        raise ConfigError(
+            f"{TINY_IMAGENET} was not found: looked for one folder {_TINY_IMAGENET} in {root}, found {names}; unpack "
+            f"tiny-imagenet-200.zip there, or set --data.root{'' if same is None else f'; {same}'}"
+        )
+    return found[0]
 
 
 def require_utf8(text: str, what: str) -> None:

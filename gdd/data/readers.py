@@ -17,7 +17,7 @@ from gdd.data.arrays import open_digits, open_npz, open_torchvision
 from gdd.data.arrow import list_arrow
 from gdd.data.encoded import Listing
 from gdd.data.folder import list_folder
-from gdd.data.places import DataKind, locate, namesake
+from gdd.data.places import TINY_IMAGENET, DataKind, locate, namesake
 from gdd.data.shards import list_shards
 from gdd.data.spec import KNOWN, DatasetSpec, Known
 from gdd.data.splits import RawDataset, Split, require_two_each, stratified_split
@@ -144,14 +144,19 @@ def _read(
 def title_of(name: str, place: Path) -> str:
     """Return what a dataset of image files is called: by its folder or file, wherever that lies."""
     whole = place.resolve()
-    return name if name == "cifar10" else whole.stem if whole.is_file() else whole.name
+    return name if name in KNOWN else whole.stem if whole.is_file() else whole.name
 
 
 def list_images(kind: DataKind, place: Path, label: str | None = None) -> Listing:
-    """List a dataset of image files that `locate` has found; nothing is decoded."""
+    """List a dataset of image files that `locate` has found; nothing is decoded.
+
+    Of Tiny-ImageNet the validation part is the test part, as everywhere in the field: nobody has its test labels.
+    """
     if kind == "shards":
         return list_shards(place)
-    return (list_folder if kind == "folder" else list_arrow)(place, label)
+    if kind == "arrow":
+        return list_arrow(place, label)
+    return list_folder(place, label, test="val" if kind == TINY_IMAGENET else None)
 
 
 def _check(split: Split, class_names: tuple[str, ...], what: str) -> None:

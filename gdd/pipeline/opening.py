@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from gdd.checks import networks, said_of
 from gdd.config import Config, ConfigError, DataConfig, read_as, stages, to_plain
 from gdd.data.encoded import first_shape
-from gdd.data.places import locate
+from gdd.data.places import TINY_IMAGENET, locate
 from gdd.data.readers import Dataset, list_images, open_dataset
 from gdd.evaluation import grid, sources
 from gdd.evaluation.recipe import Job
@@ -53,7 +53,7 @@ def check_networks(config: Config, shape: Shape, num_classes: int) -> None:
 def check_networks_early(config: Config) -> None:
     """Do the same before an image folder is decoded, for images like its first."""
     kind, place = locate(config.data.name, config.data.root, config.data.download)
-    if kind == "folder":
+    if kind in ("folder", TINY_IMAGENET):
         listing = list_images(kind, place, config.data.label)
         check_networks(config, *first_shape(listing, config.data.size, config.data.channels))
 

@@ -51,6 +51,11 @@ LICENCES = {
         "unknown: check the source's licence. The home page of CIFAR-100 (A. Krizhevsky, 2009) names none; it asks to "
         "cite the technical report. The images are from 80 Million Tiny Images, which were collected on the web.",
     ),
+    "tiny_imagenet": Licence(
+        "other",
+        "no named licence: the terms of ImageNet (O. Russakovsky et al., 2015), from which Tiny-ImageNet's images are, "
+        "allow non-commercial research and education alone; the images belong to others.",
+    ),
     "svhn": Licence(
         "other",
         "no named licence: the home page of SVHN (Y. Netzer et al., 2011) says for non-commercial use only; the images "

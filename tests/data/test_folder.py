@@ -399,6 +399,27 @@ class TestTinyImageNet:
         assert f"{tiny_imagenet}/val (3 images) is not used" in notes
         assert "words.txt" in notes
 
+    def test_by_name_it_is_tested_on_its_validation_part_with_the_fields_constants(self, tiny_imagenet):
+        numbered(tiny_imagenet / "test/images", ["test_0.png", "test_1.png"], 250)
+        root = tiny_imagenet.parent / "data"
+        root.mkdir()
+        tiny_imagenet.rename(root / "tiny-imagenet-2")
+        opened = open_dataset("tiny_imagenet", root)
+        assert opened.test().images_u8[:, 0, 0, 0].tolist() == [200, 201, 202]
+        assert opened.test().labels.tolist() == [1, 0, 1]
+        assert opened.spec.name == "tiny_imagenet"
+        assert opened.spec.flip
+        assert len(opened.train.labels) + len(opened.val.labels) == 10
+
+    def test_by_name_one_folder_is_looked_for(self, tmp_path):
+        for found in ("none", "tiny-imagenet-20 and tiny-imagenet-200"):
+            with pytest.raises(
+                ConfigError, match=f"looked for one folder .* in .*, found {found}; unpack tiny-imagenet"
+            ):
+                open_dataset("tiny_imagenet", tmp_path)
+            for name in ("tiny-imagenet-20", "tiny-imagenet-200"):
+                (tmp_path / name).mkdir(exist_ok=True)
+
     def test_val_called_test_has_the_labels_of_its_table(self, tiny_imagenet):
         (tiny_imagenet / "val").rename(tiny_imagenet / "test")
         test = open_dataset(str(tiny_imagenet)).test()

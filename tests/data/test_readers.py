@@ -15,7 +15,7 @@ REAL_DATA = Path(__file__).parents[2] / "data"
 
 class TestOptions:
     def test_unknown_name_lists_the_names_and_the_nearest(self) -> None:
-        refuses("expected digits, mnist, fashion_mnist, cifar10, cifar100, svhn, folder", "cifar-10")
+        refuses("expected digits, mnist, fashion_mnist, cifar10, cifar100, svhn, tiny_imagenet, folder", "cifar-10")
         refuses("did you mean 'cifar10'?", "cifar-10")
         refuses("did you mean 'fashion_mnist'?", "FashionMNIST")
 
