@@ -76,7 +76,7 @@ def plain_iteration(config: Config, dataset: Dataset, device: torch.device) -> C
     """Return a function that does what `Matcher.iterate` does, one class and one DataLoader at a time."""
     spec, settings = dataset.spec, config.matching
     outer, inner = loops(settings)
-    pixels = Normalizer(spec.mean, spec.std).from_u8(dataset.train.images_u8)
+    pixels = Normalizer(spec.mean, spec.std).from_u8(dataset.train.images_u8[:])
     labels = dataset.train.labels
     by_class = [TensorDataset(pixels[labels == c], labels[labels == c]) for c in range(spec.num_classes)]
     images = torch.randn(spec.num_classes, settings.ipc, *spec.shape, device=device, requires_grad=True)

@@ -57,7 +57,7 @@ def measure(name: str, lessons: int, seed: int, root: Path) -> dict[str, float]:
     network.eval()
     samples = sample.sample_set(generator_file.load(zoo.generator_path(f"zoo:{name}")), 50, seed)
     with torch.no_grad():
-        real, fake = (network(normalize.from_u8(images)) for images in (val.images_u8, samples.images))
+        real, fake = (network(normalize.from_u8(images)) for images in (val.images_u8[:], samples.images))
     random = rng.Draws(seed, "skd-aims")
     of_classes = [
         losses(real[val.labels == label], fake[samples.labels == label], random) for label in range(spec.num_classes)

@@ -97,7 +97,7 @@ def _given(data: Data, test: Data | None) -> Given:
 def _write(path: Path, made: Given) -> None:
     parts = {"train": made.train, "test": made.test}
     stored = {
-        f"{name}_{part}": tensor.numpy()
+        f"{name}_{part}": tensor[:].numpy()
         for part, split in parts.items()
         if split is not None
         for name, tensor in zip("xy", split, strict=True)

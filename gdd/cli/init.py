@@ -187,17 +187,18 @@ def _listed(names: Sequence[str], kind: str) -> str:
 
 def _notes(dataset: "Dataset") -> list[str]:
     """Warn of images that can be distilled, but not well."""
+    from gdd.data.mapped import parts_of
     from gdd.data.spec import order_of_numbers
 
     counts = dataset.train.labels.bincount(minlength=dataset.spec.num_classes).tolist()
     tiny = [name for name, count in zip(dataset.spec.class_names, counts, strict=True) if count < _TINY]
     notes = [order] if (order := order_of_numbers(dataset.spec.class_names)) else []
-    flat = dataset.train.images_u8.flatten(1)
-    blank = int((flat.amin(1) == flat.amax(1)).sum())
+    flat = (part.flatten(1) for part in parts_of(dataset.train.images_u8))
+    blank = sum(int((part.amin(1) == part.amax(1)).sum()) for part in flat)
     if blank:
         notes.append(
-            f"{blank:,} of {len(flat):,} training images have one colour alone: nothing is seen on them (what is "
-            "transparent is taken for white, so white drawings on it vanish)"
+            f"{blank:,} of {len(dataset.train.labels):,} training images have one colour alone: nothing is seen on "
+            "them (what is transparent is taken for white, so white drawings on it vanish)"
         )
     if tiny:
         shown = ", ".join(tiny[:_NAMED]) + (", ..." if len(tiny) > _NAMED else "")

@@ -1,11 +1,13 @@
-"""Batches of a uint8 tensor in memory, each a pure function of the seed and the step; a process takes its rows."""
+"""Batches of uint8 images, each a pure function of the seed and the step; a process takes its rows."""
 
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from gdd import rng
+from gdd.data.mapped import ImageRows, MappedImages
 from gdd.data.pixels import Normalizer
 
 
@@ -20,10 +22,10 @@ class Batches:
 
     Batch k of all processes together is `batch_size` images, of which each takes its `local_rows`. Images left over at
     the end of an epoch are skipped, and come in other epochs. A dataset smaller than `batch_size` makes smaller
-    batches.
+    batches. Images that lie in a file are read for the step that follows while this one is at work.
     """
 
-    images_u8: Tensor  # (N, C, H, W)
+    images_u8: ImageRows  # (N, C, H, W)
     labels: Tensor  # (N,)
     batch_size: int  # images per step over all processes
     seed: int  # root seed
@@ -35,6 +37,10 @@ class Batches:
         self.batch_size = min(self.batch_size, len(self.labels))
         self.per_epoch = len(self.labels) // self.batch_size
         self._order: tuple[int, Tensor] | None = None
+        is_mapped = isinstance(self.images_u8, MappedImages)
+        self._drawn_on = torch.device("cpu") if is_mapped else self.labels.device  # where the rows are looked up
+        self._reader = ThreadPoolExecutor(1) if is_mapped else None
+        self._ahead: tuple[int, Future[Tensor]] | None = None  # images that are being read, and of which step
 
     def indices(self, step: int) -> Tensor:
         """Return which images batch `step` holds on this process."""
@@ -51,21 +57,29 @@ class Batches:
         """Return the order of the step's epoch, and where in it the batch begins."""
         epoch, position = divmod(step, self.per_epoch)
         if self._order is None or self._order[0] != epoch:
-            random = rng.Draws(self.seed, self.stream, epoch, device=self.labels.device)
+            random = rng.Draws(self.seed, self.stream, epoch, device=self._drawn_on)
             self._order = epoch, random.permutation(len(self.labels))
         return self._order[1], position * self.batch_size
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
         """Return images (B, C, H, W) uint8 and labels (B,)."""
         chosen = self.indices(step)
-        return self.images_u8[chosen], self.labels[chosen]
+        return self._images(step, chosen), self.labels[chosen.to(self.labels.device)]
+
+    def _images(self, step: int, chosen: Tensor) -> Tensor:
+        if self._reader is None:
+            return self.images_u8[chosen]
+        ahead, self._ahead = self._ahead, None
+        images = ahead[1].result() if ahead is not None and ahead[0] == step else self.images_u8[chosen]
+        self._ahead = step + 1, self._reader.submit(self.images_u8.__getitem__, self.indices(step + 1))
+        return images
 
 
 @dataclass(eq=False, repr=False)
 class ClassBatches:
     """Random images of each class, without replacement, in classifier space."""
 
-    images_u8: Tensor  # (N, C, H, W)
+    images_u8: ImageRows  # (N, C, H, W)
     labels: Tensor  # (N,)
     num_classes: int
     normalize: Normalizer  # on the images' device

@@ -5,7 +5,6 @@ import logging
 import math
 import os
 import sys
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +19,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from gdd.config import ConfigError
+from gdd.data import mapped
 from gdd.data.image_file import is_grey, open_image, pixels_of, size_of
+from gdd.data.mapped import ImageFile, ImageRows, MappedImages, checksum, open_images
 from gdd.data.spec import MAX_PIXELS
 from gdd.data.splits import RawDataset, Split, holdout, require_memory
 from gdd.runtime.run import progress_bar
@@ -152,19 +153,47 @@ def _read(
     channels: int | None,
     broken: list[str] | None,
     others: Counter[tuple[int, int]],
-) -> Tensor:
-    """Return (N, C, H, W) uint8 from the cache, or decode and fill it; others have sizes that have to be the same."""
+) -> ImageRows:
+    """Return (N, C, H, W) uint8 from the cache, or decode and fill it; others have sizes that have to be the same.
+
+    Images that are too many for the memory are decoded into the cache and stay there.
+    """
     cache = _cache_path(place, part, size, channels)
     images_u8 = _load_cache(cache, len(part.rows), size, channels)
     if images_u8 is None:
         surveyed = _sound(survey(part), broken)
         size = size or _one_size(place, surveyed.sizes + others)
         shape = (channels or (1 if surveyed.grey == surveyed.sizes.total() else 3), *size)
-        known = len(broken or ())
-        images_u8 = decode(part, shape, _threads(max(map(math.prod, surveyed.sizes), default=0)), broken)
+        known, threads = len(broken or ()), _threads(max(map(math.prod, surveyed.sizes), default=0))
+        if len(part.rows) * math.prod(shape) > mapped.MAPPED_BYTES:
+            return _decoded_into(cache, part, shape, threads, broken)
+        images_u8 = decode(part, shape, threads, broken)
         if len(broken or ()) == known:
             _save_cache(cache, images_u8)
     return images_u8
+
+
+def _decoded_into(
+    cache: Path, part: EncodedPart, shape: tuple[int, int, int], threads: int, broken: list[str] | None
+) -> MappedImages:
+    """Decode images into the cache; ConfigError where it cannot be written, for they have no other place."""
+    unfinished = cache.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        cache.parent.mkdir(exist_ok=True)
+        file = ImageFile(unfinished, (len(part.rows), *shape))
+        decode(part, shape, threads, broken, file.images)
+        file.finish()
+        os.replace(unfinished, cache)
+    except OSError as error:
+        size = len(part.rows) * math.prod(shape) / 2**30
+        raise ConfigError(
+            f"the decoded images take {size:.1f} GiB and stay in {cache}, which cannot be written ({error}): make room "
+            "there, or set data.size to something smaller"
+        ) from error
+    finally:
+        with suppress(OSError):
+            unfinished.unlink()
+    return MappedImages(cache, open_images(cache, file.shape), torch.arange(len(part.rows)))
 
 
 def _threads(most_pixels: int) -> int:
@@ -193,15 +222,22 @@ def _one_size(place: Path, sizes: Counter[tuple[int, int]]) -> tuple[int, int]:
     return next(iter(sizes))
 
 
-def decode(part: EncodedPart, shape: tuple[int, int, int], threads: int, broken: list[str] | None = None) -> Tensor:
+def decode(
+    part: EncodedPart,
+    shape: tuple[int, int, int],
+    threads: int,
+    broken: list[str] | None = None,
+    into: np.ndarray | None = None,
+) -> Tensor:
     """Return images (N, C, H, W) uint8, converted and resized to `shape`; so many threads decode at once.
 
     An image that cannot be decoded is left black and `broken` gets a sentence about it; without `broken` that is a
-    ConfigError, as it is where the machine has no memory for all.
+    ConfigError, as it is where the machine has no memory for all. Images go into the memory, or `into` an array of 0.
     """
     rows = part.rows.tolist()
-    require_memory((len(rows), *shape), "the images")
-    images = np.zeros((len(rows), *shape), np.uint8)
+    if into is None:
+        require_memory((len(rows), *shape), "the images")
+    images = np.zeros((len(rows), *shape), np.uint8) if into is None else into
 
     def read(start: int) -> tuple[int, list[str]]:
         chosen, failed = rows[start : start + _PART], []
@@ -244,24 +280,25 @@ def _cache_path(place: Path, part: EncodedPart, size: tuple[int, int] | None, ch
     return folder / CACHE_FOLDER / f"{digest.hexdigest()[:16]}.safetensors"
 
 
-def _load_cache(cache: Path, count: int, size: tuple[int, int] | None, channels: int | None) -> Tensor | None:
+def _load_cache(cache: Path, count: int, size: tuple[int, int] | None, channels: int | None) -> ImageRows | None:
     """Return the cached images, or None if there are none or they are damaged; the cache may be a stranger's."""
     try:
         if not cache.is_file():
             return None
         with safe_open(cache, "pt") as stored:
-            images_u8 = stored.get_tensor("images")
-            checksum = stored.metadata()["crc32"]
-    except (OSError, SafetensorError, KeyError, TypeError) as error:
+            described, expected = stored.get_slice("images"), stored.metadata()["crc32"]
+            shape, kind = tuple(described.get_shape()), described.get_dtype()
+        valid = kind == "U8" and len(shape) == 4 and shape[0] == count
+        valid = valid and shape[1] in ((1, 3) if channels is None else (channels,))
+        valid = valid and size in (None, shape[2:]) and 0 < math.prod(shape[1:]) <= 3 * MAX_PIXELS
+        images_u8 = MappedImages(cache, open_images(cache, shape), torch.arange(count)) if valid else None
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         logger.warning("ignoring the damaged cache %s: %s", cache, error)
         return None
-    valid = images_u8.dtype == torch.uint8 and images_u8.ndim == 4 and len(images_u8) == count
-    valid = valid and images_u8.shape[1] in ((1, 3) if channels is None else (channels,))
-    valid = valid and size in (None, tuple(images_u8.shape[2:])) and 0 < images_u8[0].numel() <= 3 * MAX_PIXELS
-    if not valid or checksum != cache_checksum(images_u8):
+    if images_u8 is None or expected != checksum(images_u8):
         logger.warning("ignoring the damaged cache %s: its content does not match its checksum", cache)
         return None
-    return images_u8
+    return images_u8.subset(images_u8.rows)
 
 
 def _save_cache(cache: Path, images_u8: Tensor) -> None:
@@ -270,13 +307,9 @@ def _save_cache(cache: Path, images_u8: Tensor) -> None:
     unfinished = cache.with_suffix(f".{os.getpid()}.tmp")
     try:
         cache.parent.mkdir(exist_ok=True)
-        save_file({"images": images_u8}, unfinished, {"crc32": cache_checksum(images_u8)})
+        save_file({"images": images_u8}, unfinished, {"crc32": checksum(images_u8)})
         os.replace(unfinished, cache)
     except (OSError, SafetensorError) as error:
         logger.warning("decoded images are not cached, %s cannot be written: %s", cache, error)
         with suppress(OSError):
             unfinished.unlink()
-
-
-def cache_checksum(images_u8: Tensor) -> str:
-    return str(zlib.crc32(images_u8.numpy().data))

@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from gdd import rng
 from gdd.config import ConfigError
@@ -17,6 +16,7 @@ from gdd.data.arrays import open_digits, open_npz, open_torchvision
 from gdd.data.arrow import list_arrow
 from gdd.data.encoded import Listing
 from gdd.data.folder import list_folder
+from gdd.data.mapped import ImageRows, parts_of
 from gdd.data.places import TINY_IMAGENET, DataKind, locate, namesake
 from gdd.data.shards import list_shards
 from gdd.data.spec import KNOWN, DatasetSpec, Known
@@ -53,9 +53,11 @@ class Dataset:
     def fingerprint(self) -> str:
         """16 hex digits that change with any pixel or label of train and val, and with their division."""
         digest = hashlib.sha256()
-        for tensor in (*self.train, *self.val):
-            digest.update(repr(tuple(tensor.shape)).encode())
-            digest.update(tensor.numpy().data)
+        for images_u8, labels in (self.train, self.val):
+            for shape, parts in ((images_u8.shape, parts_of(images_u8)), (labels.shape, iter([labels]))):
+                digest.update(repr(tuple(shape)).encode())
+                for part in parts:
+                    digest.update(part.numpy().data)
         return digest.hexdigest()[:16]
 
 
@@ -181,12 +183,16 @@ def _spec(title: str, raw: RawDataset, known: Known | None) -> DatasetSpec:
     )
 
 
-def statistics(images_u8: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def statistics(images_u8: ImageRows) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and std per channel of pixels in [0, 1], exact to the 4 decimals they are rounded to."""
     levels = torch.arange(256, dtype=torch.float64) / 255
     means, stds = [], []
-    for channel in images_u8.unbind(1):
-        share = channel.reshape(-1).bincount(minlength=256).double()
+    counts = torch.zeros(images_u8.shape[1], 256, dtype=torch.int64)
+    for part in parts_of(images_u8):
+        for count, channel in zip(counts, part.unbind(1), strict=True):
+            count += channel.reshape(-1).bincount(minlength=256)
+    for count in counts:
+        share = count.double()
         share /= share.sum()
         mean = (share * levels).sum()
         means.append(round(mean.item(), 4))

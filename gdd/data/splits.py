@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gdd import rng
 from gdd.config import ConfigError
+from gdd.data.mapped import ImageRows, subset
 
 # A test part carved out of train is the same for every run, so that scores of different seeds compare.
 HOLDOUT_FRACTION = 0.2
@@ -20,18 +21,18 @@ HOLDOUT_SEED = 0
 
 
 class Split(NamedTuple):
-    images_u8: Tensor  # (N, C, H, W) uint8
+    images_u8: ImageRows  # (N, C, H, W) uint8
     labels: Tensor  # (N,) int64
 
     def subset(self, indices: Tensor) -> "Split":
-        return Split(self.images_u8[indices], self.labels[indices])
+        return Split(subset(self.images_u8, indices), self.labels[indices])
 
     def to(self, device: torch.device) -> "Split":
         return Split(self.images_u8.to(device), self.labels.to(device))
 
 
 class RawDataset(NamedTuple):
-    """A dataset as its reader returns it: the whole train part in memory, the test part unread."""
+    """A dataset as its reader returns it: the whole train part, the test part unread."""
 
     class_names: tuple[str, ...]
     train: Split
@@ -107,7 +108,8 @@ def to_array(image: Image.Image, size: tuple[int, int] | None, channels: int) ->
 
 def resized(split: Split, size: tuple[int, int] | None, channels: int | None) -> Split:
     """Return images of another size (H, W) or channel count; None keeps what they have."""
-    count, old_channels, *old_size = split.images_u8.shape
+    images = split.images_u8[:]
+    count, old_channels, *old_size = images.shape
     channels = channels or old_channels
     if channels == old_channels and size in (None, tuple(old_size)):
         return split
@@ -115,7 +117,7 @@ def resized(split: Split, size: tuple[int, int] | None, channels: int | None) ->
     require_memory(shape, "the images")
     # Pillow's integer arithmetic gives the same bytes on every machine; torch's kernels depend on the CPU.
     images_u8 = np.empty(shape, np.uint8)
-    for index, pixels in enumerate(rearrange(split.images_u8, "n c h w -> n h w c").numpy()):
+    for index, pixels in enumerate(rearrange(images, "n c h w -> n h w c").numpy()):
         image = Image.fromarray(pixels[..., 0] if old_channels == 1 else pixels)
         images_u8[index] = to_array(image, size, channels)
     return Split(torch.from_numpy(images_u8), split.labels)

@@ -16,6 +16,7 @@ from torch import Tensor
 from gdd import rng
 from gdd.config import ConfigError, read_as
 from gdd.config.fields import AtLeast0, AtLeast1, NotNegative, Share
+from gdd.data.mapped import ImageRows, joined, subset
 from gdd.data.readers import Dataset
 from gdd.data.splits import Split
 from gdd.evaluation.copies import (
@@ -51,8 +52,8 @@ HeldOutPart = Literal["validation", "test"]
 class ComparedImages(NamedTuple):
     """What a source is compared with."""
 
-    training: Tensor  # (N, C, H, W) uint8, what it was distilled from
-    held_out: Tensor  # (M, C, H, W) uint8, what no training step saw
+    training: ImageRows  # (N, C, H, W) uint8, what it was distilled from
+    held_out: ImageRows  # (M, C, H, W) uint8, what no training step saw
     part: HeldOutPart  # that these are
 
 
@@ -159,7 +160,7 @@ def compared_images(source: Source, dataset: Dataset) -> ComparedImages:
             f"the test part of {dataset.spec.name} has {len(test.labels)} images, expected at least {LEAST} that are "
             "held out"
         )
-    training = train.images_u8 if stated else torch.cat([train.images_u8, val.images_u8])
+    training = train.images_u8 if stated else joined(train.images_u8, val.images_u8)
     return ComparedImages(training, test.images_u8, "test")
 
 
@@ -206,7 +207,7 @@ def measure_audit(source: Source, real: ComparedImages, dataset: Dataset, ipc: i
     with progress_bar(shown=True) as progress:
         task = progress.add_task("comparing images", total=7)
 
-        def timed(images: Tensor, real: Tensor, count: int = 1) -> tuple[Tensor, Tensor]:
+        def timed(images: ImageRows, real: ImageRows, count: int = 1) -> tuple[Tensor, Tensor]:
             distances, rows = nearest(images, real, count)
             progress.advance(task)
             return distances, rows
@@ -273,8 +274,8 @@ def _losses(teacher: Ensemble, split: Split) -> Tensor:
     return torch.cat([F.cross_entropy(teacher.logits(images), labels, reduction="none") for images, labels in parts])
 
 
-def _drawn(images: Tensor, size: int) -> Tensor:
+def _drawn(images: ImageRows, size: int) -> ImageRows:
     """Return so many random images of a group; all of them in their order if it has no more."""
     if len(images) == size:
         return images
-    return images[rng.Draws(_SEED, rng.AUDITED_IMAGES).permutation(len(images))[:size]]
+    return subset(images, rng.Draws(_SEED, rng.AUDITED_IMAGES).permutation(len(images))[:size])

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gdd import rng
 from gdd.data import augment
+from gdd.data.mapped import ImageRows
 from gdd.data.pixels import Normalizer
 from gdd.data.spec import DC, parse_strategy
 from gdd.data.splits import Split, shuffled
@@ -43,22 +44,26 @@ def to_std(images: Tensor, normalize: Normalizer) -> Tensor:
 class Fixed:
     """The same images in every epoch."""
 
-    images: Tensor  # (N, C, H, W) uint8 or float32 in [0, 1]-scale, on the device
+    images: ImageRows  # (N, C, H, W) uint8 or float32 in [0, 1]-scale, on the device
     labels: Tensor  # (N,) classes, or (N, K) probabilities
     normalize: Normalizer  # on the same device
     seconds_generating: float = 0.0
 
     def __post_init__(self) -> None:
         self.count = len(self.labels)
-        self.is_std = 4 * self.images.numel() <= FLOAT_BYTES
-        self.images = to_std(self.images, self.normalize) if self.is_std else self.images
+        self.is_std = isinstance(self.images, Tensor) and 4 * self.images.numel() <= FLOAT_BYTES
+        if self.is_std:
+            self.images = to_std(self.images[:], self.normalize)
 
     def batch(self, epoch: int, chosen: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return images in classifier space and labels: those that `chosen` (B,) indexes, or all."""
         images, labels = self.images, self.labels
         if chosen is not None:
             images, labels = images[chosen], labels[chosen]
-        return images if self.is_std else to_std(images, self.normalize), labels
+        if self.is_std:
+            assert isinstance(images, Tensor)
+            return images, labels  # the same tensors in every step, if they are all
+        return to_std(images[:], self.normalize), labels
 
     def distinct(self, seen: int) -> int:
         """Return how many different images there are among the first so many that training sees."""

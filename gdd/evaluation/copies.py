@@ -14,6 +14,7 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from gdd.config.fields import Share
+from gdd.data.mapped import ImageRows
 
 NEIGHBOURS = 50  # nearest training images that a distance is compared with, as in Carlini et al. 2023
 QUANTILE = 0.01  # of held-out images, that are as near as a near copy
@@ -134,7 +135,9 @@ _PAIRS = 2**22  # distances that are held at once, 32 MiB as float64
 _MOST_ROWS = 2**10  # images that are compared at once
 
 
-def nearest(images_u8: Tensor, real_u8: Tensor, count: int = 1, itself: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def nearest(
+    images_u8: ImageRows, real_u8: ImageRows, count: int = 1, itself: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Return each image's Euclidean distances to the real ones nearest to it, and the rows of those.
 
     By a matrix product of parts, so that beside the images less than 256 MiB are taken, whatever their number.
@@ -158,7 +161,7 @@ def nearest(images_u8: Tensor, real_u8: Tensor, count: int = 1, itself: Tensor |
     return torch.cat(distances), torch.cat(places)
 
 
-def _nearest(images_u8: Tensor, real_u8: Tensor, count: int, itself: Tensor | None) -> tuple[Tensor, Tensor]:
+def _nearest(images_u8: Tensor, real_u8: ImageRows, count: int, itself: Tensor | None) -> tuple[Tensor, Tensor]:
     # Sums of squares of whole numbers are exact in float64, and so is the distance of a copy.
     images = images_u8.flatten(1).double()
     lengths = images.square().sum(1, keepdim=True)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 
+from gdd.data.mapped import MappedImages
 from gdd.data.pixels import Normalizer
 from gdd.data.spec import DatasetSpec
 from gdd.data.splits import Split, random_real
@@ -15,7 +16,7 @@ from gdd.evaluation.recipe import Job
 from gdd.evaluation.sources import CEILING, FLOOR, FRACTION, STREAM_CEILING, Source
 from gdd.sampling import curate, sample
 from gdd.sampling.curate import Generated, Kept
-from gdd.sampling.set_file import SyntheticSet
+from gdd.sampling.set_file import SyntheticSet, set_bytes
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Drawn(NamedTuple):
     """What a student is trained on."""
 
     images: Images
-    stored: SyntheticSet | None  # the set that they are; none of a stream
+    stored: SyntheticSet | None  # the set that they are; none of a stream, and of images that stay in their file
 
 
 @dataclass(eq=False, repr=False)
@@ -54,6 +55,8 @@ class StudentImages:
         job = images_key(job)
         if job.protocol == "stream":
             return Drawn(self._stream(job.source, job.ipc, job.seed), None)
+        if job.source.kind == CEILING and isinstance(self.real.train.images_u8, MappedImages):
+            return Drawn(self.all_real(), None)
         stored = self._stored_set(job.source, job.ipc, job.seed)
         if job.source.kind == CEILING:
             return Drawn(self.all_real(), stored)
@@ -79,7 +82,15 @@ class StudentImages:
         split = self.real.train
         if ipc is not None:
             split = random_real(split, self.spec.num_classes, ipc, seed)
-        return SyntheticSet(split.images_u8.cpu(), split.labels.cpu(), self.spec, ipc or 0, source.provenance)
+        return SyntheticSet(split.images_u8[:].cpu(), split.labels.cpu(), self.spec, ipc or 0, source.provenance)
+
+    def bytes_of(self, source: Source, stored: SyntheticSet | None) -> int:
+        """Return the bytes of a set, of a stream's generator, or of all real images and their labels."""
+        if stored is not None:
+            return stored.bytes
+        if source.generator is not None:
+            return source.generator.bytes
+        return set_bytes(self.real.train.images_u8.numel(), len(self.real.train.labels), self.spec.num_classes)
 
     def _open_stream(self, source: Source, ipc: int | None, seed: int) -> GeneratedStream | RealStream:
         assert ipc is not None

@@ -389,9 +389,6 @@ class StudentTrainer:
         soft = stored is not None and stored.soft_labels is not None
         alpha, temperature = best.candidate or (None, None)
         source, validated = job.source, best.validated
-        content = (
-            stored or source.generator or self.images.stored_set(source, None, 0)
-        )  # fresh real images: all of them
         return Row(
             source=source.label,
             kind=source.kind,
@@ -415,7 +412,7 @@ class StudentTrainer:
             epochs=recipe.epochs_begun(data.count),
             images=data.count,
             distinct_images_seen=data.distinct(recipe.images_seen(data.count)),
-            bytes=content.bytes
+            bytes=self.images.bytes_of(source, stored)
             + (source.ensemble.bytes if source.ensemble and stored is None else 0)
             + (conditions.teacher_file.bytes if conditions.teacher_file else 0),
             optimizer_steps=best.optimizer_steps,

@@ -61,7 +61,9 @@ def load(path: Path) -> SyntheticSet:
         )
     (_, channels, height, width), (mean, std) = images_u8.shape, statistics(images_u8)
     spec = DatasetSpec(path.resolve().stem, channels, height, width, names, mean, std, flip=False)
-    return SyntheticSet(images_u8, labels, spec, counts[0], {"method": None, "imported": path.name, "format": _FORMAT})
+    return SyntheticSet(
+        images_u8[:], labels, spec, counts[0], {"method": None, "imported": path.name, "format": _FORMAT}
+    )
 
 
 def _read_folder(path: Path) -> tuple[tuple[str, ...], Split]:

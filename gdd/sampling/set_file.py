@@ -58,10 +58,14 @@ class SyntheticSet:
 
     @property
     def bytes(self) -> int:
-        """Size of images and labels; a label is counted as one byte up to 256 classes, else two."""
-        per_label = 1 if self.spec.num_classes <= 256 else 2
+        """Size of images and labels."""
         soft = 0 if self.soft_labels is None else self.soft_labels.nbytes
-        return self.images.nbytes + per_label * len(self.labels) + soft
+        return set_bytes(self.images.nbytes, len(self.labels), self.spec.num_classes) + soft
+
+
+def set_bytes(of_images: int, labels: int, num_classes: int) -> int:
+    """Return the bytes of images and so many labels, each of which is one byte up to 256 classes, else two."""
+    return of_images + (1 if num_classes <= 256 else 2) * labels
 
 
 def check_matches(actual: DatasetSpec, expected: DatasetSpec, what: object) -> None:

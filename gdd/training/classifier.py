@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gdd.data.mapped import ImageRows
 from gdd.losses.logits import classified
 from gdd.rng import Count
 from gdd.runtime.execution import EAGER, Execution
@@ -126,7 +127,7 @@ class Answers(NamedTuple):
 
 
 @torch.inference_mode()
-def count_correct(answer: Callable[[Tensor], Tensor], images_u8: Tensor, labels: Tensor) -> Answers:
+def count_correct(answer: Callable[[Tensor], Tensor], images_u8: ImageRows, labels: Tensor) -> Answers:
     """Return how many of the images are classified correctly, and how many not at all.
 
     Args:

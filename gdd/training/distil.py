@@ -167,5 +167,4 @@ def real_batches(dataset: Dataset, batch_size: int, seed: int, stream: str, run:
     if size % run.world_size:
         # Otherwise the weight of an image in the loss would depend on its process.
         raise ConfigError(f"{size} images per step cannot be divided evenly among {run.world_size} processes")
-    images, labels = dataset.train.images_u8.to(run.device), dataset.train.labels.to(run.device)
-    return Batches(images, labels, batch_size, seed, stream, run.rank, run.world_size)
+    return Batches(*dataset.train.to(run.device), batch_size, seed, stream, run.rank, run.world_size)

@@ -17,6 +17,7 @@ from gdd import rng
 from gdd.data import augment
 from gdd.data.augment import AugmentedBatches
 from gdd.data.batches import Batches
+from gdd.data.mapped import ImageRows
 from gdd.data.pixels import Normalizer
 from gdd.data.spec import DatasetSpec
 from gdd.data.splits import Split
@@ -66,7 +67,7 @@ def learning_flop(members: Sequence[str], spec: DatasetSpec, images: float) -> f
 class Lessons:
     """What members learn from: batches of real images, on which they are trained as plain classifiers."""
 
-    images_u8: Tensor  # (N, C, H, W), real images on the device where the members shall live
+    images_u8: ImageRows  # (N, C, H, W), real images on the device where the members shall live
     labels: Tensor  # (N,)
     num_classes: int
     normalize: Normalizer  # to classifier space, on the same device
@@ -254,7 +255,7 @@ class Exam:
         chosen = val.subset(order)
         change = augment.draw(augmentations, len(order), rng.Draws(seed, rng.POOL_EXAM, 1), shared=False, pick="all")
         device = normalize.mean.device
-        self.images_std = augment.apply(change, normalize.from_u8(chosen.images_u8.to(device)))
+        self.images_std = augment.apply(change, normalize.from_u8(chosen.images_u8[:].to(device)))
         self.labels = chosen.labels.to(device)
 
     @torch.inference_mode()

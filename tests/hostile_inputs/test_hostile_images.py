@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from tiny_images import chunk, folder_of, png
 
 from gdd.data import encoded
+from gdd.data.mapped import checksum
 from gdd.data.readers import open_dataset
 
 
@@ -121,7 +122,7 @@ def test_a_cache_that_somebody_else_wrote_is_not_believed(shape, dtype, tmp_path
     (cache,) = (tmp_path / ".gdd-cache").iterdir()
     monkeypatch.setattr(encoded, "MAX_PIXELS", 10**4)
     images = torch.zeros(shape, dtype=dtype)
-    save_file({"images": images}, cache, {"crc32": encoded.cache_checksum(images)})
+    save_file({"images": images}, cache, {"crc32": checksum(images)})
     assert open_dataset(str(tmp_path), tmp_path).fingerprint == opened.fingerprint
 
 
