@@ -285,7 +285,7 @@ def _load_cache(cache: Path, count: int, size: tuple[int, int] | None, channels:
     try:
         if not cache.is_file():
             return None
-        with safe_open(cache, "pt") as stored:
+        with safe_open(cache, "np") as stored:  # of "pt" the whole file would count as memory of the process
             described, expected = stored.get_slice("images"), stored.metadata()["crc32"]
             shape, kind = tuple(described.get_shape()), described.get_dtype()
         valid = kind == "U8" and len(shape) == 4 and shape[0] == count

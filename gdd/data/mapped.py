@@ -18,7 +18,7 @@ from torch import Tensor
 
 MAPPED_BYTES = 2**31  # images that take more stay in their file
 _HEADER = 512  # bytes, those of the length included; of a fixed number since the checksum is known last
-_AT_ONCE = 2**26  # bytes that are read at once
+_AT_ONCE = 2**22  # bytes that are read at once
 
 
 @dataclass(eq=False, repr=False)

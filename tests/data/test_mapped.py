@@ -134,28 +134,34 @@ from pathlib import Path
 from gdd.data import mapped, readers
 from gdd.data.batches import Batches
 
+def learn(folder):
+    dataset = readers.open_dataset(folder)
+    batches = Batches(*dataset.train, 8, 0, "test")
+    return dataset.fingerprint, sum(int(batches(step)[0][:, :, 0].sum()) for step in range(40))
+
+learn(sys.argv[1])  # loads all that it needs
 (limit,) = (int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if "VmData" in line)
-limit = 1024 * limit + int(sys.argv[2])
+limit = 1024 * limit + int(sys.argv[3])
 resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-mapped.MAPPED_BYTES = int(sys.argv[3])
+mapped.MAPPED_BYTES = int(sys.argv[4])
 for _ in range(2):  # decoded, then found
-    dataset = readers.open_dataset(sys.argv[1])
-    batches = Batches(*dataset.train, 16, 0, "test")
-    print(dataset.fingerprint, sum(int(batches(step)[0].sum()) for step in range(40)))
+    print(learn(sys.argv[2]))
 """
 
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
-    """256 MiB of images with 64 MiB to work in, beside what the imports take; in memory they would not fit."""
-    for label, name in enumerate("ab"):
-        for index in range(700):
-            path = tmp_path / "images/train" / name / f"{index}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.new("RGB", (256, 256), (index % 256, 100 * label, index // 256)).save(path, compress_level=1)
+    """388 MiB of images with 96 MiB to work in, beside what the imports take; in memory they would not fit."""
+    for size, count in (("few", 20), ("many", 460)):
+        for label, name in enumerate("ab"):
+            (tmp_path / size / name).mkdir(parents=True)
+            for index in range(count):
+                image = Image.new("RGB", (384, 384), (index % 256, 100 * label, index // 256))
+                image.save(tmp_path / size / name / f"{index}.png", compress_level=1)
 
     def opened(most_in_memory: int) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-c", LIMITED, str(tmp_path / "images"), str(2**26), str(most_in_memory)]
+        folders = str(tmp_path / "few"), str(tmp_path / "many")
+        command = [sys.executable, "-c", LIMITED, *folders, str(96 * 2**20), str(most_in_memory)]
         return subprocess.run(command, capture_output=True, text=True)
 
     refused = opened(2**31)
