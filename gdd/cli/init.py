@@ -15,7 +15,7 @@ from rich.console import Console
 
 from gdd.cli.command import Command, printable
 from gdd.config import Config, ConfigError, DataConfig
-from gdd.data.places import LISTED, locate, namesake
+from gdd.data.places import LISTED, TINY_IMAGENET, locate, namesake
 
 if TYPE_CHECKING:
     from gdd.cli.suggest import Setting
@@ -48,7 +48,7 @@ def _init(options: Namespace, console: Console) -> None:
         raise ConfigError(f"{same}, or rename the folder to look at the other")
     kind, place = locate(options.path, DataConfig().root)
     name = re.sub(r"[^\w.-]+", "-", place.resolve().stem if place.is_file() else place.resolve().name).strip("-.")
-    name = options.path if kind in ("digits", "torchvision") else name or "images"
+    name = options.path if kind in ("digits", "torchvision", TINY_IMAGENET) else name or "images"
     out = options.out or Path(f"{name}.yaml")
     if out.exists():
         raise ConfigError(f"{out} is there already and is not overwritten; name another file with --out")
@@ -57,26 +57,29 @@ def _init(options: Namespace, console: Console) -> None:
 
     from gdd import pipeline
     from gdd.cli import summary
-    from gdd.cli.suggest import ENOUGH, SIDES, Setting, config_of, default_of, minutes_enough, size_for, suggest
+    from gdd.cli.suggest import ENOUGH, Setting, config_of, default_of, minutes_enough, side_for, size_for, suggest
     from gdd.data.readers import divided, list_images, title_of
     from gdd.runtime import checkpoint
     from gdd.runtime.device import device_name, make_accelerator
 
     accelerator = make_accelerator(Config().run)
     device, began = accelerator.device, time.perf_counter()
-    data, side = [Setting("name", name, ""), Setting("data.name", options.path, "")], SIDES.get(device.type, 64)
+    on_gpu = device.type == "cuda"
+    data = [Setting("name", name, ""), Setting("data.name", options.path, "")]
     if options.data.label is not None:
         data.append(Setting("data.label", options.data.label, ""))
     later = ""
     if kind in LISTED:
         later = "; decoded images are kept for later commands"
         listing = list_images(kind, place, options.data.label)
-        size = size_for(_look(listing, console).sizes, side)
+        sizes = _look(listing, console).sizes
+        size = size_for(sizes, side_for(sizes, on_gpu, options.minutes))
         raw = _decoded(listing, size, console)
         dataset = divided(options.path, title_of(options.path, place), raw, DataConfig().val_fraction, 0)
     else:
         shape = pipeline.open_data(config_of(data).data, 0).spec.shape
-        size = size_for(Counter([shape[1:]]), side)
+        sizes = Counter([shape[1:]])
+        size = size_for(sizes, side_for(sizes, on_gpu, options.minutes))
     if size is not None:
         data.append(Setting("data.size", list(size), "height and width that all images are resized to"))
     if kind not in LISTED:
@@ -92,7 +95,7 @@ def _init(options: Namespace, console: Console) -> None:
         jobs = pipeline.plan(config, dataset, []) if "evaluate" in stages else []
         return summary.estimated_minutes(config, dataset, accelerator, stages, jobs, measured)
 
-    settings = suggest(data, dataset, device.type == "cuda", options.minutes, estimate)
+    settings = suggest(data, dataset, on_gpu, options.minutes, estimate)
     config = config_of(settings)
     pipeline.check_networks(config, spec.shape, spec.num_classes)
     minutes, machine = estimate(config, _STAGES), device_name(device)
@@ -113,7 +116,7 @@ def _init(options: Namespace, console: Console) -> None:
     _say(console, "time", f"about {summary.rounded(minutes)} to distil and score on {machine}")
     seen = config.pretrain.steps * config.pretrain.batch_size / len(dataset.train.labels)
     if seen < ENOUGH:
-        enough = minutes_enough(data, dataset, device.type == "cuda", estimate)
+        enough = minutes_enough(data, dataset, on_gpu, estimate)
         _say(
             console,
             "note",

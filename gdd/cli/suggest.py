@@ -12,8 +12,10 @@ from typing import Any, NamedTuple
 
 from gdd.config import Config, read_as, to_plain
 from gdd.data.readers import Dataset
+from gdd.models.layers import Shape
 
-SIDES = {"cpu": 32, "cuda": 64}  # pixels that larger images are reduced to
+_SIDE, _LARGE_SIDE = 32, 64  # pixels that larger images are reduced to: on a CPU, and on a GPU
+_LONG = 120  # minutes from which on a CPU keeps images of 64 pixels as they are, which cost four times as much as 32
 _SMALLEST = 16  # pixels, of data.size
 _FEW = 2000  # training images up to which the defaults serve, which were chosen on 1,300
 _MANY_CLASSES = 20  # from which on every block of the generator should know the class
@@ -42,6 +44,12 @@ class Setting(NamedTuple):
     key: str  # such as gan.arch
     value: Any  # JSON
     why: str  # a few words, or none
+
+
+def side_for(sizes: Counter[tuple[int, int]], on_gpu: bool, minutes: float) -> int:
+    """Return the pixels of the shorter side that images are reduced to: 64 on a GPU, or if there is time for them."""
+    fit = len(sizes) == 1 and max(next(iter(sizes))) <= _LARGE_SIDE
+    return _LARGE_SIDE if on_gpu or (fit and minutes >= _LONG) else _SIDE
 
 
 def size_for(sizes: Counter[tuple[int, int]], side: int) -> tuple[int, int] | None:
@@ -100,7 +108,7 @@ def suggest(
     scored, scoring = list[Setting](), 0.0
     for archs, seeds, protocols, ten, epochs in _SCORES:
         ipc = most_ipc if ten else min(most_ipc, -(-_SEEN // classes))
-        scored = _scores(archs, seeds, protocols, ipc, count < _FEW, epochs)
+        scored = _scores(archs, seeds, protocols, ipc, count < _FEW, epochs, dataset.spec.shape)
         scoring = estimate(config_of([*data, *networks, *scored]), ["evaluate"])
         if scoring <= _SHARE * minutes:
             break
@@ -174,14 +182,26 @@ def _pool(channels: int, on_gpu: bool) -> list[str]:
 
 
 def _scores(
-    archs: tuple[str, ...], seeds: tuple[int, ...], protocols: tuple[str, ...], ipc: int, few: bool, epochs: int | None
+    archs: tuple[str, ...],
+    seeds: tuple[int, ...],
+    protocols: tuple[str, ...],
+    ipc: int,
+    few: bool,
+    epochs: int | None,
+    shape: Shape,
 ) -> list[Setting]:
     """Return the settings of an evaluation."""
     return [
         Setting("evaluate.ipc", [ipc], "images per class, as the minutes and the smallest class allow"),
         Setting("evaluate.protocols", list(protocols), ""),
-        Setting("evaluate.archs", list(archs), "students, as many as the minutes allow"),
+        Setting("evaluate.archs", _deep_enough(archs, shape), "students, as many as the minutes allow"),
         Setting("evaluate.seeds", list(seeds), "one student says nothing of chance: three give an interval"),
         Setting("evaluate.all_epochs", Config().evaluate.all_epochs if few else 1, "passes of the ceiling"),
         Setting("evaluate.recipe.epochs", epochs, "short lessons, as the minutes allow"),
     ]
+
+
+def _deep_enough(archs: Sequence[str], shape: Shape) -> list[str]:
+    """Return the students with a ConvNet of four blocks for images of 64 pixels, as the field has it, not of three."""
+    large = min(shape[1:]) >= _LARGE_SIDE
+    return ["convnet-w24-d4" if large and arch == "convnet3-w24" else arch for arch in archs]

@@ -1,5 +1,7 @@
 """How gdd init deals the minutes: the GAN learns in two thirds of them at least, and what would be enough is enough."""
 
+from collections import Counter
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -60,3 +62,28 @@ def test_the_minutes_that_are_called_enough_let_the_gan_see_every_image_often_en
         config = suggest.config_of(suggest.suggest([], dataset, False, minutes, estimate))
         seen = config.pretrain.steps * config.pretrain.batch_size / len(dataset.train.labels)
         assert (seen >= suggest.ENOUGH) == holds
+
+
+@pytest.mark.parametrize(
+    ("sizes", "on_gpu", "minutes", "side"),
+    [
+        ({(64, 64): 9}, False, 60, 32),
+        ({(64, 64): 9}, False, 120, 64),  # as they are, if there is time
+        ({(64, 64): 9}, True, 60, 64),
+        ({(64, 48): 9, (64, 64): 1}, False, 600, 32),  # photographs of all sizes are reduced on a CPU
+        ({(224, 224): 9}, False, 600, 32),
+        ({(224, 224): 9}, True, 60, 64),
+    ],
+)
+def test_64_pixels_are_for_gpus_and_for_long_runs_on_images_of_that_size(sizes, on_gpu, minutes, side):
+    assert suggest.side_for(Counter(sizes), on_gpu, minutes) == side
+
+
+def test_students_of_64_pixels_have_a_convnet_of_four_blocks(dataset):
+    def archs(side: int) -> tuple[str, ...]:
+        spec = replace(dataset.spec, height=side, width=side)
+        settings = suggest.suggest([], replace(dataset, spec=spec), False, 60, lambda config, stages: 1.0)
+        return suggest.config_of(settings).evaluate.archs
+
+    assert archs(32) == ("convnet3-w24", "resnet18-bn-w8", "alexnet-bn-w8", "mlp")
+    assert archs(64) == ("convnet-w24-d4", "resnet18-bn-w8", "alexnet-bn-w8", "mlp")

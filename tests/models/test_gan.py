@@ -3,6 +3,7 @@ import torch
 from torch import nn
 from written_out import Layers, discriminator, generator, perturb
 
+from gdd.config import GanConfig
 from gdd.models.gan import (
     BatchNorm,
     ConditionalBatchNorm,
@@ -13,6 +14,7 @@ from gdd.models.gan import (
     _Down,
     make_discriminator,
     make_generator,
+    width_of,
 )
 from gdd.rng import generator as rng_generator
 from gdd.rng import seeded
@@ -216,3 +218,15 @@ def test_every_size_of_image_can_depend_on_its_class(shape):
     made = player(noise(1).expand(3, -1), torch.arange(3))
     assert torch.equal(made[0], made[2])
     assert not torch.equal(made[0], made[1])
+
+
+def test_images_of_64_pixels_have_at_32_the_maps_that_images_of_32_have():
+    """So they cost little more, and not four times as much."""
+    settings = GanConfig(arch="residual")
+    widths = {side: width_of(settings, (3, side, side)) for side in (16, 32, 64)}
+    assert widths == {16: 16, 32: 32, 64: 16}
+    assert width_of(GanConfig(arch="residual", size="medium"), (1, 64, 64)) == 32
+    assert width_of(GanConfig(arch="residual"), (1, 28, 28)) == 24
+    large, small = (ResidualGenerator((3, side, side), 10, widths[side], 8) for side in (64, 32))
+    assert large.norm.norm.num_features * 2 == small.norm.norm.num_features
+    assert [block.second.out_channels for block in large.blocks][-2] == small.blocks[-1].second.out_channels
