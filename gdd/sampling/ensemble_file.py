@@ -14,7 +14,7 @@ from gdd.data.spec import DatasetSpec
 from gdd.models import registry
 from gdd.models.layers import Classifier
 from gdd.runtime import checkpoint
-from gdd.sampling.generator_file import fill, header_of, result_file, save_described
+from gdd.sampling.generator_file import compact, fill, header_of, result_file, save_described
 
 FILE = zoo.ENSEMBLE  # named there, where torch is not imported
 _MOST, _MOST_WIDTH = 64, 2**20  # members of a file, and channels of a layer
@@ -57,7 +57,7 @@ class Ensemble(nn.Module):
 def save(folder: Path, ensemble: Ensemble, provenance: dict[str, Any]) -> Path:
     """Write `folder/ensemble.safetensors`; `provenance` is JSON."""
     facts = {"archs": list(ensemble.archs)}
-    save_described(folder / FILE, "ensemble", ensemble.state_dict(), ensemble.spec, provenance, **facts)
+    save_described(folder / FILE, "ensemble", compact(ensemble.state_dict()), ensemble.spec, provenance, **facts)
     return folder / FILE
 
 

@@ -168,8 +168,11 @@ class TestFile:
     def test_it_answers_the_same_after_a_round_trip(self, tmp_path):
         images = torch.randint(256, (5, *PETS.shape), generator=rng.generator(0, "x"), dtype=torch.uint8)
         ensemble_file.save(tmp_path, ensemble(), {"method": "real", "seconds": 2.0})
-        found = ensemble_file.load(tmp_path)
-        assert torch.equal(found.logits(images), ensemble().logits(images))
+        found, rounded = ensemble_file.load(tmp_path), ensemble()
+        for values in rounded.state_dict().values():
+            if values.ndim > 1:
+                values.copy_(values.half())
+        assert torch.equal(found.logits(images), rounded.logits(images))
         assert (found.archs, found.spec, found.provenance["seconds"]) == (ARCHS, PETS, 2.0)
 
     @pytest.mark.parametrize(

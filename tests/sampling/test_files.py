@@ -1,9 +1,11 @@
 """Generators and sets on disk: what is read equals what was written, and nothing else passes for it."""
 
+import numpy as np
 import pytest
 import torch
 from generators import PETS as SPEC
 from generators import save_generator, untrained
+from torch import nn
 
 from gdd import rng
 from gdd.config import ConfigError
@@ -25,13 +27,46 @@ def some_set():
     return set_file.SyntheticSet(images, torch.tensor([0, 0, 1, 1, 2, 2]), SPEC, 2, {"method": "test"})
 
 
-def test_a_generator_makes_the_same_images_after_a_round_trip(generator_path):
-    original, loaded = untrained().eval(), generator_file.load(generator_path.parent)
+def in_16_bits(network: nn.Module) -> nn.Module:
+    """Round the network's matrices and kernels to float16, and nothing else."""
+    for values in network.state_dict().values():
+        if values.ndim > 1:
+            values.copy_(torch.from_numpy(values.numpy().astype(np.float16).astype(np.float32)))
+    return network
+
+
+def test_a_generator_makes_the_images_of_its_16_bit_weights_after_a_round_trip(generator_path):
+    original, loaded = in_16_bits(untrained().eval()), generator_file.load(generator_path.parent)
+    assert all(values.dtype == torch.float32 for values in loaded.generator.parameters())
     noise, labels = torch.randn(4, 6, generator=rng.generator(1, "test")), torch.tensor([0, 1, 2, 0])
     assert torch.equal(original(noise, labels), loaded.generator(noise, labels))
     assert loaded.spec == SPEC
     assert loaded.provenance == {"method": "gan", "seconds": 1.5}
     assert loaded.bytes == generator_path.stat().st_size
+
+
+def test_what_16_bits_do_not_hold_stays_as_it_is(tmp_path):
+    """Numbers beyond 65,504 would become infinite; those that are none tell of training that diverged."""
+    for value, kept in ((1e5, torch.float32), (6e4, torch.float16), (torch.nan, torch.float16)):
+        generator = untrained()
+        name, weights = next((name, values) for name, values in generator.state_dict().items() if values.ndim > 1)
+        weights[0, 0] = value
+        tensors, _ = checkpoint.load_tensors(generator_file.save(tmp_path, generator, SPEC, {"method": "gan"}))
+        assert tensors[name].dtype == kept
+        assert {values.dtype for values in tensors.values() if values.ndim < 2} <= {torch.float32, torch.int64}
+        found = generator_file.load(tmp_path).generator.state_dict()[name][0, 0]
+        assert found == value or (found.isnan() and kept == torch.float16)
+
+
+def test_a_generator_of_32_bits_is_read_as_before(generator_path):
+    """Earlier versions wrote them."""
+    generator = untrained()
+    tensors, metadata = checkpoint.load_tensors(generator_path)
+    assert {values.dtype for values in tensors.values() if values.ndim > 1} == {torch.float16}
+    whole = generator.state_dict()
+    checkpoint.save_tensors(generator_path, whole, {**metadata, "hash": generator_file.tensor_hash(whole)})
+    found = generator_file.load(generator_path).generator.state_dict()
+    assert all(torch.equal(values, whole[name]) for name, values in found.items())
 
 
 def _rewrite(path, change):
