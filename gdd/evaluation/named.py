@@ -16,6 +16,8 @@ _BUILT_IN = f"{FLOOR}, {FRACTION}=SHARE, {CEILING} and {STREAM_CEILING}"
 NO_TEACHER = "none"
 TRAINED_TEACHERS = ("set", "real")  # what a teacher of `evaluate.teacher` is trained on for an evaluation
 
+_ENSEMBLE = f"an ensemble of gdd train-ensemble, or a generator with {zoo.TEACHER} beside it"
+
 FILTER = ",filter="  # stands between a generator's path and an ensemble's
 
 
@@ -54,8 +56,8 @@ def source_path(text: str) -> Path | None:
     if text.startswith("real:"):
         raise ConfigError(f"the source {text} is unknown, expected a set, a run folder, or one of {_BUILT_IN}")
     text, ensemble = split_filter(text)
-    if ensemble is not None and not Path(ensemble).exists():
-        raise ConfigError(f"the ensemble {ensemble} does not exist, expected a run folder of gdd train-ensemble")
+    if ensemble is not None and ensemble_path(ensemble) is None:
+        raise ConfigError(f"no ensemble is at {ensemble}, expected {_ENSEMBLE}")
     path = zoo.generator_path(text)
     if not path.exists():
         raise ConfigError(f"the source {text} does not exist; {_BUILT_IN} are built in")
@@ -74,18 +76,20 @@ def teacher_path(text: str) -> Path | None:
     """
     if text in (NO_TEACHER, *TRAINED_TEACHERS):
         return None
+    found = ensemble_path(text)
+    if found is None:
+        raise ConfigError(f"{text} is no teacher, expected none, set, real, {_ENSEMBLE}")
+    return found
+
+
+def ensemble_path(text: str) -> Path | None:
+    """Return the file of an ensemble, which its file, its run folder or a generator names; None if there is none."""
     path = zoo.generator_path(text)
     if path.is_file() and path.name != zoo.FILE:
         return path
     home = path.parent if path.is_file() else path
     ensembles = (home / stage / zoo.ENSEMBLE for stage in ("", ENSEMBLE))
-    found = teacher_beside(path) or next((file for file in ensembles if file.is_file()), None)
-    if found is not None:
-        return found
-    raise ConfigError(
-        f"{text} is no teacher, expected none, set, real, an ensemble of gdd train-ensemble, or a generator with "
-        f"{zoo.TEACHER} beside it"
-    )
+    return teacher_beside(path) or next((file for file in ensembles if file.is_file()), None)
 
 
 def teacher_beside(path: Path) -> Path | None:

@@ -13,6 +13,7 @@ from gdd.evaluation.named import (
     FLOOR,
     FRACTION,
     STREAM_CEILING,
+    ensemble_path,
     fraction_of,
     source_path,
     split_filter,
@@ -156,7 +157,9 @@ def read(text: str, label: str | None = None) -> Source:
         generator = generator_file.from_tensors(path, tensors, metadata)
         if judges is None:
             return Source(label, "generator", generator.hash, path, generator=generator)
-        ensemble = ensemble_file.load(judges)
+        judge = ensemble_path(judges)
+        assert judge is not None  # `source_path` has found it
+        ensemble = ensemble_file.load(judge)
         both = stable_hash(generator.hash, ensemble.hash)
         return Source(label, "generator", both, path, generator=generator, ensemble=ensemble)
     if judges is not None:

@@ -99,7 +99,7 @@ SELECTING = {"teacher": "set", "teacher_arch": "mlp-w8", "select_alpha": (0.2, 0
     [
         ({}, "the origin of {path} is unknown, so nothing can be selected on this validation part"),
         ({"method": "theirs"}, "the origin of {path} is unknown"),
-        ({"data": "0123456789abcdef"}, "{path} was distilled with another validation part"),
+        ({"data": "0123456789abcdef"}, "{path} was made with another validation part"),
     ],
     ids=["nothing known", "only the method", "other data"],
 )
