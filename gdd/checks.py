@@ -64,14 +64,15 @@ def check_names(config: Config) -> None:
 
 
 def check_files(config: Config, distilled: bool, scored: bool) -> None:
-    """Refuse data that are not there, a generator that distilling starts from, and sources that are scored."""
+    """Refuse data that are not there, a generator that distilling starts from, and what is scored or teaches it."""
     key, start = "refine.pretrained", config.refine.pretrained
     if config.method == "matching":
         key, start = "matching.generator", config.matching.generator and zoo.generator_path(config.matching.generator)
     if distilled and start is not None and not start.exists():
         raise ConfigError(f"{key} is {str(start)!r}, which does not exist; expected the run folder of a generator")
-    for text in config.evaluate.sources if scored else ():
-        source_path(text)
-    with said_of("evaluate.teacher"):
-        teacher_path(config.evaluate.teacher)
+    if scored:
+        for text in config.evaluate.sources:
+            source_path(text)
+        with said_of("evaluate.teacher"):
+            teacher_path(config.evaluate.teacher)
     locate(config.data.name, config.data.root, config.data.download)

@@ -31,9 +31,10 @@ class RecipeConfig:
 
     name: Literal["dc", "dsa", "dim", "long", "converged", "robust"] = "dc"
     """dc: 300 epochs of batches of 256, rate / 10 at half (DC); dsa: 1000, one operation of DSA per batch; dim: 1000
-    epochs of batches of 64, constant rate, colour and crop (DiM); long: 10,000 steps of 10 images, cosine; all begin
-    at rate .01. robust: 4000 epochs of batches of 100, Lion, a cyclic rate, two operations of DSA per batch, DropPath
-    (Zhong and Liu, arXiv 2309.04195)."""
+    epochs of batches of 64, constant rate, colour and crop (DiM); long: 10,000 steps of 10 images, cosine; these begin
+    at rate .01. converged: 10,000 steps of 100 images, rate .05 and cosine, crops and mirrors. robust: 4000 epochs of
+    batches of 100, Lion, a cyclic rate, two operations of DSA per batch, DropPath (Zhong and Liu, arXiv
+    2309.04195)."""
     epochs: AtLeast1OrNull = None
     """Passes over the images, at least 1 (dc: 300; dsa, dim: 1000; robust: 4000)."""
     steps: AtLeast1OrNull = None

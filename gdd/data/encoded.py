@@ -4,6 +4,7 @@ import hashlib
 import logging
 import math
 import os
+import platform
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -175,25 +176,44 @@ def _read(
 
 def _decoded_into(
     cache: Path, part: EncodedPart, shape: tuple[int, int, int], threads: int, broken: list[str] | None
-) -> MappedImages:
-    """Decode images into the cache; ConfigError where it cannot be written, for they have no other place."""
-    unfinished = cache.with_suffix(f".{os.getpid()}.tmp")
+) -> ImageRows:
+    """Decode images into the cache; into the memory, with a warning, where the cache cannot be written.
+
+    Images that are not all sound leave no cache, as those that fit into the memory.
+    """
+    unfinished, known = _unfinished(cache), len(broken or ())
     try:
         cache.parent.mkdir(exist_ok=True)
+        _remove_abandoned(cache)
         file = ImageFile(unfinished, (len(part.rows), *shape))
         decode(part, shape, threads, broken, file.images)
         file.finish()
-        os.replace(unfinished, cache)
+        images_u8 = MappedImages(cache, open_images(unfinished, file.shape), torch.arange(len(part.rows)))
+        if len(broken or ()) == known:
+            os.replace(unfinished, cache)
+        return images_u8
     except OSError as error:
-        size = len(part.rows) * math.prod(shape) / 2**30
-        raise ConfigError(
-            f"the decoded images take {size:.1f} GiB and stay in {cache}, which cannot be written ({error}): make room "
-            "there, or set data.size to something smaller"
-        ) from error
+        logger.warning("decoded images stay in memory, for %s cannot be written: %s", cache, error)
+        del (broken or [])[known:]
+        return decode(part, shape, threads, broken)
     finally:
         with suppress(OSError):
             unfinished.unlink()
-    return MappedImages(cache, open_images(cache, file.shape), torch.arange(len(part.rows)))
+
+
+def _unfinished(cache: Path) -> Path:
+    """Return the name under which this process writes a cache: several may at once, and the last rename wins."""
+    # Containers on several machines often have the same process numbers.
+    return cache.with_suffix(f".{platform.node()}-{os.getpid()}.tmp")
+
+
+def _remove_abandoned(cache: Path) -> None:
+    """Remove what processes of this machine that are no more have left of the same cache."""
+    for path in cache.parent.glob(f"{cache.stem}.{platform.node()}-*.tmp"):
+        number = path.name.removesuffix(".tmp").rpartition("-")[2]
+        if number.isdecimal() and not Path(f"/proc/{number}").exists() and Path("/proc/self").exists():
+            with suppress(OSError):
+                path.unlink()
 
 
 def _threads(most_pixels: int) -> int:
@@ -303,8 +323,7 @@ def _load_cache(cache: Path, count: int, size: tuple[int, int] | None, channels:
 
 def _save_cache(cache: Path, images_u8: Tensor) -> None:
     """Write the cache whole; a place that cannot be written to is a warning."""
-    # Several processes may fill the cache at once: each writes its own file and the last rename wins.
-    unfinished = cache.with_suffix(f".{os.getpid()}.tmp")
+    unfinished = _unfinished(cache)
     try:
         cache.parent.mkdir(exist_ok=True)
         save_file({"images": images_u8}, unfinished, {"crc32": checksum(images_u8)})

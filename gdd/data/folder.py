@@ -78,6 +78,8 @@ def list_folder(folder: Path, label: str | None = None, *, test: str | None = No
     parts = part_folders(folder) or PartFolders(folder, None, [])
     if test is not None:
         parts = PartFolders(parts.train, folder / test, [])
+        if not (folder / test).is_dir():
+            raise ConfigError(f"{folder} has no folder {test}, expected the images of its test part there")
     train = _read_part(parts.train, folder, "train", label)
     if train is None:
         names = [path.name for path in folders(parts.train)]
@@ -88,6 +90,8 @@ def list_folder(folder: Path, label: str | None = None, *, test: str | None = No
     notes = list(train.notes)
     notes += [note(folder, path.name, len(_below(path).images)) for path in parts.unused]
     tested = None if parts.test is None else _read_part(parts.test, folder, "test", label, train.classes)
+    if parts.test is not None and tested is None and test is not None:
+        raise ConfigError(f"nothing tells the labels of the images in {parts.test}, expected a table of them there")
     if parts.test is not None and tested is None:
         count = len(_below(parts.test).images)
         notes.append(f"{parts.test} ({count:,} images) is not used: nothing tells the labels of its images")

@@ -4,6 +4,7 @@ The file is one of safetensors with a single tensor, written here by hand, since
 """
 
 import json
+import os
 import struct
 import warnings
 import zlib
@@ -57,7 +58,7 @@ class MappedImages:
 
     def subset(self, indices: Tensor) -> "ImageRows":
         """Return images by their places (B,): read, unless they are too many for that too."""
-        chosen = replace(self, rows=self.rows[indices])
+        chosen = replace(self, rows=self.rows[indices.cpu()])
         return chosen if chosen.numel() > MAPPED_BYTES else chosen[:]
 
     def to(self, device: torch.device) -> "MappedImages":
@@ -101,9 +102,17 @@ class ImageFile:
     """A file of images that are to be written, in any order."""
 
     def __init__(self, path: Path, shape: tuple[int, int, int, int]) -> None:
-        """Make the file, as long as it will be; OSError where it cannot be."""
+        """Make the file, as long as it will be; OSError where it cannot be.
+
+        Its room is taken at once: a disk that is full while pages are written ends the process with SIGBUS.
+        """
         self.path, self.shape = path, shape
-        path.write_bytes(bytes(_HEADER))
+        with path.open("wb") as file:
+            size = _HEADER + int(np.prod(shape))
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)
+            else:
+                file.truncate(size)
         self.images = np.memmap(path, np.uint8, "r+", _HEADER, shape)
 
     def finish(self) -> None:

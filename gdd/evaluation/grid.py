@@ -208,11 +208,11 @@ def _require_held_out(jobs: Sequence[Job], conditions: Conditions, dataset: Data
     """Refuse to select on validation images that a source or a teacher may have learned, or where there are none."""
     if len(dataset.val.labels) == 0:
         raise ConfigError("data.val_fraction is 0, so there are no images that anything can be selected on")
-    origins = {job.source.label: job.source.provenance for job in jobs if job.source.kind not in REAL_NAMES}
+    origins = [(job.source.label, job.source.provenance) for job in jobs if job.source.kind not in REAL_NAMES]
     if conditions.teacher_file is not None:
         path = conditions.teacher_file.path
-        origins[f"the teacher {path}"] = ensemble_file.load(path).provenance
-    for name, origin in origins.items():
+        origins.append((f"the teacher {path}", ensemble_file.load(path).provenance))
+    for name, origin in origins:
         if "data" not in origin:
             raise ConfigError(
                 f"the origin of {name} is unknown, so nothing can be selected on this validation part, which it may "

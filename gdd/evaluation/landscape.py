@@ -12,10 +12,12 @@ from torch import Tensor, nn
 
 from gdd import rng
 from gdd.config import ConfigError
+from gdd.data.mapped import MappedImages
 from gdd.data.readers import Dataset
 from gdd.evaluation.grid import executions_of
 from gdd.evaluation.images import RealImages, StudentImages
 from gdd.evaluation.recipe import Conditions, Job
+from gdd.evaluation.sources import CEILING
 from gdd.evaluation.student import StudentTrainer
 from gdd.runtime import checkpoint
 from gdd.runtime.run import Run, progress_bar
@@ -60,6 +62,8 @@ def measure_landscape(
         ConfigError: the student has too few weights.
         Stopped: a signal came, or run.max_minutes were over; the same call goes on with the student, once trained.
     """
+    if job.source.kind == CEILING and isinstance(dataset.train.images_u8, MappedImages):
+        raise ConfigError(f"the images of {dataset.spec.name} do not fit into the memory, as {CEILING} has to here")
     real = RealImages(dataset.train.to(run.device), dataset.val.to(run.device), dataset.test)
     executions = executions_of([job], conditions, dataset, run, processes=1)
     images = StudentImages(real, dataset.spec, run.device, conditions.recipe.label_temperature, keep=1)

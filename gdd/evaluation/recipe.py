@@ -16,9 +16,8 @@ from gdd.sampling.set_file import check_matches
 from gdd.training import schedule
 from gdd.training.schedule import KeepRate
 
-# Zhong and Liu (train.py): a network of 50 layers keeps fewer of its paths than others do.
 _JOINED = " + "  # stands between the architectures of a teacher's members
-
+# Zhong and Liu (train.py): a network of 50 layers keeps fewer of its paths than others do.
 _KEEP_RATES = {"resnet50": KeepRate(decrement=0.13, minimum=0.35)}
 
 
@@ -186,6 +185,11 @@ class Conditions:
         if (path := teacher_path(settings.teacher)) is not None:
             ensemble = ensemble_file.load(path)
             check_matches(ensemble.spec, spec, f"the teacher {path}")
+            if (ensemble.spec.mean, ensemble.spec.std) != (spec.mean, spec.std):  # it sees what students see
+                raise ConfigError(
+                    f"the teacher {path} has learned images with mean {ensemble.spec.mean} and std "
+                    f"{ensemble.spec.std}, expected those of {spec.name}, {spec.mean} and {spec.std}"
+                )
             teacher, arch = "file", _JOINED.join(ensemble.archs)
             file = TeacherFile(path, ensemble.hash, ensemble.bytes)
         alphas = settings.select_alpha or (settings.alpha,)

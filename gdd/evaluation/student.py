@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gdd import rng
-from gdd.config import stable_hash
+from gdd.config import ConfigError, stable_hash
 from gdd.data.pixels import Normalizer
 from gdd.data.splits import Split
 from gdd.evaluation.batches import Images, PathMasks, StackedBatches, StudentBatches
@@ -216,8 +216,11 @@ class Teachers:
 
     def _kept(self, file: TeacherFile) -> Teacher:
         """Return the teacher of a file, with its accuracy if the test part has been read for it."""
-        ensemble = ensemble_file.load(file.path).to(self.images.device)
-        teacher = Teacher(ensemble, self.folder / file.hash, ensemble.provenance.get("seconds") or 0.0)
+        ensemble = ensemble_file.load(file.path)
+        if ensemble.hash != file.hash:
+            raise ConfigError(f"the teacher {file.path} was changed while students learned from it; start anew")
+        seconds = ensemble.provenance.get("seconds") or 0.0
+        teacher = Teacher(ensemble.to(self.images.device), self.folder / file.hash, seconds)
         if checkpoint.steps(teacher.folder):
             self._loaded(teacher)
         return teacher
@@ -226,7 +229,7 @@ class Teachers:
         try:
             teacher.load()
         except checkpoint.Damaged as error:
-            logger.warning("%s; the teacher is trained anew", error)
+            logger.warning("%s; the teacher is trained or tested anew", error)
             return False
         return True
 

@@ -275,11 +275,12 @@ def write_shards(
     All processes must call it; each writes whole shards. The `teacher` is the plan's.
     """
     started, device = time.monotonic(), accelerator.device
+    if teacher is not None:  # before the folder is claimed for it
+        check_matches(teacher.spec, plan.spec, "the ensemble")
     missing = _missing_shards(folder, plan, accelerator, shards)
     local = missing[accelerator.process_index :: accelerator.num_processes]
     loaded.generator.to(device)
     if teacher is not None:
-        check_matches(teacher.spec, plan.spec, "the ensemble")
         teacher.to(device)
     with progress_bar(accelerator.is_main_process) as progress:
         task = progress.add_task("sample", total=sum(len(plan.samples(shard)) for shard in local))

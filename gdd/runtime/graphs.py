@@ -54,8 +54,10 @@ class Graph:
 
     def capture(self, call: Callable[[], Scalars]) -> Scalars:
         """Note down what `call` would have the device do; return where its results will be."""
+        # Threads that read images ahead may ask for memory meanwhile.
+        captured = torch.cuda.graph(self.graph, pool=self.pool, capture_error_mode="thread_local")
         # What cannot be captured must not leave the process on the stream of captures.
-        with torch.cuda.stream(torch.cuda.current_stream()), torch.cuda.graph(self.graph, pool=self.pool):
+        with torch.cuda.stream(torch.cuda.current_stream()), captured:
             return call()
 
     def replay(self) -> None:

@@ -48,6 +48,7 @@ class _Provenance:
     seconds: float | None = None
     iterations: int = 0
     curated: dict[str, Any] = field(default_factory=dict)
+    validation_accuracy: dict[str, float | None] = field(default_factory=dict)  # of an ensemble
 
 
 def tensor_hash(tensors: dict[str, Tensor]) -> str:

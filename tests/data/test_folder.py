@@ -1,6 +1,7 @@
 """Image folders and their cache, from folders of a few images with known pixels."""
 
 import os
+import shutil
 import time
 import unicodedata
 from collections.abc import Callable
@@ -410,6 +411,14 @@ class TestTinyImageNet:
         assert opened.spec.name == "tiny_imagenet"
         assert opened.spec.flip
         assert len(opened.train.labels) + len(opened.val.labels) == 10
+
+    def test_by_name_its_validation_part_has_to_have_labels(self, tiny_imagenet):
+        (tiny_imagenet / "val/val_annotations.txt").unlink()
+        with pytest.raises(ConfigError, match=r"nothing tells the labels of the images in .*val, expected a table"):
+            list_folder(tiny_imagenet, test="val")
+        shutil.rmtree(tiny_imagenet / "val")
+        with pytest.raises(ConfigError, match=r"has no folder val, expected the images of its test part there"):
+            list_folder(tiny_imagenet, test="val")
 
     def test_by_name_one_folder_is_looked_for(self, tmp_path):
         for found in ("none", "tiny-imagenet-20 and tiny-imagenet-200"):

@@ -1,6 +1,9 @@
 """Images that stay in their file: the same as those in memory to all who take rows of them, whatever their number."""
 
+import errno
+import os
 import pickle
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +19,8 @@ from gdd import rng
 from gdd.config import ConfigError
 from gdd.data import mapped
 from gdd.data.batches import Batches, ClassBatches
-from gdd.data.encoded import CACHE_FOLDER
+from gdd.data.encoded import CACHE_FOLDER, read_listing
+from gdd.data.folder import list_folder
 from gdd.data.mapped import ImageFile, MappedImages, checksum, joined, open_images, parts_of
 from gdd.data.pixels import Normalizer
 from gdd.data.readers import Dataset, open_dataset
@@ -121,11 +125,65 @@ def test_a_damaged_file_is_made_anew(both: tuple[Dataset, Dataset], folder: Path
         caplog.clear()
 
 
-def test_images_without_a_place_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("why", ["in the way", "full"])
+def test_without_a_place_on_the_disk_they_are_kept_in_memory(
+    folder: Path, why: str, monkeypatch: pytest.MonkeyPatch, caplog
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
     monkeypatch.setattr(mapped, "MAPPED_BYTES", 20_000)
-    (folder / CACHE_FOLDER).write_text("in the way")
-    with pytest.raises(ConfigError, match=r"the decoded images take .* GiB and stay in .*, which cannot be written"):
+    if why == "full":
+        monkeypatch.setattr("os.posix_fallocate", full)
+    else:
+        (folder / CACHE_FOLDER).write_text("in the way")
+    opened = open_dataset(str(folder))
+    assert isinstance(opened.train.images_u8, torch.Tensor)
+    assert "decoded images stay in memory, for" in caplog.text
+    monkeypatch.setattr("os.sysconf", lambda _: 100)  # a machine of 10 KB
+    with pytest.raises(ConfigError, match="the images take"):
         open_dataset(str(folder))
+    assert why != "full" or [*(folder / CACHE_FOLDER).iterdir()] == []  # of test images, too few to matter, as well
+
+
+def test_room_is_taken_before_anything_is_written(tmp_path: Path) -> None:
+    """A hole that the disk has no room for would end the process."""
+    ImageFile(tmp_path / "x", (100, 3, 64, 64))
+    assert 512 * (tmp_path / "x").stat().st_blocks >= 100 * 3 * 64 * 64
+
+
+def test_images_that_are_not_all_sound_leave_no_cache(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the next command would take a black image for one of theirs."""
+    path = folder / "train/a/07.png"
+    content = bytearray(path.read_bytes())
+    content[60] ^= 255  # within the pixels: the header is sound
+    path.write_bytes(content)
+    monkeypatch.setattr(mapped, "MAPPED_BYTES", 20_000)
+    broken: list[str] = []
+    listing = list_folder(folder)
+    images_u8 = read_listing(listing, None, None, broken).train.images_u8
+    assert isinstance(images_u8, MappedImages)
+    assert len(broken) == 1
+    assert int(images_u8[7:8].sum()) == 0
+    for _ in range(2):
+        with pytest.raises(ConfigError, match=r"07\.png"):
+            open_dataset(str(folder))
+
+
+def test_what_killed_processes_of_this_machine_left_is_removed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mapped, "MAPPED_BYTES", 20_000)
+    open_dataset(str(folder))
+    cache = max((folder / CACHE_FOLDER).iterdir(), key=lambda path: path.stat().st_size)
+    cache.unlink()
+    node, dead = platform.node(), subprocess.Popen(["true"])
+    dead.wait()
+    names = {number: f"{cache.stem}.{node}-{number}.tmp" for number in (dead.pid, os.getppid())}
+    theirs = f"{cache.stem}.elsewhere-{dead.pid}.tmp"
+    for name in (*names.values(), theirs):
+        (cache.parent / name).write_bytes(b"")
+    open_dataset(str(folder))
+    left = {path.name for path in cache.parent.glob("*.tmp")}
+    assert left == {names[os.getppid()], theirs}
 
 
 LIMITED = """

@@ -1,6 +1,7 @@
 """A teacher that was trained before: an ensemble's file, or what lies beside a generator."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from generators import PETS, save_teacher
 from scoring import SHORT, Evaluate
 
 from gdd import rng, zoo
-from gdd.config import ConfigError, EvaluateConfig
+from gdd.config import ConfigError, EvaluateConfig, RunConfig
 from gdd.data.pixels import Normalizer
 from gdd.data.readers import Dataset
 from gdd.evaluation import sources
@@ -103,6 +104,9 @@ def test_a_teacher_of_other_images_or_of_the_validation_part_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=r"the teacher .* has the classes cat, dog, eel, expected those of digits"):
         evaluate(teacher=str(save_teacher(tmp_path / "pets", PETS)))
+    other = replace(dataset.spec, mean=(0.1,))
+    with pytest.raises(ConfigError, match=r"the teacher .* has learned images with mean \(0.1,\) and std .*, expected"):
+        evaluate(teacher=str(save_teacher(tmp_path / "moments", other)))
     choosing = {"select_alpha": (0.2, 0.8)}
     for facts, sentence in (
         ({"data": dataset.fingerprint}, None),
@@ -133,3 +137,24 @@ def test_answers_follow_the_images(dataset: Dataset, tmp_path: Path) -> None:
     images_u8 = dataset.val.images_u8[:5]
     fixed = Fixed(images_u8, dataset.val.labels[:5], normalize)
     assert torch.equal(ensemble(fixed.images), ensemble.logits(images_u8))
+
+
+def test_workers_read_it_themselves_and_a_changed_one_is_refused(
+    evaluate: Evaluate, dataset: Dataset, generator: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher = save_teacher(tmp_path / "teacher", dataset.spec)
+    settings = {"teacher": str(teacher), "seeds": (0, 1), "protocols": ("stream",)}
+    alone = evaluate(str(generator), folder="alone", **settings)
+    together = evaluate(str(generator), folder="together", run=RunConfig(workers=2, threads=1), **settings)
+    assert [(row.train_loss, row.correct) for row in alone] == [(row.train_loss, row.correct) for row in together]
+
+    of = Conditions.of
+
+    def changed(*arguments: object) -> Conditions:
+        conditions = of(*arguments)  # type: ignore[arg-type]
+        save_teacher(tmp_path / "teacher", dataset.spec, seed=1)
+        return conditions
+
+    monkeypatch.setattr(Conditions, "of", changed)
+    with pytest.raises(ConfigError, match="was changed while students learned from it"):
+        evaluate(str(generator), folder="changed", **settings)

@@ -4,13 +4,16 @@ import dataclasses
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from scoring import Evaluate
 
-from gdd.config import ConfigError
+from gdd.config import ConfigError, EvaluateConfig
 from gdd.data.readers import Dataset, open_dataset
+from gdd.evaluation import grid
+from gdd.evaluation.recipe import Conditions
 from gdd.evaluation.sources import CEILING, FLOOR, complete, read
 from gdd.formats import plain
 from gdd.runtime import checkpoint
@@ -110,6 +113,18 @@ def test_nothing_is_selected_for_what_may_have_seen_the_validation_part(
     with pytest.raises(ConfigError, match=re.escape(sentence.format(path=path))):
         evaluate(path, **SELECTING)
     assert len(evaluate(path)) == 3
+
+
+def test_of_replicates_each_is_asked(dataset: Dataset) -> None:
+    """They share a name, and it does not matter in which order they come."""
+    ours, theirs = (SimpleNamespace(label="skd", kind="generator", provenance={"data": data}) for data in "ox")
+    conditions = Conditions.of(EvaluateConfig(**SELECTING), dataset.spec)  # type: ignore[arg-type]
+    stand_in = SimpleNamespace(val=dataset.val, fingerprint="o")
+    for order in ([ours, theirs], [theirs, ours]):
+        jobs = [SimpleNamespace(source=source) for source in order]
+        with pytest.raises(ConfigError, match="skd was made with another validation part"):
+            grid._require_held_out(jobs, conditions, stand_in)  # type: ignore[arg-type]
+    grid._require_held_out([SimpleNamespace(source=ours)], conditions, stand_in)  # type: ignore[arg-type, list-item]
 
 
 def test_real_images_and_sets_of_this_training_part_are_selected_for(

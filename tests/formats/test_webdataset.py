@@ -318,3 +318,11 @@ def test_shards_of_another_teacher_or_of_none_are_others(draw, refused, source):
         assert "holds shards of other settings (teacher" in draw(folder, *flags, by=refused)
     save_teacher(source.parent, seed=1)
     assert "holds shards of other settings (teacher" in draw("soft", "--soft-labels", by=refused)
+
+
+def test_a_teacher_of_other_classes_claims_no_folder(draw, refused, source, tmp_path):
+    save_teacher(source.parent, GREY)
+    assert "the ensemble has the classes a, b, expected those of pets" in draw("soft", "--soft-labels", by=refused)
+    assert not (tmp_path / "soft").exists()
+    save_teacher(source.parent)
+    draw("soft", "--soft-labels")
