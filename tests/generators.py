@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from torch import Tensor
+
 from gdd import rng, zoo
 from gdd.data.spec import DatasetSpec
 from gdd.models import registry
@@ -26,6 +28,11 @@ def save_generator(
         parameter.data.mul_(gain)
     folder.mkdir(exist_ok=True)
     return generator_file.save(folder, generator, spec, {"method": "gan", "seconds": 1.5, **facts})
+
+
+def as_stored(values: Tensor) -> Tensor:
+    """Return weights as a file keeps them: matrices and kernels in float16."""
+    return values.half().float() if values.ndim > 1 else values
 
 
 def save_teacher(

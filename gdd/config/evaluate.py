@@ -38,15 +38,17 @@ class RecipeConfig:
     epochs: AtLeast1OrNull = None
     """Passes over the images, at least 1 (dc: 300; dsa, dim: 1000; robust: 4000)."""
     steps: AtLeast1OrNull = None
-    """Optimiser steps instead of epochs, at least 1 (long: 10,000)."""
+    """Optimiser steps instead of epochs, at least 1 (long, converged: 10,000)."""
     batch_size: AtLeast1OrNull = None
-    """Images per step, at least 1; a smaller set is one batch (dc, dsa: 256; dim: 64; long: 10; robust: 100)."""
+    """Images per step, at least 1; a smaller set is one batch (dc, dsa: 256; dim: 64; long: 10; converged, robust:
+    100)."""
     lr: PositiveOrNull = None
-    """First learning rate, or the highest of a cyclic one, above 0 (robust: 5e-5; others: 0.01)."""
+    """First learning rate, or the highest of a cyclic one, above 0 (robust: 5e-5; converged: 0.05; others: 0.01)."""
     optimizer: Literal["sgd", "adamw", "lion"] | None = None
     """sgd with momentum 0.9, adamw with betas .9 and .999, or lion with betas .95 and .98 (robust)."""
     schedule: Literal["constant", "step", "cosine", "cyclic"] | None = None
-    """How the rate goes on: constant (dim), step, a tenth from half of the steps on (dc, dsa), cosine to 0 (long),
+    """How the rate goes on: constant (dim), step, a tenth from half of the steps on (dc, dsa), cosine to 0 (long,
+    converged),
     cyclic (robust): warmed up anew at each eighth of the steps, to .8 of the peak before, and in the last quarter to a
     tenth of it."""
     weight_decay: NotNegativeOrNull = None
@@ -54,9 +56,10 @@ class RecipeConfig:
     augment: str | None = None
     """Operations of DSA joined by underscores, flip only where mirroring keeps the class; dc, which is that of DC for
     MNIST, a crop, a scale or a rotation of its own for each image; or none (dc, long: none; dsa, robust: all; dim:
-    color_crop)."""
+    color_crop; converged: flip_crop)."""
     pick: Literal["one", "two", "all"] | None = None
-    """How many of the operations, drawn for each batch, are applied (dsa: one; robust: two; dim: all)."""
+    """How many of the operations, drawn for each batch, are applied (dsa: one; robust: two; dim,
+    converged: all)."""
     label_temperature: PositiveOrNull = None
     """What the logits of a set's soft labels are divided by, above 0 (all: 1)."""
     average: Annotated[float | None, Field(ge=0, lt=1)] = None

@@ -62,6 +62,14 @@ def test_long_takes_10_000_steps_of_10_images_and_ends_at_no_rate() -> None:
     assert long.lr_at(9_999, 10_000) < 1e-8
 
 
+def test_converged_trains_on_crops_until_the_rate_is_0() -> None:
+    converged = named("converged", flip=False)
+    assert (converged.total_steps(100), converged.batch_size) == (10_000, 100) == (converged.total_steps(5000), 100)
+    assert (converged.lr_at(0, 10_000), converged.lr_at(5_000, 10_000)) == (0.05, pytest.approx(0.025))
+    assert (converged.augment, converged.pick, converged.optimizer) == ("crop", "all", "sgd")
+    assert named("converged").augment == "flip_crop"
+
+
 def test_the_named_recipes_that_drop_paths_are_those_whose_rates_may_be_set() -> None:
     assert {name for name, recipe in NAMED.items() if recipe.drop_path != "off"} == {*DROPPING}
 
@@ -129,7 +137,7 @@ def test_a_recipe_is_the_named_one_with_what_is_changed_which_its_name_tells(
 def test_every_change_of_a_recipe_tells_rows_apart() -> None:
     changes = [
         {},
-        *({"name": name} for name in ("dsa", "dim", "long", "robust")),
+        *({"name": name} for name in ("dsa", "dim", "long", "converged", "robust")),
         *({"epochs": 301}, {"steps": 300}, {"batch_size": 255}, {"lr": 0.02}, {"schedule": "cosine"}),
         *({"weight_decay": 0.0}, {"augment": "crop"}, {"pick": "all"}, {"average": 0.9}),
         *({"optimizer": "lion"}, {"optimizer": "adamw"}, {"label_temperature": 0.3}),
