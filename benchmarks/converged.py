@@ -1,6 +1,6 @@
 """After how many steps a student has learned what fresh real images teach, and what a source is worth until then.
 
-    python benchmarks/converged.py [SOURCE ...] --out FOLDER FLAGS
+    python benchmarks/converged.py --out FOLDER [--sources SOURCE ...] FLAGS
 
 Students of recipe `converged` take --first steps, then twice as many, and so on, until doubling them gains those of
 real:stream less than half a point on average. Each is scored on the validation images: the test part is not read.
@@ -51,7 +51,7 @@ def means(rows: list[Row]) -> dict[str, dict[str, float]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sources", nargs="*", help="scored beside real:stream")
+    parser.add_argument("--sources", nargs="+", default=[], help="scored beside real:stream")
     parser.add_argument("--first", type=int, default=1250, help="steps of the shortest training")
     parser.add_argument("--out", type=Path, required=True, help="folder of the rows")
     options, flags = parser.parse_known_args()
