@@ -4,6 +4,7 @@ import json
 import runpy
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -30,6 +31,34 @@ def test_an_ablation_compares_its_arms_and_goes_on(tmp_path):
     rows = (tmp_path / "compare/compare/rows.jsonl").read_text()
     subprocess.run(command, check=True)
     assert (tmp_path / "compare/compare/rows.jsonl").read_text() == rows  # nothing was trained again
+
+
+def test_steps_double_until_fresh_real_images_gain_no_half_point(monkeypatch, capsys, tmp_path):
+    """And they are scored on the validation part alone."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    module = runpy.run_path(str(BENCHMARKS / "converged.py"))
+    asked, accuracies = [], {5: 50.0, 10: 60.0, 20: 60.5, 40: 60.9}
+
+    def scores(steps, options, flags):
+        asked.append((steps, options.sources, flags))
+        return [SimpleNamespace(arch="mlp", source="real:stream", accuracy=accuracies[steps])]
+
+    monkeypatch.setitem(module["main"].__globals__, "scores", scores)
+    flags = ["--data.name", "digits"]
+    monkeypatch.setattr(sys, "argv", ["", "--first", "5", "--out", str(tmp_path), *flags])
+    module["main"]()
+    assert asked == [(steps, [], flags) for steps in (5, 10, 20, 40)]
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["accuracy"]["mlp"]["real:stream"] for line in lines] == [50.0, 60.0, 60.5, 60.9]
+
+    monkeypatch.undo()
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    tiny = [*TINY, "--evaluate.archs", "[mlp-w4]", "--evaluate.seeds", "[0]"]
+    tiny = [flag for pair in zip(tiny[::2], tiny[1::2], strict=True) if "recipe" not in pair[0] for flag in pair]
+    options = SimpleNamespace(sources=["zoo:digits"], out=tmp_path)
+    rows = runpy.run_path(str(BENCHMARKS / "converged.py"))["scores"](2, options, tiny)
+    assert {row.total for row in rows} == {145}  # validation images, of which there are fewer than test images
+    assert {row.source for row in rows} == {"zoo:digits", "real:stream"}
 
 
 def test_what_skd_asks_for_is_least_at_the_mean_answer(monkeypatch):

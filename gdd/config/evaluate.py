@@ -32,7 +32,7 @@ class RecipeConfig:
     name: Literal["dc", "dsa", "dim", "long", "converged", "robust"] = "dc"
     """dc: 300 epochs of batches of 256, rate / 10 at half (DC); dsa: 1000, one operation of DSA per batch; dim: 1000
     epochs of batches of 64, constant rate, colour and crop (DiM); long: 10,000 steps of 10 images, cosine; these begin
-    at rate .01. converged: 10,000 steps of 100 images, rate .05 and cosine, crops and mirrors. robust: 4000 epochs of
+    at rate .01. converged: 10,000 steps of 100 images, rate .1 and cosine, crops and mirrors. robust: 4000 epochs of
     batches of 100, Lion, a cyclic rate, two operations of DSA per batch, DropPath (Zhong and Liu, arXiv
     2309.04195)."""
     epochs: AtLeast1OrNull = None
@@ -43,7 +43,7 @@ class RecipeConfig:
     """Images per step, at least 1; a smaller set is one batch (dc, dsa: 256; dim: 64; long: 10; converged, robust:
     100)."""
     lr: PositiveOrNull = None
-    """First learning rate, or the highest of a cyclic one, above 0 (robust: 5e-5; converged: 0.05; others: 0.01)."""
+    """First learning rate, or the highest of a cyclic one, above 0 (robust: 5e-5; converged: 0.1; others: 0.01)."""
     optimizer: Literal["sgd", "adamw", "lion"] | None = None
     """sgd with momentum 0.9, adamw with betas .9 and .999, or lion with betas .95 and .98 (robust)."""
     schedule: Literal["constant", "step", "cosine", "cyclic"] | None = None

@@ -92,9 +92,9 @@ NAMED = {
     # theirs random; they report the best of five tests, in which batch norm used the test batch's statistics.
     "dim": Recipe("dim", lr=0.01, batch_size=64, epochs=1000, augment="color_crop", pick="all"),
     "long": Recipe("long", lr=0.01, batch_size=10, steps=10_000, schedule="cosine"),
-    # Trained to the end; benchmarks/converged.py found the steps.
+    # Trained to the end; benchmarks/converged.py tells after how many steps that is so for data and student.
     "converged": Recipe(
-        "converged", lr=0.05, batch_size=100, steps=10_000, schedule="cosine", augment="flip_crop", pick="all"
+        "converged", lr=0.1, batch_size=100, steps=10_000, schedule="cosine", augment="flip_crop", pick="all"
     ),
     # Zhong and Liu (arXiv 2309.04195; README.md, train.py). Their pooled shortcuts are an architecture's, and their
     # teacher, at alpha .5 and temperature 1.5, is of `evaluate.teacher`.

@@ -65,7 +65,7 @@ def test_long_takes_10_000_steps_of_10_images_and_ends_at_no_rate() -> None:
 def test_converged_trains_on_crops_until_the_rate_is_0() -> None:
     converged = named("converged", flip=False)
     assert (converged.total_steps(100), converged.batch_size) == (10_000, 100) == (converged.total_steps(5000), 100)
-    assert (converged.lr_at(0, 10_000), converged.lr_at(5_000, 10_000)) == (0.05, pytest.approx(0.025))
+    assert (converged.lr_at(0, 10_000), converged.lr_at(5_000, 10_000)) == (0.1, pytest.approx(0.05))
     assert (converged.augment, converged.pick, converged.optimizer) == ("crop", "all", "sgd")
     assert named("converged").augment == "flip_crop"
 
