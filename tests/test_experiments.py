@@ -51,6 +51,10 @@ def test_steps_double_until_fresh_real_images_gain_no_half_point(monkeypatch, ca
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["accuracy"]["mlp"]["real:stream"] for line in lines] == [50.0, 60.0, 60.5, 60.9]
 
+    accuracies |= {10: None}  # a student that failed gains nothing, however long it trains
+    module["main"]()
+    assert [steps for steps, *_ in asked[4:]] == [5, 10]
+
     monkeypatch.undo()
     monkeypatch.syspath_prepend(BENCHMARKS)
     tiny = [*TINY, "--evaluate.archs", "[mlp-w4]", "--evaluate.seeds", "[0]"]
