@@ -168,11 +168,16 @@ def _write_shard(
     classes, pngs, answers = plan.spec.num_classes, dict[int, Iterator[bytes]](), dict[int, Iterator[bytes]]()
     for label in range(classes):
         if indices := plan.indices(shard, label):
-            images_u8 = sample.sample_images(loaded, label, indices.start, indices.stop, plan.seed, device)
-            pngs[label] = iter(png_files(images_u8))
+            # Whole chunks, as they are made, so that IPC and size of the shards change no bit of an answer.
+            first = indices.start // sample.CHUNK * sample.CHUNK
+            last = -(-indices.stop // sample.CHUNK) * sample.CHUNK
+            images_u8 = sample.sample_images(loaded, label, first, last, plan.seed, device)
+            own = slice(indices.start - first, indices.stop - first)
+            pngs[label] = iter(png_files(images_u8[own]))
             if teacher is not None:
-                answers[label] = map(_npy, _logits(teacher, loaded, label, indices, plan.seed, device))
-            advance(len(images_u8))
+                logits = [teacher.logits(chunk.to(device)).cpu() for chunk in images_u8.split(sample.CHUNK)]
+                answers[label] = map(_npy, torch.cat(logits)[own])
+            advance(len(indices))
 
     def write(temporary: Path) -> None:
         with temporary.open("wb") as file:
@@ -187,19 +192,6 @@ def _write_shard(
 
     with checkpoint.creating(path):
         checkpoint.write_atomically(path, write)
-
-
-def _logits(
-    teacher: Ensemble, loaded: LoadedGenerator, label: int, indices: range, seed: int, device: torch.device
-) -> Tensor:
-    """Return logits (N, K) of samples of a class, on the CPU.
-
-    They are asked for in whole chunks, as samples are made, so that IPC and size of the shards change no bit of one.
-    """
-    first, last = (place // sample.CHUNK * sample.CHUNK for place in (indices.start, indices.stop + sample.CHUNK - 1))
-    images_u8 = sample.sample_images(loaded, label, first, last, seed, device)
-    logits = torch.cat([teacher.logits(chunk.to(device)).cpu() for chunk in images_u8.split(sample.CHUNK)])
-    return logits[indices.start - first : indices.stop - first]
 
 
 def _npy(logits: Tensor) -> bytes:
