@@ -101,14 +101,16 @@ def in_turn(
     """Measure each side, `rounds` times over, and return medians; on a GPU here, and each is told as it comes.
 
     On a CPU by `file --side SIDE ARGUMENTS`, which prints what `measure` returns: the allocator and the compiler keep
-    their state for a process. A GPU is lent by the minute, of which a process takes five seconds to start.
+    their state for a process. A GPU is lent by the minute, of which a process takes five seconds to start. A test is
+    measured as on a GPU.
     """
     results: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
     for _ in range(rounds):
         for side in sides:
-            if here().type == "cuda":
-                torch.cuda.empty_cache()
-                torch.cuda.reset_peak_memory_stats()
+            if here().type == "cuda" or "--toy" in arguments:
+                if here().type == "cuda":
+                    torch.cuda.empty_cache()
+                    torch.cuda.reset_peak_memory_stats()
                 with taken_as(side):
                     results[side].append(measure(side))
                 print(f"{side}: {results[side][-1]}", file=sys.stderr, flush=True)

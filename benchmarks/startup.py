@@ -40,7 +40,7 @@ def make_folder(folder: Path, count: int) -> Path:
 def seconds(command: Sequence[object], code: int, runs: int, home: Path, before: Callable[[], None]) -> float:
     """Return the median seconds of a command that has to end with this exit code; `before` precedes each run."""
     # As of an installed package: what Python compiled is kept.
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONPYCACHEPREFIX": str(home / "compiled")}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     measured = []
     for _ in range(runs + 1):
