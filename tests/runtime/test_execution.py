@@ -222,9 +222,7 @@ class TestRuns:
         monkeypatch.setattr(execution, "has_bfloat16", lambda device: True)
         refused("train-gan", *tiny, *auto, naming="execution was float32 and is now bfloat16; go on as it began")
 
-    def test_rows_say_it_and_those_of_another_precision_are_not_taken_for_them(
-        self, done, tiny, tmp_path, monkeypatch
-    ):
+    def test_rows_say_it_and_those_of_another_precision_are_not_taken_for_them(self, done, tiny, tmp_path, monkeypatch):
         # What a compiler would make of the network is tested above.
         monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
         done("train-gan", *tiny)
