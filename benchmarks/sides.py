@@ -101,8 +101,8 @@ def in_turn(
     """Measure each side, `rounds` times over, and return medians; on a GPU here, and each is told as it comes.
 
     On a CPU by `file --side SIDE ARGUMENTS`, which prints what `measure` returns: the allocator and the compiler keep
-    their state for a process. A GPU is lent by the minute, of which a process takes five seconds to start. A test is
-    measured as on a GPU.
+    their state for a process. A GPU is lent by the minute, of which a process takes five seconds to start; and a
+    test is measured as on one.
     """
     results: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
     for _ in range(rounds):

@@ -50,10 +50,31 @@ def test_sampling_has_a_rate_of_every_way():
     assert result["GFLOP per image"] == pytest.approx(2 * (into_base + upsampled + convolved + rendered) / 1e9)
 
 
+def test_on_a_cpu_sides_are_processes_of_their_own_by_turns_and_have_medians(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS[0].parent)
+    in_turn = runpy.run_path(str(BENCHMARKS[0].with_name("sides.py")))["in_turn"]
+    script, turns = tmp_path / "script.py", tmp_path / "turns"
+    script.write_text(
+        "import json, sys\n"
+        "_, flag, side, path = sys.argv\n"
+        "assert flag == '--side'\n"
+        "print(side, file=open(path, 'a'))\n"
+        "print('words')\n"
+        "print(json.dumps({'turn': len(open(path).readlines())}))\n"
+    )
+    assert in_turn(str(script), ["one", "other"], 3, [str(turns)], None) == {"one": {"turn": 3}, "other": {"turn": 4}}
+    assert turns.read_text().split() == ["one", "other"] * 3
+
+
 @pytest.mark.slow
 def test_all_parts_for_a_gpu_leave_their_figures_and_are_done_once(tmp_path):
     path = BENCHMARKS[0].with_name("gpu.py")
     parts = ("peak", "student", "gan", "refine", "matching", "together", "precision")  # others are tested elsewhere
+
+    # What a process of its own prints on a CPU; in a test the sides are measured in one, as on a GPU.
+    side = [sys.executable, path.with_name("gan.py"), "--side", "float32 eager", "--toy"]
+    printed = json.loads(subprocess.run(side, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
+    assert printed.keys() == {"seconds", "memory", "peak"}
 
     def run(*parts: str) -> str:
         command = [sys.executable, path, *parts, "--out", tmp_path, "--toy"]
