@@ -85,7 +85,8 @@ def test_all_parts_for_a_gpu_leave_their_figures_and_are_done_once(tmp_path):
     assert {name.partition("-")[0] for name in found} == {*parts}
     precision = found.pop("precision")
     assert min(rates["float32"] for rates in precision["images/s"].values()) > 0
-    assert not precision["auto slower than float32"]
+    slower = [name for name, of in precision["images/s"].items() if of[of["auto"]] < 0.95 * of["float32"]]
+    assert precision["auto slower than float32"] == slower  # at toy sizes chance decides whether there are any
     for name, result in found.items():
         assert "cpu" in result["device"]
         shares = [figures for title, figures in result.items() if "share of the peak" in title]
