@@ -26,12 +26,12 @@ from gdd.report.intervals import estimate
 ENOUGH = 0.5  # points
 
 
-def scores(steps: int, options: argparse.Namespace, flags: list[str]) -> list[Row]:
-    """Return the rows, on validation images, of all students that take so many steps."""
-    sources = f"[{','.join([*options.sources, STREAM_CEILING])}]"
+def scores(steps: int, sources: list[str], out: Path, flags: list[str]) -> list[Row]:
+    """Return the rows, on validation images, of all students of these sources that take so many steps."""
     length = ["--evaluate.recipe.name", "converged", "--evaluate.recipe.steps", str(steps)]
-    place = ["--run.root", str(options.out), "--name", "validation", "--evaluate.ceiling", "false"]
-    config = parse_config([*flags, *length, *place, "--evaluate.sources", sources, "--evaluate.protocols", "[stream]"])
+    place = ["--run.root", str(out), "--name", "validation", "--evaluate.ceiling", "false"]
+    scored = ["--evaluate.sources", f"[{','.join(sources)}]", "--evaluate.protocols", "[stream]"]
+    config = parse_config([*flags, *length, *place, *scored])
     named = pipeline.read_sources(config)
     wanted = {source.label for source in named}
     with opened(config, False, Console(stderr=True), ["evaluate"], named) as inputs:
@@ -58,7 +58,7 @@ def main() -> None:
     steps, before = options.first, dict[str, dict[str, float]]()
     while True:
         try:
-            found = means(scores(steps, options, flags))
+            found = means(scores(steps, [*options.sources, STREAM_CEILING], options.out, flags))
         except ConfigError as error:
             parser.error(str(error))
         print(json.dumps({"steps": steps, "accuracy": found}), flush=True)

@@ -39,15 +39,15 @@ def test_steps_double_until_fresh_real_images_gain_no_half_point(monkeypatch, ca
     module = runpy.run_path(str(BENCHMARKS / "converged.py"))
     asked, accuracies = [], {5: 50.0, 10: 60.0, 20: 60.5, 40: 60.9}
 
-    def scores(steps, options, flags):
-        asked.append((steps, options.sources, flags))
+    def scores(steps, sources, out, flags):
+        asked.append((steps, sources, flags))
         return [SimpleNamespace(arch="mlp", source="real:stream", accuracy=accuracies[steps])]
 
     monkeypatch.setitem(module["main"].__globals__, "scores", scores)
     flags = ["--data.name", "digits"]
     monkeypatch.setattr(sys, "argv", ["", "--first", "5", "--out", str(tmp_path), *flags])
     module["main"]()
-    assert asked == [(steps, [], flags) for steps in (5, 10, 20, 40)]
+    assert asked == [(steps, ["real:stream"], flags) for steps in (5, 10, 20, 40)]
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["accuracy"]["mlp"]["real:stream"] for line in lines] == [50.0, 60.0, 60.5, 60.9]
 
@@ -59,10 +59,31 @@ def test_steps_double_until_fresh_real_images_gain_no_half_point(monkeypatch, ca
     monkeypatch.syspath_prepend(BENCHMARKS)
     tiny = [*TINY, "--evaluate.archs", "[mlp-w4]", "--evaluate.seeds", "[0]"]
     tiny = [flag for pair in zip(tiny[::2], tiny[1::2], strict=True) if "recipe" not in pair[0] for flag in pair]
-    options = SimpleNamespace(sources=["zoo:digits"], out=tmp_path)
-    rows = runpy.run_path(str(BENCHMARKS / "converged.py"))["scores"](2, options, tiny)
+    scores = runpy.run_path(str(BENCHMARKS / "converged.py"))["scores"]
+    rows = scores(2, ["zoo:digits", "real:stream"], tmp_path, tiny)
     assert {row.total for row in rows} == {145}  # validation images, of which there are fewer than test images
     assert {row.source for row in rows} == {"zoo:digits", "real:stream"}
+
+
+def test_each_teacher_answers_at_each_weight_and_hard_labels_have_none(monkeypatch, capsys, tmp_path):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    module, asked = runpy.run_path(str(BENCHMARKS / "teacher.py")), []
+
+    def scores(steps, sources, out, flags):
+        asked.append(flags)
+        return [SimpleNamespace(arch="mlp", source=sources[0], accuracy=50.0 + len(asked))]
+
+    monkeypatch.setitem(module["main"].__globals__, "scores", scores)
+    flags = ["--teachers", "none", "here", "there", "--alphas", "0.5", "1", "--temperatures", "4", "--seed", "3"]
+    monkeypatch.setattr(sys, "argv", ["", "zoo:digits", *flags, "--out", str(tmp_path)])
+    module["main"]()
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(line["teacher"], line["alpha"], line["accuracy"]["mlp"]["zoo:digits"]) for line in lines] == [
+        ("none", None, 51), ("here", "0.5", 52), ("here", "1", 53), ("there", "0.5", 54), ("there", "1", 55)
+    ]  # fmt: skip
+    assert asked[0] == ["--seed", "3", "--evaluate.teacher", "none"]
+    weights = ["--evaluate.alpha", "1", "--evaluate.temperature", "4"]
+    assert asked[4] == ["--seed", "3", "--evaluate.teacher", "there", *weights]
 
 
 def test_what_skd_asks_for_is_least_at_the_mean_answer(monkeypatch):
