@@ -6,7 +6,7 @@ Nothing here imports torch, which takes seconds; what only the images can tell i
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from gdd import zoo
+from gdd import hub
 from gdd.config import Config, ConfigError
 from gdd.data.places import locate
 from gdd.data.spec import parse_strategy
@@ -67,7 +67,7 @@ def check_files(config: Config, distilled: bool, scored: bool) -> None:
     """Refuse data that are not there, a generator that distilling starts from, and what is scored or teaches it."""
     key, start = "refine.pretrained", config.refine.pretrained
     if config.method == "matching":
-        key, start = "matching.generator", config.matching.generator and zoo.generator_path(config.matching.generator)
+        key, start = "matching.generator", config.matching.generator and hub.local_path(config.matching.generator)
     if distilled and start is not None and not start.exists():
         raise ConfigError(f"{key} is {str(start)!r}, which does not exist; expected the run folder of a generator")
     if scored:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from gdd import zoo
+from gdd import hub, zoo
 from gdd.api.image_set import ImageSet, OfDataset
 from gdd.config import ConfigError, read_as
 from gdd.config.fields import AtLeast0, AtLeast1
@@ -160,14 +160,15 @@ class SampleStream(IterableDataset[tuple[Tensor, ...]]):
 
 
 def load_generator(path: Path | str) -> DistilledGenerator:
-    """Read a generator from its .safetensors file, its run folder, or zoo:NAME, one that comes with gdd (`gdd zoo`).
+    """Read a generator from its .safetensors file or its run folder.
 
-    A teacher that lies beside it is read too.
+    It may also be zoo:NAME, one that comes with gdd (`gdd zoo`), or hub:USER/NAME, one on the Hugging Face Hub. A
+    teacher that lies beside it is read too.
 
     Raises:
         ConfigError: it is missing or damaged, or there is none of the name.
     """
-    loaded, beside = generator_file.load(path), teacher_beside(zoo.generator_path(path))
+    loaded, beside = generator_file.load(path), teacher_beside(hub.local_path(path))
     if beside is None:
         return DistilledGenerator(loaded)
     teacher = ensemble_file.load(beside)

@@ -108,7 +108,7 @@ def load_set(path: Path | str, transform: Transform | None = None) -> ImageSet:
     """Read a stored set.
 
     Args:
-        path: the .safetensors file, or the run folder of gradient matching.
+        path: the .safetensors file, the run folder of gradient matching, or hub:datasets/USER/NAME.
         transform: applied to each image, (C, H, W) in [0, 1], when it is taken.
 
     Raises:

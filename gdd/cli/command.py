@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from gdd.pipeline import Inputs
 
 # Files by which a stage tells that it is finished, or what it is; gdd.sampling, which has the names, imports torch.
-_OF_A_STAGE = (zoo.FILE, zoo.TEACHER, zoo.ENSEMBLE, "set.safetensors", "config.json", "rows.jsonl", "metrics.jsonl")
+_OF_A_STAGE = (zoo.FILE, zoo.TEACHER, zoo.ENSEMBLE, zoo.SET, "config.json", "rows.jsonl", "metrics.jsonl")
 
 
 class Command(NamedTuple):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
-from gdd import zoo
+from gdd import hub, zoo
 from gdd.cli.command import Command, require_free
 from gdd.config import ConfigError, DataConfig, RunConfig, read_as
 from gdd.evaluation.named import FLOOR, teacher_beside
@@ -24,7 +24,7 @@ POOL = 500
 
 
 def _add_sample_arguments(parser: ArgumentParser) -> None:
-    source = "run folder, generator.safetensors or zoo:NAME"
+    source = "run folder, generator.safetensors, zoo:NAME or hub:USER/NAME"
     learned = f"{FLOOR}: the real images that the ensemble has learned"
     parser.add_argument("source", type=str, help=f"{source}; {learned}")
     parser.add_argument("--ipc", type=int, required=True, help="images per class, at least 1")
@@ -68,7 +68,7 @@ def _check(options: Namespace) -> None:
         if flag != "soft_labels":
             raise ConfigError(f"--{flag} is given, expected --format safetensors with it")
     if judged and options.ensemble is None and options.source != FLOOR:
-        options.ensemble = teacher_beside(zoo.generator_path(options.source))
+        options.ensemble = teacher_beside(hub.local_path(options.source))
     for flag in judged if options.ensemble is None else ():
         needs = "--ensemble" if options.source == FLOOR else f"--ensemble, or {zoo.TEACHER} beside the generator,"
         raise ConfigError(f"--{flag.replace('_', '-')} is given, expected {needs} with it")
@@ -97,7 +97,7 @@ def _out(options: Namespace) -> Path:
 
 def _sample(options: Namespace, console: Console) -> None:
     _check(options)
-    file, out = zoo.generator_path(options.source), _out(options)
+    file, out = hub.local_path(options.source), _out(options)
     require_free("--out", out, [file, file / zoo.FILE, options.ensemble])
     from gdd.formats import webdataset
     from gdd.report import card

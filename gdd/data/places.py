@@ -155,13 +155,13 @@ def _kind_of_folder(folder: Path) -> DataKind:
 
 def _readable(kind: DataKind, path: Path) -> tuple[DataKind, Path]:
     if kind == "arrow":
-        require_pyarrow(f"{path} needs pyarrow to be read")
+        require_hf("pyarrow", f"{path} needs pyarrow to be read")
     return kind, path
 
 
-def require_pyarrow(sentence: str) -> None:
-    """Refuse, with a sentence that says what needs it, where pyarrow is not installed."""
-    if find_spec("pyarrow") is None:
+def require_hf(package: str, sentence: str) -> None:
+    """Refuse, with a sentence that says what needs it, where a package of the extra `hf` is not installed."""
+    if find_spec(package) is None:
         raise ConfigError(f"{sentence}: pip install 'gdd[hf]'")
 
 

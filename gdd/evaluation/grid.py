@@ -229,7 +229,7 @@ def _with_source_of(job: Job, row: Row) -> Row:
     """Return the row with its source's name and provenance of now, which may not be those of when it was written."""
     facts = job.source.provenance
     known = {"method": facts.get("method"), "stage": facts.get("stage"), "generator_seconds": facts.get("seconds")}
-    known["distillation_seed"] = job.source.distillation_seed
+    known |= {"distillation_seed": job.source.distillation_seed, "source_revision": job.source.revision}
     return Row.from_dict({**row.to_dict(), "source": job.source.label, **known})
 
 

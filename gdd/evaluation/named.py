@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from gdd import zoo
+from gdd import hub, zoo
 from gdd.config import ConfigError
 from gdd.config.stages import ENSEMBLE, PRETRAIN, REFINE
 
@@ -58,7 +58,7 @@ def source_path(text: str) -> Path | None:
     text, ensemble = split_filter(text)
     if ensemble is not None and ensemble_path(ensemble) is None:
         raise ConfigError(f"no ensemble is at {ensemble}, expected {_ENSEMBLE}")
-    path = zoo.generator_path(text)
+    path = hub.local_path(text)
     if not path.exists():
         raise ConfigError(f"the source {text} does not exist; {_BUILT_IN} are built in")
     return path
@@ -68,8 +68,8 @@ def teacher_path(text: str) -> Path | None:
     """Return the file that `evaluate.teacher` names; None for no teacher, or one that is trained for an evaluation.
 
     Args:
-        text: an ensemble's file or its run folder; or zoo:NAME, or a generator's file or run folder, beside which a
-            teacher lies.
+        text: an ensemble's file or its run folder; or zoo:NAME, hub:USER/NAME, or a generator's file or run folder,
+            beside which a teacher lies.
 
     Raises:
         ConfigError: there is none.
@@ -84,7 +84,7 @@ def teacher_path(text: str) -> Path | None:
 
 def ensemble_path(text: str) -> Path | None:
     """Return the file of an ensemble, which its file, its run folder or a generator names; None if there is none."""
-    path = zoo.generator_path(text)
+    path = hub.local_path(text)
     if path.is_file() and path.name != zoo.FILE:
         return path
     home = path.parent if path.is_file() else path

@@ -61,6 +61,7 @@ class Row:
     # at which its paths were kept, one after the other; none if it dropped none
     keep_rates: Annotated[tuple[float, ...], Field(min_length=1)] | None = None
     failure: str | None = None  # why the student has no accuracy; none if it has one
+    source_revision: str | None = None  # commit of the Hub's repository that the source was fetched from, if it was
     # percent of the test images that its teacher gets right; none without one, or of a row that does not say
     teacher_accuracy: Annotated[float | None, Field(ge=0, le=100)] = None
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from gdd import hub
 from gdd.config import ConfigError, stable_hash
 from gdd.data.readers import Dataset
 from gdd.evaluation.named import (
@@ -54,6 +55,7 @@ class Source:
     synthetic: SyntheticSet | None = None  # of a stored set
     generator: LoadedGenerator | None = None  # of a generator
     ensemble: Ensemble | None = None  # that filters a generator's samples
+    revision: str | None = None  # commit of the Hub's repository that it was fetched from, if it was
     fraction: float | None = None  # of all real training images, as many of each class
     fraction_ipc: int | None = None  # images per class that this comes to; none until `complete`
 
@@ -133,15 +135,20 @@ def read(text: str, label: str | None = None) -> Source:
     """Read a source's file, if it has one; no dataset is needed yet.
 
     Args:
-        text: real:random, real:fraction=SHARE, real:all, real:stream, zoo:NAME, or the path of a set, a generator or
-            a run folder, or of a folder of images by class or an .npz file; also PATH,filter=ENSEMBLE: those samples of
-            a generator that an ensemble classifies as their label.
+        text: real:random, real:fraction=SHARE, real:all, real:stream, zoo:NAME, hub:USER/NAME,
+            hub:datasets/USER/NAME, or the path of a set, a generator or a run folder, or of a folder of images by
+            class or an .npz file; also PATH,filter=ENSEMBLE: those samples of a generator that an ensemble classifies
+            as their label.
         label: its name in tables, instead of the text.
 
     Raises:
         ConfigError: there is no such source, or its file is damaged.
     """
-    label = label or text
+    source = _read(text, label or text)
+    return replace(source, revision=hub.revision_of(split_filter(text)[0]))
+
+
+def _read(text: str, label: str) -> Source:
     named = source_path(text)
     if named is None:
         fraction = fraction_of(text)

@@ -433,6 +433,7 @@ class StudentTrainer:
             generator_seconds=source.provenance.get("seconds"),
             set_hash=None if stored is None else stored.hash,
             source_hash=source.hash,
+            source_revision=source.revision,
             recipe_hash=conditions.hash,
             config_hash=self.config_hash,
             git_revision=git_revision(),

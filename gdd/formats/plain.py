@@ -23,7 +23,7 @@ from gdd.data.arrow import METADATA, USUAL
 from gdd.data.encoded import decode, survey
 from gdd.data.folder import list_folder
 from gdd.data.pixels import unit_to_u8
-from gdd.data.places import HUB_FOLDER, require_pyarrow
+from gdd.data.places import HUB_FOLDER, require_hf
 from gdd.data.readers import statistics
 from gdd.data.spec import DatasetSpec
 from gdd.data.splits import Split
@@ -212,7 +212,7 @@ def export_hugging_face(synthetic: SyntheticSet, folder: Path) -> None:
     Raises:
         ConfigError: pyarrow is missing, or the folder cannot be written.
     """
-    require_pyarrow("a dataset of Hugging Face's datasets needs pyarrow to be written")
+    require_hf("pyarrow", "a dataset of Hugging Face's datasets needs pyarrow to be written")
     import pyarrow as pa
     from pyarrow import parquet
 

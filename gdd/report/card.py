@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -32,6 +33,7 @@ _HASH_NAMES = {"generator": "Weights' hash", "shards": "Hash of the generator"}
 # What the Hub calls numbers of images; each begins where the one before ends.
 _SIZES = {"n<1K": 10**3, "1K<n<10K": 10**4, "10K<n<100K": 10**5, "100K<n<1M": 10**6, "1M<n<10M": 10**7}
 _MORE = "10M<n<100M"
+_TAGS = ["dataset-distillation", "gdd"]
 # An absolute path, or one below a home: its folders may name a machine or a user. URLs are none.
 _PATH = re.compile(r"(?<![\w.:/\\])(?:~\w*|[A-Za-z]:)?[/\\](?:[^\s/\\]+[/\\]+)*([^\s/\\]*)")
 
@@ -67,11 +69,16 @@ def write(path: Path | str, rows: Sequence[Row] | None = None) -> Path | None:
         stem = path.stem if path.suffix == ".safetensors" else path.name
         return _save(path.with_name(f"{stem}.md"), text(about, rows or ()))
     run = path.resolve().parent
-    if rows is None and (run / EVALUATE).is_dir():
-        from gdd.evaluation import grid
+    return _save(path / NAME, text(about, _rows(run) if rows is None else rows, read_audit_notes(run / AUDIT, about)))
 
-        rows = grid.read_rows(run / EVALUATE)
-    return _save(path / NAME, text(about, rows or (), read_audit_notes(run / AUDIT, about)))
+
+def _rows(run: Path) -> Sequence[Row]:
+    """Return the rows of a run's evaluation; none without one."""
+    if not (run / EVALUATE).is_dir():
+        return ()
+    from gdd.evaluation import grid
+
+    return grid.read_rows(run / EVALUATE)
 
 
 def write_stages(run: Path) -> list[Path]:
@@ -84,6 +91,19 @@ def write_stages(run: Path) -> list[Path]:
 def write_export(source: Source, folder: Path, layout: Export) -> Path | None:
     """Write the card of a set that was exported into a folder, as `write` does."""
     return _save(folder / NAME, text(subject.of_source(source, layout, folder.resolve().name)))
+
+
+def hub_text(source: Source, name: str) -> str:
+    """Return the card of a repository of the Hub, with what evaluation and audit of the source's run have found.
+
+    Args:
+        source: a generator or a set that was read from its file, be it in the folder of a stage or not.
+        name: hub:USER/NAME or hub:datasets/USER/NAME.
+    """
+    assert source.path is not None
+    about = subject.of_source(source, "set" if source.generator is None else "generator", name)
+    run = source.path.resolve().parent.parent
+    return text(about, _rows(run), read_audit_notes(run / AUDIT, about))
 
 
 def _save(path: Path, content: str) -> Path | None:
@@ -112,7 +132,7 @@ def text(about: Subject, rows: Sequence[Row] = (), audited: Sequence[str] = ()) 
     )
     content = environment.get_template("card.md.jinja").render(
         about=about,
-        front=Markup(_front_matter(about)) if about.layout == "hf" else "",
+        front=Markup(_front_matter(about)) if about.is_on_hub else "",
         mark=Markup(MARK),
         what="real images" if about.is_real else "synthetic images",
         commands=Markup(subject.commands(about)),
@@ -129,16 +149,31 @@ def text(about: Subject, rows: Sequence[Row] = (), audited: Sequence[str] = ()) 
 
 def _front_matter(about: Subject) -> str:
     """Return what the Hub and `datasets` read, as YAML."""
+    licence, of = about.licence.identifier, [about.spec.name] if about.is_known else None
+    values: dict[str, Any] = {
+        "license": licence if licence != subject.UNKNOWN or about.layout == "hf" else None,
+        **(_of_model(of) if about.layout == "generator" else _of_dataset(about, of)),
+    }
+    given = {key: value for key, value in values.items() if value is not None}
+    return yaml.safe_dump(given, sort_keys=False, allow_unicode=True)
+
+
+def _of_model(of: list[str] | None) -> dict[str, Any]:
+    return {"datasets": of, "tags": _TAGS}
+
+
+def _of_dataset(about: Subject, of: list[str] | None) -> dict[str, Any]:
     images = (about.ipc or 0) * about.spec.num_classes
-    values = {
-        "license": about.licence.identifier,
-        "pretty_name": clean(f"{about.name} ({about.spec.name})"),
+    name = about.name.rpartition("/")[2]
+    values: dict[str, Any] = {
+        "pretty_name": clean(f"{name} ({about.spec.name})"),
         "task_categories": ["image-classification"],
         "size_categories": [next((name for name, end in _SIZES.items() if images < end), _MORE)],
-        "tags": ["dataset-distillation", "gdd", *([] if about.is_real else ["synthetic"])],
-        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": PARQUET}]}],
+        "tags": [*_TAGS, *([] if about.is_real else ["synthetic"])],
     }
-    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    if about.layout == "hf":
+        return {**values, "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": PARQUET}]}]}
+    return {**values, "source_datasets": of, "viewer": False}  # the Hub's viewer shows no safetensors
 
 
 def _how_made(about: Subject) -> list[tuple[str, str]]:

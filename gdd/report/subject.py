@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from gdd import zoo
+from gdd import hub, zoo
 from gdd.config import earlier
 from gdd.data.places import NAMES
 from gdd.data.spec import DatasetSpec
@@ -69,7 +69,7 @@ class Subject:
     """What its file says, and what that is called."""
 
     layout: Layout
-    name: str  # of its file or folder, without the folders above
+    name: str  # of its file or folder, without the folders above; or on the Hub, hub:USER/NAME
     spec: DatasetSpec  # the dataset that it stands for
     hash: str  # of the generator or the set; of shards, of their generator
     bytes: int  # of the generator's file, of all shards, or of a set's images and labels
@@ -80,6 +80,11 @@ class Subject:
     teacher: Ensemble | None = None  # beside a generator
     optimised: bool = False  # whether its pixels were optimised, so that they may leave [0, 1], or are rounded here
     curation: Sequence[str] = ()  # how samples were chosen, in words
+
+    @property
+    def is_on_hub(self) -> bool:
+        """Whether its card is that of a repository, which begins with what the Hub reads."""
+        return self.layout == "hf" or self.name.startswith(hub.PREFIX)
 
     @property
     def is_real(self) -> bool:

@@ -18,9 +18,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gdd.config import ConfigError
+from gdd.runtime.header import read_header
 
 SCHEMA = 2
-MOST_HEADER = 2**23  # bytes of a safetensors header; parsed, it takes ten times the memory
 _NAME = re.compile(r"checkpoint-(\d{8})\.pt")
 
 
@@ -218,20 +218,8 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what `save_tensors` wrote; ConfigError if the file is missing, damaged or another program's."""
+    metadata = read_header(path)
     try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if length > MOST_HEADER:
-                raise ValueError(f"its header would have {length} bytes")
-            header = json.loads(file.read(length))
-        tensors = load_file(path)
-        metadata = json.loads(header["__metadata__"]["gdd"])
-        if not isinstance(metadata, dict):
-            raise KeyError("gdd")
-        return tensors, metadata
-    except FileNotFoundError:
-        raise ConfigError(f"{path} does not exist; a .safetensors file was expected there") from None
-    except (SafetensorError, OSError, ValueError, RecursionError) as error:
+        return load_file(path), metadata
+    except (SafetensorError, OSError, ValueError) as error:
         raise ConfigError(f"{path} is damaged or no .safetensors file ({error})") from error
-    except (KeyError, TypeError):
-        raise ConfigError(f"{path} was not written by gdd: its header has no gdd metadata") from None

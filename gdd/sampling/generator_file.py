@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from gdd import __version__, zoo
+from gdd import __version__, hub, zoo
 from gdd.config import ConfigError, GanConfig, earlier, read_as
 from gdd.config.stages import ENSEMBLE, MATCHING, PRETRAIN, REFINE
 from gdd.data.spec import DatasetSpec
@@ -23,7 +23,7 @@ from gdd.runtime import checkpoint
 
 FILE = zoo.FILE  # named there, where torch is not imported
 # The stages of a run that end in such a file, in their order.
-_STAGES = {FILE: (PRETRAIN, REFINE), "set.safetensors": (MATCHING,), zoo.ENSEMBLE: (ENSEMBLE,)}
+_STAGES = {FILE: (PRETRAIN, REFINE), zoo.SET: (MATCHING,), zoo.ENSEMBLE: (ENSEMBLE,)}
 
 
 @dataclass
@@ -96,8 +96,12 @@ def compact(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def load(path: Path | str) -> LoadedGenerator:
-    """Read a generator from its file, a run folder, or zoo:NAME; ConfigError if it is missing, damaged or none."""
-    path = result_file(zoo.generator_path(path), FILE, "gdd train-gan or gdd distill")
+    """Read a generator from its file, a run folder, zoo:NAME or hub:USER/NAME.
+
+    Raises:
+        ConfigError: it is missing, damaged or none.
+    """
+    path = result_file(hub.local_path(path), FILE, "gdd train-gan or gdd distill")
     return from_tensors(path, *checkpoint.load_tensors(path))
 
 

@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gdd import hub, zoo
 from gdd.config import ConfigError, read_as
 from gdd.config.fields import AtLeast1
 from gdd.data.spec import DatasetSpec
 from gdd.runtime import checkpoint
 from gdd.sampling.generator_file import header_of, save_described, tensor_hash
 
-FILE = "set.safetensors"
+FILE = zoo.SET  # named there, where torch is not imported
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,13 @@ def save(path: Path | str, synthetic: SyntheticSet) -> None:
 
 
 def load(path: Path | str) -> SyntheticSet:
-    """Read a set; ConfigError if it is missing, damaged, no set, unbalanced, or contradicts its own header."""
-    return from_tensors(Path(path), *checkpoint.load_tensors(Path(path)))
+    """Read a set from its file or hub:datasets/USER/NAME.
+
+    Raises:
+        ConfigError: it is missing, damaged, no set, unbalanced, or contradicts its own header.
+    """
+    path = hub.local_path(path)
+    return from_tensors(path, *checkpoint.load_tensors(path))
 
 
 def from_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> SyntheticSet:

@@ -14,6 +14,7 @@ from gdd.config import ConfigError, did_you_mean, read_as
 
 PREFIX = "zoo:"
 FILE = "generator.safetensors"
+SET = "set.safetensors"
 ENSEMBLE = "ensemble.safetensors"
 TEACHER = "teacher.safetensors"  # an ensemble beside a generator, which answers to its images
 MANIFEST = "manifest.json"

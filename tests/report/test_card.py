@@ -134,6 +134,48 @@ class TestFacts:
         assert "its images are training images of the source" in text
 
 
+class TestOnTheHub:
+    @staticmethod
+    def parts(path, name) -> tuple[dict[str, object], str]:
+        """Return the front matter of a card and the rest."""
+        _, front, rest = card.hub_text(sources.read(str(path)), name).split("---\n", 2)
+        return yaml.safe_load(front), rest
+
+    def test_a_generators_card_has_what_the_hub_reads_and_what_its_run_found(self, run, dataset):
+        found = write_audit(run / "audit", dataset, generator_file.load(run / "refine").hash)
+        for path in (run, run / "refine", run / "refine/generator.safetensors"):
+            front, rest = self.parts(path, "hub:me/small-digits")
+            tags = ["dataset-distillation", "gdd"]
+            assert front == {"license": "cc-by-4.0", "datasets": ["digits"], "tags": tags}
+            assert rest.startswith(f"{card.MARK}\n\n# digits: hub:me/small-digits\n")
+            assert ["this generator", "1", "30", "2.5", "3", "65.0 ± 6.0 (± 14.9)"] in cells(rest)
+            assert escaped(measured.audit_notes(found)[0]) in rest
+            assert headings(rest) == HEADINGS
+
+    def test_a_sets_card_has_what_the_hub_reads(self, tmp_path):
+        path = stored(tmp_path / "x.safetensors", replace(PETS, name="fashion_mnist"))
+        front, rest = self.parts(path, "hub:datasets/me/f-2")
+        assert front == {
+            "license": "mit",
+            "pretty_name": "f-2 (fashion_mnist)",
+            "task_categories": ["image-classification"],
+            "size_categories": ["n<1K"],
+            "tags": ["dataset-distillation", "gdd", "synthetic"],
+            "source_datasets": ["fashion_mnist"],
+            "viewer": False,
+        }
+        assert 'gdd.load_set("hub:datasets/me/f-2")' in rest
+        assert "gdd compare hub:datasets/me/f-2 --data.name fashion_mnist" in rest
+
+    def test_a_licence_that_nobody_knows_and_a_dataset_of_ones_own_are_left_out(self, tmp_path):
+        assert self.parts(save_generator(tmp_path), "hub:me/pets")[0] == {"tags": ["dataset-distillation", "gdd"]}
+        assert (
+            self.parts(stored(tmp_path / "x.safetensors"), "hub:datasets/me/pets")[0]
+            .keys()
+            .isdisjoint({"license", "source_datasets"})
+        )
+
+
 class TestLicences:
     @pytest.mark.parametrize("name", ["digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "svhn"])
     def test_of_a_known_dataset(self, name, tmp_path):
