@@ -147,16 +147,16 @@ def _client(text: str) -> "HfApi":
 @contextmanager
 def _asking(text: str, failure: str) -> Iterator[None]:
     """Say in one sentence why the client could not do what the block asks of the Hub."""
-    from huggingface_hub import constants, errors
+    from huggingface_hub import errors
 
     try:
         yield
     except errors.RevisionNotFoundError as error:
         raise ConfigError(f"{text}: the repository has no such revision") from error
     except Exception as error:  # each major version of the client has another transport, with errors of its own
-        refused = isinstance(error, errors.HfHubHTTPError) and error.response.status_code in (401, 403)
-        if refused or isinstance(error, errors.RepositoryNotFoundError):
-            place = constants.ENDPOINT
-            raise ConfigError(f"{text}: {place} has no such repository, or none open to you (hf auth login)") from error
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if status in (401, 403) or isinstance(error, errors.RepositoryNotFoundError):
+            closed = "there is no such repository, or it is not open to you (hf auth login)"
+            raise ConfigError(f"{text} {failure}: {closed}") from error
         cause = error.__cause__ if isinstance(error, errors.LocalEntryNotFoundError) else error
         raise ConfigError(f"{text} {failure} ({' '.join(str(cause or error).split())[:300]})") from error

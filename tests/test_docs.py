@@ -40,6 +40,7 @@ FOREIGN_FILES = {"accelerate.yaml", "bright100.yaml", "shapes.yaml"}  # made by 
 FOREIGN_NAMES = {"machine_rank", "save_to_disk", "syn_lr", "custom_train_trans", "ToTensor", "Normalize"}
 FOREIGN_NAMES |= {"LabelRobustScoreHard", "LabelRobustScoreSoft", "AugmentationRobustScore"}
 FOREIGN_NAMES |= {"Training", "test_set", "plain_text", "_u8", "_pm1", "_std", "flip_crop"}
+FOREIGN_NAMES |= {"HF_HOME", "HF_HUB_OFFLINE", "HF_ENDPOINT", "HF_TOKEN"}
 FOREIGN_NAMES |= {
     "data/published"
 }  # where users put files of their own: what lies in it here is no part of the project

@@ -15,7 +15,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 ORDER = (
     *("config", "zoo", "published", "rng", "losses"),
     *("runtime", "data", "models"),
-    "sampling",
+    *("hub", "sampling"),
     *("formats", "training"),
     *("evaluation", "report", "checks", "pipeline", "api", "cli", "__main__"),
 )

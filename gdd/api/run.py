@@ -87,9 +87,10 @@ def evaluate(named: Any, data: Data | None = None, test: Data | None = None, **s
     Args:
         named: a source, a list of them, or a mapping from names in the tables to sources. A source is what `distill`,
             `load_set`, `load_generator` or `DistilledGenerator.sample` returned; the path of a run folder, a set or a
-            generator, of a folder of images by class or an .npz file; zoo:NAME, real:random, real:fraction=SHARE,
-            real:all or real:stream; or a tuple of arrays (images, labels) as `distill` takes them, with equally many
-            images of each class, of which floats may leave [0, 1] as far as optimising pixels takes them.
+            generator, of a folder of images by class or an .npz file; zoo:NAME, hub:USER/NAME, hub:datasets/USER/NAME,
+            real:random, real:fraction=SHARE, real:all or real:stream; or a tuple of arrays (images, labels) as
+            `distill` takes them, with equally many images of each class, of which floats may leave [0, 1] as far as
+            optimising pixels takes them.
         data: the real dataset, as `distill` takes it; without it, that of the first source that says.
         test: as `distill` takes it.
         **settings: as `distill` takes them, such as `evaluate={"archs": ["convnet3"], "seeds": [0, 1, 2]}`.

@@ -71,7 +71,7 @@ def _import(options: Namespace, console: Console) -> None:
 
 
 def _add_export_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("set", type=Path, help="a stored set, .safetensors")
+    parser.add_argument("set", type=Path, help="a stored set, .safetensors, or hub:datasets/USER/NAME")
     layouts = "PNG files by class, a dataset of Hugging Face's datasets, arrays, or another project's layout"
     parser.add_argument("--to", type=Literal["folder", "hf", "npz", "dc", "mtt"], required=True, help=layouts)
     parser.add_argument("--out", type=Path, required=True, help="the new folder, or the .npz or .pt file")
@@ -111,7 +111,7 @@ def _export(options: Namespace, console: Console) -> None:
 
 
 def _add_preview_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("set", type=Path, help="a stored set, .safetensors")
+    parser.add_argument("set", type=Path, help="a stored set, .safetensors, or hub:datasets/USER/NAME")
     parser.add_argument("--out", type=Path, required=True, help="the .png file to write")
 
 

@@ -13,7 +13,8 @@ from gdd.config import Config, ConfigError, RunConfig
 from gdd.config.stages import AUDIT, EVALUATE, LANDSCAPE
 from gdd.evaluation.named import STREAM_CEILING, source_path
 
-_SOURCES = "run folders, stored sets, zoo:NAME, real:random, real:fraction=SHARE, real:all, real:stream"
+_NAMED = "zoo:NAME, hub:USER/NAME, hub:datasets/USER/NAME"
+_SOURCES = f"run folders, stored sets, {_NAMED}, real:random, real:fraction=SHARE, real:all, real:stream"
 
 
 def _with_sources(options: Namespace, command: str, sources: list[str]) -> Namespace:
@@ -96,7 +97,7 @@ def _compare(options: Namespace, console: Console) -> None:
 
 def _add_landscape_arguments(parser: ArgumentParser) -> None:
     add_settings(parser)
-    source = "what the student is trained on: a run folder, a stored set, zoo:NAME, real:random, real:all"
+    source = f"what the student is trained on: a run folder, a stored set, {_NAMED}, real:random, real:all"
     parser.add_argument("source", type=str, help=source)
     parser.add_argument("--arch", type=str, required=True, help="the student; its seed is the first of evaluate.seeds")
     parser.add_argument("--ipc", type=int, default=10, help="images per class to draw, where the source is no set")
@@ -137,7 +138,9 @@ def _landscape(options: Namespace, console: Console) -> None:
 
 def _add_audit_arguments(parser: ArgumentParser) -> None:
     add_settings(parser)
-    source = "what is audited: a run folder, a generator or a stored set; where it lies in a run, so does the audit"
+    source = (
+        f"what is audited: a run folder, a generator, a stored set, {_NAMED}; where it lies in a run, so does the audit"
+    )
     parser.add_argument("source", type=str, help=source)
     parser.add_argument("--ipc", type=int, default=100, help="samples per class to draw, where the source is no set")
     parser.set_defaults(name="audit")

@@ -180,6 +180,8 @@ def main(arguments: Sequence[str] | None = None, program: str = "gdd") -> int:
         sys.stdout.reconfigure(errors="replace")
     is_first = os.environ.get("RANK", "0") == "0"  # of several processes, one speaks
     logging.basicConfig(level=logging.INFO if is_first else logging.WARNING, format="%(message)s", stream=sys.stderr)
+    for transport in ("httpx", "httpx2"):  # of huggingface_hub; each tells of every request
+        logging.getLogger(transport).setLevel(logging.WARNING)
     console = Console(
         quiet=not is_first, width=None if sys.stdout.isatty() else _LOG_WIDTH, highlight=False, markup=False
     )

@@ -124,9 +124,9 @@ class EvaluateConfig:
     """Scoring: which sets, which students, how they are trained."""
 
     sources: tuple[str, ...] = ()
-    """Stored sets, run folders, zoo:NAME, real:random, real:fraction=SHARE, real:all, real:stream; empty means what
-    this run distilled. Random real images, all of them (evaluate.ceiling) and, beside streams, fresh ones (real:stream)
-    are added."""
+    """Stored sets, run folders, zoo:NAME, hub:USER/NAME, hub:datasets/USER/NAME, real:random, real:fraction=SHARE,
+    real:all, real:stream; empty means what this run distilled. Random real images, all of them (evaluate.ceiling) and,
+    beside streams, fresh ones (real:stream) are added."""
     ipc: Annotated[tuple[int, ...], Field(min_length=1), each(1)] = (10,)
     """Images per class of sets drawn from generators and from real data, each at least 1."""
     protocols: Annotated[tuple[Literal["fixed", "stream"], ...], Field(min_length=1)] = ("fixed", "stream")
@@ -142,7 +142,7 @@ class EvaluateConfig:
     """Epochs on the whole real training part, at least 1; null uses the recipe's, which may take days."""
     teacher: str = "none"
     """Whose outputs the students also imitate: none; a network trained on the same set (set), or on all real images
-    (real); or an ensemble by its path, or that beside a generator by the generator's (zoo:NAME too)."""
+    (real); or an ensemble by its path, or that beside a generator by the generator's (also zoo:NAME, hub:USER/NAME)."""
     teacher_arch: str = "convnet3-w32"
     """Architecture of a teacher that is trained for it, on the set or on all real images."""
     alpha: Share = 0.5

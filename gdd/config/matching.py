@@ -75,7 +75,7 @@ class MatchingConfig:
     init: Literal["noise", "real", "generator"] = "noise"
     """First images: normal noise (DC), random real images (DSA, DM), or samples of matching.generator."""
     generator: Path | None = without_effect(None)  # its hash counts instead
-    """Run folder, file or zoo:NAME of the generator for init generator."""
+    """Run folder, file, zoo:NAME or hub:USER/NAME of the generator for init generator."""
     pool: MatchingPoolConfig = field(default_factory=MatchingPoolConfig)
 
     @model_validator(mode="after")
