@@ -31,19 +31,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the rows")
     options, flags = parser.parse_known_args()
     asked = [teacher for teacher in options.teachers if teacher != NO_TEACHER]
-    arms = [(NO_TEACHER, None, None)] if NO_TEACHER in options.teachers else []
-    arms += itertools.product(asked, options.alphas, options.temperatures)
-    for teacher, alpha, temperature in arms:
-        weights = {"--evaluate.alpha": alpha, "--evaluate.temperature": temperature}
-        own = [word for flag, value in weights.items() if value for word in (flag, value)]
+    arms = [[NO_TEACHER]] if NO_TEACHER in options.teachers else []
+    arms += [*map(list, itertools.product(asked, options.alphas, options.temperatures))]
+    for arm in arms:
+        named = dict(zip(("teacher", "alpha", "temperature"), arm, strict=False))
+        own = [word for key, value in named.items() for word in (f"--evaluate.{key}", value)]
         try:
-            found = means(
-                scores(options.steps, options.sources, options.out, [*flags, "--evaluate.teacher", teacher, *own])
-            )
+            found = means(scores(options.steps, options.sources, options.out, [*flags, *own]))
         except ConfigError as error:
             parser.error(str(error))
-        weighted = {"teacher": teacher, "alpha": alpha, "temperature": temperature}
-        print(json.dumps({**weighted, "steps": options.steps, "accuracy": found}), flush=True)
+        print(json.dumps({**named, "steps": options.steps, "accuracy": found}), flush=True)
 
 
 if __name__ == "__main__":
