@@ -10,7 +10,7 @@ from gdd import hub
 from gdd.config import Config, ConfigError
 from gdd.data.places import locate
 from gdd.data.spec import parse_strategy
-from gdd.evaluation.named import TRAINED_TEACHERS, source_path, teacher_path
+from gdd.evaluation.named import TRAINED_TEACHERS, chooser_path, source_path, teacher_path
 from gdd.models import registry
 
 
@@ -75,4 +75,6 @@ def check_files(config: Config, distilled: bool, scored: bool) -> None:
             source_path(text)
         with said_of("evaluate.teacher"):
             teacher_path(config.evaluate.teacher)
+        for text in config.evaluate.sources:
+            chooser_path(text, config.evaluate.teacher)
     locate(config.data.name, config.data.root, config.data.download)

@@ -88,9 +88,9 @@ def evaluate(named: Any, data: Data | None = None, test: Data | None = None, **s
         named: a source, a list of them, or a mapping from names in the tables to sources. A source is what `distill`,
             `load_set`, `load_generator` or `DistilledGenerator.sample` returned; the path of a run folder, a set or a
             generator, of a folder of images by class or an .npz file; zoo:NAME, hub:USER/NAME, hub:datasets/USER/NAME,
-            real:random, real:fraction=SHARE, real:all or real:stream; or a tuple of arrays (images, labels) as
-            `distill` takes them, with equally many images of each class, of which floats may leave [0, 1] as far as
-            optimising pixels takes them.
+            real:random, real:herded, real:crops, real:fraction=SHARE, real:all or real:stream; or a tuple of arrays
+            (images, labels) as `distill` takes them, with equally many images of each class, of which floats may leave
+            [0, 1] as far as optimising pixels takes them.
         data: the real dataset, as `distill` takes it; without it, that of the first source that says.
         test: as `distill` takes it.
         **settings: as `distill` takes them, such as `evaluate={"archs": ["convnet3"], "seeds": [0, 1, 2]}`.
@@ -103,7 +103,8 @@ def evaluate(named: Any, data: Data | None = None, test: Data | None = None, **s
         raise ConfigError("evaluate.sources is given, expected the sources as the first argument")
     config = _config(settings if data is None else {**settings, "data": data}, test)
     given = _by_label(named)
-    known = {label: _source(label, source) for label, source in given.items() if not _is_arrays(source)}
+    teacher = config.evaluate.teacher
+    known = {label: _source(label, source, teacher) for label, source in given.items() if not _is_arrays(source)}
     if data is None:
         config = pipeline.with_data_of_sources(config, [*known.values()])
     if len(known) < len(given):
@@ -174,9 +175,9 @@ def _is_arrays(source: Any) -> bool:
     return isinstance(source, tuple) and len(source) == 2 and not isinstance(source[0], _NAMED)
 
 
-def _source(label: str, source: Any) -> Source:
+def _source(label: str, source: Any, teacher: str) -> Source:
     if isinstance(source, str | Path | Distilled):
-        return sources.read(str(source.file if isinstance(source, Distilled) else source), label)
+        return sources.read(str(source.file if isinstance(source, Distilled) else source), label, teacher)
     if isinstance(source, DistilledGenerator):
         return Source(label, "generator", source.loaded.hash, generator=source.loaded)
     if isinstance(source, ImageSet):

@@ -13,6 +13,7 @@ from gdd import checks, zoo
 from gdd.config import Config, ConfigError, read_as
 
 if TYPE_CHECKING:
+    from gdd.evaluation.budget import Budget
     from gdd.evaluation.sources import Source
     from gdd.pipeline import Inputs
 
@@ -69,7 +70,12 @@ def checked_config(options: Namespace, distilled: bool = False, scored: bool = F
 
 @contextmanager
 def opened(
-    config: Config, dry_run: bool, console: Console, stages: Sequence[str], sources: "Sequence[Source]" = ()
+    config: Config,
+    dry_run: bool,
+    console: Console,
+    stages: Sequence[str],
+    sources: "Sequence[Source]" = (),
+    budget: "Budget | None" = None,
 ) -> "Iterator[Inputs | None]":
     """Open the data and the sources, say what will be done, and yield what the stages work with.
 
@@ -81,7 +87,7 @@ def opened(
 
     accelerator = make_accelerator(config.run)
     try:
-        with pipeline.open_inputs(config, accelerator, stages, sources) as inputs:
+        with pipeline.open_inputs(config, accelerator, stages, sources, budget) as inputs:
             console.print(summary.block(config, inputs.dataset, accelerator, stages, inputs.jobs), soft_wrap=True)
             if dry_run:
                 console.print(summary.costs(config, inputs.dataset.spec, stages))

@@ -8,13 +8,24 @@ from typing import Literal
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
+from gdd.checks import said_of
 from gdd.cli.command import Command, add_settings, checked_config, opened
 from gdd.config import Config, ConfigError, RunConfig
-from gdd.config.stages import AUDIT, EVALUATE, LANDSCAPE
-from gdd.evaluation.named import STREAM_CEILING, source_path
+from gdd.config.stages import AUDIT, COMPARE, DD_RANKING, ENSEMBLE, EVALUATE, LANDSCAPE
+from gdd.evaluation.budget import Budget, parse
+from gdd.evaluation.named import (
+    FLOOR,
+    NO_TEACHER,
+    STREAM_CEILING,
+    TRAINED_TEACHERS,
+    source_path,
+    split_filter,
+    teacher_path,
+)
 
 _NAMED = "zoo:NAME, hub:USER/NAME, hub:datasets/USER/NAME"
-_SOURCES = f"run folders, stored sets, {_NAMED}, real:random, real:fraction=SHARE, real:all, real:stream"
+_REAL = "real:random, real:herded, real:crops, real:fraction=SHARE, real:all, real:stream"
+_SOURCES = f"run folders, stored sets, {_NAMED}, {_REAL}"
 
 
 def _with_sources(options: Namespace, command: str, sources: list[str]) -> Namespace:
@@ -56,7 +67,10 @@ def _evaluate(options: Namespace, console: Console) -> None:
 
 def _add_compare_arguments(parser: ArgumentParser) -> None:
     add_settings(parser)
-    parser.add_argument("sources", type=str, nargs="+", help=_SOURCES)
+    named = f"{_SOURCES}; with --budget sets and generators alone, or none"
+    parser.add_argument("sources", type=str, nargs="*", default=SUPPRESS, help=named)
+    budget = "compare sources of equal bytes at equal steps: 25KiB, 1MiB, 25600, or the bytes of images, as in 10ipc"
+    parser.add_argument("--budget", type=str | None, default=None, help=budget)
     parser.add_argument("--arch", type=str, nargs="+", help="students, instead of evaluate.archs")
     parser.add_argument("--ipc", type=int, nargs="+", help="images per class to draw, instead of evaluate.ipc")
     parser.add_argument("--mark", type=float, nargs="*", default=[], help="published accuracies to draw, in percent")
@@ -69,7 +83,9 @@ def _add_compare_arguments(parser: ArgumentParser) -> None:
 
 def _comparison(options: Namespace) -> Config:
     """Return the settings of the comparison, flags such as --ipc included."""
-    settings = _with_sources(options, "compare", options.sources)
+    settings = _with_sources(options, "compare", options.get("sources", []))
+    if not settings.sources and options.budget is None:
+        raise ConfigError(f"no sources are named, expected some of these after gdd compare: {_SOURCES}; or --budget")
     settings.archs, settings.ipc = options.arch or settings.archs, options.ipc or settings.ipc
     if options.scores and "fixed" not in settings.protocols:
         raise ConfigError(f"evaluate.protocols is {settings.protocols}, expected fixed among them for --scores")
@@ -77,6 +93,9 @@ def _comparison(options: Namespace) -> Config:
 
 
 def _compare(options: Namespace, console: Console) -> None:
+    if options.budget is not None:
+        _compare_within(options, console)
+        return
     config = _comparison(options)
     from gdd import pipeline
     from gdd.report import compare as comparison
@@ -92,6 +111,52 @@ def _compare(options: Namespace, console: Console) -> None:
             sections = pipeline.compare(
                 config, inputs, compared=compared, marks=options.mark, replicates=options.replicates, scores=ranked
             )
+            console.print(tables.Terminal(sections))
+
+
+def _budget_of(options: Namespace) -> Budget:
+    """Return the budget that the command line tells, and its teacher; ConfigError for what has no place beside it."""
+    budget, settings = parse(options.budget), options.evaluate
+    for flag in ("ipc", "mark"):
+        if options[flag]:
+            raise ConfigError(f"--{flag} is given, expected none with --budget")
+    for text in [*options.get("sources", []), *settings.sources]:
+        if source_path(text) is None or split_filter(text)[1] is not None:
+            raise ConfigError(
+                f"{text} is named, expected sets and generators alone with --budget, which adds real images and "
+                "chooses samples itself"
+            )
+    if "fixed" not in settings.protocols:
+        raise ConfigError(f"evaluate.protocols is {settings.protocols}, expected fixed among them with --budget")
+    if settings.select_alpha or settings.select_temperature:
+        raise ConfigError("evaluate.select_alpha or evaluate.select_temperature is set, expected neither with --budget")
+    if settings.teacher in TRAINED_TEACHERS:
+        raise ConfigError(
+            f"evaluate.teacher is {settings.teacher}, expected with --budget an ensemble's path, or none to have one "
+            "trained first"
+        )
+    with said_of("evaluate.teacher"):
+        return replace(budget, teacher=teacher_path(settings.teacher))
+
+
+def _compare_within(options: Namespace, console: Console) -> None:
+    budget = _budget_of(options)
+    # It chooses and labels; no student imitates it.
+    options.evaluate.teacher = NO_TEACHER
+    config = _comparison(options)
+    from gdd import pipeline
+    from gdd.report import compare as comparison
+    from gdd.report import tables
+
+    read = pipeline.read_sources(config)
+    config = pipeline.with_data_of_sources(config, read)
+    labelled = comparison.compared(read, options.replicates) if read else []
+    named = [compared.source for compared in labelled if compared.source.kind != FLOOR]
+    ranked = options.scores is not None
+    stages = [ENSEMBLE] * (budget.teacher is None) + [COMPARE] + [DD_RANKING] * ranked
+    with opened(config, options.dry_run, console, stages, named, budget) as inputs:
+        if inputs is not None:
+            sections = pipeline.compare_within(budget, config, inputs, named, options.replicates, ranked)
             console.print(tables.Terminal(sections))
 
 

@@ -125,8 +125,9 @@ class EvaluateConfig:
 
     sources: tuple[str, ...] = ()
     """Stored sets, run folders, zoo:NAME, hub:USER/NAME, hub:datasets/USER/NAME, real:random, real:fraction=SHARE,
-    real:all, real:stream; empty means what this run distilled. Random real images, all of them (evaluate.ceiling) and,
-    beside streams, fresh ones (real:stream) are added."""
+    real:all, real:stream, or real:herded and real:crops, which the ensemble of evaluate.teacher chooses; empty means
+    what this run distilled. Random real images, all of them (evaluate.ceiling) and, beside streams, fresh ones
+    (real:stream) are added."""
     ipc: Annotated[tuple[int, ...], Field(min_length=1), each(1)] = (10,)
     """Images per class of sets drawn from generators and from real data, each at least 1."""
     protocols: Annotated[tuple[Literal["fixed", "stream"], ...], Field(min_length=1)] = ("fixed", "stream")

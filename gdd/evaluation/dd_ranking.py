@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from gdd.config import EvaluateConfig
+from gdd.config import EvaluateConfig, stable_hash
 from gdd.data.spec import OPERATIONS, DatasetSpec
 from gdd.evaluation.recipe import Conditions, Job, resolve_recipe
-from gdd.evaluation.sources import CEILING, FLOOR, REAL_NAMES, Kind, Source
+from gdd.evaluation.sources import CEILING, CROPS, FLOOR, HERDED, REAL_NAMES, Kind, Source
 
-SCORED: tuple[Kind, ...] = (FLOOR, "set", "generator")  # what has scores, from its fixed images
+SCORED: tuple[Kind, ...] = (FLOOR, HERDED, CROPS, "set", "generator")  # what has scores, from its fixed images
 
 
 class Arm(NamedTuple):
@@ -36,8 +36,9 @@ def arms(settings: EvaluateConfig, jobs: Sequence[Job], flip: bool) -> tuple[Arm
     plain = replace(settings.recipe, augment="none")
     other = plain if augments else replace(settings.recipe, augment="_".join(OPERATIONS))
     alone = replace(settings, recipe=plain, teacher="none", select_alpha=(), select_temperature=())
-    # The floor has the hash of the real data, which is also that of all of them.
-    real = Source(REAL_NAMES[CEILING], CEILING, next(job.source.hash for job in scored if job.source.kind == FLOOR))
+    # The floor of hard labels has the hash of the real data, which is also that of all of them.
+    floor = next(job.source for job in scored if job.source.kind == FLOOR and not job.source.soft_labels)
+    real = Source(REAL_NAMES[CEILING], CEILING, floor.hash)
     hardened = {job.source: _hardened(job.source) for job in scored}
     hard = [replace(job, source=hardened[job.source]) for job in scored]
     full = [Job(real, None, "fixed", arch, seed) for arch, seed in dict.fromkeys((job.arch, job.seed) for job in hard)]
@@ -45,7 +46,9 @@ def arms(settings: EvaluateConfig, jobs: Sequence[Job], flip: bool) -> tuple[Arm
 
 
 def _hardened(source: Source) -> Source:
-    """Return a set without its soft labels, and anything else as it is."""
+    """Return a set, or what is drawn, without its soft labels, and anything else as it is."""
+    if source.soft_labels:
+        return replace(source, soft_labels=False, hash=stable_hash(source.hash, "hard"))
     if source.synthetic is None or source.synthetic.soft_labels is None:
         return source
     synthetic = replace(source.synthetic, soft_labels=None)

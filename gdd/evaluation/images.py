@@ -13,9 +13,11 @@ from gdd.data.spec import DatasetSpec
 from gdd.data.splits import Split, random_real
 from gdd.evaluation.batches import Fixed, GeneratedStream, Images, RealStream
 from gdd.evaluation.recipe import Job
-from gdd.evaluation.sources import CEILING, FLOOR, FRACTION, STREAM_CEILING, Source
+from gdd.evaluation.sources import CEILING, CROPS, FLOOR, FRACTION, STREAM_CEILING, Source
 from gdd.sampling import curate, sample
-from gdd.sampling.curate import Generated, Kept
+from gdd.sampling.crops import crop_set
+from gdd.sampling.curate import Generated, Kept, Real
+from gdd.sampling.ensemble_file import Ensemble
 from gdd.sampling.set_file import SyntheticSet, set_bytes
 
 
@@ -73,16 +75,36 @@ class StudentImages:
         """Return the stored set itself, or the one that `seed` draws, the same for all architectures."""
         if source.synthetic is not None:
             return source.synthetic
+        if source.ensemble is not None:
+            assert ipc is not None
+            return self._judged_set(source, source.ensemble, ipc, seed)
         if source.generator is not None:
             assert ipc is not None
-            if source.ensemble is not None:
-                samples = Generated(source.generator, seed, self.device)
-                return curate.curated_set(samples, source.ensemble, ipc, self.device, filtered=True)
             return sample.sample_set(source.generator, ipc, seed, self.device)
         split = self.real.train
         if ipc is not None:
             split = random_real(split, self.spec.num_classes, ipc, seed)
         return SyntheticSet(split.images_u8[:].cpu(), split.labels.cpu(), self.spec, ipc or 0, source.provenance)
+
+    def _judged_set(self, source: Source, ensemble: Ensemble, ipc: int, seed: int) -> SyntheticSet:
+        """Return images that an ensemble has filtered, chosen or labelled."""
+        if source.generator is not None:
+            return curate.curated_set(
+                Generated(source.generator, seed, self.device),
+                ensemble,
+                ipc,
+                self.device,
+                filtered=source.selection is None,
+                selection=source.selection,
+                pool=max(curate.POOL_SIZE, ipc),
+                soft_labels=source.soft_labels,
+            )
+        real = Real(self.real.train, self.spec, source.hash, seed)
+        if source.kind == CROPS:
+            return crop_set(real, ensemble, ipc, self.device, soft_labels=source.soft_labels)
+        return curate.curated_set(
+            real, ensemble, ipc, self.device, selection=source.selection, pool=None, soft_labels=source.soft_labels
+        )
 
     def bytes_of(self, source: Source, stored: SyntheticSet | None) -> int:
         """Return the bytes of a set, of a stream's generator, or of all real images and their labels."""
@@ -104,5 +126,5 @@ class StudentImages:
 
 def images_key(job: Job) -> Job:
     """Return the cache key of a job's images."""
-    depends_on_seed = job.source.kind in (FLOOR, FRACTION, STREAM_CEILING, "generator")
+    depends_on_seed = job.source.kind in (FLOOR, CROPS, FRACTION, STREAM_CEILING, "generator")
     return job if depends_on_seed else replace(job, seed=0)

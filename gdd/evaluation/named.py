@@ -11,7 +11,10 @@ FLOOR: Literal["real:random"] = "real:random"
 CEILING: Literal["real:all"] = "real:all"  # of fixed sets
 STREAM_CEILING: Literal["real:stream"] = "real:stream"  # of streams
 FRACTION: Literal["real:fraction"] = "real:fraction"  # followed by = and the share of all training images
-_BUILT_IN = f"{FLOOR}, {FRACTION}=SHARE, {CEILING} and {STREAM_CEILING}"
+HERDED: Literal["real:herded"] = "real:herded"  # those whose mean comes closest to their class's
+CROPS: Literal["real:crops"] = "real:crops"  # parts of images that are seen as their class
+CHOSEN = (HERDED, CROPS)  # by `evaluate.teacher`
+_BUILT_IN = f"{FLOOR}, {HERDED}, {CROPS}, {FRACTION}=SHARE, {CEILING} and {STREAM_CEILING}"
 
 NO_TEACHER = "none"
 TRAINED_TEACHERS = ("set", "real")  # what a teacher of `evaluate.teacher` is trained on for an evaluation
@@ -51,7 +54,7 @@ def source_path(text: str) -> Path | None:
     Raises:
         ConfigError: there is none.
     """
-    if text in (FLOOR, CEILING, STREAM_CEILING) or fraction_of(text) is not None:
+    if text in (FLOOR, CEILING, STREAM_CEILING, *CHOSEN) or fraction_of(text) is not None:
         return None
     if text.startswith("real:"):
         raise ConfigError(f"the source {text} is unknown, expected a set, a run folder, or one of {_BUILT_IN}")
@@ -80,6 +83,23 @@ def teacher_path(text: str) -> Path | None:
     if found is None:
         raise ConfigError(f"{text} is no teacher, expected none, set, real, {_ENSEMBLE}")
     return found
+
+
+def chooser_path(text: str, teacher: str) -> Path | None:
+    """Return the file of the teacher that chooses a source's images; None for a source that no teacher chooses.
+
+    Args:
+        text: that names the source.
+        teacher: that of `evaluate.teacher`.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if text not in CHOSEN:
+        return None
+    if (path := teacher_path(teacher)) is None:
+        raise ConfigError(f"evaluate.teacher is {teacher}, expected {_ENSEMBLE}, which chooses the images of {text}")
+    return path
 
 
 def ensemble_path(text: str) -> Path | None:

@@ -10,10 +10,14 @@ from gdd.config import ConfigError, stable_hash
 from gdd.data.readers import Dataset
 from gdd.evaluation.named import (
     CEILING,
+    CROPS,
     FILTER,
     FLOOR,
     FRACTION,
+    HERDED,
+    NO_TEACHER,
     STREAM_CEILING,
+    chooser_path,
     ensemble_path,
     fraction_of,
     source_path,
@@ -22,15 +26,26 @@ from gdd.evaluation.named import (
 from gdd.formats import plain
 from gdd.runtime import checkpoint
 from gdd.sampling import ensemble_file, generator_file, set_file
+from gdd.sampling.crops import factor_of
+from gdd.sampling.curate import Selection
 from gdd.sampling.ensemble_file import Ensemble
 from gdd.sampling.generator_file import LoadedGenerator
 from gdd.sampling.origin import joint_origin
 from gdd.sampling.set_file import SyntheticSet
 
 Protocol = Literal["fixed", "stream"]
-Kind = Literal["real:random", "real:fraction", "real:all", "real:stream", "set", "generator"]
+Kind = Literal[
+    "real:random", "real:herded", "real:crops", "real:fraction", "real:all", "real:stream", "set", "generator"
+]
 # Names in tables: of real images by their kind, of generators by their stage.
-REAL_NAMES = {FLOOR: "random real", FRACTION: "fraction of real", CEILING: "all real", STREAM_CEILING: "fresh real"}
+REAL_NAMES: dict[Kind, str] = {
+    FLOOR: "random real",
+    HERDED: "herded real",
+    CROPS: "crops of real",
+    FRACTION: "fraction of real",
+    CEILING: "all real",
+    STREAM_CEILING: "fresh real",
+}
 ROLES: dict[Kind, str] = {FLOOR: "floor", CEILING: "ceiling", STREAM_CEILING: "ceiling"}
 FIXED_REAL: tuple[Kind, ...] = (FLOOR, CEILING)
 GENERATOR_NAMES = {"pretrain": "pretrained generator", "refine": "refined generator"}
@@ -54,16 +69,19 @@ class Source:
     path: Path | None = None  # the file of a set or a generator
     synthetic: SyntheticSet | None = None  # of a stored set
     generator: LoadedGenerator | None = None  # of a generator
-    ensemble: Ensemble | None = None  # that filters a generator's samples
+    ensemble: Ensemble | None = None  # that filters a generator's samples, or chooses or labels images
+    selection: Selection | None = None  # by which it chooses; it filters samples of a generator that has none
+    soft_labels: bool = False  # whether its logits are stored with the images
     revision: str | None = None  # commit of the Hub's repository that it was fetched from, if it was
     fraction: float | None = None  # of all real training images, as many of each class
-    fraction_ipc: int | None = None  # images per class that this comes to; none until `complete`
+    drawn_ipc: int | None = None  # images per class that a fraction (none until `complete`) or a budget comes to
 
     @property
     def provenance(self) -> dict[str, Any]:
         content = self.synthetic or self.generator
         if content is None:
-            return {"method": "real", "stage": None}
+            made = {"method": "real", "stage": None}
+            return made if self.ensemble is None else {**made, "seconds": self.ensemble.provenance.get("seconds")}
         if self.generator is None or self.ensemble is None:
             return content.provenance
         return {**content.provenance, **joint_origin(self.generator, self.ensemble)}
@@ -86,8 +104,8 @@ class Source:
 
     @property
     def stored_ipc(self) -> int | None:
-        """Images per class of a stored set or of a fraction of the real ones; none where any number can be drawn."""
-        return self.fraction_ipc if self.synthetic is None else self.synthetic.ipc
+        """Images per class of a stored set, of a fraction or within a budget; none where any number can be drawn."""
+        return self.drawn_ipc if self.synthetic is None else self.synthetic.ipc
 
     def ipcs(self, drawn: tuple[int, ...]) -> tuple[int | None, ...]:
         """Return the images per class to score it at; all real images have no such number."""
@@ -131,30 +149,32 @@ def source_file(path: Path) -> Path:
     )
 
 
-def read(text: str, label: str | None = None) -> Source:
+def read(text: str, label: str | None = None, teacher: str = NO_TEACHER) -> Source:
     """Read a source's file, if it has one; no dataset is needed yet.
 
     Args:
-        text: real:random, real:fraction=SHARE, real:all, real:stream, zoo:NAME, hub:USER/NAME,
-            hub:datasets/USER/NAME, or the path of a set, a generator or a run folder, or of a folder of images by
-            class or an .npz file; also PATH,filter=ENSEMBLE: those samples of a generator that an ensemble classifies
-            as their label.
+        text: real:random, real:herded, real:crops, real:fraction=SHARE, real:all, real:stream, zoo:NAME,
+            hub:USER/NAME, hub:datasets/USER/NAME, or the path of a set, a generator or a run folder, or of a folder of
+            images by class or an .npz file; also PATH,filter=ENSEMBLE: those samples of a generator that an ensemble
+            classifies as their label.
         label: its name in tables, instead of the text.
+        teacher: that of `evaluate.teacher`, which chooses the images of real:herded and real:crops.
 
     Raises:
         ConfigError: there is no such source, or its file is damaged.
     """
-    source = _read(text, label or text)
+    source = _read(text, label or text, teacher)
     return replace(source, revision=hub.revision_of(split_filter(text)[0]))
 
 
-def _read(text: str, label: str) -> Source:
+def _read(text: str, label: str, teacher: str) -> Source:
     named = source_path(text)
     if named is None:
         fraction = fraction_of(text)
         if fraction is not None:
             return Source(label, FRACTION, hash=str(fraction), fraction=fraction)
-        return Source(label, cast(Kind, text), hash="")
+        chooser = chooser_path(text, teacher)
+        return of_real(cast(Kind, text), label, None if chooser is None else ensemble_file.load(chooser))
     _, judges = split_filter(text)
     if judges is None and _is_plain(named):
         return of_set(plain.load(named), named, label)
@@ -177,6 +197,12 @@ def _read(text: str, label: str) -> Source:
 def _is_plain(path: Path) -> bool:
     is_run = path.is_dir() and any((path / name).exists() for name in (generator_file.FILE, set_file.FILE))
     return not is_run and plain.is_plain(path)
+
+
+def of_real(kind: Kind, label: str, ensemble: Ensemble | None = None, soft_labels: bool = False) -> Source:
+    """Return real images, which an ensemble may have chosen or labelled, as a source."""
+    selection: Selection | None = "herding" if kind == HERDED else None
+    return Source(label, kind, hash="", ensemble=ensemble, selection=selection, soft_labels=soft_labels)
 
 
 def of_set(synthetic: SyntheticSet, path: Path, label: str = "set") -> Source:
@@ -203,7 +229,7 @@ def complete(
         ConfigError: a source is unfit or named twice, or a class is too small for the floor.
     """
     kinds = {source.kind for source in named}
-    wanted = {FLOOR: True, STREAM_CEILING: streams, CEILING: ceiling}
+    wanted: dict[Kind, bool] = {FLOOR: True, STREAM_CEILING: streams, CEILING: ceiling}
     added = [read(kind, REAL_NAMES[kind]) for kind, is_wanted in wanted.items() if is_wanted and kind not in kinds]
     sources = [fit_source(source, dataset) for source in (*added, *named)]
     _require_different(sources)
@@ -212,7 +238,10 @@ def complete(
     drawn = not stored or any(source.kind in ("generator", STREAM_CEILING) for source in sources)
     floor_ipcs = tuple(sorted(stored | set(ipc if drawn else ())))
     counts = dataset.train.labels.bincount(minlength=dataset.spec.num_classes)
-    most = max([*floor_ipcs, *(source.fraction_ipc for source in sources if source.fraction_ipc is not None)])
+    images = [source.drawn_ipc for source in sources if source.drawn_ipc is not None]
+    crops = [source.drawn_ipc for source in sources if source.kind == CROPS]
+    images += [factor_of(dataset.spec) ** 2 * max(ipc if own is None else (own,)) for own in crops]  # each gives one
+    most = max([*floor_ipcs, *images])
     if most > int(counts.min()):
         name = dataset.spec.class_names[int(counts.argmin())]
         raise ConfigError(
@@ -224,19 +253,22 @@ def complete(
 
 def fit_source(source: Source, dataset: Dataset) -> Source:
     """Return real images with the hash of the data, and anything else if it fits the dataset; ConfigError otherwise."""
+    if source.ensemble is not None:
+        set_file.check_matches(source.ensemble.spec, dataset.spec, "the ensemble")
     content = source.synthetic or source.generator
     if content is None:
-        if source.fraction is None:
+        if source.fraction is not None:
+            ipc = round(source.fraction * len(dataset.train.labels) / dataset.spec.num_classes)
+            return replace(source, hash=stable_hash(dataset.fingerprint, source.fraction), drawn_ipc=max(1, ipc))
+        if source.ensemble is None and not source.soft_labels:
             return replace(source, hash=dataset.fingerprint)
-        ipc = round(source.fraction * len(dataset.train.labels) / dataset.spec.num_classes)
-        return replace(source, hash=stable_hash(dataset.fingerprint, source.fraction), fraction_ipc=max(1, ipc))
+        judge = None if source.ensemble is None else source.ensemble.hash
+        return replace(source, hash=stable_hash(dataset.fingerprint, judge, source.soft_labels))
     if source.synthetic is not None:
         synthetic = plain.of_dataset(source.synthetic, dataset.spec)
         source = replace(source, synthetic=synthetic, hash=synthetic.hash)
         content = synthetic
     set_file.check_matches(content.spec, dataset.spec, source.path or source.label)
-    if source.ensemble is not None:
-        set_file.check_matches(source.ensemble.spec, dataset.spec, "the ensemble")
     return source
 
 

@@ -12,7 +12,7 @@ from gdd.pipeline.opening import (
     read_sources,
     with_data_of_sources,
 )
-from gdd.pipeline.scoring import audit, compare, distill_and_score, evaluate, landscape
+from gdd.pipeline.scoring import audit, compare, compare_within, distill_and_score, evaluate, landscape
 from gdd.pipeline.stages import distill, train_ensemble, train_gan
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "check_ensemble",
     "check_networks",
     "compare",
+    "compare_within",
     "distill",
     "distill_and_score",
     "evaluate",

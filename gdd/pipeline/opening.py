@@ -14,7 +14,8 @@ from gdd.config import Config, ConfigError, DataConfig, read_as, stages, to_plai
 from gdd.data.encoded import first_shape
 from gdd.data.places import TINY_IMAGENET, locate
 from gdd.data.readers import Dataset, list_images, open_dataset
-from gdd.evaluation import grid, sources
+from gdd.evaluation import equal_bytes, grid, sources
+from gdd.evaluation.budget import Budget
 from gdd.evaluation.recipe import Job
 from gdd.evaluation.sources import CEILING, FLOOR, GENERATOR_NAMES, REAL_NAMES, Source
 from gdd.formats import plain
@@ -67,7 +68,8 @@ def check_ensemble(config: Config, dataset: Dataset) -> None:
 
 def read_sources(config: Config) -> list[Source]:
     """Read the files that `evaluate.sources` names; ConfigError if one is missing or damaged. No data are needed."""
-    return [sources.read(text) for text in dict.fromkeys(config.evaluate.sources)]
+    settings = config.evaluate
+    return [sources.read(text, teacher=settings.teacher) for text in dict.fromkeys(settings.sources)]
 
 
 def with_data_of_sources(config: Config, named: Sequence[Source]) -> Config:
@@ -127,12 +129,18 @@ def _as_in_tables(source: Source, stage: str) -> Source:
     return replace(source, label=label)
 
 
-def plan(config: Config, dataset: Dataset, named: Sequence[Source], ceiling: bool = True) -> list[Job]:
+def plan(
+    config: Config, dataset: Dataset, named: Sequence[Source], ceiling: bool = True, budget: Budget | None = None
+) -> list[Job]:
     """Return the students of an evaluation of the named sources, or of what the run will distil, which is stood in for.
+
+    Within a budget they are those of `equal_bytes.jobs_within`.
 
     Raises:
         ConfigError: a source does not fit the dataset, or a class has too few images for an IPC.
     """
+    if budget is not None:
+        return equal_bytes.jobs_within(budget, config.evaluate, dataset, named)
     settings, matched = config.evaluate, config.method == "matching" and not named
     ipcs = (config.matching.ipc,) if matched else settings.ipc
     generates = not matched if not named else any(source.kind == "generator" for source in named)
@@ -154,7 +162,11 @@ class Inputs(NamedTuple):
 
 @contextmanager
 def open_inputs(
-    config: Config, accelerator: Accelerator, names: Sequence[str], named: Sequence[Source] = ()
+    config: Config,
+    accelerator: Accelerator,
+    names: Sequence[str],
+    named: Sequence[Source] = (),
+    budget: Budget | None = None,
 ) -> Iterator[Inputs]:
     """Open the data and refuse networks and sources that do not fit them; signals end the work in order.
 
@@ -163,6 +175,7 @@ def open_inputs(
         accelerator: the process's.
         names: the stages that will be run.
         named: the sources that they score; without any, a run scores what it will distil.
+        budget: what each of the sources may take, if they are compared within one.
     """
     records = [STAGES[stage] for stage in names]
     has_networks = any(record.networks is not None or record.has_gan for record in records)
@@ -176,5 +189,5 @@ def open_inputs(
         jobs: list[Job] = []
         for record in records:
             if record.students is not None:
-                jobs = record.students(plan(config, dataset, named, record.has_ceiling))
+                jobs = record.students(plan(config, dataset, named, record.has_ceiling, budget))
         yield Inputs(dataset, accelerator, jobs)

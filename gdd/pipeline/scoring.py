@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from gdd.config import Config, ConfigError, stable_hash, stages
 from gdd.data.spec import DatasetSpec
-from gdd.evaluation import dd_ranking, grid, sources
+from gdd.evaluation import dd_ranking, equal_bytes, grid, sources
+from gdd.evaluation.budget import Budget
 from gdd.evaluation.dd_ranking import Arm
 from gdd.evaluation.landscape import LANDSCAPE_FILE, Landscape, measure_landscape
 from gdd.evaluation.named import teacher_beside
@@ -16,8 +17,8 @@ from gdd.evaluation.recipe import Conditions, Job
 from gdd.evaluation.row import Row
 from gdd.evaluation.sources import Source
 from gdd.models.cost import classifier_flop
-from gdd.pipeline.opening import Inputs, own_sources, plan, read_sources
-from gdd.pipeline.stages import distill, open_run
+from gdd.pipeline.opening import Inputs, check_ensemble, own_sources, plan, read_sources
+from gdd.pipeline.stages import distill, open_run, train_ensemble
 from gdd.runtime.run import Run
 from gdd.sampling import ensemble_file
 
@@ -107,6 +108,54 @@ def compare(
     rows_of_arms = score_arms(stages.COMPARE, config, inputs, arms, write)
     reference = compared[0].source.label
     tables = comparison.comparison_sections(rows_of_arms[0], reference, brief=True, replicates=replicates)
+    return [*tables, *ranked(rows_of_arms, brief=True)]
+
+
+def compare_within(
+    budget: Budget,
+    config: Config,
+    inputs: Inputs,
+    named: Sequence[Source],
+    replicates: bool = False,
+    scores: bool = False,
+) -> "list[Section]":
+    """Score sources of equal bytes at equal steps, write tables and a picture, and return a terminal's tables.
+
+    Args:
+        budget: what each source may take; its teacher is trained if it has none.
+        config: the settings.
+        inputs: the data, and students as planned so far.
+        named: sets and generators.
+        replicates: whether intervals are over distillations and students; the sources share a label then.
+        scores: whether DD-Ranking's scores are a table more, which takes more students.
+    """
+    from gdd.report import dd_ranking as ranking
+    from gdd.report import equal_bytes as report
+
+    dataset, spec = inputs.dataset, inputs.dataset.spec
+    if budget.teacher is None:
+        check_ensemble(config, dataset)
+        folder = train_ensemble(config, dataset, inputs.accelerator)
+        budget = replace(budget, teacher=folder / ensemble_file.FILE)
+        inputs = inputs._replace(jobs=plan(config, dataset, named, budget=budget))
+    settings = equal_bytes.settings_within(budget, config.evaluate, spec)
+    allowance, remarks = equal_bytes.in_words(budget, spec), equal_bytes.remarks(budget, spec, named)
+
+    def ranked(rows_of_arms: Sequence[list[Row]], brief: bool) -> "list[Section]":
+        if not scores:
+            return []
+        rows, other, hard = rows_of_arms
+        return [ranking.section(rows, other, hard, brief, replicates, equal_bytes=True)]
+
+    def write(folder: Path, *rows_of_arms: list[Row]) -> list[Path]:
+        more = ranked(rows_of_arms, brief=False)
+        return report.write_budget(folder, rows_of_arms[0], allowance, remarks, replicates, more)
+
+    arms = [Arm(settings, inputs.jobs)]
+    if scores:
+        arms += dd_ranking.arms(settings, inputs.jobs, spec.flip)
+    rows_of_arms = score_arms(stages.COMPARE, config, inputs, arms, write)
+    tables = report.budget_sections(rows_of_arms[0], allowance, remarks, brief=True, replicates=replicates)
     return [*tables, *ranked(rows_of_arms, brief=True)]
 
 

@@ -21,7 +21,8 @@ from gdd.runtime.checkpoint import read_json, write_atomically, write_json
 logger = logging.getLogger(__name__)
 
 TABLES = "compare.json"
-PICTURES = ("accuracy-ipc.png", "accuracy-seconds.png")
+BY_IPC, BY_SECONDS, BY_LABELS = "accuracy-ipc.png", "accuracy-seconds.png", "accuracy-labels.png"
+PICTURES = (BY_IPC, BY_SECONDS, BY_LABELS)  # the last is that of a comparison within a budget
 
 
 @dataclass(frozen=True)
@@ -227,13 +228,8 @@ def write_comparison(
     failed ones is in no picture, and a picture of nothing is not drawn. The tables of `more` stand below the others.
     """
     shown_sections = [*comparison_sections(rows, shown[0].source.label, brief=False, replicates=replicates), *more]
-    text = tables.page("Comparison", shown_sections)
-    names = ("rows.csv", "compare.md", TABLES, *PICTURES)
-    sheet, page, data, by_ipc, by_seconds = (folder / name for name in names)
-    table = statistics.frame(rows)
-    tables.write_csv(sheet, table)
-    write_atomically(page, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-    write_json(data, {"sections": [asdict(section) for section in shown_sections]})
+    table, by_ipc, by_seconds = statistics.frame(rows), folder / BY_IPC, folder / BY_SECONDS
+    written = write_sections(folder, table, shown_sections)
     points = statistics.summarise(table, replicates)
     # Ceilings that are added to what is shown stand for themselves.
     lines = {compared.source.label: compared.line for compared in shown}
@@ -249,7 +245,19 @@ def write_comparison(
     )
     drawn = plots.draw_ipc(by_ipc, points, title, facts)
     timed = plots.draw_seconds(by_seconds, points, marks, title, f"Numbers at markers and lines: IPC. {facts}")
-    return [sheet, page, data, *([by_ipc] if drawn else []), *([by_seconds] if timed else [])]
+    return [*written, *([by_ipc] if drawn else []), *([by_seconds] if timed else [])]
+
+
+def write_sections(folder: Path, rows: DataFrame, shown: Sequence[Section]) -> list[Path]:
+    """Write rows.csv, compare.md and .json, and remove the pictures of an earlier comparison in the folder."""
+    text = tables.page("Comparison", shown)
+    sheet, page, data = (folder / name for name in ("rows.csv", "compare.md", TABLES))
+    tables.write_csv(sheet, rows)
+    write_atomically(page, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    write_json(data, {"sections": [asdict(section) for section in shown]})
+    for name in PICTURES:
+        (folder / name).unlink(missing_ok=True)
+    return [sheet, page, data]
 
 
 def read_sections(folder: Path) -> list[Section]:

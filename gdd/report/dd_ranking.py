@@ -57,7 +57,12 @@ def augmentation_robust_score(augmented: float, plain: float, weight: float = WE
 
 
 def section(
-    rows: Sequence[Row], other: Sequence[Row], hard: Sequence[Row], brief: bool, replicates: bool = False
+    rows: Sequence[Row],
+    other: Sequence[Row],
+    hard: Sequence[Row],
+    brief: bool,
+    replicates: bool = False,
+    equal_bytes: bool = False,
 ) -> Section:
     """Return the table of the four scores, a line per source, IPC and student.
 
@@ -67,9 +72,10 @@ def section(
         hard: of these and of all real images, with hard labels alone.
         brief: for a terminal, with fewer notes.
         replicates: whether intervals are over distillations and students, as in the tables beside this one.
+        equal_bytes: whether random real images have the bytes and the kind of labels of what is scored, not its IPC.
     """
     used = [row for row in rows if row.protocol == "fixed" and row.kind in SCORED]
-    table = _with_scores(used, other, hard)
+    table = _with_scores(used, other, hard, equal_bytes)
     summaries = [statistics.summarise(table, replicates, name, shared_draws=True) for name in _SCORES]
     most = max(tables.most_seeds(summary[name]) for name, summary in zip(_SCORES, summaries, strict=True))
     order = summaries[0].sort_values("ipc", kind="stable").index
@@ -82,23 +88,23 @@ def section(
         )
     return Section(
         f"{used[0].dataset}, DD-Ranking's scores of fixed images",
-        _notes(table, other[0], hard, brief, replicates),
+        _notes(table, other[0], hard, brief, replicates, equal_bytes),
         ["method", "IPC", "student", *_SCORES],
         lines,
     )
 
 
-def _with_scores(rows: Sequence[Row], other: Sequence[Row], hard: Sequence[Row]) -> DataFrame:
+def _with_scores(rows: Sequence[Row], other: Sequence[Row], hard: Sequence[Row], equal_bytes: bool) -> DataFrame:
     """Return a line per row and a column per score, in percent; none if a student it needs has failed."""
     full = {(row.arch, row.seed): _fraction(row) for row in hard if row.kind == CEILING}
     arms = [{_key(row): _fraction(row) for row in arm} for arm in (rows, other, hard)]
-    floors = [{key[-3:]: score for key, score in arm.items() if key[0] == FLOOR} for arm in arms]
+    floors = [{_rival(row, equal_bytes): _fraction(row) for row in arm if row.kind == FLOOR} for arm in (rows, other)]
     scores = []
     for row in rows:
-        key, student = _key(row), (row.ipc, row.arch, row.seed)
+        key, rival = _key(row), _rival(row, equal_bytes)
         hlr = _of(hard_label_recovery, full[row.arch, row.seed], arms[2][key])
         # With and without augmentation, in either order: their weights are equal.
-        ior, otherwise = (_of(improvement_over_random, arms[i][key], floors[i][student]) for i in (0, 1))
+        ior, otherwise = (_of(improvement_over_random, arms[i][key], floors[i][rival]) for i in (0, 1))
         values = hlr, ior, _of(label_robust_score, hlr, ior), _of(augmentation_robust_score, ior, otherwise)
         scores.append([None if value is None else 100 * value for value in values])
     table = statistics.frame(rows)
@@ -111,6 +117,11 @@ def _key(row: Row) -> tuple[object, ...]:
     return row.kind, row.source, row.distillation_seed, row.ipc, row.arch, row.seed
 
 
+def _rival(row: Row, equal_bytes: bool) -> tuple[object, ...]:
+    """Return what a student shares with that of random real images which it is measured by."""
+    return row.label_kind if equal_bytes else row.ipc, row.arch, row.seed
+
+
 def _fraction(row: Row) -> float | None:
     return None if row.accuracy is None else row.accuracy / 100
 
@@ -120,7 +131,9 @@ def _of(formula: Callable[[float, float], float], first: float | None, second: f
     return None if first is None or second is None else formula(first, second)
 
 
-def _notes(table: DataFrame, other: Row, hard: Sequence[Row], brief: bool, replicates: bool) -> list[str]:
+def _notes(
+    table: DataFrame, other: Row, hard: Sequence[Row], brief: bool, replicates: bool, equal_bytes: bool
+) -> list[str]:
     row, floor = table.iloc[0], table[table["kind"] == FLOOR].iloc[0]
     spread = f", mean ± {tables.spread(replicates)}" if table["seed"].nunique() > 1 or replicates else ""
     lines = [
@@ -129,16 +142,19 @@ def _notes(table: DataFrame, other: Row, hard: Sequence[Row], brief: bool, repli
         *tables.limits(table, replicates),
     ]
     soft = table["source"][table["label_kind"] != floor.label_kind].unique()
-    if len(soft):
+    if equal_bytes:
+        lines.append("Random real images of IOR, LRS and ARS have the same kind of labels and as many bytes.")
+    elif len(soft):
         lines.append(
             f"IOR, LRS and ARS of {', '.join(soft)} also count what stored labels bring: random real images have none."
         )
     if not brief:
         epochs = next(row.epochs for row in hard if row.kind == CEILING)
         augment = row.augment if other.augment == "none" else other.augment
+        random = "random real images of as many bytes" if equal_bytes else "as many random real images"
         lines.append(
             f"HLR: all real images ({epochs:,} epochs) minus these, both with hard labels alone and no augmentation. "
-            "IOR: these minus as many random real images, by the recipe above. LRS: (IOR - HLR) / 2, normalised by "
+            f"IOR: these minus {random}, by the recipe above. LRS: (IOR - HLR) / 2, normalised by "
             "(e^x - 1/e) / (e - 1/e) of fractions. ARS: the mean of two IOR, normalised alike, one with augmentation "
             f"{augment} and one without."
         )

@@ -64,6 +64,23 @@ def draw_bars(path: Path, bars: DataFrame, title: str, note: str) -> None:
     save_picture(figure, path, handles, title, note)
 
 
+def draw_groups(path: Path, groups: Sequence[tuple[str, DataFrame]], title: str, note: str) -> None:
+    """Write the picture of sources in groups: a titled panel for each group, bars by student architecture.
+
+    A source has one colour in all groups.
+    """
+    kinds = {bar.source: bar.kind for _, bars in groups for bar in bars.itertuples()}
+    colours, archs = palette(kinds), list(dict.fromkeys(arch for _, bars in groups for arch in bars["arch"]))
+    figure = empty(min(max(6.5, 1.2 + 0.42 * len(archs) * (len(kinds) + 1)), 24), 1.6 + 3.0 * len(groups))
+    panels = figure.subplots(len(groups), 1, sharey=True, squeeze=False)[:, 0]
+    for axes, (name, bars) in zip(panels, groups, strict=True):
+        _bar_panel(axes, bars, archs, [source for source in kinds if source in {*bars["source"]}], colours)
+        axes.set_title(name, fontsize=10, loc="left")
+        axes.set_ylabel("test accuracy (%)")
+    handles = [Patch(color=colours[source], label=_titled(source, kind)) for source, kind in kinds.items()]
+    save_picture(figure, path, handles, title, note)
+
+
 def _bar_panel(axes: Axes, bars: DataFrame, archs: list[str], sources: list[str], colours: dict[str, str]) -> None:
     thickness = 0.8 / max(1, len(sources))
     for bar in bars.itertuples():

@@ -1,5 +1,6 @@
 """Images that an ensemble approves of, and sets chosen among them: of a generator, or real ones to compare with."""
 
+import sys
 from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any, Literal, Protocol
@@ -19,6 +20,9 @@ from gdd.sampling.set_file import SyntheticSet, check_matches
 
 # In which order the samples of a class are taken into a set, so that the first n are a good set of n.
 Selection = Literal["herding", "kmeans", "confident"]
+
+# Samples of each class that are chosen from.
+POOL_SIZE = 500
 
 # A class of which fewer than one in so many samples is kept is given up, after so many times this number.
 _LEAST, _TRIES = 1000, 5
@@ -139,7 +143,7 @@ def curated_set(
     *,
     filtered: bool = False,
     selection: Selection | None = None,
-    pool: int = 500,
+    pool: int | None = POOL_SIZE,
     soft_labels: bool = False,
 ) -> SyntheticSet:
     """Return `ipc` samples of every class, ordered by class; a smaller IPC's are the first of a larger one's.
@@ -151,23 +155,23 @@ def curated_set(
         device: where the ensemble works.
         filtered: whether samples count only if the ensemble classifies them as their label.
         selection: chooses among the first `pool` samples of each class; none takes the first `ipc`.
-        pool: at least `ipc`.
+        pool: at least `ipc`; none: all images of the class, which must come to an end.
         soft_labels: whether the ensemble's logits are stored, as float16.
     """
-    if selection is not None and pool < ipc:
+    if selection is not None and pool is not None and pool < ipc:
         raise ConfigError(f"--pool is {pool}, expected at least --ipc, {ipc}")
     kept, spec, count = Kept(samples, ensemble, device), samples.spec, ipc if selection is None else pool
     draw = kept.images if filtered else samples.images
     parts = []
     for label in range(spec.num_classes):
-        images = draw(label, 0, count)
-        if len(images) < count:
+        images, least = draw(label, 0, count or sys.maxsize), count or ipc
+        if len(images) < least:
             name = spec.class_names[label]
-            raise ConfigError(f"class {name!r} has {len(images):,} images, {count:,} are asked for")
+            raise ConfigError(f"class {name!r} has {len(images):,} images, {least:,} are asked for")
         parts.append(images if selection is None else images[_chosen(ensemble, images, label, selection, ipc, device)])
     images = torch.cat(parts)
     labels, _ = sample.balanced_labels(spec.num_classes, 0, ipc)
-    soft = _logits(ensemble, images, device).half() if soft_labels else None
+    soft = logits_of(ensemble, images, device).half() if soft_labels else None
     how: dict[str, Any] = {"ensemble": ensemble.hash, "kept": round(kept.kept / kept.scanned, 4) if filtered else None}
     how |= {"select": selection, "pool": None if selection is None else pool}
     return SyntheticSet(images, labels, spec, ipc, {**samples.origin(ensemble), "curated": how}, soft)
@@ -177,13 +181,13 @@ def _chosen(
     ensemble: Ensemble, images: Tensor, label: int, selection: Selection, count: int, device: torch.device | str
 ) -> Tensor:
     if selection == "confident":
-        return confident(_logits(ensemble, images, device), label, count)
+        return confident(logits_of(ensemble, images, device), label, count)
     features = torch.cat([ensemble.features(part.to(device)).cpu() for part in images.split(sample.CHUNK)])
     choose = {"herding": herding, "kmeans": kmeans}[selection]
     return choose(standardized(features), count)
 
 
-def _logits(ensemble: Ensemble, images: Tensor, device: torch.device | str) -> Tensor:
+def logits_of(ensemble: Ensemble, images: Tensor, device: torch.device | str) -> Tensor:
     """Return the ensemble's logits on the CPU, in batches of one size, which may round differently from others."""
     return torch.cat([ensemble.logits(part.to(device)).cpu() for part in images.split(sample.CHUNK)])
 
