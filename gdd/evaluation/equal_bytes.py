@@ -120,8 +120,10 @@ def remarks(budget: Budget, spec: DatasetSpec, named: Sequence[Source]) -> list[
                 f"{source.label} is not streamed, for its file takes {source.generator.bytes:,} bytes; its stored "
                 "samples are compared."
             )
-        if source.synthetic is not None and most_bytes(budget, spec) - source.synthetic.bytes >= class_bytes(spec):
-            lines.append(f"{source.label} is smaller than the budget: it takes {source.synthetic.bytes:,} bytes.")
+        if (stored := source.synthetic) is not None:
+            larger = stored.bytes * (stored.ipc + 1) // stored.ipc
+            if larger <= most_bytes(budget, spec):
+                lines.append(f"{source.label} leaves room for more images per class: it takes {stored.bytes:,} bytes.")
     return lines
 
 

@@ -28,7 +28,9 @@ def evaluate(dataset: Dataset, tmp_path: Path) -> Evaluate:
     ) -> list[Row]:
         defaults = {"archs": ("mlp-w16",), "ipc": (1,), "seeds": (0,), "all_epochs": 1}
         chosen = EvaluateConfig(**{**defaults, **settings})  # type: ignore[arg-type]
-        completed, floor_ipcs = sources.complete([sources.read(text) for text in texts], chosen.ipc, data)
+        completed, floor_ipcs = sources.complete(
+            [sources.read(text, teacher=chosen.teacher) for text in texts], chosen.ipc, data
+        )
         jobs = grid.enumerate_jobs(completed, chosen.ipc, floor_ipcs, chosen.protocols, chosen.archs, chosen.seeds)
         behaviour = run or RunConfig(workers=1)
         with Run(tmp_path / folder, behaviour, {}, "test", make_accelerator(behaviour)) as opened:
