@@ -76,7 +76,7 @@ def write_budget(
     for title, _, group in _groups(table):
         bars = statistics.summarise(group, replicates)
         groups.append((title, bars.assign(source=bars["source"].str.removesuffix(SOFT))))
-    facts = tables.facts(table, rows[0].protocol, replicates)
+    facts = tables.facts(table.assign(label_kind="as above each panel"), rows[0].protocol, replicates)
     note = " ".join([f"Bars: mean; whiskers: 95 % interval; {facts}.", *remarks, *tables.failures(table)])
     plots.draw_groups(picture, groups, f"{rows[0].dataset}: test accuracy within {allowance}", note)
     return [*written, picture]

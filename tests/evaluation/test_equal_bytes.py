@@ -104,6 +104,17 @@ def test_a_teacher_that_is_to_be_trained_is_stood_in_for(budget: Budget, dataset
     assert names(before) == names(after)
 
 
+def test_replicates_share_a_name(budget: Budget, dataset: Dataset, tmp_path: Path) -> None:
+    folders = [save_generator(tmp_path / f"s{seed}", dataset.spec, seed=seed).parent for seed in (0, 1)]
+    named = [sources.read(str(folder), "G") for folder in folders]
+    for seed, source in enumerate(named):
+        source.provenance["seed"] = seed
+    jobs = jobs_within(budget, replace(ONE, protocols=("fixed",)), dataset, named)
+    found = {(job.source.distillation_seed, job.source.hash) for job in jobs if job.source.kind == "generator"}
+    assert len(found) == 4
+    assert {seed for seed, _ in found} == {0, 1}
+
+
 def test_a_generator_is_streamed_if_its_file_fits(budget: Budget, dataset: Dataset, tmp_path: Path) -> None:
     source = sources.read(str(save_generator(tmp_path / "generator", dataset.spec)), "G")
     assert source.generator is not None

@@ -49,8 +49,7 @@ def test_bytes_steps_tables_and_picture(command, stored, generator, done, tmp_pa
     assert [(row.kind, row.seed) for row in fixed if row.label_kind == "hard"] == [
         (kind, seed) for kind in ("real:random", "set", "real:herded", "real:crops", "generator") for seed in (0, 1)
     ]
-    assert len(fixed) == 2 * 9
-    assert all(row.bytes > most for row in rows if row.protocol == "stream") is True
+    assert len(fixed) == len(rows) == 2 * 9
     assert len({row.set_hash for row in fixed if row.kind == "real:herded" and row.label_kind == "hard"}) == 1
     assert len({row.set_hash for row in fixed if row.kind == "real:crops" and row.label_kind == "hard"}) == 2
 
@@ -90,6 +89,21 @@ def test_without_a_teacher_one_is_trained_first_and_once(tiny, done, tmp_path):
     done(*command)
     assert made.stat().st_mtime_ns == before
     assert len(rows_of(tmp_path)) == 2 * 6
+
+
+def test_a_generator_whose_file_fits_is_streamed_in_a_table_of_its_own(command, generator, done, tmp_path):
+    done(*command, "10ipc", generator)
+    hard, stream, soft = compare.read_sections(tmp_path / "runs/compare/compare")
+    assert stream.title == "digits, hard labels, streamed, within 10ipc (25,700 bytes)"
+    size = generator_file.load(generator).bytes
+    assert [line[:4] for line in stream.lines] == [
+        ["random real (floor, fixed)", "10", "25,700", "12"],
+        ["pretrained generator", "10", f"{size:,}", "12"],
+    ]
+    assert size <= 25700
+    assert (len(hard.lines), len(soft.lines)) == (4, 4)
+    (row, _) = [row for row in rows_of(tmp_path) if row.protocol == "stream"]
+    assert (row.optimizer_steps, row.distinct_images_seen) == (12, 300)
 
 
 def test_scores_measure_by_random_images_of_equal_bytes_and_labels(command, done, tmp_path):
