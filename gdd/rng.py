@@ -68,7 +68,7 @@ LATENT = "latent"
 
 # Evaluation. STUDENT or TEACHER and a hyphen stand before ORDER, AUGMENT and DROP_PATH, and after INIT.
 RANDOM_REAL = "real-random"
-CROPS = "crops"
+RANDOM_CROPS = "random-crops"
 STUDENT = "student"
 TEACHER = "teacher"
 INIT = "init"

@@ -12,7 +12,7 @@ from gdd.checks import said_of
 from gdd.cli.command import Command, add_settings, checked_config, opened
 from gdd.config import Config, ConfigError, RunConfig
 from gdd.config.stages import AUDIT, COMPARE, DD_RANKING, ENSEMBLE, EVALUATE, LANDSCAPE
-from gdd.evaluation.budget import Budget, parse
+from gdd.evaluation.budget import Budget, parse_budget
 from gdd.evaluation.named import (
     FLOOR,
     NO_TEACHER,
@@ -116,7 +116,7 @@ def _compare(options: Namespace, console: Console) -> None:
 
 def _budget_of(options: Namespace) -> Budget:
     """Return the budget that the command line tells, and its teacher; ConfigError for what has no place beside it."""
-    budget, settings = parse(options.budget), options.evaluate
+    budget, settings = parse_budget(options.budget), options.evaluate
     for flag in ("ipc", "mark"):
         if options[flag]:
             raise ConfigError(f"--{flag} is given, expected none with --budget")

@@ -20,7 +20,7 @@ class Budget:
     teacher: Path | None = None  # the ensemble that chooses and labels images; none until it is trained
 
 
-def parse(text: str) -> Budget:
+def parse_budget(text: str) -> Budget:
     """Return the budget that a text tells: 25600, 25KiB, 1MiB or 10ipc.
 
     Raises:

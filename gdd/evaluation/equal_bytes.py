@@ -71,13 +71,14 @@ def jobs_within(budget: Budget, settings: EvaluateConfig, dataset: Dataset, name
     spec, ipc = dataset.spec, ipc_within(budget, dataset.spec)
     teacher = None if budget.teacher is None else ensemble_file.load(budget.teacher)
     generators = [source for source in named if source.generator is not None]
-    fixed = [_fitted(source, budget, dataset) for source in named if source.synthetic is not None]
+    sets = [_fitted(source, budget, dataset) for source in named if source.synthetic is not None]
+    drawn = list[Source]()
     for soft_labels in (False, True):
         if count := ipc_within(budget, spec, soft_labels):
-            fixed += [_real(kind, teacher, count, soft_labels) for kind in _REAL]
-            fixed += [_samples(source, teacher, count, soft_labels) for source in generators]
+            drawn += [_real(kind, teacher, count, soft_labels) for kind in _REAL]
+            drawn += [_samples(source, teacher, count, soft_labels) for source in generators]
     streams = [replace(source, drawn_ipc=ipc) for source in generators if fits_as_stream(source, budget, spec)]
-    completed, floor_ipcs = sources.complete([*fixed, *streams], (ipc,), dataset, ceiling=False)
+    completed, floor_ipcs = sources.complete([*drawn, *sets, *streams], (ipc,), dataset, ceiling=False)
     return [
         job
         for protocol in settings.protocols

@@ -19,7 +19,7 @@ from gdd.sampling.ensemble_file import Ensemble
 from gdd.sampling.set_file import SyntheticSet
 
 # As in RDED's code: so many images of a class, so many crops of each, and the smallest share of it that one shows.
-IMAGES, CROPS, LEAST_SHARE = 300, 5, 0.08
+MOST_IMAGES, CROPS_EACH, LEAST_SHARE = 300, 5, 0.08
 # Images of at most so many pixels a side are one crop, as their CIFAR's are; larger ones are tiled of 2 x 2.
 _SMALL = 32
 
@@ -52,13 +52,13 @@ def crop_set(
     needed = ipc * factor**2
     parts = []
     for label in range(spec.num_classes):
-        images = real.images(label, 0, max(IMAGES, needed))
+        images = real.images(label, 0, max(MOST_IMAGES, needed))
         if len(images) < needed:
             name = spec.class_names[label]
             raise ConfigError(f"class {name!r} has {len(images):,} images, of which {needed:,} crops are asked for")
-        crops = _random_crops(images, factor, rng.Draws(real.seed, rng.CROPS, label))  # (N, CROPS, C, h, w)
+        crops = _random_crops(images, factor, rng.Draws(real.seed, rng.RANDOM_CROPS, label))  # (N, CROPS_EACH, C, h, w)
         logits = logits_of(ensemble, _padded(crops.flatten(0, 1), spec), device)
-        sureness, best = logits.log_softmax(1)[:, label].view(len(images), CROPS).max(1)
+        sureness, best = logits.log_softmax(1)[:, label].view(len(images), CROPS_EACH).max(1)
         own = crops[torch.arange(len(images)), best]  # (N, C, h, w)
         chosen = own[sureness.argsort(descending=True, stable=True)[:needed]]
         tiled = rearrange(chosen, "(n i j) c h w -> n c (i h) (j w)", i=factor, j=factor)
@@ -66,17 +66,17 @@ def crop_set(
     images = torch.cat(parts)
     labels, _ = sample.balanced_labels(spec.num_classes, 0, ipc)
     soft = logits_of(ensemble, images, device).half() if soft_labels else None
-    how: dict[str, Any] = {"ensemble": ensemble.hash, "crops": CROPS, "factor": factor}
+    how: dict[str, Any] = {"ensemble": ensemble.hash, "crops": CROPS_EACH, "factor": factor}
     return SyntheticSet(images, labels, spec, ipc, {**real.origin(ensemble), "curated": how}, soft)
 
 
 def _random_crops(images_u8: Tensor, factor: int, random: rng.Draws) -> Tensor:
-    """Return crops (N, CROPS, C, h, w) of images (N, C, H, W), h and w being H and W over `factor`, rounded up.
+    """Return crops (N, CROPS_EACH, C, h, w) of images (N, C, H, W), h and w being H and W over `factor`, rounded up.
 
     A crop has the image's proportions. Its share of the area is uniform, from LEAST_SHARE to 1, and so is its place.
     """
     count, channels, height, width = images_u8.shape
-    share, top, left = random.uniform(count, CROPS, 3).unbind(-1)
+    share, top, left = random.uniform(count, CROPS_EACH, 3).unbind(-1)
     side = (LEAST_SHARE + (1 - LEAST_SHARE) * share).sqrt()
     heights, widths = ((side * full).round().clamp(min=1) for full in (height, width))
     tops, lefts = (
@@ -84,7 +84,7 @@ def _random_crops(images_u8: Tensor, factor: int, random: rng.Draws) -> Tensor:
     )
     boxes = torch.stack([lefts, tops, lefts + widths, tops + heights], -1).int().tolist()
     size = -(-height // factor), -(-width // factor)
-    crops = np.empty((count, CROPS, channels, *size), np.uint8)
+    crops = np.empty((count, CROPS_EACH, channels, *size), np.uint8)
     for index, pixels in enumerate(rearrange(images_u8, "n c h w -> n h w c").numpy()):
         image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
         for place, box in enumerate(boxes[index]):

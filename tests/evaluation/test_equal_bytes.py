@@ -10,7 +10,7 @@ from generators import PETS, save_generator, save_teacher
 from gdd.config import ConfigError, EvaluateConfig, RecipeConfig
 from gdd.data.readers import Dataset
 from gdd.evaluation import dd_ranking, sources
-from gdd.evaluation.budget import Budget, parse
+from gdd.evaluation.budget import Budget, parse_budget
 from gdd.evaluation.equal_bytes import (
     class_bytes,
     in_words,
@@ -51,11 +51,11 @@ def test_a_budget_is_bytes_or_the_bytes_of_so_many_images() -> None:
         ("10ipc", 34590, 10),
         ("010ipc", 34590, 10),
     ):
-        budget = parse(text)
+        budget = parse_budget(text)
         assert (most_bytes(budget, PETS), ipc_within(budget, PETS)) == (most, ipc)
         assert in_words(budget, PETS) == f"{text} ({most:,} bytes)"
-    assert ipc_within(parse("10ipc"), PETS, soft_labels=True) == 9
-    assert ipc_within(parse("1ipc"), PETS, soft_labels=True) == 0
+    assert ipc_within(parse_budget("10ipc"), PETS, soft_labels=True) == 9
+    assert ipc_within(parse_budget("1ipc"), PETS, soft_labels=True) == 0
 
 
 @pytest.mark.parametrize(
@@ -63,19 +63,19 @@ def test_a_budget_is_bytes_or_the_bytes_of_so_many_images() -> None:
 )
 def test_what_is_no_budget_is_named(text: str) -> None:
     with pytest.raises(ConfigError) as error:
-        parse(text)
+        parse_budget(text)
     assert str(error.value).startswith(f"--budget is {text}, expected a whole number above 0 of bytes, KiB, MiB or ")
 
 
 def test_a_budget_below_one_image_per_class_says_what_that_takes() -> None:
     with pytest.raises(ConfigError, match=r"--budget is 1KiB, expected at least 3,459 bytes: one image of each class"):
-        ipc_within(parse("1KiB"), PETS)
+        ipc_within(parse_budget("1KiB"), PETS)
 
 
 @pytest.fixture
 def budget(dataset: Dataset, tmp_path: Path) -> Budget:
     """The bytes of ten images per class, 25,700, and a teacher."""
-    return replace(parse("10ipc"), teacher=save_teacher(tmp_path / "teacher", dataset.spec))
+    return replace(parse_budget("10ipc"), teacher=save_teacher(tmp_path / "teacher", dataset.spec))
 
 
 def test_hard_and_soft_labels_fill_the_budget_with_what_is_named_and_real_images(
@@ -86,13 +86,13 @@ def test_hard_and_soft_labels_fill_the_budget_with_what_is_named_and_real_images
     assert names(jobs) == [
         "random real, 10, fixed",
         "random real, soft labels, 9, fixed",
-        "set, 10, fixed",
         "herded real, 10, fixed",
         "crops of real, 10, fixed",
         "samples of G, herding, 10, fixed",
         "herded real, soft labels, 9, fixed",
         "crops of real, soft labels, 9, fixed",
         "samples of G, herding, soft labels, 9, fixed",
+        "set, 10, fixed",
     ]
     assert len(jobs) == 2 * 9
     assert len({(job.source.kind, job.source.hash) for job in jobs}) == 9

@@ -9,7 +9,7 @@ from torch import Tensor
 from gdd.config import ConfigError
 from gdd.data.spec import DatasetSpec
 from gdd.data.splits import Split
-from gdd.sampling.crops import CROPS, crop_set, factor_of
+from gdd.sampling.crops import CROPS_EACH, crop_set, factor_of
 from gdd.sampling.curate import Real
 from gdd.sampling.ensemble_file import Ensemble
 
@@ -60,7 +60,7 @@ def test_the_crop_that_the_ensemble_prefers_is_taken_first(size):
     first = Stub(spec_of(size), brightness)
     crop_set(noise(size), first, 1)
     shown = torch.cat(first.seen)
-    for wanted in (shown[7], shown[3 * CROPS + 1]):
+    for wanted in (shown[7], shown[3 * CROPS_EACH + 1]):
         ensemble = Stub(spec_of(size), lambda images, wanted=wanted: (images == wanted).flatten(1).all(1))
         image = crop_set(noise(size), ensemble, 1).images[0]
         if size == SMALL:
