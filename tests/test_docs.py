@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import redirect_stdout
 from datetime import date
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ from gdd.models import registry
 
 ROOT = Path(__file__).parents[1]
 SNIPPETS = re.findall(r"```python\n(.*?)```", (ROOT / "docs/extending.md").read_text(), re.DOTALL)
+RECIPES = (ROOT / "docs/recipes.md").read_text().split("\n## ")[1:]
 DOCUMENTS = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
 KEYS = list(types_by_key())
 SECTIONS = {key.rpartition(".")[0] for key in KEYS} - {""}
@@ -33,7 +35,7 @@ FOLDERS = ("benchmarks", "configs", "docs", "gdd", "tests")
 FILES = [*ROOT.iterdir(), *(path for folder in FOLDERS for path in (ROOT / folder).rglob("*"))]
 FOREIGN_FLAGS = {"config_file", "cpu", "main_process_ip", "multi_gpu", "num_machines", "num_processes"}  # accelerate's
 FOREIGN_FLAGS |= {"array", "gpus", "requeue", "signal", "time"}  # sbatch's
-FOREIGN_FLAGS |= {"group"}  # uv's
+FOREIGN_FLAGS |= {"group", "with"}  # uv's
 FOREIGN_FILES = {"accelerate.yaml", "bright100.yaml", "shapes.yaml"}  # made by accelerate config and gdd init
 # Names of other libraries: of accelerate's file, of Hugging Face's datasets, of ddranking and torchvision; and folders
 # and ends of names that stand for themselves.
@@ -232,6 +234,22 @@ def unknown_names(text: str) -> set[str]:
         if not known:
             unknown.add(name)
     return unknown - FOREIGN_NAMES
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", RECIPES, ids=[recipe.partition("\n")[0] for recipe in RECIPES])
+def test_a_recipe_trains_a_network_for_real_images(recipe, tmp_path, monkeypatch):
+    (script,) = re.findall(r"```python\n(.*?)```", recipe, re.DOTALL)
+    for name in re.findall(r"^(?:import|from) (\w+)", script, re.MULTILINE):
+        if find_spec(name) is None:
+            pytest.skip(f"{name} is not installed")
+    monkeypatch.chdir(tmp_path)
+    assert all(main(given) == 0 for given in commands(recipe))  # that make what the script reads
+    Path("recipe.py").write_text(script)
+    ended = subprocess.run([sys.executable, "recipe.py"], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    # One class in ten is right by chance, and two in ten are where Avalanche's learner replays nothing.
+    assert float(re.search(r"^accuracy ([\d.]+) %$", ended.stdout, re.MULTILINE)[1]) > 60
 
 
 @pytest.mark.parametrize("path", [*DOCUMENTS, "CONTRIBUTING.md"])
