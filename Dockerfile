@@ -19,8 +19,9 @@ RUN case "$VARIANT" in \
 # The same Python, for that of /opt/gdd is a link to it; without uv and what it has fetched.
 FROM ${PYTHON}
 COPY --from=build /opt/gdd /opt/gdd
-ENV PATH=/opt/gdd/bin:$PATH
-RUN useradd --create-home gdd && install --directory --owner gdd /work
+# With docker's --user it is somebody without a name or a home, whom libraries ask for both.
+ENV PATH=/opt/gdd/bin:$PATH HOME=/tmp USER=gdd
+RUN useradd gdd && install --directory --owner gdd /work
 USER gdd
 WORKDIR /work
 COPY configs configs

@@ -64,7 +64,7 @@ def test_it_has_a_python_that_gdd_is_for_and_runs_as_nobody_special():
     assert python.removesuffix("-slim") in SpecifierSet(project["requires-python"])
     names = [step for step, _ in STEPS]
     (user,) = [words for step, words in STEPS if step == "USER"]
-    assert f"{MACHINES} --create-home {user} " in step_with(MACHINES)
+    assert f"{MACHINES} {user} " in step_with(MACHINES)
     assert names.index("USER") < names.index("CMD")
 
 
@@ -113,8 +113,8 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
                 copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
                 copy(ROOT / name, folder / words.split()[-1])
         elif step == "ENV":
-            name, value = words.split("=", 1)
-            environment[name] = placed(value).replace(f"${name}", environment[name])
+            for name, value in (pair.split("=", 1) for pair in words.split()):
+                environment[name] = placed(value).replace(f"${name}", environment.get(name, ""))
         elif step == "RUN" and MACHINES not in words:
             ended = subprocess.run(
                 ["sh", "-c", placed(words)], cwd=folder, env=environment, capture_output=True, text=True

@@ -36,6 +36,7 @@ FILES = [*ROOT.iterdir(), *(path for folder in FOLDERS for path in (ROOT / folde
 FOREIGN_FLAGS = {"config_file", "cpu", "main_process_ip", "multi_gpu", "num_machines", "num_processes"}  # accelerate's
 FOREIGN_FLAGS |= {"array", "gpus", "requeue", "signal", "time"}  # sbatch's
 FOREIGN_FLAGS |= {"group", "with"}  # uv's
+FOREIGN_FLAGS |= {"build-arg", "rm", "user"}  # docker's
 FOREIGN_FILES = {"accelerate.yaml", "bright100.yaml", "shapes.yaml"}  # made by accelerate config and gdd init
 # Names of other libraries: of accelerate's file, of Hugging Face's datasets, of ddranking and torchvision; and folders
 # and ends of names that stand for themselves.

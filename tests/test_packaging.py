@@ -20,7 +20,8 @@ import gdd
 FOLDERS = (".ci", "benchmarks", "configs", "docs", "examples", "gdd", "tests")
 FILES = [
     *("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "CITATION.cff", "LICENSE", "pyproject.toml", "mkdocs.yml"),
-    *(".gitignore", ".pre-commit-config.yaml", "train_gan.py", "distill.py", "evaluate.py"),
+    *(".dockerignore", ".gitignore", ".pre-commit-config.yaml", "Dockerfile"),
+    *("train_gan.py", "distill.py", "evaluate.py"),
 ]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
