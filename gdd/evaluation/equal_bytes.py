@@ -125,7 +125,7 @@ def remarks(budget: Budget, spec: DatasetSpec, named: Sequence[Source]) -> list[
             larger = stored.bytes * (stored.ipc + 1) // stored.ipc
             if larger <= most_bytes(budget, spec):
                 lines.append(f"{source.label} leaves room for more images per class: it takes {stored.bytes:,} bytes.")
-    return lines
+    return list(dict.fromkeys(lines))  # replicates share a name
 
 
 def _protocol(source: Source) -> sources.Protocol:

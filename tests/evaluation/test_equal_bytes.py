@@ -113,6 +113,8 @@ def test_replicates_share_a_name(budget: Budget, dataset: Dataset, tmp_path: Pat
     found = {(job.source.distillation_seed, job.source.hash) for job in jobs if job.source.kind == "generator"}
     assert len(found) == 4
     assert {seed for seed, _ in found} == {0, 1}
+    told = remarks(replace(budget, ipc=1), dataset.spec, named)
+    assert len([line for line in told if "is not streamed" in line]) == 1
 
 
 def test_a_generator_is_streamed_if_its_file_fits(budget: Budget, dataset: Dataset, tmp_path: Path) -> None:
