@@ -15,10 +15,12 @@ _HOMES = {
     "ImageSet": "gdd.api.image_set:ImageSet",
     "LearningPool": "gdd.training.pool:LearningPool",
     "Matcher": "gdd.training.matching:Matcher",
+    "Mixture": "gdd.api.mixture:Mixture",
     "distill": "gdd.api.run:distill",
     "evaluate": "gdd.api.run:evaluate",
     "load_generator": "gdd.api.generator:load_generator",
     "load_set": "gdd.api.image_set:load_set",
+    "mix": "gdd.api.mixture:mix",
     "open_dataset": "gdd.data.readers:open_dataset",
     "skd": "gdd.losses.logits:skd",
 }

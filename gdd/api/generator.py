@@ -1,19 +1,17 @@
 """A distilled generator: sets of any size, and batches without end for any training loop."""
 
-import itertools
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import IterableDataset, get_worker_info
 
 from gdd import hub, zoo
 from gdd.api.image_set import ImageSet, OfDataset
+from gdd.api.stream import Classes, SampleStream
 from gdd.config import ConfigError, read_as
 from gdd.config.fields import AtLeast0, AtLeast1
-from gdd.data.pixels import pm1_to_u8, pm1_to_unit, u8_to_unit
+from gdd.data.pixels import pm1_to_u8, pm1_to_unit
 from gdd.data.spec import DatasetSpec
 from gdd.evaluation.named import teacher_beside
 from gdd.sampling import curate, ensemble_file, generator_file, sample
@@ -31,7 +29,7 @@ class DistilledGenerator(OfDataset):
         self.device = torch.device("cpu")
 
     def __repr__(self) -> str:
-        size = f"{len(self.class_names)} classes of {self.shape}, {self.loaded.bytes:,} bytes"
+        size = f"{len(self.class_names)} classes of {self.shape}, {self.bytes:,} bytes"
         return f"DistilledGenerator({self.spec.name}: {size})"
 
     @property
@@ -50,6 +48,11 @@ class DistilledGenerator(OfDataset):
     def noise_dim(self) -> int:
         """Numbers of noise that make an image."""
         return self.loaded.generator.noise_dim
+
+    @property
+    def bytes(self) -> int:
+        """Of its file."""
+        return self.loaded.bytes
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -75,19 +78,27 @@ class DistilledGenerator(OfDataset):
         samples = curate.Generated(self.loaded, seed, self.device)
         return ImageSet(curate.curated_set(samples, self._asked(), ipc, self.device, soft_labels=True))
 
-    def stream(self, batch_size: int, seed: int = 0, soft_labels: bool = False) -> "SampleStream":
+    def stream(
+        self, batch_size: int, seed: int = 0, soft_labels: bool = False, classes: Classes | None = None
+    ) -> SampleStream:
         """Return batches without end, each of new samples.
 
         Args:
             batch_size: at least 1.
             seed: of the noise, at least 0.
             soft_labels: whether a batch ends with the teacher's logits (B, K).
+            classes: names or numbers of those that are wanted, in the order in which they take turns; none: all.
 
         Raises:
-            ConfigError: a number is too small, or no teacher lies beside the generator.
+            ConfigError: a number is too small, a class is unknown, or no teacher lies beside the generator.
         """
-        batch_size, seed = read_as(AtLeast1, batch_size, "batch_size"), read_as(AtLeast0, seed, "seed")
-        return SampleStream(self, batch_size, seed, self._asked() if soft_labels else None)
+        return SampleStream(self, batch_size, seed, classes, self._asked() if soft_labels else None)
+
+    @torch.no_grad()
+    def images_u8(self, labels: Tensor, indices: Tensor, seed: int) -> Tensor:
+        """Return samples `indices[b]` of classes `labels[b]`, both (B,) int64 on the CPU: uint8 (B, C, H, W)."""
+        noise = sample.latents(seed, labels, indices, self.noise_dim).to(self.device, non_blocking=True)
+        return pm1_to_u8(self.loaded.generator(noise, labels.to(self.device, non_blocking=True)))
 
     def _asked(self) -> Ensemble:
         if self.teacher is None:
@@ -116,47 +127,6 @@ def _kind(value: object) -> str:
     if isinstance(value, Tensor):
         return f"{value.dtype} of shape {tuple(value.shape)}"
     return f"a {type(value).__name__}"
-
-
-class SampleStream(IterableDataset[tuple[Tensor, ...]]):
-    """Batches without end: float32 images (B, C, H, W) in [0, 1], rounded to 256 levels, and labels (B,).
-
-    With a teacher a batch has its logits (B, K) besides.
-
-    Batch k holds samples k*B to (k+1)*B - 1 of one sequence that goes through the classes in turn, so every batch is as
-    balanced as its size allows. Each of N processes of a process group takes every N-th batch, and so do the workers of
-    `DataLoader(stream, batch_size=None, num_workers=W)`, which together give the batches in the order of one.
-    A stream starts anew, with the same batches, whenever it is iterated.
-    """
-
-    def __init__(
-        self, generator: DistilledGenerator, batch_size: int, seed: int, teacher: Ensemble | None = None
-    ) -> None:
-        self.generator = generator
-        self.batch_size = batch_size
-        self.seed = seed
-        self.teacher = teacher
-
-    def batch(self, index: int) -> tuple[Tensor, ...]:
-        """Return batch `index`, counted from 0 over all processes."""
-        loaded, device = self.generator.loaded, self.generator.device
-        places = torch.arange(index * self.batch_size, (index + 1) * self.batch_size)
-        indices, labels = places // loaded.spec.num_classes, places % loaded.spec.num_classes
-        noise = sample.latents(self.seed, labels, indices, loaded.generator.noise_dim).to(device, non_blocking=True)
-        labels = labels.to(device, non_blocking=True)
-        with torch.no_grad():
-            images_u8 = pm1_to_u8(loaded.generator(noise, labels))
-        answers = () if self.teacher is None else (self.teacher.logits(images_u8),)
-        return u8_to_unit(images_u8), labels, *answers
-
-    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
-        worker = get_worker_info()
-        if worker is not None and self.generator.device.type != "cpu":
-            raise ConfigError(f"a stream's generator is on {self.generator.device}, expected cpu with num_workers")
-        together = torch.distributed.is_available() and torch.distributed.is_initialized()
-        rank, processes = (torch.distributed.get_rank(), torch.distributed.get_world_size()) if together else (0, 1)
-        number, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        return map(self.batch, itertools.count(rank + processes * number, processes * workers))
 
 
 def load_generator(path: Path | str) -> DistilledGenerator:

@@ -1,6 +1,7 @@
 """What a dataset is: shape, classes, normalisation, and which augmentations keep its labels; without torch."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -61,6 +62,46 @@ class DatasetSpec:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+    def labels_of(self, classes: Sequence[str | int] | None) -> list[int]:
+        """Return the numbers of classes that a user calls by name or number, in the same order; of none, all.
+
+        Raises:
+            ConfigError: one is unknown or stands twice, or there is no class at all.
+        """
+        if classes is None:
+            return list(range(self.num_classes))
+        known = {name: label for label, name in enumerate(self.class_names)} | {n: n for n in range(self.num_classes)}
+        try:
+            labels = [] if isinstance(classes, str) else [known[value] for value in classes]
+        except (KeyError, TypeError):
+            labels = []
+        expected = f"a list of different ones of {self.name}, each by its name or as 0 to {self.num_classes - 1}"
+        require(len({*labels}) == len(labels) >= 1, "classes", classes, expected)
+        return labels
+
+
+def joined(specs: Sequence[DatasetSpec]) -> DatasetSpec:
+    """Return what holds for several datasets together, whose classes stand in the order in which they first appear.
+
+    Mean and standard deviation are those of equally many images of every class, from all that have it.
+
+    Raises:
+        ConfigError: their images differ in shape.
+    """
+    first, classes = specs[0], Counter(name for spec in specs for name in spec.class_names)
+    for spec in specs:
+        if spec.shape != first.shape:
+            raise ConfigError(f"images of {spec.name} are {spec.shape}, expected {first.shape} as of {first.name}")
+    shares = [sum(1 / classes[name] for name in spec.class_names) / len(classes) for spec in specs]
+    means, stds = [], []
+    for channel in range(first.channels):
+        mean = sum(share * spec.mean[channel] for share, spec in zip(shares, specs, strict=True))
+        spreads = [math.hypot(spec.std[channel], spec.mean[channel] - mean) for spec in specs]
+        means.append(mean)
+        stds.append(math.hypot(*(math.sqrt(share) * spread for share, spread in zip(shares, spreads, strict=True))))
+    name, flip = " + ".join(dict.fromkeys(spec.name for spec in specs)), all(spec.flip for spec in specs)
+    return DatasetSpec(name, *first.shape, tuple(classes), tuple(means), tuple(stds), flip)
 
 
 def order_of_numbers(class_names: Sequence[str]) -> str | None:

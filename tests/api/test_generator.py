@@ -11,7 +11,7 @@ from generators import PETS, save_generator, save_teacher
 from torch.utils.data import DataLoader
 
 import gdd
-from gdd.api import generator as module
+from gdd.api import stream as module
 from gdd.config import ConfigError
 from gdd.sampling import ensemble_file, sample
 
@@ -42,6 +42,7 @@ def test_facts_are_those_of_the_dataset(pets):
     assert (pets.class_names, pets.shape, pets.mean, pets.std) == (PETS.class_names, PETS.shape, PETS.mean, PETS.std)
     assert pets.provenance["method"] == "gan"
     assert pets.noise_dim == 6
+    assert pets.bytes == pets.loaded.bytes
 
 
 def test_a_stream_holds_the_samples_of_the_set_class_by_class(pets):
@@ -62,6 +63,25 @@ def test_any_batches_of_a_stream_are_balanced_and_new(pets):
     assert all(count.max() - count.min() <= 1 for count in counts)
     images = torch.cat([images for images, _ in seen]).flatten(1)
     assert len(images.unique(dim=0)) == len(images) == 30
+
+
+@pytest.mark.parametrize("classes", [["eel", "cat"], [2, 0], np.array([2, 0])])
+def test_a_stream_of_some_classes_holds_their_samples_in_turn(pets, classes):
+    stored = pets.sample(4, seed=7)
+    images, labels = map(torch.cat, zip(*first(pets.stream(3, seed=7, classes=classes), 2), strict=True))
+    assert labels.tolist() == [2, 0] * 3
+    for place, (image, label) in enumerate(zip(images, labels.tolist(), strict=True)):
+        assert (image - stored[4 * label + place // 2][0]).abs().max() < 1.5 / 255
+
+
+def test_a_stream_of_all_classes_by_name_is_the_stream_of_all(pets):
+    assert same(first(pets.stream(4, classes=pets.class_names), 3), first(pets.stream(4), 3))
+
+
+@pytest.mark.parametrize("classes", [[], ["cow"], [3], [-1], ["cat", 0], "cat", 1, [["cat"]], [None]])
+def test_classes_that_a_generator_does_not_have_are_refused(pets, classes):
+    with pytest.raises(ConfigError, match=r"classes is .*, expected a list of different ones of pets, .* as 0 to 2"):
+        pets.stream(2, classes=classes)
 
 
 def test_a_stream_starts_anew_when_it_is_iterated_again(pets):
