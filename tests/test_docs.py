@@ -31,7 +31,7 @@ RECIPES = (ROOT / "docs/recipes.md").read_text().split("\n## ")[1:]
 DOCUMENTS = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
 KEYS = list(types_by_key())
 SECTIONS = {key.rpartition(".")[0] for key in KEYS} - {""}
-FOLDERS = ("benchmarks", "configs", "docs", "gdd", "tests")
+FOLDERS = ("benchmarks", "configs", "docs", "examples", "gdd", "tests")
 FILES = [*ROOT.iterdir(), *(path for folder in FOLDERS for path in (ROOT / folder).rglob("*"))]
 FOREIGN_FLAGS = {"config_file", "cpu", "main_process_ip", "multi_gpu", "num_machines", "num_processes"}  # accelerate's
 FOREIGN_FLAGS |= {"array", "gpus", "requeue", "signal", "time"}  # sbatch's
@@ -80,10 +80,10 @@ def test_links_lead_somewhere(path):
 
 @cache
 def flags_of_programs() -> set[str]:
-    """Return the flags of all commands, by their help, and of the programs in benchmarks and tests, by their text."""
+    """Return the flags of all commands, by their help, and of the programs beside the package, by their text."""
     with redirect_stdout(io.StringIO()) as helps:
         assert all(main([*command, "--help"]) == 0 for command in ([], *([name] for name in COMMANDS)))
-    programs = (path for folder in ("benchmarks", "tests/faults") for path in (ROOT / folder).glob("*.py"))
+    programs = (path for folder in ("benchmarks", "examples", "tests/faults") for path in (ROOT / folder).glob("*.py"))
     return set(re.findall(r"--([\w.-]+)", "\n".join([helps.getvalue(), *(path.read_text() for path in programs)])))
 
 

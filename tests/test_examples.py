@@ -1,14 +1,36 @@
 """The examples run as they stand, with fewer steps."""
 
+import itertools
 import json
+import re
+import runpy
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import torch
 from commands import ROOT
+
+from gdd.data.splits import Split
 
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 NOTEBOOK = ROOT / "examples/quickstart.ipynb"
+OPTIONS = {"replay.py": ["--dataset", "digits", "--gan-steps", "3", "--gan-width", "4"]}
+
+
+@pytest.fixture(scope="module")
+def replay() -> dict:
+    """The functions of examples/replay.py."""
+    return runpy.run_path(str(ROOT / "examples/replay.py"))
+
+
+def ran(path: Path, folder: Path, *options: str) -> str:
+    """Run an example in a folder for three steps, and return what it printed."""
+    command = [sys.executable, path, "3", *OPTIONS.get(path.name, []), *options]
+    ended = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
 
 
 @pytest.mark.slow
@@ -18,9 +40,7 @@ def test_an_example_runs(path, tmp_path):
         pytest.skip("MNIST is not in data/")
     if (ROOT / "data").is_dir():
         (tmp_path / "data").symlink_to(ROOT / "data")
-    ended = subprocess.run([sys.executable, path, "3"], cwd=tmp_path, capture_output=True, text=True)
-    assert ended.returncode == 0, ended.stderr
-    assert "accuracy" in ended.stdout
+    assert "accuracy" in ran(path, tmp_path)
 
 
 def test_the_notebook_holds_nothing_that_running_it_leaves():
@@ -44,3 +64,39 @@ def test_the_notebook_runs(tmp_path):
     assert sum("image/png" in output.get("data", {}) for output in shown) == 3  # samples, real images, accuracies
     assert "accuracy on 359 real test images" in told
     assert "random real" in told
+
+
+@pytest.mark.slow
+def test_replay_compares_memories_of_equal_bytes_and_does_nothing_twice(tmp_path):
+    path = ROOT / "examples/replay.py"
+    first, out = ran(path, tmp_path), tmp_path / "runs/replay-digits"
+    table = (out / "table.md").read_text()
+    assert table in first
+    assert (out / "accuracy.png").read_bytes().startswith(b"\x89PNG")
+    found = {file.stem.removeprefix("seed0-"): json.loads(file.read_text()) for file in out.glob("*.json")}
+    assert {*found} == {"generators", "random-real", "herded-real", "nothing", "all-real"}
+    assert all([len(row) for row in result["accuracies"]] == [1, 2, 3, 4, 5] for result in found.values())
+    files = [*(out / "generators").glob("*/refine/generator.safetensors")]
+    assert len(files) == 4
+    assert found["generators"]["bytes"] == sum(file.stat().st_size for file in files)
+    assert found["nothing"]["bytes"] == 0
+    for memory in ("random-real", "herded-real"):  # whole images of 16 x 16, as many of each of a task's two classes
+        assert 0 <= found["generators"]["bytes"] - found[memory]["bytes"] < 4 * 2 * 256
+    assert len(re.findall("after task [1-5]$", first, re.MULTILINE)) == 5 * 5
+    again = ran(path, tmp_path)
+    assert table in again
+    assert not re.findall("after task [1-5]$", again, re.MULTILINE)
+
+
+def test_forgetting_is_the_best_earlier_accuracy_minus_the_final_one(replay):
+    assert replay["forgetting"]([[90.0], [95.0, 70.0], [60.0, 50.0, 40.0]]) == (35 + 20) / 2
+    assert replay["forgetting"]([[50.0], [60.0, 80.0]]) == -10
+
+
+def test_batches_of_replay_are_balanced_and_of_their_class(replay):
+    labels = torch.tensor([3, 7, 7, 8, 3, 7])
+    images = labels.to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 2, 2)
+    drawn = list(itertools.islice(replay["batches"](Split(images, labels), torch.Generator().manual_seed(0)), 3))
+    for batch, classes in drawn:
+        assert torch.equal((255 * batch).round().long(), classes.view(-1, 1, 1, 1).expand_as(batch))
+    assert torch.cat([classes for _, classes in drawn]).tolist() == [3, 7, 8] * replay["HALF"]

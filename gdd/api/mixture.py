@@ -11,7 +11,7 @@ from gdd.api.image_set import ImageSet, OfDataset
 from gdd.api.stream import Classes, SampleStream
 from gdd.config import ConfigError, read_as
 from gdd.config.fields import AtLeast0, AtLeast1
-from gdd.data.spec import DatasetSpec, joined
+from gdd.data.spec import DatasetSpec, union
 from gdd.sampling import sample
 from gdd.sampling.set_file import SyntheticSet
 
@@ -25,7 +25,7 @@ class Mixture(OfDataset):
 
     def __init__(self, generators: Sequence[DistilledGenerator]) -> None:
         self.generators = tuple(generators)
-        self._spec = joined([generator.spec for generator in generators])
+        self._spec = union([generator.spec for generator in generators])
         # Of each class: the places of the generators that make it, and the number that it has there.
         self._makers = [
             [(place, made.class_names.index(name)) for place, made in enumerate(generators) if name in made.class_names]

@@ -81,7 +81,7 @@ class DatasetSpec:
         return labels
 
 
-def joined(specs: Sequence[DatasetSpec]) -> DatasetSpec:
+def union(specs: Sequence[DatasetSpec]) -> DatasetSpec:
     """Return what holds for several datasets together, whose classes stand in the order in which they first appear.
 
     Mean and standard deviation are those of equally many images of every class, from all that have it.

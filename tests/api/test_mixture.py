@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 import gdd
 from gdd.config import ConfigError
-from gdd.data.spec import joined
+from gdd.data.spec import union
 
 FARM = replace(PETS, name="farm", class_names=("cow", "pig"), mean=(0.2, 0.3, 0.4), std=(0.1, 0.1, 0.1), flip=False)
 
@@ -134,12 +134,12 @@ def test_mean_and_std_are_those_of_equally_many_images_of_every_class():
         return replace(PETS, class_names=names, mean=tuple(mean), std=tuple(std))
 
     names = ("cat", "dog", "eel"), ("cow", "pig")
-    together = joined([spec_of(*pair) for pair in zip(images, names, strict=True)])
+    together = union([spec_of(*pair) for pair in zip(images, names, strict=True)])
     whole = spec_of(torch.cat(images), names[0] + names[1])
     assert together.mean == pytest.approx(whole.mean, rel=1e-5)
     assert together.std == pytest.approx(whole.std, rel=1e-5)
-    assert joined([PETS, FARM, PETS]).mean == pytest.approx(joined([PETS, FARM]).mean)
-    assert (joined([PETS, FARM]).name, joined([PETS, FARM]).flip) == ("pets + farm", False)
+    assert union([PETS, FARM, PETS]).mean == pytest.approx(union([PETS, FARM]).mean)
+    assert (union([PETS, FARM]).name, union([PETS, FARM]).flip) == ("pets + farm", False)
 
 
 def test_images_of_other_shapes_are_refused(pets, tmp_path):
