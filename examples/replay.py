@@ -40,16 +40,17 @@ TASKS = [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]
 MEMORIES = ["generators", "random real", "herded real", "nothing", "all real"]
 HALF = 32  # new images of a batch, and replayed ones
 GANS = {  # two classes need less noise than ten
-    "digits": {"arch": "dim", "noise_dim": 32},
-    "mnist": {"arch": "dim", "noise_dim": 32},
-    "cifar10": {"arch": "residual", "loss": "hinge", "noise_dim": 64},
+    "digits": {"noise_dim": 32},
+    "mnist": {"noise_dim": 32},
+    "cifar10": {"noise_dim": 64, "arch": "residual", "loss": "hinge", "ema_decays": [0.999]},
 }
+RATES = {"digits": {"lr": 1e-3}, "mnist": {"lr": 1e-3}, "cifar10": {"lr": 2e-4, "lr_discriminator": 8e-4}}
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("steps", type=int, nargs="?", default=500, help="of the network, for each task")
 parser.add_argument("--dataset", choices=GANS, default="mnist", help="which lies in data/")
 parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="each of generators, memories and networks")
-parser.add_argument("--gan-steps", type=int, default=2000, help="of each task's generator")
+parser.add_argument("--gan-steps", type=int, default=4000, help="of each task's generator")
 parser.add_argument("--gan-width", type=int, default=16, help="of each task's generator, which decides its bytes")
 parser.add_argument("--out", type=Path, help="folder of the results, runs/replay-DATASET unless named")
 
@@ -70,12 +71,12 @@ def distil(task: list[int], seed: int) -> gdd.DistilledGenerator:
     images.classes = [spec.class_names[label] for label in task]
     return gdd.distill(
         {"name": images, "val_fraction": 0.0},
-        tested,  # or a fifth of the images would be held out
+        tested,  # or a fifth of the images would be held out; nothing reads it
         name=f"seed{seed}-task{TASKS.index(task)}",
         seed=seed,
         gan={**GANS[settings.dataset], "width": settings.gan_width},
-        pretrain={"steps": settings.gan_steps},
-        refine={"steps": max(1, settings.gan_steps // 4), "loss": "none", "schedule": "cosine"},
+        pretrain={"steps": settings.gan_steps, **RATES[settings.dataset]},
+        refine={"steps": settings.gan_steps // 4 + 1, "loss": "none", "schedule": "cosine", **RATES[settings.dataset]},
         run={"root": out / "generators", "threads": torch.get_num_threads()},
         score=False,
     ).load()
@@ -143,7 +144,9 @@ def run(memory: str, generators: list[gdd.DistilledGenerator], seed: int) -> dic
         if not kept:
             old = None
         elif memory == "generators":
-            old = iter(gdd.mix(kept).stream(HALF, len(TASKS) * seed + number))  # labels are those of the tasks in turn
+            old = iter(
+                gdd.mix(kept).stream(HALF, len(TASKS) * seed + number)
+            )  # its labels are the dataset's, for TASKS are in order
         else:
             old = batches(joined(kept), draws[1])
         learn(network, batches(of_classes(train, task), draws[0]), old)
