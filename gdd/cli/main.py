@@ -16,13 +16,13 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_loader, s
 from rich.console import Console
 
 from gdd import __version__
-from gdd.cli import convert, doctor, evaluate, init, push, report, reproduce, sample, train
+from gdd.cli import adopt, convert, doctor, evaluate, init, push, report, reproduce, sample, train
 from gdd.cli.command import printable, read_config
 from gdd.config import Config, ConfigError
 from gdd.runtime.signals import Stopped, with_launcher
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True, add_print_completion_argument=True)
-_MODULES = (init, train, evaluate, reproduce, sample, convert, push, report, doctor)
+_MODULES = (init, train, evaluate, reproduce, sample, adopt, convert, push, report, doctor)
 COMMANDS = {command.name: command for module in _MODULES for command in module.COMMANDS}
 _LOG_WIDTH = 100  # of a terminal that is none, such as a log file
 _NO_SETTINGS = "it holds no settings, expected keys with their values"

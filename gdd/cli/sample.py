@@ -7,6 +7,7 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
 from gdd import hub, zoo
+from gdd.cli import choosing
 from gdd.cli.command import Command, require_free
 from gdd.config import ConfigError, DataConfig, RunConfig, read_as
 from gdd.evaluation.named import FLOOR, teacher_beside
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from gdd.sampling.set_file import SyntheticSet
 
 SHARD_SIZE = 10_000
-POOL = 500
 
 
 def _add_sample_arguments(parser: ArgumentParser) -> None:
@@ -42,44 +42,25 @@ def _add_sample_arguments(parser: ArgumentParser) -> None:
     shards = "webdataset: A:B makes shards A to B - 1 only, as one of many"
     parser.add_argument("--shards", type=str | None, default=None, help=shards)
     judges = "of gdd train-ensemble, its run folder or file; null: the teacher beside the generator"
-    parser.add_argument("--ensemble", type=Path | None, default=None, help=judges)
-    parser.add_argument(
-        "--filter", action="store_true", help="keep samples that the ensemble classifies as their label"
-    )
-    select = "order in which samples are taken, by the ensemble"
-    parser.add_argument("--select", type=Literal["herding", "kmeans", "confident"] | None, default=None, help=select)
-    pool = f"samples of each class that --select chooses from, {POOL} if not given"
-    parser.add_argument("--pool", type=int | None, default=None, help=pool)
-    parser.add_argument("--soft-labels", action="store_true", help="store the ensemble's logits with the images")
+    choosing.add_arguments(parser, judges)
     parser.add_argument("--threads", type=int | None, default=None, help="CPU threads of a process; null: its share")
 
 
 def _check(options: Namespace) -> None:
-    for key, low in {"ipc": 1, "seed": 0, "shard_size": 1, "pool": 1, "threads": 1}.items():
-        if options[key] is not None and options[key] < low:
-            flag = key.replace("_", "-")
-            raise ConfigError(f"--{flag} is {options[key]}, expected a whole number of at least {low}")
+    choosing.check_numbers(options, {"ipc": 1, "seed": 0, "shard_size": 1, "pool": 1, "threads": 1})
     for key in ("shard_size", "shards") if options.format == "safetensors" else ():
         if options[key] is not None:
             raise ConfigError(f"--{key.replace('_', '-')} is {options[key]}, expected none with --format safetensors")
-
-    judged = [flag for flag in ("filter", "select", "soft_labels") if options[flag]]
+    judged = choosing.judged(options)
     for flag in judged if options.format == "webdataset" else ():
         if flag != "soft_labels":
             raise ConfigError(f"--{flag} is given, expected --format safetensors with it")
     if judged and options.ensemble is None and options.source != FLOOR:
         options.ensemble = teacher_beside(hub.local_path(options.source))
-    for flag in judged if options.ensemble is None else ():
-        needs = "--ensemble" if options.source == FLOOR else f"--ensemble, or {zoo.TEACHER} beside the generator,"
-        raise ConfigError(f"--{flag.replace('_', '-')} is given, expected {needs} with it")
-    if options.ensemble is not None and not judged:
-        raise ConfigError("--ensemble is given, expected --filter, --select or --soft-labels with it")
+    beside = "" if options.source == FLOOR else f", or {zoo.TEACHER} beside the generator,"
+    choosing.check(options, f"--ensemble{beside}")
     if options.source == FLOOR and options.ensemble is None:
         raise ConfigError(f"the source is {FLOOR}, expected --ensemble with it, which says what it has learned from")
-    if options.pool is not None and options.select is None:
-        raise ConfigError(f"--pool is {options.pool}, expected none without --select")
-    if options.select is not None and (options.pool or POOL) < options.ipc:
-        raise ConfigError(f"--pool is {options.pool or POOL}, expected at least --ipc, {options.ipc}")
 
 
 def _out(options: Namespace) -> Path:
@@ -123,14 +104,7 @@ def _sample(options: Namespace, console: Console) -> None:
             if synthetic is not None:  # the main process has gathered it
                 set_file.save(out, synthetic)
                 card.write(out)
-                amount = (
-                    f"{len(synthetic.images)} images, {options.ipc} of each of {synthetic.spec.num_classes} classes"
-                )
-                console.print(f"wrote {out}: {amount}", soft_wrap=True)
-                if options.filter:
-                    console.print(
-                        f"the ensemble kept {100 * synthetic.provenance['curated']['kept']:.1f} % of the images"
-                    )
+                choosing.tell(console, options, synthetic, out)
     accelerator.end_training()
 
 
@@ -149,16 +123,7 @@ def _drawn(options: Namespace, accelerator: "Accelerator") -> "SyntheticSet | No
         samples = _learned_by(judges, options.seed)
     else:
         samples = curate.Generated(generator_file.load(options.source), options.seed, device)
-    return curate.curated_set(
-        samples,
-        judges,
-        options.ipc,
-        device,
-        filtered=options.filter,
-        selection=options.select,
-        pool=options.pool or POOL,
-        soft_labels=options.soft_labels,
-    )
+    return choosing.chosen(options, samples, judges, device)
 
 
 def _learned_by(ensemble: "Ensemble", seed: int) -> "Samples":

@@ -64,6 +64,9 @@ class Row:
     source_revision: str | None = None  # commit of the Hub's repository that the source was fetched from, if it was
     # percent of the test images that its teacher gets right; none without one, or of a row that does not say
     teacher_accuracy: Annotated[float | None, Field(ge=0, le=100)] = None
+    # networks that had a part in it and began with weights learned from other images: the student's, its teacher's,
+    # those that made or chose its images
+    pretrained: tuple[str, ...] = ()
 
     @property
     def key(self) -> tuple[Any, ...]:

@@ -103,6 +103,13 @@ class Source:
         return [part for part, is_told in parts.items() if is_told]
 
     @property
+    def networks(self) -> dict[str, Any]:
+        """What its file says of the networks that made and chose its images, as settings name them."""
+        settings = {**self.provenance.get("config", {}), "ensemble": None}
+        judges = self.ensemble.archs if self.ensemble else self.provenance.get("curated", {}).get("archs", [])
+        return {**settings, "judges": judges}
+
+    @property
     def stored_ipc(self) -> int | None:
         """Images per class of a stored set, of a fraction or within a budget; none where any number can be drawn."""
         return self.drawn_ipc if self.synthetic is None else self.synthetic.ipc

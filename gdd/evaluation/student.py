@@ -443,4 +443,5 @@ class StudentTrainer:
             failure=failure,
             keep_rates=best.keep_rates,
             teacher_accuracy=self.teachers.accuracy_of(teacher),
+            pretrained=registry.pretrained_among([job.arch, *conditions.teacher_archs, source.networks]),
         )

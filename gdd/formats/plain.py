@@ -1,11 +1,11 @@
-"""Sets in files that say nothing else of them, written and read: folders of PNGs, .npz, a picture, a Parquet file."""
+"""Images in files that say nothing else of them, written and read: folders of PNGs, .npz, a picture, a Parquet file."""
 
 import io
 import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,17 +20,18 @@ from torch import Tensor
 from gdd.config import ConfigError
 from gdd.data.arrays import npz_parts
 from gdd.data.arrow import METADATA, USUAL
-from gdd.data.encoded import decode, survey
-from gdd.data.folder import list_folder
+from gdd.data.encoded import Listing, decode, survey
+from gdd.data.mapped import ImageRows
 from gdd.data.pixels import unit_to_u8
-from gdd.data.places import HUB_FOLDER, require_hf
-from gdd.data.readers import statistics
+from gdd.data.places import HUB_FOLDER, locate, require_hf
+from gdd.data.readers import list_images, statistics
 from gdd.data.spec import DatasetSpec
 from gdd.data.splits import Split
 from gdd.runtime.checkpoint import creating, write_atomically
-from gdd.sampling.set_file import SyntheticSet
+from gdd.sampling.curate import MadeElsewhere
+from gdd.sampling.set_file import SyntheticSet, check_matches
 
-_FORMAT = "plain"  # in the provenance
+PLAIN = "plain"  # their format, in the provenance
 
 
 def is_plain(path: Path) -> bool:
@@ -42,32 +43,46 @@ def is_plain(path: Path) -> bool:
     return bool(folders) and not any(os.path.exists(f"{folder}/config.json") for folder in folders)
 
 
-def load(path: Path) -> SyntheticSet:
-    """Read the images of the train part; what they stand for is not known yet, see `of_dataset`.
+def read_samples(path: Path) -> MadeElsewhere:
+    """Read the images of the train part, in any layout of a user's own dataset; what they stand for is not known yet.
 
     Raises:
-        ConfigError: they are missing or damaged, of several sizes, or not as many of each class.
+        ConfigError: they are missing or damaged, or of several sizes.
     """
-    if path.is_dir():
-        names, (images_u8, labels) = _read_folder(path)
-    else:
+    kind, place = locate(str(path.resolve()), path)
+    if kind == "npz":
         (images_u8, labels), names, _ = npz_parts(path)
-    counts = labels.bincount(minlength=len(names)).tolist()
+    else:
+        names, (images_u8, labels) = _decoded(list_images(kind, place), path)
+    spec = own_spec(path, names, images_u8)
+    return MadeElsewhere(images_u8[:], labels, spec, {"method": None, "imported": path.name, "format": PLAIN})
+
+
+def own_spec(path: Path, class_names: tuple[str, ...], images_u8: ImageRows) -> DatasetSpec:
+    """Return what images of a file say of their dataset themselves; its name is that of the file."""
+    (_, channels, height, width), (mean, std) = images_u8.shape, statistics(images_u8)
+    return DatasetSpec(path.resolve().stem, channels, height, width, class_names, mean, std, flip=False)
+
+
+def load(path: Path) -> SyntheticSet:
+    """Read the same as a set, see `of_dataset`.
+
+    Raises:
+        ConfigError: as of `read_samples`, or there are not as many of each class.
+    """
+    made = read_samples(path)
+    names = made.spec.class_names
+    counts = made.labels.bincount(minlength=len(names)).tolist()
     if min(counts) != max(counts):
         least, most = counts.index(min(counts)), counts.index(max(counts))
         raise ConfigError(
             f"{path} has {min(counts)} images of class {names[least]!r} but {max(counts)} of {names[most]!r}, expected "
             "the same number of each"
         )
-    (_, channels, height, width), (mean, std) = images_u8.shape, statistics(images_u8)
-    spec = DatasetSpec(path.resolve().stem, channels, height, width, names, mean, std, flip=False)
-    return SyntheticSet(
-        images_u8[:], labels, spec, counts[0], {"method": None, "imported": path.name, "format": _FORMAT}
-    )
+    return SyntheticSet(made.images_u8, made.labels, made.spec, counts[0], made.provenance)
 
 
-def _read_folder(path: Path) -> tuple[tuple[str, ...], Split]:
-    listing = list_folder(path)
+def _decoded(listing: Listing, path: Path) -> tuple[tuple[str, ...], Split]:
     sizes, grey, broken = survey(listing.train)
     if broken:
         raise ConfigError(broken[0])
@@ -78,9 +93,18 @@ def _read_folder(path: Path) -> tuple[tuple[str, ...], Split]:
     return listing.class_names, Split(decode(listing.train, shape, threads=1), listing.train.labels)
 
 
+def samples_of(made: MadeElsewhere, spec: DatasetSpec, what: object) -> MadeElsewhere:
+    """Return samples that `read_samples` has read as those of the dataset, as `of_dataset` finds them."""
+    numbers = _numbers_of(made.spec.class_names, spec)
+    check_matches(made.spec if numbers is None else replace(made.spec, class_names=spec.class_names), spec, what)
+    labels = made.labels.new_tensor(numbers)[made.labels]
+    provenance = {key: value for key, value in made.provenance.items() if key != "format"}
+    return replace(made, labels=labels, spec=spec, provenance=provenance)
+
+
 def is_unnamed(provenance: dict[str, Any]) -> bool:
     """Tell whether a set is one that `load` has read, so that its dataset's name is only that of its file."""
-    return provenance.get("format") == _FORMAT
+    return provenance.get("format") == PLAIN
 
 
 def of_dataset(synthetic: SyntheticSet, spec: DatasetSpec) -> SyntheticSet:
@@ -91,18 +115,26 @@ def of_dataset(synthetic: SyntheticSet, spec: DatasetSpec) -> SyntheticSet:
     """
     if not is_unnamed(synthetic.provenance) or synthetic.spec.shape != spec.shape:
         return synthetic
+    numbers = _numbers_of(synthetic.spec.class_names, spec)
+    if numbers is None:
+        return synthetic
+    labels = synthetic.labels.new_tensor(numbers)[synthetic.labels]
+    order = labels.argsort(stable=True)
+    return replace(synthetic, images=synthetic.images[order], labels=labels[order], spec=spec)
+
+
+def _numbers_of(class_names: Sequence[str], spec: DatasetSpec) -> list[int] | None:
+    """Return which of the dataset's classes each one is; None if they are others."""
     numbers = [str(label) for label in range(spec.num_classes)]
     for names in (spec.class_names, folder_names(spec.class_names), numbers):
-        if sorted(names) == sorted(synthetic.spec.class_names):
-            numbers_by_label = synthetic.labels.new_tensor([names.index(name) for name in synthetic.spec.class_names])
-            labels = numbers_by_label[synthetic.labels]
-            order = labels.argsort(stable=True)
-            return replace(synthetic, images=synthetic.images[order], labels=labels[order], spec=spec)
-    return synthetic
+        if sorted(names) == sorted(class_names):
+            return [names.index(name) for name in class_names]
+    return None
 
 
 # Level 6 takes 2 % off the size of CIFAR-10's images and 3 % off that of 224 pixels, for 1.1 and 2 times the time.
 _COMPRESS_LEVEL = 1
+_LARGE = 64  # height in pixels of images that a picture shows as they are
 _UNFINISHED = ".unfinished.tmp"
 # Of a dataset of Hugging Face: its file, its column of soft labels, and the rows of a group, which are decoded at once.
 PARQUET = f"{HUB_FOLDER}/train-00000-of-00001.parquet"
@@ -191,13 +223,14 @@ def export_npz(synthetic: SyntheticSet, path: Path) -> None:
         write_atomically(path, write)
 
 
-def preview(synthetic: SyntheticSet, path: Path, per_class: int = 10, scale: int = 2) -> None:
-    """Write a PNG with a row per class of its first `per_class` images, each pixel `scale` wide."""
+def preview(synthetic: SyntheticSet, path: Path, per_class: int = 10) -> None:
+    """Write a PNG with a row per class of its first `per_class` images; a pixel of small ones is two wide."""
     from torchvision.utils import make_grid  # which takes a second to import
 
     images = images_u8(synthetic)
     rows = [images[synthetic.labels == label][:per_class] for label in range(synthetic.spec.num_classes)]
     grid = make_grid(torch.cat(rows), nrow=len(rows[0]), padding=1, pad_value=255)
+    scale = 2 if synthetic.spec.height < _LARGE else 1
     pixels = repeat(grid, "c h w -> (h y) (w x) c", y=scale, x=scale).numpy()
     with creating(path):
         write_atomically(path, lambda temporary: Image.fromarray(pixels).save(temporary, format="PNG"))

@@ -162,6 +162,7 @@ def resnet(
     norm: str,
     activation: str,
     shortcut: str,
+    stem: str,
 ) -> Classifier:
     """Build a ResNet with a global average pool, which on 28 and 32 pixels is the published pool of 4.
 
@@ -175,6 +176,8 @@ def resnet(
         activation: one of ACTIVATIONS.
         shortcut: how a shortcut halves a map: `strided`, a 1x1 convolution of stride 2, which drops three positions of
             four, or `pooled`, a max pool and a 1x1 convolution of stride 1 (Zhong and Liu, arXiv 2309.04195, figure 2).
+        stem: what it begins with: `cifar`, a 3x3 convolution, or `imagenet`, one of 7x7 and stride 2 and a max pool,
+            which leave maps a quarter as high and wide: for large images (He et al. 2016, table 1).
     """
 
     def convolution(inputs: int, outputs: int, kernel: int, stride: int, size: Size) -> list[nn.Module]:
@@ -184,7 +187,12 @@ def resnet(
 
     act = ACTIVATIONS[activation]
     size = shape[1:]
-    layers: list[nn.Module] = [*convolution(shape[0], width, 3, 1, size), act()]
+    layers: list[nn.Module]
+    if stem == "imagenet":
+        layers = [*convolution(shape[0], width, 7, 2, size), act(), nn.MaxPool2d(3, stride=2, padding=1)]
+        size = _strided(_strided(size, 2), 2)
+    else:
+        layers = [*convolution(shape[0], width, 3, 1, size), act()]
     channels = width
     for stage, count in enumerate(blocks):
         planes = width * 2**stage

@@ -55,6 +55,10 @@ def forward_flop(network: nn.Module, call: Callable[[], object]) -> int:
 @cache
 def classifier_flop(arch: str, shape: Shape, num_classes: int) -> float:
     """Return the FLOP of a classifier's answer to one image (C, H, W)."""
+    if arch.startswith(registry.TIMM):  # of which some fail for a batch of no images
+        with torch.device("meta"):
+            tried = registry.build(arch, shape, num_classes).eval()
+            return forward_flop(tried, lambda: tried(torch.zeros(1, *shape)))
     network = unfilled(lambda: registry.build(arch, shape, num_classes))
     return forward_flop(network, lambda: network(torch.zeros(0, *shape)))
 

@@ -23,9 +23,13 @@ WORDS = {
     "activation": {name: name for name in _ACTIVATIONS},
     "pooling": {"max": "max", "avg": "avg", "nopool": "none"},
     "shortcut": {name: name for name in ("strided", "pooled")},
+    "stem": {name: name for name in ("cifar", "imagenet")},
 }
 NUMBERS = {"width": "w", "depth": "d"}
 SMALLEST_WIDTH = 4
+TIMM = "timm:"  # before the names of timm's networks
+# Of them alone: timm's own prefixes lead to the network or to folders.
+_TIMM_NAME = re.compile(rf"{TIMM}[a-z0-9_]+(\.[a-z0-9_]+)?")
 # Of the random ConvNets of Zhou et al. 2024, table 3, which have any of the activations.
 _SIMILAR_NORMS = ("instance", "batch", "layer", "group")
 _SIMILAR_POOLINGS = ("avg", "max")
@@ -46,7 +50,7 @@ def _call(function: str, *arguments: Any, **options: Any) -> "Classifier":
 
 
 def _resnet(blocks: tuple[int, int, int, int], bottleneck: bool = False) -> Family:
-    defaults = {"norm": "instance", "width": 64, "activation": "relu", "shortcut": "strided"}
+    defaults = {"norm": "instance", "width": 64, "activation": "relu", "shortcut": "strided", "stem": "cifar"}
     return Family(partial(_call, "resnet", blocks=blocks, bottleneck=bottleneck), defaults)
 
 
@@ -72,24 +76,49 @@ FAMILIES = {
 class Arch:
     """A classifier without its image shape and classes."""
 
-    base: str  # a name of FAMILIES; `convnet3` when the depth is 3, `convnet` for any other depth
+    base: str  # a name of FAMILIES, or timm's; `convnet3` when the depth is 3, `convnet` for any other depth
     norm: str  # batch, instance, group, layer or none
-    width: int  # channels (or units) of the first layer; the others keep their proportion to it
+    width: int | None  # channels (or units) of the first layer, to which others keep their proportion; None of timm's
     depth: int | None  # number of convolutions, of a vit its blocks; None where the base fixes it
     activation: str  # relu, sigmoid, leakyrelu or swish
     pooling: str | None  # max, avg or none; None where the base fixes it
     shortcut: str | None = None  # strided or pooled, of a ResNet
+    stem: str | None = None  # cifar or imagenet, of a ResNet
 
     @property
     def name(self) -> str:
         """The row name: base, norm if the base can have one, width, and whatever is not the default."""
-        defaults = FAMILIES[self.base].defaults
+        defaults = _family(self.base).defaults
         parts = [self.base]
         for field, default in defaults.items():
             value = getattr(self, field)
             if value != default or field in ("norm", "width"):
                 parts.append(_token(field, value))
         return "-".join(parts)
+
+
+def _family(base: str) -> Family:
+    if base.startswith(TIMM):
+        return Family(partial(_of_timm, base.removeprefix(TIMM)), {})
+    return FAMILIES[base]
+
+
+def _of_timm(name: str, shape: "Shape", num_classes: int) -> "Classifier":
+    build: Callable[..., Classifier] = import_module("gdd.models.from_timm").timm_classifier
+    return build(name, shape, num_classes)
+
+
+def is_pretrained(name: str) -> bool:
+    """Tell whether a network, by its name, begins with weights that were learned from other images."""
+    return "." in name and _TIMM_NAME.fullmatch(name) is not None
+
+
+def pretrained_among(settings: Any) -> tuple[str, ...]:
+    """Return the names of networks with such weights among texts, lists and dictionaries (JSON), each once."""
+    if isinstance(settings, str):
+        return (settings,) if is_pretrained(settings) else ()
+    parts = settings.values() if isinstance(settings, dict) else settings if isinstance(settings, list | tuple) else ()
+    return tuple(dict.fromkeys(name for part in parts for name in pretrained_among(part)))
 
 
 def _token(field: str, value: str | int) -> str:
@@ -121,15 +150,22 @@ def parse(text: str) -> Arch:
 
     After the base, in any order: a norm (bn, in, gn, ln, nonorm), wN for the width, an activation (relu,
     sigmoid, leakyrelu, swish), for the convnet and the vit dN for the depth, for the convnet a pooling (max, avg,
-    nopool), and for a ResNet how its shortcuts halve a map (strided, pooled).
+    nopool), and for a ResNet how its shortcuts halve a map (strided, pooled) and how it begins (cifar, imagenet).
+
+    timm's networks are `timm:NAME`, and with weights that it offers `timm:NAME.WEIGHTS`, such as `timm:resnet18` and
+    `timm:resnet18.a1_in1k`; whether there is such a one, `build` tells.
 
     Raises:
         ConfigError: an unknown name or token, or one that this network cannot take.
     """
+    if text.startswith(TIMM):
+        if not _TIMM_NAME.fullmatch(text):
+            raise ConfigError(f"unknown network {text!r}, expected {TIMM}NAME or {TIMM}NAME.WEIGHTS, in timm's words")
+        return Arch(text, norm="none", width=None, depth=None, activation="relu", pooling=None)
     base, *tokens = text.split("-")
     if base not in FAMILIES:
         hint = did_you_mean(base, FAMILIES)
-        raise ConfigError(f"unknown network {base!r}, expected one of {', '.join(FAMILIES)}{hint}")
+        raise ConfigError(f"unknown network {base!r}, expected one of {', '.join(FAMILIES)}, {TIMM}NAME{hint}")
     family = FAMILIES[base]
     chosen: dict[str, Any] = {}
     for token in tokens:
@@ -144,7 +180,7 @@ def parse(text: str) -> Arch:
         if field in chosen:
             raise ConfigError(f"network {text!r} sets its {field} twice")
         chosen[field] = value
-    absent = {"norm": "none", "activation": "relu", "depth": None, "pooling": None, "shortcut": None}
+    absent = {"norm": "none", "activation": "relu", "depth": None, "pooling": None, "shortcut": None, "stem": None}
     values = {**absent, **family.defaults, **chosen}
     if values["width"] < SMALLEST_WIDTH:
         raise ConfigError(f"network {text!r} has width {values['width']}, the smallest is {SMALLEST_WIDTH}")
@@ -193,11 +229,12 @@ def build(arch: str | Arch, shape: "Shape", num_classes: int, drop_path: bool = 
         drop_path: whether a single-branch network gets virtual shortcuts for its training; all else stays the same.
 
     Raises:
-        ConfigError: the name is wrong, or this network cannot work on such images or at such a width.
+        ConfigError: the name is wrong, this network cannot work on such images or at such a width, or the weights that
+            it is to begin with cannot be had, which the meta device does not ask for.
     """
     if isinstance(arch, str):
         arch = parse(arch)
-    family = FAMILIES[arch.base]
+    family = _family(arch.base)
     network = family.build(shape, num_classes, **{field: getattr(arch, field) for field in family.defaults})
     if drop_path and family.stem is not None:
         alternatives = import_module("gdd.models.layers").with_alternatives

@@ -44,11 +44,17 @@ def open_data(settings: DataConfig, seed: int) -> Dataset:
 
 def check_networks(config: Config, shape: Shape, num_classes: int) -> None:
     """Build every named network without memory, so that one that such images do not allow is refused at the start."""
-    with torch.device("meta"):
-        for key, names in networks(config).items():
-            for name in names:
-                with said_of(key):
-                    registry.build(name, shape, num_classes)
+    for key, names in networks(config).items():
+        _check_networks_of(key, names, shape, num_classes)
+
+
+def _check_networks_of(key: str, names: Sequence[str], shape: Shape, num_classes: int) -> None:
+    with said_of(key):
+        for name in names:
+            with torch.device("meta"):
+                registry.build(name, shape, num_classes)
+            if registry.is_pretrained(name):  # which fetches its weights
+                registry.build(name, shape, num_classes)
 
 
 def check_networks_early(config: Config) -> None:
@@ -61,9 +67,7 @@ def check_networks_early(config: Config) -> None:
 
 def check_ensemble(config: Config, dataset: Dataset) -> None:
     """Refuse members that the images do not allow: a folder that is claimed would refuse others."""
-    with said_of("ensemble.archs"), torch.device("meta"):
-        for name in config.ensemble.archs:
-            registry.build(name, dataset.spec.shape, dataset.spec.num_classes)
+    _check_networks_of("ensemble.archs", config.ensemble.archs, dataset.spec.shape, dataset.spec.num_classes)
 
 
 def read_sources(config: Config) -> list[Source]:

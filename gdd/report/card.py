@@ -193,6 +193,7 @@ def _how_made(about: Subject) -> list[tuple[str, str]]:
         "Sampled from the generator": origin.get("generator") if about.layout != "shards" else None,
         "Seed of the samples": origin.get("sample_seed"),
         "Imported from": origin.get("imported"),
+        "Hash of what was imported": origin.get("imported_hash"),
         "Time": _duration(origin.get("seconds")),
         "Machine": origin.get("device"),
         "Versions": _pairs(origin.get("versions")),

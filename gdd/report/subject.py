@@ -92,6 +92,11 @@ class Subject:
         return self.provenance.get("method") == "real images"
 
     @property
+    def is_adopted(self) -> bool:
+        """Whether another program has made its images, by what nobody knows."""
+        return "imported_hash" in self.provenance
+
+    @property
     def is_known(self) -> bool:
         """Whether it stands for a public dataset that gdd knows, by the name that the data were asked for with."""
         data = self.provenance.get("config", {}).get("data", {})

@@ -245,7 +245,8 @@ def notes(rows: DataFrame, protocol: Protocol, spread: str, brief: bool, replica
     scale = "Test accuracy in percent after the last step"
     if rows["seed"].nunique() > 1 or (replicates and _distillations(rows) > 1):
         scale += f", mean ± {spread}"
-    lines = [f"{scale}; {facts(rows, protocol, replicates)}.", *limits(rows, replicates), *failures(rows)]
+    lines = [f"{scale}; {facts(rows, protocol, replicates)}.", *pretrained(rows), *limits(rows, replicates)]
+    lines += failures(rows)
     if not brief:
         lines.append(
             "A student seed sets the student and draws its set from a generator or from real data; a stored set stays "
@@ -260,6 +261,17 @@ def notes(rows: DataFrame, protocol: Protocol, spread: str, brief: bool, replica
 def spread(replicates: bool = False) -> str:
     """Return what ± means; intervals of replicates are not Student's t alone."""
     return f"half width of the 95 % {'interval' if replicates else 't-interval'}"
+
+
+def pretrained(rows: DataFrame) -> list[str]:
+    """Return which networks of which rows had learned from other images; nothing if none had."""
+    names = dict.fromkeys(name for names in rows["pretrained"] for name in names)
+    told = []
+    for name in names:
+        taken = rows[[name in names for names in rows["pretrained"]]]
+        sources = "" if set(taken["source"]) == set(rows["source"]) else f" for {', '.join(taken['source'].unique())}"
+        told.append(f"{name}{sources}")
+    return [f"Began with weights that were learned from other images: {'; '.join(told)}."] if told else []
 
 
 def failures(rows: DataFrame) -> list[str]:

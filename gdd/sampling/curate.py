@@ -1,5 +1,6 @@
-"""Images that an ensemble approves of, and sets chosen among them: of a generator, or real ones to compare with."""
+"""Images that an ensemble approves of, and sets chosen among them: of a generator, of another program, or real ones."""
 
+import math
 import sys
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -14,7 +15,7 @@ from gdd.data.splits import Split, shuffled
 from gdd.losses.logits import classified
 from gdd.sampling import sample
 from gdd.sampling.ensemble_file import Ensemble
-from gdd.sampling.generator_file import LoadedGenerator
+from gdd.sampling.generator_file import LoadedGenerator, tensor_hash
 from gdd.sampling.origin import joint_origin, sample_origin
 from gdd.sampling.set_file import SyntheticSet, check_matches
 
@@ -37,8 +38,8 @@ class Samples(Protocol):
     def images(self, label: int, start: int, stop: int) -> Tensor:
         """Return images `start..stop-1` of a class, (N, C, H, W) uint8 on the CPU, or fewer where they end."""
 
-    def origin(self, ensemble: Ensemble) -> dict[str, Any]:
-        """Return where a set of them comes from that the ensemble has judged, as JSON."""
+    def origin(self, ensemble: Ensemble | None) -> dict[str, Any]:
+        """Return where a set of them comes from, as JSON, that the ensemble has judged, if there is one."""
 
 
 @dataclass(eq=False, repr=False)
@@ -56,8 +57,9 @@ class Generated:
     def images(self, label: int, start: int, stop: int) -> Tensor:
         return sample.sample_images(self.loaded, label, start, stop, self.seed, self.device)
 
-    def origin(self, ensemble: Ensemble) -> dict[str, Any]:
-        return {**sample_origin(self.loaded, self.seed), **joint_origin(self.loaded, ensemble)}
+    def origin(self, ensemble: Ensemble | None) -> dict[str, Any]:
+        joint = {} if ensemble is None else joint_origin(self.loaded, ensemble)
+        return {**sample_origin(self.loaded, self.seed), **joint}
 
 
 @dataclass(eq=False, repr=False)
@@ -75,9 +77,27 @@ class Real:
     def images(self, label: int, start: int, stop: int) -> Tensor:
         return self.train.images_u8[self._order(label)[start:stop]].cpu()
 
-    def origin(self, ensemble: Ensemble) -> dict[str, Any]:
-        seconds = ensemble.provenance.get("seconds")
+    def origin(self, ensemble: Ensemble | None) -> dict[str, Any]:
+        seconds = None if ensemble is None else ensemble.provenance.get("seconds")
         return {"method": "real images", "data": self.data, "seconds": seconds, "sample_seed": self.seed}
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class MadeElsewhere:
+    """Images that another program has made, as many of each class as there are, in their order."""
+
+    images_u8: Tensor  # (N, C, H, W) uint8
+    labels: Tensor  # (N,) int64
+    spec: DatasetSpec  # the dataset that they stand for
+    provenance: dict[str, Any]  # JSON
+
+    def images(self, label: int, start: int, stop: int) -> Tensor:
+        return self.images_u8[(self.labels == label).nonzero().flatten()[start:stop]]
+
+    def origin(self, ensemble: Ensemble | None) -> dict[str, Any]:
+        """Return where they come from, the hash of all of them included; nobody knows what they were made from."""
+        tensors = {"images": self.images_u8, "labels": self.labels}
+        return {**self.provenance, "imported_hash": tensor_hash(tensors)}
 
 
 @dataclass(eq=False, repr=False)
@@ -91,6 +111,7 @@ class Kept:
     samples: Samples
     ensemble: Ensemble
     device: torch.device | str = "cpu"  # of the ensemble
+    least: float = math.inf  # kept samples of a class from which on they may end before they are as many as asked for
     scanned: int = 0  # samples so far, of all classes
     kept: int = 0  # those of them that the ensemble classifies as their label
     _classes: dict[int, "_OfClass"] = field(default_factory=dict)
@@ -100,27 +121,30 @@ class Kept:
         self.ensemble.to(self.device)
 
     def images(self, label: int, start: int, stop: int) -> Tensor:
-        """Return kept samples `start..stop-1` of a class, (stop - start, C, H, W) uint8 on the CPU.
+        """Return kept samples `start..stop-1` of a class, (N, C, H, W) uint8 on the CPU; fewer if they may end.
 
         Raises:
-            ConfigError: the samples end, or the ensemble hardly ever sees this class in samples of it.
+            ConfigError: the samples end and may not, or the ensemble hardly ever sees this class in samples of it.
         """
         state = self._classes.setdefault(label, _OfClass())
         if start < state.first:
             state = self._classes[label] = _OfClass()
         while state.first + len(state.images) < stop:
             chunk = self.samples.images(label, state.scanned, state.scanned + sample.CHUNK)
-            right = classified(self.ensemble.logits(chunk.to(self.device)), label).cpu()
-            state.images += chunk[right].unbind()
-            state.scanned += len(chunk)
-            self.scanned += len(chunk)
-            self.kept += int(right.sum())
+            if len(chunk):  # not every network answers to none
+                right = classified(self.ensemble.logits(chunk.to(self.device)), label).cpu()
+                state.images += chunk[right].unbind()
+                state.scanned += len(chunk)
+                self.scanned += len(chunk)
+                self.kept += int(right.sum())
             approved, name = state.first + len(state.images), self.samples.spec.class_names[label]
             known = f"of {state.scanned:,} samples of class {name!r} the ensemble classifies {approved:,} as that"
             if state.scanned >= _LEAST * max(_TRIES, approved):
                 raise ConfigError(f"{known}, expected at least one in {_LEAST:,}")
             if len(chunk) < sample.CHUNK and approved < stop:
-                raise ConfigError(f"{known} and there are no more, {stop:,} are asked for")
+                if approved >= self.least:
+                    break
+                raise ConfigError(f"{known} and there are no more, {min(stop, self.least):,} are asked for")
         del state.images[: start - state.first]
         state.first = start
         return torch.stack(state.images[: stop - start])
@@ -133,6 +157,22 @@ class _OfClass:
     images: list[Tensor] = field(default_factory=list)
     first: int = 0
     scanned: int = 0
+
+
+def first_set(samples: Samples, ipc: int) -> SyntheticSet:
+    """Return the first `ipc` samples of every class, ordered by class, which nobody has judged."""
+    spec = samples.spec
+    images = torch.cat([_first(samples, spec, label, ipc, ipc) for label in range(spec.num_classes)])
+    labels, _ = sample.balanced_labels(spec.num_classes, 0, ipc)
+    return SyntheticSet(images, labels, spec, ipc, samples.origin(None))
+
+
+def _first(samples: Samples | Kept, spec: DatasetSpec, label: int, least: int, most: int) -> Tensor:
+    """Return the first samples of a class, `most` or all there are; ConfigError if these are fewer than `least`."""
+    images = samples.images(label, 0, most)
+    if len(images) < least:
+        raise ConfigError(f"class {spec.class_names[label]!r} has {len(images):,} images, {least:,} are asked for")
+    return images
 
 
 def curated_set(
@@ -149,7 +189,7 @@ def curated_set(
     """Return `ipc` samples of every class, ordered by class; a smaller IPC's are the first of a larger one's.
 
     Args:
-        samples: of a generator, or real images.
+        samples: of a generator, of another program, or real images.
         ensemble: of the same classes and shape.
         ipc: images per class.
         device: where the ensemble works.
@@ -160,19 +200,19 @@ def curated_set(
     """
     if selection is not None and pool is not None and pool < ipc:
         raise ConfigError(f"--pool is {pool}, expected at least --ipc, {ipc}")
-    kept, spec, count = Kept(samples, ensemble, device), samples.spec, ipc if selection is None else pool
-    draw = kept.images if filtered else samples.images
+    least = most = ipc
+    if selection is not None:
+        least, most = (ipc, sys.maxsize) if pool is None else (pool, pool)
+    kept, spec = Kept(samples, ensemble, device, least), samples.spec
     parts = []
     for label in range(spec.num_classes):
-        images, least = draw(label, 0, count or sys.maxsize), count or ipc
-        if len(images) < least:
-            name = spec.class_names[label]
-            raise ConfigError(f"class {name!r} has {len(images):,} images, {least:,} are asked for")
+        images = _first(kept if filtered else samples, spec, label, least, most)
         parts.append(images if selection is None else images[_chosen(ensemble, images, label, selection, ipc, device)])
     images = torch.cat(parts)
     labels, _ = sample.balanced_labels(spec.num_classes, 0, ipc)
     soft = logits_of(ensemble, images, device).half() if soft_labels else None
-    how: dict[str, Any] = {"ensemble": ensemble.hash, "kept": round(kept.kept / kept.scanned, 4) if filtered else None}
+    how: dict[str, Any] = {"ensemble": ensemble.hash, "archs": list(ensemble.archs)}
+    how |= {"kept": round(kept.kept / kept.scanned, 4) if filtered else None}
     how |= {"select": selection, "pool": None if selection is None else pool}
     return SyntheticSet(images, labels, spec, ipc, {**samples.origin(ensemble), "curated": how}, soft)
 

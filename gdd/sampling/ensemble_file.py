@@ -18,6 +18,7 @@ from gdd.sampling.generator_file import compact, fill, header_of, result_file, s
 
 FILE = zoo.ENSEMBLE  # named there, where torch is not imported
 _MOST, _MOST_WIDTH = 64, 2**20  # members of a file, and channels of a layer
+_MOST_PIXELS = 2**20  # of images for timm's networks, some of which fill tables of all places
 
 
 class Ensemble(nn.Module):
@@ -78,7 +79,15 @@ def _build_on_meta(archs: tuple[str, ...], spec: DatasetSpec, tensors: int) -> E
     if not 0 < len(archs) <= _MOST:
         raise ConfigError(f"it has {len(archs)} members, expected 1 to {_MOST}")
     for arch in map(registry.parse, archs):
-        if arch.width > _MOST_WIDTH or (arch.depth or 0) > tensors:
+        if (arch.width or 0) > _MOST_WIDTH or (arch.depth or 0) > tensors:
             raise ConfigError(f"its member {arch.name} is larger than the file")
+        if arch.width is None and spec.height * spec.width > _MOST_PIXELS:
+            raise ConfigError(f"its images of {spec.height}x{spec.width} pixels are too large for {arch.name}")
+    members = list[nn.Module]()
     with torch.device("meta"):
-        return Ensemble(archs, spec, [registry.build(arch, spec.shape, spec.num_classes) for arch in archs])
+        for name in archs:
+            members.append(registry.build(name, spec.shape, spec.num_classes))
+            tensors -= len(members[-1].state_dict())
+            if tensors < 0:  # of timm's names a short one may stand for thousands of layers
+                raise ConfigError(f"its member {name} is larger than the file")
+        return Ensemble(archs, spec, members)

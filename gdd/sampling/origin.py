@@ -32,7 +32,7 @@ def run_origin(run: Run, config: Config, dataset: Dataset, stage: str, method: s
 
 def sample_origin(loaded: LoadedGenerator, seed: int) -> dict[str, Any]:
     """Return where a sampled set comes from, as JSON."""
-    keys = ("method", "stage", "seed", "fingerprint", "data", "seconds")
+    keys = ("method", "stage", "seed", "fingerprint", "data", "seconds", "imported", "imported_hash", "format")
     known = {key: loaded.provenance[key] for key in keys if key in loaded.provenance}
     return {**known, "generator": loaded.hash, "sample_seed": seed}
 

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import torch
+import torchvision
 from torch import Tensor, nn
 from written_out import ACTIVATIONS, REFERENCES, Layers, perturb, vit
 
@@ -63,6 +64,9 @@ PUBLISHED = [
     ("resnet50", CIFAR, 23_520_842),
     ("vit", CIFAR, VIT_TINY),
     ("resnet18-pooled", CIFAR, 11_173_962),
+    # torchvision's, whose heads are for 1000 classes.
+    ("resnet18-bn-imagenet", (3, 224, 224), 11_689_512 - 513 * 990),
+    ("resnet50-bn-imagenet", (3, 224, 224), 25_557_032 - 2049 * 990),
     ("resnet50-pooled", CIFAR, 23_520_842),
 ]
 
@@ -85,6 +89,8 @@ NARROW = [
     "vit-w128-d2",
     "resnet18-w4-bn-pooled",
     "resnet50-w4-ln-pooled",
+    "resnet18-w4-bn-imagenet",
+    "resnet50-w4-ln-imagenet",
 ]
 SHAPES = [(1, 16, 16), (3, 16, 16), (1, 28, 28), (3, 28, 28), (3, 32, 32), (3, 24, 40), (1, 64, 64)]
 
@@ -158,6 +164,18 @@ def test_the_layers_are_wired_as_published(name, shape, activation):
     expected = REFERENCES[arch.base](layers, images, arch)
     assert layers.all_used()
     torch.testing.assert_close(network(images), expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(3, 64, 64), (3, 75, 50)], ids=["square", "odd"])
+@pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50"])
+def test_with_imagenets_stem_it_is_torchvisions(name, shape):
+    """Both build their layers in one order; in training mode batch norms take the batch's own statistics."""
+    ours = perturb(build(f"{name}-bn-imagenet", shape, 10)).train()
+    theirs = getattr(torchvision.models, name)(num_classes=10).train()
+    for own, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        other.data.copy_(own.data)
+    images = torch.randn(2, *shape)
+    torch.testing.assert_close(ours(images), theirs(images), rtol=1e-3, atol=1e-4)
 
 
 def test_the_vit_is_wired_as_published():
@@ -246,6 +264,10 @@ def test_only_batch_norm_mixes_images(base):
         ("resnet18-bn-w16", "resnet18-bn-w16"),
         ("resnet18-pooled-bn", "resnet18-bn-w64-pooled"),
         ("resnet18-strided", "resnet18-in-w64"),
+        ("resnet18-cifar", "resnet18-in-w64"),
+        ("resnet18-imagenet-bn-w8", "resnet18-bn-w8-imagenet"),
+        ("timm:resnet18", "timm:resnet18"),
+        ("timm:resnet18.a1_in1k", "timm:resnet18.a1_in1k"),
         ("mlp", "mlp-w128"),
         ("lenet-w12-sigmoid", "lenet-w12-sigmoid"),
         ("alexnet", "alexnet-nonorm-w128"),
@@ -277,9 +299,9 @@ def test_parse_fills_every_field():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("resnet81", "unknown network 'resnet81', expected one of mlp, .*resnet50; did you mean 'resnet18'"),
+        ("resnet81", "unknown network 'resnet81', expected one of mlp, .*resnet50, timm:NAME; did you mean 'resnet18'"),
         ("ConvNet3", "did you mean 'convnet3'"),
-        ("zzz", "resnet50$"),
+        ("zzz", "resnet50, timm:NAME$"),
         ("", "unknown network ''"),
         ("resnet18-batchnorm", "unknown part 'batchnorm' .* bn, in, gn, ln, nonorm"),
         ("resnet18-", "unknown part ''"),
@@ -291,6 +313,8 @@ def test_parse_fills_every_field():
         ("vgg11-max", "vgg11 takes no pooling"),
         ("vgg11-pooled", "vgg11 takes no shortcut"),
         ("resnet18-strided-pooled", "sets its shortcut twice"),
+        ("resnet18-cifar-imagenet", "sets its stem twice"),
+        ("vgg11-imagenet", "vgg11 takes no stem"),
         ("convnet3-bn-in", "sets its norm twice"),
         ("convnet3-w8-w8", "sets its width twice"),
         ("convnet3-w2", "width 2, the smallest is 4"),

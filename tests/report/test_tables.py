@@ -155,6 +155,16 @@ def test_the_teachers_accuracy_stands_beside_its_students(command: str, rows: li
     assert "teacher" not in lines_of(text(rows), "fixed: exactly")[0]
 
 
+def test_weights_that_other_images_have_taught_are_told_below_the_table(rows: list[Row]) -> None:
+    judge, student = "timm:test_vit.r160_in1k", "timm:test_resnet.r160_in1k"
+    told = [replace(row, pretrained=(judge,)) if row.source == "refined" else row for row in rows]
+    note = "Began with weights that were learned from other images: "
+    assert f"{note}{judge} for refined." in markdown(told)
+    told += [replace(row, arch=student, pretrained=(student, *row.pretrained)) for row in told]
+    assert f"{note}{judge} for refined; {student}." in markdown(told)
+    assert note not in markdown(rows)
+
+
 def test_an_evaluation_without_all_real_images_says_so(rows: list[Row]) -> None:
     note = "No student was trained on all real images, so this table has no ceiling."
     assert note not in markdown(rows)

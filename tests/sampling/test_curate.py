@@ -14,7 +14,18 @@ from gdd.data.splits import Split, random_real
 from gdd.models import registry
 from gdd.runtime import checkpoint
 from gdd.sampling import ensemble_file, generator_file, sample, set_file
-from gdd.sampling.curate import Generated, Kept, Real, confident, curated_set, herding, kmeans, standardized
+from gdd.sampling.curate import (
+    Generated,
+    Kept,
+    MadeElsewhere,
+    Real,
+    confident,
+    curated_set,
+    first_set,
+    herding,
+    kmeans,
+    standardized,
+)
 from gdd.sampling.ensemble_file import Ensemble
 from gdd.sampling.generator_file import LoadedGenerator
 
@@ -262,3 +273,52 @@ def test_confident_is_by_the_probability_of_the_class() -> None:
 def test_dimensions_that_do_not_vary_say_nothing() -> None:
     features = torch.tensor([[1.0, 5.0], [3.0, 5.0]])
     assert standardized(features).tolist() == [[-1.0, 0.0], [1.0, 0.0]]
+
+
+# Images of another program, of which there are as many as there are.
+
+
+def made_elsewhere(counts: tuple[int, ...] = (20, 33, 16)) -> MadeElsewhere:
+    """Images of a level each, which tells its place, classes among one another."""
+    labels = torch.cat([torch.full((count,), label) for label, count in enumerate(counts)])
+    labels = labels[torch.randperm(len(labels), generator=rng.generator(0, "test"))]
+    levels = torch.arange(len(labels), dtype=torch.uint8).view(-1, 1, 1, 1)
+    return MadeElsewhere(levels.expand(-1, *PETS.shape).contiguous(), labels, PETS, {"method": "EDM"})
+
+
+def test_images_made_elsewhere_are_taken_in_their_order():
+    made = made_elsewhere()
+    places = [(made.labels == label).nonzero().flatten() for label in range(CLASSES)]
+    assert torch.equal(made.images(1, 3, 7)[:, 0, 0, 0].long(), places[1][3:7])
+    assert len(made.images(2, 10, 40)) == 6
+    drawn = first_set(made, 16)
+    assert torch.equal(drawn.images[:, 0, 0, 0].long(), torch.cat([place[:16] for place in places]))
+    assert drawn.provenance["method"] == "EDM"
+    with pytest.raises(ConfigError, match="class 'eel' has 16 images, 17 are asked for"):
+        first_set(made, 17)
+
+
+def test_what_they_were_chosen_from_is_told_by_its_hash():
+    made, hashes = made_elsewhere(), set()
+    others = (made.images_u8, made.labels), (made.images_u8 + 1, made.labels), (made.images_u8, made.labels.flip(0))
+    for images, labels in others:
+        hashes.add(MadeElsewhere(images, labels, PETS, {}).origin(None)["imported_hash"])
+    assert len(hashes) == 3
+
+
+@pytest.mark.parametrize("filtered", [False, True])
+def test_a_set_may_be_chosen_among_as_many_as_each_class_has(filtered):
+    """Of each class the even ones are approved of, so that all classes have another number of them."""
+    made = made_elsewhere()
+    judge = Stub(lambda images: (made.labels[images[:, 0, 0, 0].long()] + parity(images)) % CLASSES)
+    drawn = curated_set(made, judge, 4, filtered=filtered, selection="herding", pool=None)
+    for label in range(CLASSES):
+        of_class = made.images(label, 0, 100)
+        of_class = of_class[parity(of_class) == 0] if filtered else of_class
+        chosen = herding(standardized(judge.features(of_class)), 4)
+        assert torch.equal(drawn.images[4 * label : 4 * label + 4], of_class[chosen])
+    even = round((parity(made.images_u8) == 0).double().mean().item(), 4)
+    assert drawn.provenance["curated"]["kept"] == (even if filtered else None)
+    most = int(made.labels.bincount().max())
+    with pytest.raises(ConfigError, match="are asked for"):
+        curated_set(made, judge, most, filtered=filtered, selection="herding", pool=None)

@@ -57,7 +57,11 @@ def train_alone(network: nn.Module, index: int, loss, batches: Batches) -> float
 
 @pytest.mark.parametrize("own_losses", [False, True], ids=["one loss", "a loss of each"])
 @pytest.mark.parametrize(
-    "arch", ["convnet3-w8", "convnet3-ln-w4", "convnet3-gn-w4", "resnet10-bn-w4", "mlp-w16", "vit-w8-d1"]
+    "arch",
+    [
+        *("convnet3-w8", "convnet3-ln-w4", "convnet3-gn-w4", "resnet10-bn-w4", "resnet10-bn-w4-imagenet", "mlp-w16"),
+        *("vit-w8-d1", "timm:test_resnet", "timm:test_vit"),
+    ],
 )
 def test_each_has_the_weights_and_statistics_of_one_trained_alone(arch: str, own_losses: bool, batches: Batches):
     """Momentum and weight decay too. A mean over the networks' losses would take a third of every gradient."""
