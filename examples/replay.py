@@ -144,9 +144,8 @@ def run(memory: str, generators: list[gdd.DistilledGenerator], seed: int) -> dic
         if not kept:
             old = None
         elif memory == "generators":
-            old = iter(
-                gdd.mix(kept).stream(HALF, len(TASKS) * seed + number)
-            )  # its labels are the dataset's, for TASKS are in order
+            # Its labels are the dataset's, for TASKS are in order.
+            old = iter(gdd.mix(kept).stream(HALF, len(TASKS) * seed + number))
         else:
             old = batches(joined(kept), draws[1])
         learn(network, batches(of_classes(train, task), draws[0]), old)
