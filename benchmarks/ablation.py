@@ -5,14 +5,23 @@
 FLAGS are those of distill.py, such as `--config configs/fashion_mnist-cpu.yaml`; students are those of its
 `evaluate.archs` and `evaluate.seeds`, of which one leaves no interval against real images. What is finished is not done
 again, so the same command goes on; with --minutes each command stops after so many with a checkpoint, and with it this
-script.
+script. With `--submit slurm --submitit '{"timeout_min": 120}'` distillations are tasks of an array job, and students
+are shared among --tasks, as `gdd compare` does.
 """
 
 import argparse
+import json
+import os
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from jsonargparse import Namespace
+
+from gdd.cli.command import array_of
+from gdd.cli.main import parse_config
+from gdd.runtime.array import FOLDER, Array
 from gdd.sampling import generator_file
 
 HERE = Path(__file__).resolve().parent
@@ -50,13 +59,16 @@ def run(script: str, *flags: str) -> None:
         raise SystemExit(done.returncode)
 
 
-def distilled(folder: Path, script: str, *flags: str) -> Path:
-    """Run one stage unless its generator is there, and return its folder; end here if it stopped before that."""
-    if not (folder / generator_file.FILE).exists():
-        run(script, *flags)
-    if not (folder / generator_file.FILE).exists():
-        raise SystemExit(f"{folder} is not finished; the same command goes on")
-    return folder
+def distil(script: str, flags: Mapping[Path, Sequence[str]], array: Array | None, out: Path) -> None:
+    """Run one stage with the flags of each folder that has no generator; end here if one stopped before that."""
+    left = [folder for folder in flags if not (folder / generator_file.FILE).exists()]
+    if array is not None and left:
+        array.run([[sys.executable, script, *flags[folder]] for folder in left], out / FOLDER)
+    for folder in left:
+        if array is None:
+            run(script, *flags[folder])
+        if not (folder / generator_file.FILE).exists():
+            raise SystemExit(f"{folder} is not finished; the same command goes on")
 
 
 def main() -> None:
@@ -65,21 +77,29 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the distillation")
     parser.add_argument("--arms", choices=ARMS, nargs="+", default=[*LOSSES], help="those of the losses, if not given")
     parser.add_argument("--minutes", type=float, help="limit of each command")
+    parser.add_argument("--submit", choices=("slurm", "local"), default=argparse.SUPPRESS, help="of an array job")
+    parser.add_argument("--tasks", type=int, default=argparse.SUPPRESS, help="that train students, at most")
+    parser.add_argument("--submitit", type=json.loads, default=argparse.SUPPRESS, help="its parameters, as JSON")
     options, flags = parser.parse_known_args()
     out = options.out.resolve()
+    os.chdir(HERE.parent)
     flags += ["--run.root", str(out)] + (["--run.max_minutes", str(options.minutes)] if options.minutes else [])
-    refined = {}
+    array = array_of(Namespace(**vars(options)), parse_config(flags))
+    starts, refined = dict[Path, list[str]](), dict[Path, list[str]]()
     for seed in options.seeds:
-        own = [*flags, "--seed", str(seed)]
-        start = distilled(out / f"start-{seed}/pretrain", "train_gan.py", *own, "--name", f"start-{seed}")
-        for arm in options.arms:
-            name = f"{arm}-{seed}"
-            arm_flags = ["--name", name, "--refine.pretrained", str(start), "--score", "false", *ARMS[arm].split()]
-            refined[arm, seed] = distilled(out / name / "refine", "distill.py", *own, *arm_flags)
+        starts[out / f"start-{seed}/pretrain"] = [*flags, "--seed", str(seed), "--name", f"start-{seed}"]
     # The first arm is what the others are compared with; all seeds of one are a line.
-    sources = [str(refined[arm, seed]) for arm in options.arms for seed in options.seeds]
-    starts = [str(out / f"start-{seed}/pretrain") for seed in options.seeds]
-    run("-m gdd compare --replicates", *sources, *starts, "real:random", "real:stream", *flags)
+    for arm in options.arms:
+        for seed, start in zip(options.seeds, starts, strict=True):
+            own = [*flags, "--seed", str(seed), "--name", f"{arm}-{seed}", "--refine.pretrained", str(start)]
+            refined[out / f"{arm}-{seed}/refine"] = [*own, "--score", "false", *ARMS[arm].split()]
+    distil("train_gan.py", starts, array, out)
+    distil("distill.py", refined, array, out)
+    sources = [*map(str, [*refined, *starts]), "real:random", "real:stream"]
+    if array is not None:
+        parameters = json.dumps(dict(array.parameters))
+        flags += ["--submit", array.cluster, "--tasks", str(array.tasks), "--submitit", parameters]
+    run("-m gdd compare --replicates", *sources, *flags)
 
 
 if __name__ == "__main__":

@@ -12,9 +12,10 @@ import torch
 from commands import MATCHING, TINY
 from generators import save_generator
 
-from gdd.cli import main
+from gdd.cli import command, main
 from gdd.data.readers import Dataset, open_dataset
 from gdd.runtime import execution
+from gdd.runtime.array import Array
 
 # The tests' processes share the cores, and so do those that they start.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -89,6 +90,27 @@ def refused(gdd):
         assert str(naming) in line
         assert "Traceback" not in error
         return line
+
+    return call
+
+
+@pytest.fixture
+def submitted(done, monkeypatch):
+    """Return a function that runs a command with --submit, whose tasks this process does, and gives the shares."""
+
+    def call(*arguments: object, tasks: int = 2) -> list[str]:
+        shares: list[str] = []
+
+        def run_shares(self: Array, most: int, folder: Path, max_minutes: float | None) -> None:
+            count = min(self.tasks, most)
+            for share in range(count):
+                shares.append(f"{share}/{count}")
+                assert main([*map(str, arguments), "--share", shares[-1]]) == 0
+
+        monkeypatch.setattr(Array, "run_shares", run_shares)
+        monkeypatch.setattr(command, "require_submitit", lambda: None)
+        done(*arguments, "--submit", "local", "--tasks", tasks)
+        return shares
 
     return call
 

@@ -37,11 +37,13 @@ FOREIGN_FLAGS = {"config_file", "cpu", "main_process_ip", "multi_gpu", "num_mach
 FOREIGN_FLAGS |= {"array", "gpus", "requeue", "signal", "time"}  # sbatch's
 FOREIGN_FLAGS |= {"group", "with"}  # uv's
 FOREIGN_FLAGS |= {"build-arg", "rm", "user"}  # docker's
+FOREIGN_FLAGS |= {"submitit.KEY", "submitit.gpus_per_node"}  # submitit's parameters
 FOREIGN_FILES = {"accelerate.yaml", "bright100.yaml", "shapes.yaml"}  # made by accelerate config and gdd init
 # Names of other libraries: of accelerate's file, of Hugging Face's datasets, of ddranking and torchvision; and folders
 # and ends of names that stand for themselves.
 FOREIGN_NAMES = {"machine_rank", "save_to_disk", "syn_lr", "custom_train_trans", "ToTensor", "Normalize"}
 FOREIGN_NAMES |= {"LabelRobustScoreHard", "LabelRobustScoreSoft", "AugmentationRobustScore"}
+FOREIGN_NAMES |= {"timeout_min", "slurm_"}  # of submitit
 FOREIGN_NAMES |= {"Training", "test_set", "plain_text", "_u8", "_pm1", "_std", "flip_crop"}
 FOREIGN_NAMES |= {"HF_HOME", "HF_HUB_OFFLINE", "HF_ENDPOINT", "HF_TOKEN"}
 FOREIGN_NAMES |= {

@@ -4,6 +4,7 @@ import json
 import runpy
 import subprocess
 import sys
+from importlib.util import find_spec
 from types import SimpleNamespace
 
 import pytest
@@ -19,11 +20,16 @@ from gdd.sampling import generator_file
 BENCHMARKS = ROOT / "benchmarks"
 
 
+LOCAL = ["--submit", "local", "--submitit", '{"timeout_min": 60}', "--tasks", "2"]
+NEEDS_SUBMITIT = pytest.mark.skipif(find_spec("submitit") is None, reason="needs submitit")
+
+
 @pytest.mark.slow
-def test_an_ablation_compares_its_arms_and_goes_on(tmp_path):
+@pytest.mark.parametrize("submission", [[], pytest.param(LOCAL, marks=NEEDS_SUBMITIT)], ids=["here", "in tasks"])
+def test_an_ablation_compares_its_arms_and_goes_on(submission, tmp_path):
     command = [sys.executable, BENCHMARKS / "ablation.py", "--out", tmp_path, "--seeds", "0"]
     command += ["--arms", "control", "features", *TINY, "--pretrain.steps", "2"]
-    command += ["--refine.steps", "2", "--evaluate.seeds", "[0]", "--evaluate.protocols", "[stream]"]
+    command += ["--refine.steps", "2", "--evaluate.seeds", "[0]", "--evaluate.protocols", "[stream]", *submission]
     subprocess.run(command, check=True)
     page = (tmp_path / "compare/compare/compare.md").read_text()
     assert all(f"| refined generator ({loss}) " in page for loss in ("no guiding loss", "features' moments"))

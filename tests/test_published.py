@@ -309,6 +309,17 @@ class TestCommand:
         assert "a GPU" in listed
         assert "1 min" in listed
 
+    def test_tasks_train_what_is_missing_as_the_paper_says_and_then_as_the_code_does(self, toy, done, submitted):
+        flags = ["1/table1", "--row", "first", "--files", toy, "--run.workers", 1, "--run.precision", "float32"]
+        assert submitted("reproduce", *flags) == ["0/2", "1/2"] * 2
+        done("reproduce", *flags, "--name", "alone")
+        first, second = (
+            {row.key: (row.correct, row.train_loss) for row in read_rows(Path(f"runs/{name}-1-digits/reproduce"))}
+            for name in ("reproduce", "alone")
+        )
+        assert first == second
+        assert len(first) == 4
+
     def test_it_trains_what_is_missing_judges_it_and_goes_on(self, toy, done):
         done = partial(done, "reproduce", "--run.workers", 1)
         told = done("1/table1", "--row", "first", "--files", toy)

@@ -1,16 +1,19 @@
 """What the commands share: their form, their settings, opening their inputs, and guarding files from their output."""
 
+import re
 from argparse import SUPPRESS
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from jsonargparse import ArgumentParser, Namespace
+from jsonargparse.typing import PositiveInt
 from rich.console import Console
 
 from gdd import checks, zoo
 from gdd.config import Config, ConfigError, read_as
+from gdd.runtime.array import Array, require_submitit
 
 if TYPE_CHECKING:
     from gdd.evaluation.budget import Budget
@@ -48,6 +51,35 @@ def add_settings(parser: ArgumentParser) -> None:
     parser.add_class_arguments(Config, None, fail_untyped=True)
 
 
+def add_array(parser: ArgumentParser) -> None:
+    """Add the flags that share a command's students among the tasks of an array job; none is a setting."""
+    submit = "train the students in tasks of an array job: of SLURM, or processes of this machine; waits for them"
+    parser.add_argument("--submit", type=Literal["slurm", "local"], default=SUPPRESS, help=submit)
+    parser.add_argument("--tasks", type=PositiveInt, default=SUPPRESS, help="so many at most; 4, if not given")
+    parameters = "submitit's parameters of a task, such as --submitit.timeout_min 120 --submitit.slurm_partition gpu"
+    parser.add_argument("--submitit", type=dict[str, Any], default=SUPPRESS, help=parameters)
+    share = "train one share of the students only, such as 0/4, as the tasks of --submit do"
+    parser.add_argument("--share", type=str, default=SUPPRESS, help=share)
+
+
+def array_of(options: Namespace, config: Config) -> Array | None:
+    """Return how a command's students are shared among tasks, if they are; ConfigError names a flag that is amiss."""
+    share, cluster = options.get("share"), options.get("submit")
+    if share is None and cluster is None:
+        if given := [f"--{name}" for name in ("tasks", "submitit") if name in options]:
+            raise ConfigError(f"{given[0]} is given, expected --submit beside it")
+        return None
+    if config.run.precision == "auto":
+        raise ConfigError("run.precision is auto, expected float32 or bfloat16 in tasks: their machines may differ")
+    if share is not None:
+        numbers = re.fullmatch(r"(\d{1,9})/(\d{1,9})", share)
+        if numbers is None or int(numbers[1]) >= int(numbers[2]):
+            raise ConfigError(f"--share is {share}, expected one of so many, from 0/4 to 3/4")
+        return Array(int(numbers[2]), int(numbers[1]))
+    require_submitit()
+    return Array(options.get("tasks", 4), cluster=cluster, parameters=options.get("submitit", {}))
+
+
 def read_config(options: Namespace) -> Config:
     """Return the settings among a command's options; ConfigError names one that is out of its range."""
     settings = options.as_dict()
@@ -76,6 +108,7 @@ def opened(
     stages: Sequence[str],
     sources: "Sequence[Source]" = (),
     budget: "Budget | None" = None,
+    array: Array | None = None,
 ) -> "Iterator[Inputs | None]":
     """Open the data and the sources, say what will be done, and yield what the stages work with.
 
@@ -87,7 +120,7 @@ def opened(
 
     accelerator = make_accelerator(config.run)
     try:
-        with pipeline.open_inputs(config, accelerator, stages, sources, budget) as inputs:
+        with pipeline.open_inputs(config, accelerator, stages, sources, budget, array) as inputs:
             console.print(summary.block(config, inputs.dataset, accelerator, stages, inputs.jobs), soft_wrap=True)
             if dry_run:
                 console.print(summary.costs(config, inputs.dataset.spec, stages))

@@ -9,7 +9,7 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
 from gdd.checks import said_of
-from gdd.cli.command import Command, add_settings, checked_config, opened
+from gdd.cli.command import Command, add_array, add_settings, array_of, checked_config, opened
 from gdd.config import Config, ConfigError, RunConfig
 from gdd.config.stages import AUDIT, COMPARE, DD_RANKING, ENSEMBLE, EVALUATE, LANDSCAPE
 from gdd.evaluation.budget import Budget, parse_budget
@@ -40,6 +40,7 @@ def _with_sources(options: Namespace, command: str, sources: list[str]) -> Names
 
 def _add_evaluate_arguments(parser: ArgumentParser) -> None:
     add_settings(parser)
+    add_array(parser)
     # Without a default, so that --print_config leaves it out: other commands take no such key.
     named = f"{_SOURCES}; none: those of evaluate.sources, or what the run has distilled"
     parser.add_argument("sources", type=str, nargs="*", default=SUPPRESS, help=named)
@@ -52,12 +53,13 @@ def _evaluate(options: Namespace, console: Console) -> None:
     if not named and options.name == EVALUATE:  # a run scores itself, or its config's sources, in its own folder
         options.name = Config().name
     config = checked_config(options, scored=True)
+    array = array_of(options, config)
     from gdd import pipeline
 
     sources = pipeline.read_sources(config) or pipeline.own_sources(config)
     if named:  # a config that lists its sources says what data they stand for
         config = pipeline.with_data_of_sources(config, sources)
-    with opened(config, options.dry_run, console, [EVALUATE], sources) as inputs:
+    with opened(config, options.dry_run, console, [EVALUATE], sources, array=array) as inputs:
         if inputs is not None:
             from gdd.report import tables
 
@@ -67,6 +69,7 @@ def _evaluate(options: Namespace, console: Console) -> None:
 
 def _add_compare_arguments(parser: ArgumentParser) -> None:
     add_settings(parser)
+    add_array(parser)
     named = f"{_SOURCES}; with --budget sets and generators alone, or none"
     parser.add_argument("sources", type=str, nargs="*", default=SUPPRESS, help=named)
     budget = "compare sources of equal bytes at equal steps: 25KiB, 1MiB, 25600, or the bytes of images, as in 10ipc"
@@ -97,6 +100,7 @@ def _compare(options: Namespace, console: Console) -> None:
         _compare_within(options, console)
         return
     config = _comparison(options)
+    array = array_of(options, config)
     from gdd import pipeline
     from gdd.report import compare as comparison
     from gdd.report import tables
@@ -106,7 +110,8 @@ def _compare(options: Namespace, console: Console) -> None:
     compared = comparison.compared(sources, options.replicates)
     ranked = options.scores is not None
     stages = ["compare", "dd-ranking"] if ranked else ["compare"]
-    with opened(config, options.dry_run, console, stages, [source.source for source in compared]) as inputs:
+    scored = [source.source for source in compared]
+    with opened(config, options.dry_run, console, stages, scored, array=array) as inputs:
         if inputs is not None:
             sections = pipeline.compare(
                 config, inputs, compared=compared, marks=options.mark, replicates=options.replicates, scores=ranked
@@ -117,8 +122,8 @@ def _compare(options: Namespace, console: Console) -> None:
 def _budget_of(options: Namespace) -> Budget:
     """Return the budget that the command line tells, and its teacher; ConfigError for what has no place beside it."""
     budget, settings = parse_budget(options.budget), options.evaluate
-    for flag in ("ipc", "mark"):
-        if options[flag]:
+    for flag in ("ipc", "mark", "submit", "share"):
+        if options.get(flag):
             raise ConfigError(f"--{flag} is given, expected none with --budget")
     for text in [*options.get("sources", []), *settings.sources]:
         if source_path(text) is None or split_filter(text)[1] is not None:
@@ -154,7 +159,7 @@ def _compare_within(options: Namespace, console: Console) -> None:
     named = [compared.source for compared in labelled if compared.source.kind != FLOOR]
     ranked = options.scores is not None
     stages = [ENSEMBLE] * (budget.teacher is None) + [COMPARE] + [DD_RANKING] * ranked
-    with opened(config, options.dry_run, console, stages, named, budget) as inputs:
+    with opened(config, options.dry_run, console, stages, named, budget=budget) as inputs:
         if inputs is not None:
             sections = pipeline.compare_within(budget, config, inputs, named, options.replicates, ranked)
             console.print(tables.Terminal(sections))

@@ -12,10 +12,11 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
 from gdd import published
-from gdd.cli.command import Command, add_settings, read_config
+from gdd.cli.command import Command, add_array, add_settings, array_of, read_config
 from gdd.config import Config, ConfigError, DataConfig
 from gdd.config.stages import REPRODUCE
 from gdd.published import Cell, Key, Student
+from gdd.runtime.array import Array
 
 if TYPE_CHECKING:
     from gdd.report.tables import Section
@@ -31,6 +32,7 @@ _NARROWING: dict[str, Callable[[Cell], object]] = {
 
 def _add_arguments(parser: ArgumentParser) -> None:
     add_settings(parser)
+    add_array(parser)
     which = "a paper such as 2402.13007, or one of its tables, 2402.13007/table4; none: all are listed, none is run"
     parser.add_argument("which", type=str, nargs="?", default=None, help=which)
     parser.add_argument("--ipc", type=int, nargs="+", help="only rows of so many images per class")
@@ -70,6 +72,7 @@ def _config(options: Namespace) -> Config:
 def _reproduce(options: Namespace, console: Console) -> None:
     cells = _chosen(options)
     config = _config(options)
+    array = array_of(options, config)
     known = {number: {one.key: one for one in published.students(number)} for number in published.papers()}
     from gdd.report.tables import Terminal
 
@@ -79,7 +82,7 @@ def _reproduce(options: Namespace, console: Console) -> None:
         console.print(Terminal([_overview(config, cells, known)]))
         return
     students = {} if options.get("again", False) else known[cells[0].paper]
-    if _train(config, cells, students, options.files, options.dry_run, console):
+    if _train(config, cells, students, options.files, options.dry_run, console, array):
         console.print(Terminal(_tables(cells, students)))
 
 
@@ -118,7 +121,13 @@ def _overview(config: Config, cells: Sequence[Cell], known: dict[str, dict[Key, 
 
 
 def _train(
-    config: Config, cells: Sequence[Cell], students: dict[Key, Student], files: Path, dry_run: bool, console: Console
+    config: Config,
+    cells: Sequence[Cell],
+    students: dict[Key, Student],
+    files: Path,
+    dry_run: bool,
+    console: Console,
+    array: Array | None,
 ) -> bool:
     """Train the students that are missing and add them; False of a dry run.
 
@@ -161,7 +170,7 @@ def _train(
                     console.print(f"work     {told}, {how}: about {minutes}", soft_wrap=True)
                 reproduce.check_published(paper, missing, files)
                 if missing and not dry_run:
-                    with pipeline.open_inputs(named, accelerator, []) as inputs:
+                    with pipeline.open_inputs(named, accelerator, [], array=array) as inputs:
                         arms = reproduce.arms_of(paper, missing, files, inputs.dataset)
                         found = reproduce.reproduce(named, inputs, paper, arms, partial(page, dataset))
                     students.update((one.key, one) for one in found)

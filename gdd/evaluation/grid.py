@@ -22,6 +22,7 @@ from gdd.evaluation.student import StudentTrainer
 from gdd.models import registry
 from gdd.models.cost import TRAINING, classifier_flop
 from gdd.runtime import checkpoint, workers
+from gdd.runtime.array import FOLDER, Array
 from gdd.runtime.device import with_threads
 from gdd.runtime.execution import Execution
 from gdd.runtime.run import Run, progress_bar
@@ -33,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 ROWS = "rows.jsonl"
 _PARTS = "rows-*.jsonl"
+SHARE = "share-"  # and its number: the folder of an array job's task, with rows of its own
 
 
 def enumerate_jobs(
@@ -78,9 +80,13 @@ def read_rows(folder: Path) -> list[Row]:
 
 
 def _merge(folder: Path, order: Sequence[tuple[object, ...]]) -> None:
-    """Gather all processes' rows in one file of whole lines: those of other jobs, then those with the given keys."""
+    """Gather all processes' rows in one file of whole lines: those of other jobs, then those with the given keys.
+
+    Those of an array job's tasks too and, in a task's folder, those above it.
+    """
     places = {key: place for place, key in enumerate(order)}
-    rows = sorted(read_rows(folder), key=lambda row: places.get(row.key, -1))
+    found = {row.key: row for part in (folder.parent, *folder.glob(f"{SHARE}*"), folder) for row in read_rows(part)}
+    rows = sorted(found.values(), key=lambda row: places.get(row.key, -1))
     text = "".join(json.dumps(row.to_dict()) + "\n" for row in rows)
     checkpoint.write_atomically(folder / ROWS, lambda temporary: temporary.write_text(text))
     for path in folder.glob(_PARTS):
@@ -99,7 +105,14 @@ def _gather(run: Run, order: Sequence[tuple[object, ...]]) -> dict[tuple[object,
     return {row.key: row for row in rows}
 
 
-def score_jobs(jobs: Sequence[Job], conditions: Conditions, dataset: Dataset, run: Run, config_hash: str) -> list[Row]:
+def score_jobs(
+    jobs: Sequence[Job],
+    conditions: Conditions,
+    dataset: Dataset,
+    run: Run,
+    config_hash: str,
+    array: Array | None = None,
+) -> list[Row]:
     """Train and score every student that has no row yet, and return the rows of all, in the order of the jobs.
 
     Whole students are shared among the processes, at about equal cost to each.
@@ -110,9 +123,11 @@ def score_jobs(jobs: Sequence[Job], conditions: Conditions, dataset: Dataset, ru
         dataset: its test part is read only after a student has been trained.
         run: rows go to `rows.jsonl` in its folder, each as it finishes.
         config_hash: for the rows.
+        array: shares students among tasks, if there is one. This process submits these and waits for them; or it is
+            one of them, whose `run` is in a folder below the others' and which leaves them their students.
 
     Raises:
-        ConfigError: an architecture or a source cannot be used; nothing has been trained then.
+        ConfigError: an architecture or a source cannot be used, and nothing has been trained then; or a task failed.
         Stopped: a signal came, or run.max_minutes had passed after a student; the same call goes on.
     """
     spec = dataset.spec
@@ -123,15 +138,20 @@ def score_jobs(jobs: Sequence[Job], conditions: Conditions, dataset: Dataset, ru
     executions = executions_of(jobs, conditions, dataset, run, max(team.workers, run.world_size))
     keys = [job.key(conditions, job.images(spec, len(dataset.train.labels))) for job in jobs]
     rows = _gather(run, keys)
-    pending = [job for job, key in zip(jobs, keys, strict=True) if key not in rows]
-    if run.is_main and len(pending) < len(jobs):
-        logger.info("evaluate: %d of %d students were scored before", len(jobs) - len(pending), len(jobs))
+    left = [place for place, key in enumerate(keys) if key not in rows]
+    if run.is_main and len(left) < len(jobs):
+        logger.info("evaluate: %d of %d students were scored before", len(jobs) - len(left), len(jobs))
     tally = Tally(jobs, keys, rows)
 
-    costs = [estimated_cost(job, conditions, spec, len(dataset.train.labels)) for job in pending]
+    costs = [estimated_cost(job, conditions, spec, len(dataset.train.labels)) for job in jobs]
+    if array is not None and array.share is not None:
+        left = [place for place in _dealt(keys, costs, run.folder.parent, array.tasks, array.share) if place in left]
+    pending, costs = [jobs[place] for place in left], [costs[place] for place in left]
     train, val, seeds = dataset.train.to(run.device), dataset.val.to(run.device), {job.seed for job in jobs}
     make = partial(_scorer, train, val, spec, conditions, executions, run.device, run.folder, config_hash, len(seeds))
-    if team.workers > 1 and len(pending) > 1:
+    if array is not None and array.share is None and pending:
+        array.run_shares(len(pending), run.folder / FOLDER, run.settings.max_minutes)
+    elif team.workers > 1 and len(pending) > 1:
         is_over = partial(is_due, run.settings.max_minutes)
         alone, deal = [[job] for job in pending], Deal(pending, costs, is_over)
         _keep(run, workers.run_tasks(run, team, alone, make, dataset.test, deal), len(pending), tally)
@@ -148,6 +168,18 @@ def score_jobs(jobs: Sequence[Job], conditions: Conditions, dataset: Dataset, ru
         count = f"{len(jobs) - len(missing)} of {len(jobs)}"
         raise Stopped(f"evaluate: stopped after {count} students; the same command goes on")
     return [_with_source_of(job, rows[key]) for job, key in zip(jobs, keys, strict=True)]
+
+
+def _dealt(
+    keys: Sequence[tuple[object, ...]], costs: Sequence[float], folder: Path, tasks: int, share: int
+) -> list[int]:
+    """Return the places of one task's share of the students that have no row in the folder.
+
+    It is the same whenever a task asks: the folder's rows change when all tasks have ended.
+    """
+    scored = {row.key for row in read_rows(folder)}
+    left = [place for place, key in enumerate(keys) if key not in scored]
+    return [left[index] for index in assign_jobs([costs[place] for place in left], tasks)[share]]
 
 
 def _scorer(

@@ -22,6 +22,7 @@ from gdd.formats import plain
 from gdd.models import registry
 from gdd.models.layers import Shape
 from gdd.pipeline.stages import STAGES
+from gdd.runtime.array import Array
 from gdd.runtime.signals import on_signals
 from gdd.sampling import generator_file, set_file
 
@@ -157,11 +158,12 @@ def plan(
 
 
 class Inputs(NamedTuple):
-    """What the stages work with: the dataset, the process's Accelerator, and the students to score, if any."""
+    """What the stages work with."""
 
     dataset: Dataset
-    accelerator: Accelerator
-    jobs: list[Job]
+    accelerator: Accelerator  # the process's
+    jobs: list[Job]  # the students to score, if any
+    array: Array | None = None  # how these are shared among tasks, if they are
 
 
 @contextmanager
@@ -171,6 +173,7 @@ def open_inputs(
     names: Sequence[str],
     named: Sequence[Source] = (),
     budget: Budget | None = None,
+    array: Array | None = None,
 ) -> Iterator[Inputs]:
     """Open the data and refuse networks and sources that do not fit them; signals end the work in order.
 
@@ -180,6 +183,7 @@ def open_inputs(
         names: the stages that will be run.
         named: the sources that they score; without any, a run scores what it will distil.
         budget: what each of the sources may take, if they are compared within one.
+        array: how students are shared among the tasks of an array job, if they are.
     """
     records = [STAGES[stage] for stage in names]
     has_networks = any(record.networks is not None or record.has_gan for record in records)
@@ -194,4 +198,4 @@ def open_inputs(
         for record in records:
             if record.students is not None:
                 jobs = record.students(plan(config, dataset, named, record.has_ceiling, budget))
-        yield Inputs(dataset, accelerator, jobs)
+        yield Inputs(dataset, accelerator, jobs, array)

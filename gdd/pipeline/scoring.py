@@ -54,15 +54,22 @@ def evaluate(config: Config, inputs: Inputs) -> list[Row]:
 def score_arms(
     stage: str, config: Config, inputs: Inputs, arms: Sequence[Arm], write: Callable[..., list[Path]]
 ) -> list[list[Row]]:
-    """Score the students of each arm, let the main process `write` folder and rows, and return each arm's rows."""
-    dataset, spec, rows_of_arms = inputs.dataset, inputs.dataset.spec, list[list[Row]]()
+    """Score the students of each arm, let the main process `write` folder and rows, and return each arm's rows.
+
+    A task of an array job scores its share of the first arm that is not scored, in a folder of its own.
+    """
+    dataset, spec, array, rows_of_arms = inputs.dataset, inputs.dataset.spec, inputs.array, list[list[Row]]()
+    part = "" if array is None or array.share is None else f"{grid.SHARE}{array.share}"
+    if array is not None and inputs.accelerator.num_processes > 1:
+        processes = inputs.accelerator.num_processes
+        raise ConfigError(f"gdd was started in {processes} processes, expected one with --submit or --share")
     # The data are all that decides a score and does not stand in its row.
-    with open_run(config, stage, stable_hash(spec.to_dict(), dataset.fingerprint), inputs.accelerator) as run:
+    with open_run(config, stage, stable_hash(spec.to_dict(), dataset.fingerprint), inputs.accelerator, part) as run:
         for settings, jobs in arms:
             conditions = _executed(Conditions.of(settings, spec), jobs, spec, run)
             config_hash = stable_hash(settings, conditions.hash, run.fingerprint)
-            rows_of_arms.append(grid.score_jobs(jobs, conditions, dataset, run, config_hash))
-        if run.is_main:
+            rows_of_arms.append(grid.score_jobs(jobs, conditions, dataset, run, config_hash, array))
+        if run.is_main and not part:
             for path in write(run.folder, *rows_of_arms):
                 logger.info("wrote %s", path)
     return rows_of_arms

@@ -193,9 +193,9 @@ STAGES = {
 }
 
 
-def open_run(config: Config, stage: str, fingerprint: str, accelerator: Accelerator) -> Run:
-    """Return the run in a stage's folder, to be entered."""
-    folder = config.run.root / config.name / stage
+def open_run(config: Config, stage: str, fingerprint: str, accelerator: Accelerator, part: str = "") -> Run:
+    """Return the run in a stage's folder, or in a part of it, to be entered."""
+    folder = config.run.root / config.name / stage / part
     return Run(folder, config.run, to_plain(config), fingerprint, accelerator)
 
 

@@ -147,7 +147,8 @@ def _start(
     threads: int,
 ) -> None:
     """Start a process for `_serve` that hears of no signal: the one that started it decides when it ends."""
-    resource_tracker.ensure_running()  # started with the first process, it would unblock signals
+    with signals.blocked():  # started with the first process, it would unblock signals; some were before
+        resource_tracker.ensure_running()
     ours, theirs = multiprocessing.Pipe()
     # Not forked: OpenMP's threads would be missing in the copy.
     spawn = multiprocessing.get_context("spawn")
