@@ -30,7 +30,8 @@ from torch.utils.data import TensorDataset
 from torchvision.transforms.v2.functional import normalize
 
 import gdd
-from gdd.data.splits import Split
+from gdd import rng
+from gdd.data.splits import Split, shuffled
 from gdd.models import registry
 from gdd.report.intervals import Estimate, estimate
 from gdd.runtime.checkpoint import read_json, write_json
@@ -104,7 +105,7 @@ def stored(
         part = of_classes(train, [label])
         count = min(len(part.labels), generator.bytes // part.images_u8[0].nbytes // len(task))
         if memory == "random real":
-            order = torch.randperm(len(part.labels), generator=torch.Generator().manual_seed(seed))[:count]
+            order = shuffled(part, label, seed)[:count]
         else:
             with torch.no_grad():
                 inputs = normalize(part.images_u8 / 255, spec.mean, spec.std)
@@ -136,9 +137,9 @@ def accuracy(network: nn.Module, task: list[int]) -> float:
 
 def run(memory: str, generators: list[gdd.DistilledGenerator], seed: int) -> dict:
     """Learn all tasks; return the accuracies on those so far after each, and the bytes that the memory came to."""
-    torch.manual_seed(seed)
-    network = registry.build("convnet3-w32", spec.shape, spec.num_classes)
-    draws = [torch.Generator().manual_seed(2 * seed + half) for half in range(2)]  # every run has the same new images
+    with rng.seeded(seed, "replay-network"):
+        network = registry.build("convnet3-w32", spec.shape, spec.num_classes)
+    draws = [rng.generator(seed, f"replay-{half}") for half in ("new", "old")]  # every run has the same new images
     kept, accuracies = [], []
     for number, task in enumerate(TASKS):
         if not kept:
