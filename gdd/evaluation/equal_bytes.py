@@ -98,6 +98,11 @@ def fits_as_stream(source: Source, budget: Budget, spec: DatasetSpec) -> bool:
     return source.generator is not None and source.generator.bytes <= most_bytes(budget, spec)
 
 
+def samples_label(label: str, soft_labels: bool) -> str:
+    """Return what a generator's samples are called, by the generator's label."""
+    return f"samples of {label}, herding{SOFT * soft_labels}"
+
+
 def in_words(budget: Budget, spec: DatasetSpec) -> str:
     """Return the bytes that a source may take, as they were given and as a number."""
     return f"{budget.text} ({most_bytes(budget, spec):,} bytes)"
@@ -156,7 +161,7 @@ def _samples(source: Source, teacher: Ensemble | None, ipc: int, soft_labels: bo
     """Return a generator's samples that the teacher has herded."""
     return replace(
         source,
-        label=f"samples of {source.label}, herding{SOFT * soft_labels}",
+        label=samples_label(source.label, soft_labels),
         hash=stable_hash(source.hash, None if teacher is None else teacher.hash, "herding", soft_labels),
         ensemble=teacher,
         selection="herding",

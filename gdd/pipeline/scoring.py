@@ -107,7 +107,8 @@ def compare(
 
     def write(folder: Path, *rows_of_arms: list[Row]) -> list[Path]:
         more = ranked(rows_of_arms, brief=False)
-        return comparison.write_comparison(folder, rows_of_arms[0], compared, marks, replicates, more)
+        asked = comparison.asked(config, compared, replicates)
+        return comparison.write_comparison(folder, rows_of_arms[0], compared, asked, marks, replicates, more)
 
     arms = [Arm(config.evaluate, inputs.jobs)]
     if scores:
@@ -139,7 +140,7 @@ def compare_within(
     from gdd.report import dd_ranking as ranking
     from gdd.report import equal_bytes as report
 
-    dataset, spec = inputs.dataset, inputs.dataset.spec
+    dataset, spec, asked = inputs.dataset, inputs.dataset.spec, report.asked_within(budget, config, named, replicates)
     if budget.teacher is None:
         check_ensemble(config, dataset)
         folder = train_ensemble(config, dataset, inputs.accelerator)
@@ -156,7 +157,7 @@ def compare_within(
 
     def write(folder: Path, *rows_of_arms: list[Row]) -> list[Path]:
         more = ranked(rows_of_arms, brief=False)
-        return report.write_budget(folder, rows_of_arms[0], allowance, remarks, replicates, more)
+        return report.write_budget(folder, rows_of_arms[0], allowance, remarks, asked, replicates, more)
 
     arms = [Arm(settings, inputs.jobs)]
     if scores:

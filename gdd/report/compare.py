@@ -9,11 +9,13 @@ from pathlib import Path
 import pandas
 from pandas import DataFrame
 
-from gdd.config import ConfigError, read_as
+from gdd.config import Config, ConfigError, read_as
 from gdd.evaluation import sources
 from gdd.evaluation.row import Row
 from gdd.evaluation.sources import FIXED_REAL, FLOOR, GENERATOR_NAMES, REAL_NAMES, Protocol, Source
-from gdd.report import plots, statistics, tables
+from gdd.report import choice, plots, statistics, tables
+from gdd.report.choice import Point
+from gdd.report.commands import Asked, distilling
 from gdd.report.replicates import differing, groups, run_of
 from gdd.report.tables import Section
 from gdd.runtime.checkpoint import read_json, write_atomically, write_json
@@ -32,6 +34,7 @@ class Compared:
     # Labelled by its method; sets of one method share their label, each at its own IPC, and so do replicates.
     source: Source
     line: str  # its name in pictures: for all snapshots of a run, that of the run's last set
+    named: str = FLOOR  # on the command line
 
 
 def compared(named: Sequence[Source], replicates: bool = False) -> list[Compared]:
@@ -60,7 +63,7 @@ def compared(named: Sequence[Source], replicates: bool = False) -> list[Compared
         line = lines[ends[first.label].label]
         snapshot = ends[first.label] is not first or _unfinished(first)
         label = f"{line}, iteration {first.provenance['iterations']}" if snapshot else line
-        labelled += [Compared(replace(source, label=label), line) for source in group]
+        labelled += [Compared(replace(source, label=label), line, source.label) for source in group]
     if FLOOR not in [source.kind for source in firsts]:
         labelled.append(Compared(sources.read(FLOOR, REAL_NAMES[FLOOR]), REAL_NAMES[FLOOR]))
     return labelled
@@ -133,6 +136,16 @@ def _place(source: Source, others: Sequence[Source]) -> str:
 def _alike(paths: Sequence[tuple[str, ...]]) -> int:
     """Count the leading parts that all paths share."""
     return sum(1 for _ in itertools.takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False)))
+
+
+def asked(config: Config, shown: Sequence[Compared], replicates: bool = False) -> Asked:
+    """Return what tells the commands of a comparison's points."""
+    named, made = dict[str, list[str]](), dict[str, list[str]]()
+    for compared in shown:
+        label, command = compared.source.label, distilling(compared.source.provenance)
+        named.setdefault(label, []).append(compared.named)
+        made.setdefault(label, []).extend([] if command is None else [command])
+    return Asked(config, named, made, ["--replicates"] * replicates)
 
 
 def comparison_sections(rows: Sequence[Row], reference: str, brief: bool, replicates: bool = False) -> list[Section]:
@@ -217,6 +230,7 @@ def write_comparison(
     folder: Path,
     rows: Sequence[Row],
     shown: Sequence[Compared],
+    asked: Asked,
     marks: Sequence[float],
     replicates: bool = False,
     more: Sequence[Section] = (),
@@ -226,16 +240,17 @@ def write_comparison(
     The first of `shown` is what the others are compared with; `marks`, accuracies in percent, are dotted lines. Of
     `replicates` intervals are over the seeds of distillations and students. What has no student but
     failed ones is in no picture, and a picture of nothing is not drawn. The tables of `more` stand below the others.
+    What was `asked` tells the commands of the page's points.
     """
     shown_sections = [*comparison_sections(rows, shown[0].source.label, brief=False, replicates=replicates), *more]
     table, by_ipc, by_seconds = statistics.frame(rows), folder / BY_IPC, folder / BY_SECONDS
-    written = write_sections(folder, table, shown_sections)
     points = statistics.summarise(table, replicates)
     # Ceilings that are added to what is shown stand for themselves.
     lines = {compared.source.label: compared.line for compared in shown}
     points["line"] = points["source"].map(lines).fillna(points["source"])
     points["snapshot"] = points["line"] != points["source"]
     points = points[[accuracy.n > 0 for accuracy in points["accuracy"]]]
+    written = write_tables(folder, table, shown_sections, choice.points(points, asked))
     title = f"{rows[0].dataset}: student accuracy on the test part"
     facts = " ".join(
         [
@@ -248,13 +263,13 @@ def write_comparison(
     return [*written, *([by_ipc] if drawn else []), *([by_seconds] if timed else [])]
 
 
-def write_sections(folder: Path, rows: DataFrame, shown: Sequence[Section]) -> list[Path]:
+def write_tables(folder: Path, rows: DataFrame, shown: Sequence[Section], points: Sequence[Point]) -> list[Path]:
     """Write rows.csv, compare.md and .json, and remove the pictures of an earlier comparison in the folder."""
     text = tables.page("Comparison", shown)
     sheet, page, data = (folder / name for name in ("rows.csv", "compare.md", TABLES))
     tables.write_csv(sheet, rows)
     write_atomically(page, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-    write_json(data, {"sections": [asdict(section) for section in shown]})
+    write_json(data, {"sections": [*map(asdict, shown)], "points": [*map(asdict, points)]})
     for name in PICTURES:
         (folder / name).unlink(missing_ok=True)
     return [sheet, page, data]
@@ -267,3 +282,13 @@ def read_sections(folder: Path) -> list[Section]:
     """
     path = folder / TABLES
     return read_as(list[Section], read_json(path).get("sections"), str(path))
+
+
+def read_points(folder: Path) -> list[Point]:
+    """Return the points that `write_comparison` has written, none if it was of an older version.
+
+    Raises:
+        ConfigError: they are damaged.
+    """
+    path = folder / TABLES
+    return read_as(list[Point], read_json(path).get("points", []), str(path))

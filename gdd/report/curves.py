@@ -58,8 +58,8 @@ def charts(metrics: Sequence[dict[str, float]]) -> list[Chart]:
 
 def _chart(title: str, lines: dict[str, list[tuple[float, float]]]) -> Chart:
     steps, values = zip(*(point for line in lines.values() for point in line), strict=True)
-    rising = _ticks(min(values), max(values))
-    across, up = _Axis(0, max(steps), LEFT, RIGHT), _Axis(rising[0], rising[-1], BOTTOM, TOP)
+    rising = ticks(min(values), max(values))
+    across, up = Axis(0, max(steps), LEFT, RIGHT), Axis(rising[0], rising[-1], BOTTOM, TOP)
     drawn = []
     for name, points in lines.items():
         # From the last point backwards, so that the end is shown.
@@ -67,13 +67,13 @@ def _chart(title: str, lines: dict[str, list[tuple[float, float]]]) -> Chart:
         places = [(across.place(step), up.place(value)) for step, value in thinned]
         text = " ".join(f"{x:g},{y:g}" for x, y in places)
         drawn.append(Line(name, text, places[-1], _short(points[-1][1])))
-    x_ticks = [(across.place(tick), f"{tick:,.0f}") for tick in _ticks(0, max(steps)) if tick <= max(steps)]
+    x_ticks = [(across.place(tick), f"{tick:,.0f}") for tick in ticks(0, max(steps)) if tick <= max(steps)]
     y_ticks = [(up.place(tick), _short(tick)) for tick in rising]
     words = "; ".join(_in_words(name, points) for name, points in lines.items())
     return Chart(title, drawn, x_ticks, y_ticks, f"{title}. {words}.")
 
 
-def _ticks(low: float, high: float) -> list[float]:
+def ticks(low: float, high: float) -> list[float]:
     """Return round numbers that enclose the two; two equal ones get a margin."""
     if low == high:
         margin = abs(low) / 10 or 1
@@ -81,7 +81,7 @@ def _ticks(low: float, high: float) -> list[float]:
     return [float(tick) for tick in MaxNLocator(nbins=4, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)]
 
 
-class _Axis(NamedTuple):
+class Axis(NamedTuple):
     """Where numbers stand on a chart."""
 
     low: float

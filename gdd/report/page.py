@@ -18,7 +18,8 @@ from gdd.config import Config, ConfigError, DataConfig, read_as
 from gdd.config.stages import DISTILLING, MATCHING, PRETRAIN, REFINE, steps_of
 from gdd.data.readers import Dataset
 from gdd.evaluation.named import NO_TEACHER, TRAINED_TEACHERS
-from gdd.report import curves, measured, runs, samples
+from gdd.report import choice, curves, measured, runs, samples
+from gdd.report.choice import Point
 from gdd.report.curves import Chart
 from gdd.report.runs import AnyStage, AuditedStage, ScoredStage, TrainedStage
 from gdd.report.samples import Gallery
@@ -47,6 +48,7 @@ class _Part:
     sections: Sequence[Section] = ()
     audit: Section | None = None
     pictures: Sequence[str] = ()  # of sections and audit, as data URIs
+    points: Sequence[Point] = ()  # to choose from
     folded: bool = False  # whether its gallery is shown only when asked for
 
 
@@ -108,7 +110,8 @@ def _part(stage: AnyStage, stages: Sequence[AnyStage], data: _Data) -> _Part:
     config = json.dumps(stage.config, indent=2) if stage.config else ""
     told = stage.name, settings_in_words(stage), config, _origin(stage)
     if isinstance(stage, ScoredStage):
-        return _Part(*told, sections=stage.sections, pictures=[*map(samples.data_uri, stage.pictures)])
+        pictures = [*map(samples.data_uri, stage.pictures)]
+        return _Part(*told, sections=stage.sections, pictures=pictures, points=stage.points)
     if isinstance(stage, AuditedStage):
         pictures = [] if stage.picture is None else [samples.data_uri(stage.picture)]
         return _Part(*told, audit=_audit(stage, stages), pictures=pictures)
@@ -161,6 +164,7 @@ def _rendered(parts: Sequence[_Part], costs: Sequence[Section]) -> str:
         style_hash=_hash(style),
         script_hash=_hash(script),
         curves=curves,
+        choice=choice,
         made_with=f"gdd {gdd.__version__}" + (f", git {git_revision()}" if git_revision() else ""),
     )
 

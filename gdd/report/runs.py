@@ -4,7 +4,7 @@ import json
 import math
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from gdd.evaluation.audit import Audit
 from gdd.evaluation.row import Row
 from gdd.evaluation.sources import Source
 from gdd.report import compare, measured, statistics, tables
+from gdd.report.choice import Point
 from gdd.report.tables import Section
 from gdd.runtime import checkpoint
 from gdd.sampling import generator_file, set_file
@@ -43,6 +44,7 @@ class ScoredStage:
     rows: list[Row]  # of its students
     sections: list[Section]  # its tables
     pictures: list[bytes]  # of accuracies, as PNG files
+    points: list[Point] = field(default_factory=list)  # of a comparison
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,8 @@ def read_stage(folder: Path, name: str, mixed: bool = False) -> AnyStage:
         rows = statistics.require_rows(folder)
         if (folder / compare.TABLES).exists():
             pictures = [(folder / picture).read_bytes() for picture in compare.PICTURES if (folder / picture).exists()]
-            return ScoredStage(name, config, rows, compare.read_sections(folder), pictures)
+            sections, points = compare.read_sections(folder), compare.read_points(folder)
+            return ScoredStage(name, config, rows, sections, pictures, points)
         if folder.name == COMPARE:
             raise ConfigError(
                 f"{folder} holds no {compare.TABLES}: its comparison has not ended or is of an older version; give its "

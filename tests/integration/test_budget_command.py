@@ -53,6 +53,10 @@ def test_bytes_steps_tables_and_picture(command, stored, generator, done, tmp_pa
     assert len({row.set_hash for row in fixed if row.kind == "real:herded" and row.label_kind == "hard"}) == 1
     assert len({row.set_hash for row in fixed if row.kind == "real:crops" and row.label_kind == "hard"}) == 2
 
+    points = compare.read_points(folder)
+    assert len(points) == 9
+    assert all(f"--budget 3ipc --evaluate.teacher {tmp_path / 'teacher'}" in point.commands[-1] for point in points)
+
     hard, soft = compare.read_sections(folder)
     assert hard.title == "digits, hard labels within 3ipc (7,710 bytes)"
     assert soft.title == "digits, soft labels within 3ipc (7,710 bytes)"

@@ -1,6 +1,8 @@
 """gdd compare on digits: two methods side by side, and nothing trained twice."""
 
 import json
+import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 import torch
 
 from gdd.evaluation.student import StudentTrainer
-from gdd.report import statistics
+from gdd.report import commands, compare, statistics
 from gdd.report.intervals import two_way_half_width
 from gdd.sampling import generator_file, set_file
 
@@ -28,6 +30,41 @@ def trained(done, tiny, tmp_path) -> tuple[Path, Path]:
     stored = set_file.SyntheticSet(images, torch.arange(10).repeat(2), facts.spec, 2, provenance)
     set_file.save(tmp_path / "runs/dc/matching" / set_file.FILE, stored)
     return generator, tmp_path / "runs/dc/matching"
+
+
+def test_the_commands_of_points_make_them_again(trained, done, tiny, tmp_path):
+    generator, matched = trained
+    done(
+        "compare", matched, generator, *tiny, "--arch", "mlp-w4", "mlp-w8", "--ipc", "1", "2", "--evaluate.seeds", "[0]"
+    )
+    alone = ["--run.threads", "1", "--run.workers", "1", "--run.root", tmp_path / "runs"]
+    points = compare.read_points(tmp_path / "runs/compare/compare")
+    assert len(points) == 9 * 2
+    known = [json.loads(line) for line in (tmp_path / "runs/compare/compare/rows.jsonl").read_text().splitlines()]
+    facts = ("arch", "seed", "ipc", "protocol", "set_hash", "source_hash", "accuracy", "train_loss", "recipe_hash")
+    for point in (point for point in points if point.arch == "mlp-w8"):
+        *_, command = point.commands
+        done(*shlex.split(command)[1:], *alone)
+        (folder,) = (tmp_path / "runs/compare-again").iterdir()
+        again = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
+        shutil.rmtree(folder)
+        asked = {"arch": point.arch, "ipc": point.ipc, "protocol": point.protocol, "accuracy": point.accuracy}
+        told, made = ([row for row in rows if row.items() >= asked.items()] for rows in (known, again))
+        of_source = [{fact: row[fact] for fact in facts} for row in told if row["source"] == point.source]
+        assert len(of_source) == 1
+        assert of_source[0] in [{fact: row[fact] for fact in facts} for row in made]
+
+
+def test_the_command_of_a_generator_makes_it_again(trained, done, tmp_path):
+    generator, matched = trained
+    command = commands.distilling(generator_file.load(generator).provenance)
+    (kept,) = {generator_file.load(generator).hash}
+    shutil.rmtree(generator.parent)
+    done(*shlex.split(command)[1:], "--run.threads", "1", "--run.precision", "float32", "--run.root", tmp_path / "runs")
+    assert generator_file.load(generator).hash == kept
+    assert commands.distilling({"stage": "refine"}) is None
+    assert commands.distilling({"stage": "refine", "config": {"gan": {"arch": "of another version"}}}) is None
+    assert commands.distilling({**set_file.load(matched / set_file.FILE).provenance, "stage": None}) is None
 
 
 def test_compare_reads_the_data_settings_and_writes_tables_and_pictures(

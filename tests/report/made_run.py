@@ -13,6 +13,9 @@ from gdd.evaluation import audit
 from gdd.evaluation.audit import Audit, AuditedSource, Medians, Membership
 from gdd.evaluation.copies import Proportion
 from gdd.evaluation.row import Row
+from gdd.evaluation.sources import REAL_NAMES, Source
+from gdd.report import compare
+from gdd.report.compare import Compared
 
 # What a stranger may call a class.
 HOSTILE = ("<script>alert(1)</script>", '"><img src=x onerror=alert(2)>', "</style><b>", "&lt;i&gt;", "{{ 7 * 7 }}")
@@ -41,6 +44,19 @@ def write_run(folder: Path, dataset: Dataset, rows: Sequence[Row]) -> Path:
     (folder / "evaluate").mkdir()
     write_settings(folder / "evaluate", config)
     (folder / "evaluate/rows.jsonl").write_text("".join(json.dumps(row.to_dict()) + "\n" for row in rows))
+    return folder
+
+
+def write_comparison(folder: Path, rows: Sequence[Row]) -> Path:
+    """Write a comparison of the rows, whose sources are called what strangers may call them, and return its folder."""
+    names = dict(zip(dict.fromkeys(row.source for row in rows), HOSTILE, strict=False))
+    rows = [replace(row, source=names[row.source], bytes=2560 * (row.seed == 0) + 2560) for row in rows]
+    folder.mkdir(parents=True)
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row.to_dict()) + "\n" for row in rows))
+    kinds = {row.source: row.kind for row in rows}
+    texts = {name: kind if kind in REAL_NAMES else f"runs/{name}" for name, kind in kinds.items()}
+    shown = [Compared(Source(name, kind, ""), name, texts[name]) for name, kind in kinds.items()]
+    compare.write_comparison(folder, rows, shown, compare.asked(Config(), shown), [])
     return folder
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_run import renamed, write_run
+from made_run import HOSTILE, renamed, write_comparison, write_run
 
 from gdd.data.readers import Dataset
 from gdd.evaluation.row import Row
@@ -43,21 +43,27 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def opened(browser: Any, home: Path, dataset: Dataset, rows: list[Row]) -> Iterator[Any]:
-    """Return a function that opens the page of a run with hostile names; nothing may go wrong or be asked for."""
-    path = home / "page.html"
-    if not path.exists():
-        write_page(path, [write_run(home / "runs/mine", dataset, rows)], lambda *_: dataset)
+    """Return a function that opens the page of a run, or of a comparison, with hostile names.
+
+    Nothing may go wrong or be asked for.
+    """
+    paths = {name: home / f"{name}.html" for name in ("run", "comparison")}
+    if not paths["run"].exists():
+        write_page(paths["run"], [write_run(home / "runs/mine", dataset, rows)], lambda *_: dataset)
+        write_page(paths["comparison"], [write_comparison(home / "runs/both/compare", rows)], lambda *_: dataset)
     wrong: list[str] = []
     asked: list[str] = []
+    visited: list[str] = []
     pages: list[Any] = []
 
-    def visit(width: int = 1280, scheme: str = "light") -> Any:
+    def visit(width: int = 1280, scheme: str = "light", of: str = "run") -> Any:
         page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
         page.on("console", lambda message: wrong.append(f"{message.type}: {message.text}"))
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("request", lambda request: asked.append(request.url))
         page.on("dialog", lambda dialog: wrong.append(dialog.message))
-        page.goto(path.as_uri())
+        visited.append(paths[of].as_uri())
+        page.goto(visited[-1])
         pages.append(page)
         return page
 
@@ -65,7 +71,7 @@ def opened(browser: Any, home: Path, dataset: Dataset, rows: list[Row]) -> Itera
     for page in pages:
         page.close()
     assert wrong == []
-    assert [url for url in asked if not url.startswith("data:")] == [path.as_uri()] * len(pages)
+    assert [url for url in asked if not url.startswith("data:")] == visited
 
 
 @pytest.fixture
@@ -172,19 +178,73 @@ def test_a_click_enlarges_and_one_beside_closes(opened):
     assert not page.get_by_role("dialog").is_visible()
 
 
+def test_keys_go_through_the_marks_of_a_chart_and_each_tells_its_command(opened):
+    page = opened(of="comparison")
+    chart = page.locator(".scatter svg").first
+    names = chart.locator("a").evaluate_all("all => all.map(one => one.getAttribute('aria-label'))")
+    assert len(names) == 6
+    assert chart.locator("a[tabindex='0']").count() == 1
+    told, focused = page.locator(".chosen"), "document.activeElement.getAttribute('aria-label')"
+    assert not told.is_visible()
+    page.get_by_role("link", name="Provenance").focus()
+    page.keyboard.press("Tab")
+    for key, place in ((None, 0), ("ArrowRight", 1), ("ArrowDown", 2), ("ArrowLeft", 1), ("End", 5), ("Home", 0)):
+        if key is not None:
+            page.keyboard.press(key)
+        assert page.evaluate(focused) == names[place]
+        assert told.locator(".name").text_content() == names[place]
+        assert told.is_visible()
+    page.keyboard.press("ArrowLeft")
+    assert page.evaluate(focused) == names[0]
+    command = told.locator("pre").text_content()
+    assert command.startswith(("gdd compare ", "gdd evaluate real:"))
+    page.keyboard.press("Tab")  # the next chart has but one place in the order of Tab
+    page.keyboard.press("Shift+Tab")
+    assert page.evaluate(focused) == names[0]
+
+
+def test_a_mark_is_told_when_it_is_pointed_at_and_shown_in_both_charts(opened):
+    page = opened(of="comparison")
+    mark = page.locator(".scatter").first.locator("a[aria-label*='alert(2)']").first
+    mark.locator(".target").scroll_into_view_if_needed()
+    box = mark.locator(".target").bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2 + 3, box["y"] + box["height"] / 2)
+    assert page.locator(".chosen .name").text_content() == mark.get_attribute("aria-label")
+    assert page.locator(".scatter a.shown").count() == 2
+    assert f"gdd compare 'runs/{HOSTILE[1]}'" in page.locator(".chosen pre").text_content()
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    assert mark.evaluate("one => one === document.activeElement")
+    page.mouse.move(0, 0)  # what was told stays, so that its command can be copied
+    assert page.locator(".chosen .name").text_content() == mark.get_attribute("aria-label")
+
+
+def test_without_a_script_all_points_are_listed_with_their_commands(browser, opened, home):
+    opened(of="comparison")
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto((home / "comparison.html").as_uri())
+    page.locator(".choice summary").click()
+    assert page.locator(".points pre:visible").count() == page.locator(".points li").count() == 6
+    context.close()
+
+
+@pytest.mark.parametrize("of", ["run", "comparison"])
 @pytest.mark.parametrize("width", [375, 768, 1280])
-def test_it_is_no_wider_than_the_window(opened, width):
-    page = opened(width)
+def test_it_is_no_wider_than_the_window(opened, width, of):
+    page = opened(width, of=of)
     for unfold in (False, True):
         page.evaluate("open => document.querySelectorAll('details').forEach(one => one.open = open)", unfold)
         assert page.evaluate("document.documentElement.scrollWidth") == width
 
 
+@pytest.mark.parametrize("of", ["run", "comparison"])
 @pytest.mark.parametrize(("width", "scheme"), [(375, "dark"), (1280, "light")])
-def test_axe_finds_nothing_serious(opened, width, scheme):
+def test_axe_finds_nothing_serious(opened, width, scheme, of):
     from axe_playwright_python.sync_playwright import Axe
 
-    page = opened(width, scheme)
+    page = opened(width, scheme, of)
+    for mark in page.locator(".scatter a").all()[:1]:
+        mark.focus()
     ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert ground == {"light": "rgb(255, 255, 255)", "dark": "rgb(21, 21, 21)"}[scheme]
     page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")

@@ -32,6 +32,47 @@ for (const table of document.querySelectorAll("table")) {
   }
 }
 
+// Marks of a chart: the one nearest to the pointer, or that has the focus, is told below; Tab reaches a chart, arrows
+// its marks.
+const REACH = 24; // pixels
+const STEPS = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1, Home: -Infinity, End: Infinity };
+
+for (const choice of document.querySelectorAll(".choice")) {
+  const told = choice.querySelector(".chosen");
+  const all = [...choice.querySelectorAll(".scatter a")];
+
+  function show(mark) {
+    const name = mark.getAttribute("href");
+    for (const other of all) other.classList.toggle("shown", other.getAttribute("href") === name);
+    told.replaceChildren(...document.getElementById(name.slice(1)).cloneNode(true).childNodes);
+    told.hidden = false;
+  }
+
+  for (const chart of choice.querySelectorAll(".scatter svg")) {
+    const marks = [...chart.querySelectorAll("a")];
+    const reach = (mark) => marks.forEach((other) => other.setAttribute("tabindex", other === mark ? 0 : -1));
+    reach(marks[0]);
+    function nearest(event) {
+      const distances = marks.map((mark) => {
+        const { x, y, width, height } = mark.querySelector(".target").getBoundingClientRect();
+        return Math.hypot(event.clientX - x - width / 2, event.clientY - y - height / 2);
+      });
+      const least = Math.min(...distances);
+      return least < REACH ? marks[distances.indexOf(least)] : null;
+    }
+    chart.addEventListener("pointermove", (event) => { const mark = nearest(event); if (mark) show(mark); });
+    chart.addEventListener("click", (event) => { event.preventDefault(); nearest(event)?.focus(); });
+    for (const [place, mark] of marks.entries()) {
+      mark.addEventListener("focus", () => { reach(mark); show(mark); });
+      mark.addEventListener("keydown", (event) => {
+        if (!(event.key in STEPS)) return;
+        event.preventDefault();
+        marks[Math.min(Math.max(place + STEPS[event.key], 0), marks.length - 1)].focus();
+      });
+    }
+  }
+}
+
 // Samples: a button shows its images large.
 const dialog = document.getElementById("enlarged");
 
