@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from gdd.config import GanConfig
 from gdd.models import registry
-from gdd.models.gan import GanArch, make_discriminator, make_generator, width_of
+from gdd.models.gan import GanArch, ResizingConv, make_discriminator, make_generator, width_of
 from gdd.models.layers import Shape
 
 _Network = TypeVar("_Network", bound=nn.Module)
@@ -38,6 +38,9 @@ def forward_flop(network: nn.Module, call: Callable[[], object]) -> int:
     def count(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         nonlocal total
         assert isinstance(layer, (*_CONVOLUTIONS, nn.Linear))
+        if isinstance(layer, ResizingConv):
+            total += 2 * layer.products(inputs[0], output)
+            return
         # A transposed convolution spreads each input over its weights, the others gather each output from theirs.
         places = inputs[0] if isinstance(layer, nn.ConvTranspose2d) else output
         total += 2 * places.shape[1:].numel() * layer.weight[0].numel()

@@ -9,6 +9,7 @@ every block of the generator, spectral norm and projection in the discriminator.
 
 import itertools
 import math
+import re
 from typing import Any, ClassVar, Literal, cast
 
 import torch
@@ -218,7 +219,64 @@ class ConditionalBatchNorm(nn.Module):
         nn.init.zeros_(self.shift.weight)
 
     def forward(self, maps: Tensor, labels: Tensor) -> Tensor:
-        return self.norm(maps) * self.scale(labels)[:, :, None, None] + self.shift(labels)[:, :, None, None]
+        maps = self.norm(maps)
+        scale, shift = (rearrange(of(labels), "b c -> b c 1 1").to(maps.dtype) for of in (self.scale, self.shift))
+        return torch.addcmul(shift, maps, scale)
+
+
+class ResizingConv(nn.Conv2d):
+    """A 3x3 convolution of maps that are enlarged before it, or halved after it.
+
+    Where sides are doubled or halved, several of the nine weights act on one pixel, since pixels are repeated or
+    averaged. A convolution of stride 2 with the 4x4 sums of these weights gives the same in 4 products for each channel
+    and pixel of the larger maps, not 9 (`fused_scale` of Karras et al., arXiv 1710.10196).
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, 3, padding=1)
+
+    def _get_name(self) -> str:
+        return re.sub("(Enlarging|Halving)Conv", "Conv2d", type(self).__name__)  # as earlier checkpoints have it
+
+    def products(self, input: Tensor, output: Tensor) -> int:
+        """Return how many products an image takes, given its maps (B, C, H, W) and what becomes of them."""
+        small, large = sorted(maps.shape[2:].numel() for maps in (input, output))
+        return (4 if large == 4 * small else 9) * large * self.in_channels * self.out_channels
+
+    def _sums(self) -> Tensor:
+        """Return sums (C', C, 4, 4) of the weights (C', C, 3, 3), each moved by nothing, right, down and both."""
+        weight = self.weight  # once: each time is a step of a spectral norm's power iteration
+        sums = F.pad(weight, (0, 1)) + F.pad(weight, (1, 0))
+        return F.pad(sums, (0, 0, 0, 1)) + F.pad(sums, (0, 0, 1, 0))
+
+
+class EnlargingConv(ResizingConv):
+    """Repeats pixels before its convolution."""
+
+    def __init__(self, inputs: int, outputs: int, size: tuple[int, int]) -> None:
+        super().__init__(inputs, outputs)
+        self.size = size
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return maps (B, C', *size) of maps (B, C, H, W), whose sides are half of these, rounded up."""
+        if self.size == (2 * input.shape[2], 2 * input.shape[3]):
+            weight = self._sums().flip(2, 3).transpose(0, 1)
+            return F.conv_transpose2d(input, weight, self.bias, stride=2, padding=1)
+        return super().forward(F.interpolate(input, self.size))
+
+
+class HalvingConv(ResizingConv):
+    """Takes means of 2x2 pixels after its convolution, of fewer at an odd end."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return maps (B, C', H/2, W/2) of maps (B, C, H, W), sides rounded up."""
+        if input.shape[2] % 2 == input.shape[3] % 2 == 0:
+            return F.conv2d(input, self._sums() / 4, self.bias, stride=2, padding=1)
+        return _halved(super().forward(input))
+
+
+def _halved(maps: Tensor) -> Tensor:
+    return F.avg_pool2d(maps, 2, ceil_mode=True)
 
 
 class _Up(nn.Module):
@@ -228,18 +286,15 @@ class _Up(nn.Module):
         super().__init__()
         self.size = size
         self.first_norm = ConditionalBatchNorm(inputs, num_classes)
-        self.first = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.first = EnlargingConv(inputs, outputs, size)
         self.second_norm = ConditionalBatchNorm(outputs, num_classes)
         self.second = nn.Conv2d(outputs, outputs, 3, padding=1)
         self.shortcut = nn.Conv2d(inputs, outputs, 1)
 
     def forward(self, maps: Tensor, labels: Tensor) -> Tensor:
-        branch = self._enlarged(F.relu(self.first_norm(maps, labels)))
-        branch = F.relu(self.second_norm(self.first(branch), labels))
-        return self.second(branch) + self._enlarged(self.shortcut(maps))
-
-    def _enlarged(self, maps: Tensor) -> Tensor:
-        return F.interpolate(maps, self.size)
+        branch = self.first(F.relu(self.first_norm(maps, labels)))
+        branch = F.relu(self.second_norm(branch, labels))
+        return self.second(branch) + F.interpolate(self.shortcut(maps), self.size)
 
 
 class ResidualGenerator(Generator):
@@ -294,16 +349,15 @@ class _Down(nn.Module):
         super().__init__()
         self.halves, self.activated = halves, not first  # an image has nothing to rectify
         self.first = _normalised(nn.Conv2d(inputs, outputs, 3, padding=1))
-        self.second = _normalised(nn.Conv2d(outputs, outputs, 3, padding=1))
+        self.second = _normalised(
+            HalvingConv(outputs, outputs) if halves else nn.Conv2d(outputs, outputs, 3, padding=1)
+        )
         self.shortcut = _normalised(nn.Conv2d(inputs, outputs, 1))
 
     def forward(self, maps: Tensor) -> Tensor:
         branch = F.relu(maps) if self.activated else maps
-        branch = self._halved(self.second(F.relu(self.first(branch))))
-        return branch + self.shortcut(self._halved(maps))
-
-    def _halved(self, maps: Tensor) -> Tensor:
-        return F.avg_pool2d(maps, 2, ceil_mode=True) if self.halves else maps
+        branch = self.second(F.relu(self.first(branch)))
+        return branch + self.shortcut(_halved(maps) if self.halves else maps)
 
 
 class ResidualDiscriminator(Discriminator):

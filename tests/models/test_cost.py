@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from gdd.models.cost import forward_flop, unfilled
-from gdd.models.gan import DimDiscriminator, DimGenerator
+from gdd.models.cost import forward_flop, gan_flop, unfilled
+from gdd.models.gan import make_discriminator, make_generator
 from gdd.models.registry import FAMILIES, build
 
 SHAPE, CLASSES = (3, 32, 32), 10
@@ -39,12 +39,12 @@ def test_a_vit_but_for_its_attention():
     )
 
 
-def test_a_gan():
-    generator, discriminator = DimGenerator(SHAPE, CLASSES, 8, 20), DimDiscriminator(SHAPE, CLASSES, 8)
-    noise, labels, images = torch.zeros(2, 20), torch.zeros(2, dtype=torch.int64), torch.zeros(2, *SHAPE)
-    expected = counted(lambda: generator(noise, labels))
-    empty = unfilled(lambda: DimGenerator(SHAPE, CLASSES, 8, 20))
-    assert forward_flop(empty, lambda: empty(noise[:0], labels[:0])) == expected > 0
-    expected = counted(lambda: discriminator(images))
-    judge = unfilled(lambda: DimDiscriminator(SHAPE, CLASSES, 8))
-    assert forward_flop(judge, lambda: judge(images[:0])) == expected > 0
+@pytest.mark.parametrize("arch", ["dim", "residual"])
+@pytest.mark.parametrize("shape", [SHAPE, (1, 28, 28), (3, 24, 40)])
+def test_a_gan(arch, shape):
+    sizes = arch, shape, CLASSES, 8
+    generator, discriminator = make_generator(*sizes, 20), make_discriminator(*sizes)
+    noise, labels, images = torch.zeros(2, 20), torch.zeros(2, dtype=torch.int64), torch.zeros(2, *shape)
+    expected = counted(lambda: generator(noise, labels)), counted(lambda: discriminator(images))
+    assert gan_flop(*sizes, 20) == expected
+    assert min(expected) > 0

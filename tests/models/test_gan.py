@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -9,6 +11,8 @@ from gdd.models.gan import (
     ConditionalBatchNorm,
     DimDiscriminator,
     DimGenerator,
+    EnlargingConv,
+    HalvingConv,
     ResidualDiscriminator,
     ResidualGenerator,
     _Down,
@@ -206,7 +210,57 @@ def test_a_block_of_the_discriminator_adds_its_branch_to_its_shortcut(halves):
     relu, pool = nn.functional.relu, nn.AvgPool2d(2, ceil_mode=True) if halves else nn.Identity()
     branch = down.second(relu(down.first(relu(seen))))
     # A 1x1 convolution and a mean change places freely.
-    torch.testing.assert_close(down(seen), pool(branch + down.shortcut(seen)))
+    torch.testing.assert_close(down(seen), branch + pool(down.shortcut(seen)))
+
+
+def with_gradients(answer: torch.Tensor, *inputs: torch.Tensor) -> list[torch.Tensor]:
+    """Return an answer, and the gradients of a sum in which each of its values has a weight of its own."""
+    weights = torch.linspace(-1, 1, answer.numel(), dtype=answer.dtype).view_as(answer)
+    return [answer, *torch.autograd.grad((answer * weights).sum(), inputs)]
+
+
+@pytest.mark.parametrize(("sides", "products"), [((4, 4), 4), ((3, 5), 4), ((1, 2), 4), ((4, 3), 9)])
+def test_a_convolution_of_repeated_pixels_takes_4_products_not_9(sides, products):
+    size = (2 * sides[0], 2 * sides[1] - (products == 9))
+    layer = EnlargingConv(2, 3, size).double()
+    maps = torch.rand(2, 2, *sides, dtype=torch.float64, generator=rng_generator(0, "maps")).requires_grad_()
+    enlarged = nn.functional.interpolate(maps, size)
+    plain = nn.functional.conv2d(enlarged, layer.weight, layer.bias, padding=1)
+    learned = maps, layer.weight, layer.bias
+    made = layer(maps)
+    torch.testing.assert_close(with_gradients(made, *learned), with_gradients(plain, *learned))
+    assert layer.products(maps, made) == products * 2 * 3 * size[0] * size[1]
+
+
+@pytest.mark.parametrize(("sides", "products"), [((4, 4), 4), ((6, 10), 4), ((2, 4), 4), ((7, 8), 9), ((4, 5), 9)])
+def test_a_convolution_before_means_takes_4_products_not_9(sides, products):
+    layer = HalvingConv(2, 3).double()
+    maps = torch.rand(2, 2, *sides, dtype=torch.float64, generator=rng_generator(0, "maps")).requires_grad_()
+    convolved = nn.functional.conv2d(maps, layer.weight, layer.bias, padding=1)
+    plain = nn.functional.avg_pool2d(convolved, 2, ceil_mode=True)
+    learned = maps, layer.weight, layer.bias
+    made = layer(maps)
+    torch.testing.assert_close(with_gradients(made, *learned), with_gradients(plain, *learned))
+    assert layer.products(maps, made) == products * 2 * 3 * sides[0] * sides[1]
+
+
+def test_a_pass_takes_one_step_of_each_spectral_norm():
+    """A weight that is asked for twice would move its vectors twice, and cost as much."""
+    down = _Down(3, 5, halves=True, first=False)
+    once = copy.deepcopy(down.second)
+    assert once.weight.requires_grad
+    down(torch.rand(2, 3, 4, 4))
+    (moved,), (expected,) = (
+        [vector for name, vector in layer.named_buffers() if name.endswith("_u")] for layer in (down.second, once)
+    )
+    assert torch.equal(moved, expected)
+
+
+def test_checkpoints_know_the_layers_by_the_names_that_they_had():
+    player, critic = residual_networks((1, 16, 16))
+    assert "Enlarging" not in str(player)
+    assert "Halving" not in str(critic)
+    assert str(critic).count("ParametrizedConv2d(") == 3 * len(critic.blocks)
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 4, 4), (1, 16, 16)])
