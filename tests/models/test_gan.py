@@ -228,7 +228,7 @@ def test_a_convolution_of_repeated_pixels_takes_4_products_not_9(sides, products
     plain = nn.functional.conv2d(enlarged, layer.weight, layer.bias, padding=1)
     learned = maps, layer.weight, layer.bias
     made = layer(maps)
-    torch.testing.assert_close(with_gradients(made, *learned), with_gradients(plain, *learned))
+    torch.testing.assert_close(with_gradients(made, *learned), with_gradients(plain, *learned), rtol=1e-12, atol=1e-12)
     assert layer.products(maps, made) == products * 2 * 3 * size[0] * size[1]
 
 
@@ -240,7 +240,7 @@ def test_a_convolution_before_means_takes_4_products_not_9(sides, products):
     plain = nn.functional.avg_pool2d(convolved, 2, ceil_mode=True)
     learned = maps, layer.weight, layer.bias
     made = layer(maps)
-    torch.testing.assert_close(with_gradients(made, *learned), with_gradients(plain, *learned))
+    torch.testing.assert_close(with_gradients(made, *learned), with_gradients(plain, *learned), rtol=1e-12, atol=1e-12)
     assert layer.products(maps, made) == products * 2 * 3 * sides[0] * sides[1]
 
 
