@@ -14,15 +14,16 @@ def flags(config: Config, sections: Collection[str], without: Collection[str] = 
 
     Args:
         config: the settings.
-        sections: those that the command reads; of `run` what decides a result, and what stands in no section, is told
-            with them.
+        sections: those that the command reads; what stands in no section, and of `run` what decides a result or makes
+            another, is told with them.
         without: dotted keys that are told otherwise.
     """
     words = list[str]()
     for key, value in _changed(config, Config(), ""):
         section, dot, _ = key.partition(".")
         if (not dot or section in (*sections, "run")) and key not in without:
-            words += [f"--{key}", _said(value)]
+            said = _said(value)
+            words += [f"--{key}={said}"] if said.startswith("-") else [f"--{key}", said]
     return words
 
 
@@ -31,7 +32,7 @@ def _changed(settings: Any, default: Any, prefix: str) -> Iterator[tuple[str, An
         key, value, usual = prefix + part.name, getattr(settings, part.name), getattr(default, part.name)
         if is_dataclass(value):
             yield from _changed(value, usual, f"{key}.")
-        elif value != usual and (not prefix.startswith("run.") or part.metadata.get("effect", True)):
+        elif value != usual and (prefix != "run." or key == "run.snapshots" or part.metadata.get("effect", True)):
             yield key, value
 
 

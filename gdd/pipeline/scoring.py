@@ -82,6 +82,11 @@ def _executed(conditions: Conditions, jobs: Sequence[Job], spec: DatasetSpec, ru
     return replace(conditions, precision=run.precision(flop))
 
 
+def _words(replicates: bool, scores: bool) -> list[str]:
+    """Return the flags of a comparison that are no settings."""
+    return ["--replicates"] * replicates + ["--scores", "dd-ranking"] * scores
+
+
 def compare(
     config: Config,
     inputs: Inputs,
@@ -96,6 +101,7 @@ def compare(
     Of `replicates`, which share a label, intervals are over distillations and students. DD-Ranking's `scores` are
     a table more, and take more students.
     """
+    from gdd.report import commands
     from gdd.report import compare as comparison
     from gdd.report import dd_ranking as ranking
 
@@ -107,8 +113,10 @@ def compare(
 
     def write(folder: Path, *rows_of_arms: list[Row]) -> list[Path]:
         more = ranked(rows_of_arms, brief=False)
-        asked = comparison.asked(config, compared, replicates)
-        return comparison.write_comparison(folder, rows_of_arms[0], compared, asked, marks, replicates, more)
+        command = commands.comparing(
+            config, [*_words(replicates, scores), *(["--mark", *map(str, marks)] if marks else [])]
+        )
+        return comparison.write_comparison(folder, rows_of_arms[0], compared, command, marks, replicates, more)
 
     arms = [Arm(config.evaluate, inputs.jobs)]
     if scores:
@@ -137,10 +145,14 @@ def compare_within(
         replicates: whether intervals are over distillations and students; the sources share a label then.
         scores: whether DD-Ranking's scores are a table more, which takes more students.
     """
+    from gdd.report import commands
     from gdd.report import dd_ranking as ranking
     from gdd.report import equal_bytes as report
 
-    dataset, spec, asked = inputs.dataset, inputs.dataset.spec, report.asked_within(budget, config, named, replicates)
+    dataset, spec = inputs.dataset, inputs.dataset.spec
+    words = ["--budget", budget.text, *_words(replicates, scores)]
+    words += [] if budget.teacher is None else ["--evaluate.teacher", str(budget.teacher)]
+    command = commands.comparing(config, words, with_ensemble=budget.teacher is None)
     if budget.teacher is None:
         check_ensemble(config, dataset)
         folder = train_ensemble(config, dataset, inputs.accelerator)
@@ -157,7 +169,7 @@ def compare_within(
 
     def write(folder: Path, *rows_of_arms: list[Row]) -> list[Path]:
         more = ranked(rows_of_arms, brief=False)
-        return report.write_budget(folder, rows_of_arms[0], allowance, remarks, asked, replicates, more)
+        return report.write_budget(folder, rows_of_arms[0], allowance, remarks, named, command, replicates, more)
 
     arms = [Arm(settings, inputs.jobs)]
     if scores:

@@ -2,14 +2,17 @@
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 from matplotlib.ticker import LogLocator
 from pandas import DataFrame
+from pydantic import Field
 
-from gdd.evaluation.sources import Kind, Protocol
-from gdd.report.commands import Asked
+from gdd.config.fields import AtLeast1, NotNegativeOrNull
+from gdd.evaluation.sources import Kind, Protocol, Source
+from gdd.report.commands import distilling
 from gdd.report.curves import BOTTOM, LEFT, RIGHT, STYLES, TOP, Axis, ticks
 
 SHAPES = (  # of marks, as paths of an SVG around its origin, one for each look
@@ -20,6 +23,8 @@ SHAPES = (  # of marks, as paths of an SVG around its origin, one for each look
     "M-1.5,-4.5h3v3h3v3h-3v3h-3v-3h-3v-3h3Z",
     "M0,4.8L4.6,-3.4H-4.6Z",
 )
+_MOST_LABELS = 6  # that stand beside each other on an axis
+LOOKS = STYLES * len(SHAPES)  # colours go with other shapes before a look comes again
 _NOTHING = 26  # width of the strip for what takes no seconds, on whose right the logarithmic axis begins
 _REAL_FREE: tuple[Kind, ...] = ("real:random", "real:fraction", "real:all", "real:stream")  # nobody chose among them
 
@@ -33,16 +38,31 @@ class Point:
     arch: str
     ipc: int | None  # images per class; none for all real images
     protocol: Protocol
-    accuracy: float  # mean, in percent of the test images
-    half_width: float | None  # of its 95 % interval; none of one student
-    students: int
-    bytes: int  # of images and labels, or of the generator's file if streamed; and of a kept teacher's
-    seconds: float | None  # to distil it; 0 of real images that nobody chose, none if its maker did not say
-    commands: list[str]  # that make it, and train these students
+    accuracy: Annotated[float, Field(ge=0, le=100)]  # mean, in percent of the test images
+    half_width: NotNegativeOrNull  # of its 95 % interval; none where the students do not tell
+    students: AtLeast1  # that have a score
+    bytes: AtLeast1  # of images and labels, or of the generator's file if streamed; and of a kept teacher's
+    seconds: NotNegativeOrNull  # to distil it; 0 of real images that nobody chose, none if its maker did not say
+    commands: list[str]  # that distil it, and that score it
 
 
-def points(cells: DataFrame, asked: Asked) -> list[Point]:
-    """Return the points of cells, as `statistics.summarise` returns them, with a column `line`, the method."""
+def distilled(named: Sequence[tuple[str, Source]]) -> dict[tuple[str, int | None], list[str]]:
+    """Return the commands that distil sources, several for replicates, by label and IPC of a stored set."""
+    made = dict[tuple[str, int | None], list[str]]()
+    for label, source in named:
+        command = distilling(source)
+        made.setdefault((label, source.stored_ipc), []).extend([] if command is None else [command])
+    return made
+
+
+def points(cells: DataFrame, made: Mapping[tuple[str, int | None], Sequence[str]], command: str | None) -> list[Point]:
+    """Return the points of a comparison.
+
+    Args:
+        cells: as `statistics.summarise` returns them, with a column `line`, the method.
+        made: what `distilled` returns.
+        command: that scores them all; none if it cannot be told.
+    """
     found = []
     for cell in cells.itertuples():
         width, seconds = cell.accuracy.half_width, cell.generator_seconds
@@ -56,10 +76,13 @@ def points(cells: DataFrame, asked: Asked) -> list[Point]:
                 cell.protocol,
                 cell.accuracy.mean,
                 None if math.isnan(width) else width,
-                cell.accuracy.n,
+                cell.accuracy.students - cell.accuracy.failed,
                 cell.bytes,
                 (0.0 if cell.kind in _REAL_FREE else None) if unknown else float(seconds),
-                asked.commands(cell.source, cell.kind, cell.arch, cell.ipc, cell.protocol),
+                [
+                    *made.get((cell.source, cell.ipc), made.get((cell.source, None), [])),
+                    *([command] if command else []),
+                ],
             )
         )
     return found
@@ -83,7 +106,7 @@ class Scatter:
 
     title: str
     marks: list[Mark]  # from left to right
-    front: str  # points of an SVG polyline: the most accurate of all that take no more
+    fronts: list[str]  # points of SVG polylines: the most accurate of all that take no more, of each protocol
     x_ticks: list[tuple[float, str]]
     y_ticks: list[tuple[float, str]]
     words: str  # for those who cannot see it
@@ -91,7 +114,7 @@ class Scatter:
 
 def styles(shown: Sequence[Point]) -> dict[str, int]:
     """Return the number of each method's look, in the order in which they first appear."""
-    return {method: index % STYLES for index, method in enumerate(dict.fromkeys(point.method for point in shown))}
+    return {method: index % LOOKS for index, method in enumerate(dict.fromkeys(point.method for point in shown))}
 
 
 def scatters(shown: Sequence[Point]) -> list[Scatter]:
@@ -133,20 +156,27 @@ def _scatter(title: str, shown: Sequence[Point], mine: Sequence[int], cost: Call
         for number in ordered
     ]
     at = {mark.point: mark for mark in marks}
-    best = [at[number] for number in _front(ordered, costs, shown)]
-    told = "; ".join(mark.words for mark in best)
-    corners = [(mark.x, mark.y) for mark in best]
-    steps = [corner for (_, y), (x, new) in itertools.pairwise(corners) for corner in ((x, y), (x, new))]
-    line = [*corners[:1], *steps, (RIGHT, corners[-1][1])]
+    fronts, told = list[str](), list[str]()
+    for protocol in dict.fromkeys(point.protocol for point in shown):
+        of_protocol = [number for number in ordered if shown[number].protocol == protocol]
+        best = [at[number] for number in _front(of_protocol, costs, shown)]
+        fronts += [_stairs([(mark.x, mark.y) for mark in best])] if best else []
+        told += [mark.words for mark in best]
     x_ticks = [(across.place(math.log10(tick)), f"{tick:,g}") for tick in _round(10**lowest, 10**highest)]
     return Scatter(
         title,
         marks,
-        " ".join(f"{x:g},{y:g}" for x, y in line),
+        fronts,
         [(LEFT + _NOTHING / 2, "0")] * free + x_ticks,
         [(up.place(tick), f"{tick:g}") for tick in rising],
-        f"{title}, {len(marks)} points. Most accurate of all that take no more: {told}.",
+        f"{title}, {len(marks)} points. Most accurate of all that take no more: {'; '.join(told)}.",
     )
+
+
+def _stairs(corners: Sequence[tuple[float, float]]) -> str:
+    """Return the points of an SVG polyline that keeps the height of each corner up to the next, the last to the end."""
+    steps = [corner for (_, y), (x, new) in itertools.pairwise(corners) for corner in ((x, y), (x, new))]
+    return " ".join(f"{x:g},{y:g}" for x, y in (*corners[:1], *steps, (RIGHT, corners[-1][1])))
 
 
 def _front(ordered: Sequence[int], costs: dict[int, float], shown: Sequence[Point]) -> list[int]:
@@ -167,12 +197,18 @@ def _whisker(point: Point) -> tuple[float, float]:
 
 
 def _round(low: float, high: float) -> list[float]:
-    """Return powers of ten between two numbers, or more round numbers where there are few."""
-    for subs in ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), tuple(map(float, range(1, 10)))):
+    """Return powers of ten between two numbers, or more round numbers where there are few, not too near each other."""
+    room = (math.log10(high) - math.log10(low)) / _MOST_LABELS
+    for digits in ((1,), (1, 3), (1, 2, 5), range(1, 10), range(10, 100)):
+        subs = [digit / 10 ** (digit >= 10) for digit in digits]
         found = [float(tick) for tick in LogLocator(subs=subs).tick_values(low, high) if low <= tick <= high]
         if len(found) >= 3:
             break
-    return found
+    kept = found[:1]
+    for tick in found:
+        if math.log10(tick / kept[-1]) >= room:
+            kept.append(tick)
+    return kept
 
 
 def point_in_words(point: Point) -> str:

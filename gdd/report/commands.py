@@ -1,53 +1,56 @@
-"""The commands that make a source again, and that train students of a comparison again."""
+"""The commands that made a comparison: those that distil its sources, and that which scores them."""
 
 import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
-from gdd.config import Config, ConfigError, read_as
+from gdd import hub
+from gdd.config import Config
 from gdd.config.flags import flags
-from gdd.config.stages import DISTILLING, ENSEMBLE, EVALUATE, PRETRAIN, SECTIONS
-from gdd.evaluation.sources import FLOOR, Kind, Protocol
+from gdd.config.stages import DISTILLING, ENSEMBLE, EVALUATE, MATCHING, PRETRAIN, SECTIONS
+from gdd.evaluation.named import split_filter
+from gdd.evaluation.sources import Source
+from gdd.report.replicates import config_of
 
 
-def distilling(provenance: Mapping[str, Any]) -> str | None:
-    """Return the command that distils a generator or a set anew; none if its file does not say the settings."""
-    stage, stored = str(provenance.get("stage")), provenance.get("config")
-    if stage not in DISTILLING or not stored:
+def distilling(source: Source) -> str | None:
+    """Return the command that distils a source anew; none if its file does not say the settings, or is a copy's."""
+    made = source.provenance
+    stage, config = str(made.get("stage")), config_of(made)
+    if stage not in DISTILLING or config is None:
         return None
-    try:
-        config = read_as(Config, stored)
-    except ConfigError:  # settings of another version
-        return None
-    config, before = replace(config, score=stage == PRETRAIN), [PRETRAIN] if stage != PRETRAIN else []
-    told = flags(config, ["data", *before, *SECTIONS[stage]])
-    return shlex.join(["gdd", "train-gan" if stage == PRETRAIN else "distill", *told])
+    if stage == PRETRAIN:
+        return _joined(["gdd", "train-gan", *flags(config, ["data", *SECTIONS[stage]], without=["score"])])
+    if stage == MATCHING and (reached := made.get("iterations", 0)) < config.matching.iterations:
+        config = replace(config, run=replace(config.run, snapshots=(reached,)))
+    read = ["data", PRETRAIN, *SECTIONS[stage], *([ENSEMBLE] if config.ensemble.teaches else [])]
+    return _joined(["gdd", "distill", *flags(replace(config, score=False), read)])
 
 
-@dataclass(frozen=True)
-class Asked:
-    """What a comparison was asked for."""
+def comparing(config: Config, words: Sequence[str] = (), with_ensemble: bool = False) -> str | None:
+    """Return the command that compares what the settings name.
 
-    config: Config
-    named: Mapping[str, Sequence[str]] = field(default_factory=dict)  # what the command line named, by label
-    made: Mapping[str, Sequence[str]] = field(default_factory=dict)  # the commands that distilled it, by label
-    words: Sequence[str] = ()  # flags beside the settings, such as --replicates
-    together: bool = False  # whether its sources cannot be scored one by one
+    Args:
+        config: of the comparison.
+        words: its flags that are no settings, such as --replicates.
+        with_ensemble: whether it trains an ensemble.
+    """
+    settings = replace(config.evaluate, sources=())
+    read = ["data", EVALUATE, *([ENSEMBLE] if with_ensemble else [])]
+    told = flags(replace(config, evaluate=settings), read, without=["score"])
+    return _joined(["gdd", "compare", *map(_pinned, config.evaluate.sources), *words, *told])
 
-    def commands(self, label: str, kind: Kind, arch: str, ipc: int | None, protocol: Protocol) -> list[str]:
-        """Return the commands that distil a source and train its students of one architecture, in a run of their own.
 
-        Random real images, which every comparison adds, are evaluated.
-        """
-        settings = replace(self.config.evaluate, archs=(arch,), sources=())
-        texts = self.config.evaluate.sources
-        if not self.together:
-            texts = tuple(self.named.get(label, [kind]))
-            settings = replace(settings, protocols=(protocol,), ipc=settings.ipc if ipc is None else (ipc,))
-        if kind == FLOOR and not self.together:
-            settings = replace(settings, ceiling=False)
-        command = "evaluate" if kind == FLOOR and not self.together else "compare"
-        config = replace(self.config, evaluate=settings, name=f"{self.config.name}-again")
-        told = flags(config, ["data", EVALUATE, *([ENSEMBLE] if self.together else [])])
-        return [*self.made.get(label, []), shlex.join(["gdd", command, *texts, *self.words, *told])]
+def _pinned(text: str) -> str:
+    """Return a source with the commit of the Hub's repository that it was fetched from, if it was."""
+    named, _ = split_filter(text)
+    revision = hub.revision_of(named)
+    if revision is None or "@" in named:
+        return text
+    return text.replace(named, f"{named}@{revision}", 1)
+
+
+def _joined(words: Iterable[str]) -> str | None:
+    """Return words for a shell; none if they hold what a terminal would obey."""
+    command = shlex.join(words)
+    return command if command.isprintable() else None

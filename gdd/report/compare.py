@@ -9,13 +9,12 @@ from pathlib import Path
 import pandas
 from pandas import DataFrame
 
-from gdd.config import Config, ConfigError, read_as
+from gdd.config import ConfigError, read_as
 from gdd.evaluation import sources
 from gdd.evaluation.row import Row
 from gdd.evaluation.sources import FIXED_REAL, FLOOR, GENERATOR_NAMES, REAL_NAMES, Protocol, Source
 from gdd.report import choice, plots, statistics, tables
 from gdd.report.choice import Point
-from gdd.report.commands import Asked, distilling
 from gdd.report.replicates import differing, groups, run_of
 from gdd.report.tables import Section
 from gdd.runtime.checkpoint import read_json, write_atomically, write_json
@@ -34,7 +33,6 @@ class Compared:
     # Labelled by its method; sets of one method share their label, each at its own IPC, and so do replicates.
     source: Source
     line: str  # its name in pictures: for all snapshots of a run, that of the run's last set
-    named: str = FLOOR  # on the command line
 
 
 def compared(named: Sequence[Source], replicates: bool = False) -> list[Compared]:
@@ -63,7 +61,7 @@ def compared(named: Sequence[Source], replicates: bool = False) -> list[Compared
         line = lines[ends[first.label].label]
         snapshot = ends[first.label] is not first or _unfinished(first)
         label = f"{line}, iteration {first.provenance['iterations']}" if snapshot else line
-        labelled += [Compared(replace(source, label=label), line, source.label) for source in group]
+        labelled += [Compared(replace(source, label=label), line) for source in group]
     if FLOOR not in [source.kind for source in firsts]:
         labelled.append(Compared(sources.read(FLOOR, REAL_NAMES[FLOOR]), REAL_NAMES[FLOOR]))
     return labelled
@@ -136,16 +134,6 @@ def _place(source: Source, others: Sequence[Source]) -> str:
 def _alike(paths: Sequence[tuple[str, ...]]) -> int:
     """Count the leading parts that all paths share."""
     return sum(1 for _ in itertools.takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False)))
-
-
-def asked(config: Config, shown: Sequence[Compared], replicates: bool = False) -> Asked:
-    """Return what tells the commands of a comparison's points."""
-    named, made = dict[str, list[str]](), dict[str, list[str]]()
-    for compared in shown:
-        label, command = compared.source.label, distilling(compared.source.provenance)
-        named.setdefault(label, []).append(compared.named)
-        made.setdefault(label, []).extend([] if command is None else [command])
-    return Asked(config, named, made, ["--replicates"] * replicates)
 
 
 def comparison_sections(rows: Sequence[Row], reference: str, brief: bool, replicates: bool = False) -> list[Section]:
@@ -230,7 +218,7 @@ def write_comparison(
     folder: Path,
     rows: Sequence[Row],
     shown: Sequence[Compared],
-    asked: Asked,
+    command: str | None,
     marks: Sequence[float],
     replicates: bool = False,
     more: Sequence[Section] = (),
@@ -240,7 +228,7 @@ def write_comparison(
     The first of `shown` is what the others are compared with; `marks`, accuracies in percent, are dotted lines. Of
     `replicates` intervals are over the seeds of distillations and students. What has no student but
     failed ones is in no picture, and a picture of nothing is not drawn. The tables of `more` stand below the others.
-    What was `asked` tells the commands of the page's points.
+    The page tells the `command` that wrote it.
     """
     shown_sections = [*comparison_sections(rows, shown[0].source.label, brief=False, replicates=replicates), *more]
     table, by_ipc, by_seconds = statistics.frame(rows), folder / BY_IPC, folder / BY_SECONDS
@@ -250,7 +238,8 @@ def write_comparison(
     points["line"] = points["source"].map(lines).fillna(points["source"])
     points["snapshot"] = points["line"] != points["source"]
     points = points[[accuracy.n > 0 for accuracy in points["accuracy"]]]
-    written = write_tables(folder, table, shown_sections, choice.points(points, asked))
+    made = choice.distilled([(one.source.label, one.source) for one in shown])
+    written = write_tables(folder, table, shown_sections, choice.points(points, made, command))
     title = f"{rows[0].dataset}: student accuracy on the test part"
     facts = " ".join(
         [

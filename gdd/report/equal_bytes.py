@@ -5,13 +5,10 @@ from pathlib import Path
 
 from pandas import DataFrame
 
-from gdd.config import Config
-from gdd.evaluation.budget import Budget
 from gdd.evaluation.equal_bytes import SOFT, samples_label
 from gdd.evaluation.row import Row
 from gdd.evaluation.sources import FLOOR, Protocol, Source
 from gdd.report import choice, plots, statistics, tables
-from gdd.report.commands import Asked, distilling
 from gdd.report.compare import BY_LABELS, write_tables
 from gdd.report.tables import Section
 
@@ -63,24 +60,13 @@ def _section(
     return Section(title, [*notes, *remarks], [*_HEADERS, *archs], lines, ["steps"])
 
 
-def asked_within(budget: Budget, config: Config, named: Sequence[Source], replicates: bool = False) -> Asked:
-    """Return what tells the commands of a comparison's points; the teacher of the budget is the one that was named."""
-    made = dict[str, list[str]]()
-    for source in named:
-        command = distilling(source.provenance)
-        for label in (source.label, *(samples_label(source.label, soft) for soft in (False, True))):
-            made.setdefault(label, []).extend([] if command is None else [command])
-    words = ["--budget", budget.text, *["--replicates"] * replicates]
-    words += [] if budget.teacher is None else ["--evaluate.teacher", str(budget.teacher)]
-    return Asked(config, made=made, words=words, together=True)
-
-
 def write_budget(
     folder: Path,
     rows: Sequence[Row],
     allowance: str,
     remarks: Sequence[str],
-    asked: Asked,
+    named: Sequence[Source],
+    command: str | None,
     replicates: bool = False,
     more: Sequence[Section] = (),
 ) -> list[Path]:
@@ -89,7 +75,9 @@ def write_budget(
     shown = [*budget_sections(rows, allowance, remarks, brief=False, replicates=replicates), *more]
     cells = statistics.summarise(table, replicates)
     cells = cells.assign(line=cells["source"])[[accuracy.n > 0 for accuracy in cells["accuracy"]]]
-    written = write_tables(folder, table, shown, choice.points(cells, asked))
+    labels = [(source.label, *(samples_label(source.label, soft) for soft in (False, True))) for source in named]
+    made = choice.distilled([(label, one) for one, own in zip(named, labels, strict=True) for label in own])
+    written = write_tables(folder, table, shown, choice.points(cells, made, command))
     groups = []
     for title, _, group in _groups(table):
         bars = statistics.summarise(group, replicates)

@@ -73,16 +73,20 @@ def _settings(provenance: dict[str, Any]) -> dict[str, Any] | None:
     Settings of another version, which this one has no longer, say nothing. The seed is not among them, nor is
     `matching.ipc`: the sets of a method are told apart by their own IPC.
     """
+    config = None if provenance.get("seed") is None else config_of(provenance)
+    return None if config is None else _by_key(config, provenance.get("stage"))
+
+
+def config_of(provenance: dict[str, Any]) -> Config | None:
+    """Return the settings that a source was made with; none if it does not say them all in words of this version."""
     stored = provenance.get("config")
-    if not stored or provenance.get("seed") is None:
+    if not stored:
         return None
     try:
         config = read_as(Config, stored)
     except ConfigError:
         return None
-    if not _flat(stored).keys() <= _flat(to_plain(config)).keys():
-        return None
-    return _by_key(config, provenance.get("stage"))
+    return config if _flat(stored).keys() <= _flat(to_plain(config)).keys() else None
 
 
 def _by_key(config: Config, stage: str | None = None) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from gdd.evaluation import grid, sources
 from gdd.evaluation.student import StudentTrainer
 from gdd.report import commands, compare, statistics
 from gdd.report.intervals import two_way_half_width
@@ -32,39 +33,30 @@ def trained(done, tiny, tmp_path) -> tuple[Path, Path]:
     return generator, tmp_path / "runs/dc/matching"
 
 
-def test_the_commands_of_points_make_them_again(trained, done, tiny, tmp_path):
+def test_the_command_of_a_comparison_makes_it_again(trained, done, tiny, tmp_path):
     generator, matched = trained
     done(
         "compare", matched, generator, *tiny, "--arch", "mlp-w4", "mlp-w8", "--ipc", "1", "2", "--evaluate.seeds", "[0]"
     )
-    alone = ["--run.threads", "1", "--run.workers", "1", "--run.root", tmp_path / "runs"]
-    points = compare.read_points(tmp_path / "runs/compare/compare")
+    folder = tmp_path / "runs/compare/compare"
+    points, rows = compare.read_points(folder), grid.read_rows(folder)
+    (command,) = {point.commands[-1] for point in points}
     assert len(points) == 9 * 2
-    known = [json.loads(line) for line in (tmp_path / "runs/compare/compare/rows.jsonl").read_text().splitlines()]
-    facts = ("arch", "seed", "ipc", "protocol", "set_hash", "source_hash", "accuracy", "train_loss", "recipe_hash")
-    for point in (point for point in points if point.arch == "mlp-w8"):
-        *_, command = point.commands
-        done(*shlex.split(command)[1:], *alone)
-        (folder,) = (tmp_path / "runs/compare-again").iterdir()
-        again = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
-        shutil.rmtree(folder)
-        asked = {"arch": point.arch, "ipc": point.ipc, "protocol": point.protocol, "accuracy": point.accuracy}
-        told, made = ([row for row in rows if row.items() >= asked.items()] for rows in (known, again))
-        of_source = [{fact: row[fact] for fact in facts} for row in told if row["source"] == point.source]
-        assert len(of_source) == 1
-        assert of_source[0] in [{fact: row[fact] for fact in facts} for row in made]
+    shutil.rmtree(folder)
+    done(*shlex.split(command)[1:], "--run.threads", "1", "--run.workers", "1", "--run.root", tmp_path / "runs")
+    facts = ("source", "arch", "seed", "ipc", "protocol", "set_hash", "accuracy", "train_loss", "key")
+    told, made = ([[getattr(row, fact) for fact in facts] for row in of] for of in (rows, grid.read_rows(folder)))
+    assert told == made
+    assert compare.read_points(folder) == points
 
 
 def test_the_command_of_a_generator_makes_it_again(trained, done, tmp_path):
-    generator, matched = trained
-    command = commands.distilling(generator_file.load(generator).provenance)
-    (kept,) = {generator_file.load(generator).hash}
+    generator, _ = trained
+    source = sources.read(str(generator))
     shutil.rmtree(generator.parent)
-    done(*shlex.split(command)[1:], "--run.threads", "1", "--run.precision", "float32", "--run.root", tmp_path / "runs")
-    assert generator_file.load(generator).hash == kept
-    assert commands.distilling({"stage": "refine"}) is None
-    assert commands.distilling({"stage": "refine", "config": {"gan": {"arch": "of another version"}}}) is None
-    assert commands.distilling({**set_file.load(matched / set_file.FILE).provenance, "stage": None}) is None
+    words = shlex.split(commands.distilling(source))[1:]
+    done(*words, "--run.threads", "1", "--run.precision", "float32", "--run.root", tmp_path / "runs")
+    assert sources.read(str(generator)).hash == source.hash
 
 
 def test_compare_reads_the_data_settings_and_writes_tables_and_pictures(

@@ -13,8 +13,8 @@ from gdd.evaluation import audit
 from gdd.evaluation.audit import Audit, AuditedSource, Medians, Membership
 from gdd.evaluation.copies import Proportion
 from gdd.evaluation.row import Row
-from gdd.evaluation.sources import REAL_NAMES, Source
-from gdd.report import compare
+from gdd.evaluation.sources import Source
+from gdd.report import commands, compare
 from gdd.report.compare import Compared
 
 # What a stranger may call a class.
@@ -53,10 +53,9 @@ def write_comparison(folder: Path, rows: Sequence[Row]) -> Path:
     rows = [replace(row, source=names[row.source], bytes=2560 * (row.seed == 0) + 2560) for row in rows]
     folder.mkdir(parents=True)
     (folder / "rows.jsonl").write_text("".join(json.dumps(row.to_dict()) + "\n" for row in rows))
-    kinds = {row.source: row.kind for row in rows}
-    texts = {name: kind if kind in REAL_NAMES else f"runs/{name}" for name, kind in kinds.items()}
-    shown = [Compared(Source(name, kind, ""), name, texts[name]) for name, kind in kinds.items()]
-    compare.write_comparison(folder, rows, shown, compare.asked(Config(), shown), [])
+    shown = [Compared(Source(name, "set", ""), name) for name in names.values()]
+    settings = replace(Config().evaluate, sources=tuple(f"runs/{name}" for name in names.values()))
+    compare.write_comparison(folder, rows, shown, commands.comparing(replace(Config(), evaluate=settings)), [])
     return folder
 
 

@@ -10,16 +10,15 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gdd.config import Config, ConfigError
+from gdd.config import ConfigError
 from gdd.evaluation.row import Row
 from gdd.evaluation.sources import Source, read
 from gdd.report import compare, plots
-from gdd.report.commands import Asked
 from gdd.report.compare import Compared, compared
 from gdd.sampling import generator_file, sample, set_file
 
 SEEDS = (0, 1, 2)
-ASKED = Asked(Config())
+COMMAND = "gdd compare"
 
 
 def scored(row: Row, source: str, accuracies: Sequence[float], **fields: object) -> list[Row]:
@@ -230,7 +229,7 @@ def test_pictures(row: Row, drawn: dict[str, list[Axes]], tmp_path: Path) -> Non
     rows = [dataclasses.replace(r, generator_seconds=None) if r.kind == "real:random" else r for r in rows]
     labels = dict.fromkeys(row.source for row in rows)
     sources = [Compared(Source(label, "set", ""), label.split(", ")[0]) for label in labels]
-    paths = compare.write_comparison(tmp_path, rows, sources, ASKED, [28.25])
+    paths = compare.write_comparison(tmp_path, rows, sources, COMMAND, [28.25])
     assert [path.name for path in paths] == [
         "rows.csv",
         "compare.md",
@@ -271,7 +270,7 @@ def test_replicates_are_one_curve_with_whiskers_over_their_means(
         for one in scored(row, "skd", accuracies, ipc=ipc, **made)
     ]
     source = Compared(Source("skd", "generator", ""), "skd")
-    compare.write_comparison(tmp_path, rows, [source, source], ASKED, [], replicates=True)
+    compare.write_comparison(tmp_path, rows, [source, source], COMMAND, [], replicates=True)
     # 51 and 56 have the variance 12.5, and 52, 53 and 55.5 by student 3.25, so V_d = 6.25 and V_s = 1.0833 (docstring
     # of `two_way_half_width`): h^2 = 3.8415 + .8523^2 (12.7062^2 - 3.8415) + .1477^2 (4.3027^2 - 3.8415) = 118.65.
     reach = (118.6524 * (6.25 + 3.25 / 3)) ** 0.5
@@ -290,7 +289,7 @@ def test_a_ceiling_that_was_added_is_in_the_picture_under_its_name(
     generator = scored(row, "skd", [50.0] * 3, kind="generator", protocol="stream", generator_seconds=9.0)
     fresh = scored(row, "fresh real", [90.0] * 3, kind="real:stream", protocol="stream", generator_seconds=None)
     compare.write_comparison(
-        tmp_path, [*generator, *fresh], [Compared(Source("skd", "generator", ""), "skd")], ASKED, []
+        tmp_path, [*generator, *fresh], [Compared(Source("skd", "generator", ""), "skd")], COMMAND, []
     )
     (axes,) = drawn["accuracy-ipc.png"]
     colour = plots.palette({"skd": "generator", "fresh real": "real:stream"})["fresh real"]
@@ -303,7 +302,7 @@ def test_a_ceiling_that_was_added_is_in_the_picture_under_its_name(
 @pytest.mark.parametrize("seconds", [None, 0.0])  # 0 has no place on a logarithmic axis
 def test_no_picture_of_seconds_that_nobody_knows_or_that_are_none(seconds, row: Row, tmp_path: Path) -> None:
     rows = scored(row, "theirs", (1, 2, 3), generator_seconds=seconds)
-    compare.write_comparison(tmp_path, rows, [Compared(Source("theirs", "set", ""), "theirs")], ASKED, [])
+    compare.write_comparison(tmp_path, rows, [Compared(Source("theirs", "set", ""), "theirs")], COMMAND, [])
     assert {path.name for path in tmp_path.iterdir()} == {"rows.csv", "compare.md", "compare.json", "accuracy-ipc.png"}
 
 
@@ -317,7 +316,7 @@ def test_what_failed_is_in_the_table_and_in_no_picture(row: Row, drawn: dict[str
     assert found["good", "1"][0] == "50.5 ± 6.4, 1 of 3 failed"
     assert found["floor (floor)", "1"][1] == "-40.0 ± 0.0, 1 of 3 failed"
     sources = [Compared(Source(label, "set", ""), label) for label in ("good", "floor", "bad")]
-    compare.write_comparison(tmp_path, some, sources, ASKED, [])
+    compare.write_comparison(tmp_path, some, sources, COMMAND, [])
     heights = [y for axes in drawn["accuracy-ipc.png"] for line in axes.lines for y in line.get_ydata()]
     assert 50.5 in heights
     assert not any(math.isnan(height) for height in heights)
@@ -325,5 +324,5 @@ def test_what_failed_is_in_the_table_and_in_no_picture(row: Row, drawn: dict[str
 
 def test_nothing_but_failures_has_a_table_and_no_picture(row: Row, tmp_path: Path) -> None:
     bad = [dataclasses.replace(row, accuracy=None, failure="why") for row in scored(row, "bad", (0, 0, 0))]
-    compare.write_comparison(tmp_path, bad, [Compared(Source("bad", "set", ""), "bad")], ASKED, [])
+    compare.write_comparison(tmp_path, bad, [Compared(Source("bad", "set", ""), "bad")], COMMAND, [])
     assert {path.name for path in tmp_path.iterdir()} == {"rows.csv", "compare.md", "compare.json"}

@@ -19,7 +19,6 @@ from gdd.data.readers import Dataset
 from gdd.evaluation.row import Row
 from gdd.evaluation.sources import Source
 from gdd.report import compare, measured, runs, tables
-from gdd.report.commands import Asked
 from gdd.report.compare import Compared
 from gdd.report.page import settings_in_words, sort_value, write_page
 from gdd.sampling import generator_file
@@ -157,9 +156,7 @@ def test_tables_are_those_of_the_comparison(tmp_path: Path, dataset: Dataset, ro
     folder.mkdir(parents=True)
     (folder / "rows.jsonl").write_text("".join(json.dumps(row.to_dict()) + "\n" for row in rows))
     names = dict.fromkeys(row.source for row in rows)
-    compare.write_comparison(
-        folder, rows, [Compared(Source(name, "set", ""), name) for name in names], Asked(Config()), []
-    )
+    compare.write_comparison(folder, rows, [Compared(Source(name, "set", ""), name) for name in names], None, [])
     sections = compare.read_sections(folder)
     assert sections == [
         replace(one, optional=[*one.optional]) for one in compare.comparison_sections(rows, next(iter(names)), False)

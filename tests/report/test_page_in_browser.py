@@ -194,28 +194,56 @@ def test_keys_go_through_the_marks_of_a_chart_and_each_tells_its_command(opened)
         assert page.evaluate(focused) == names[place]
         assert told.locator(".name").text_content() == names[place]
         assert told.is_visible()
-    page.keyboard.press("ArrowLeft")
+    for shortcut in ("Alt+ArrowRight", "Control+End"):
+        page.keyboard.press(shortcut)  # are the browser's
+        assert page.evaluate(focused) == names[0]
+    page.keyboard.press("Enter")
+    command = page.evaluate("document.activeElement.textContent")
+    assert command == told.locator("pre").text_content()
+    assert command.startswith("gdd compare ")
+    page.keyboard.press("Escape")
     assert page.evaluate(focused) == names[0]
-    command = told.locator("pre").text_content()
-    assert command.startswith(("gdd compare ", "gdd evaluate real:"))
     page.keyboard.press("Tab")  # the next chart has but one place in the order of Tab
     page.keyboard.press("Shift+Tab")
     assert page.evaluate(focused) == names[0]
 
 
-def test_a_mark_is_told_when_it_is_pointed_at_and_shown_in_both_charts(opened):
+def test_the_mark_that_is_nearest_is_told_and_a_click_keeps_it(opened):
     page = opened(of="comparison")
-    mark = page.locator(".scatter").first.locator("a[aria-label*='alert(2)']").first
+    chart, told = page.locator(".scatter").first, page.locator(".chosen .name")
+    mark, other = (chart.locator(f"a[aria-label*='{name}']").first for name in ("alert(2)", "script"))
     mark.locator(".target").scroll_into_view_if_needed()
-    box = mark.locator(".target").bounding_box()
-    page.mouse.move(box["x"] + box["width"] / 2 + 3, box["y"] + box["height"] / 2)
-    assert page.locator(".chosen .name").text_content() == mark.get_attribute("aria-label")
-    assert page.locator(".scatter a.shown").count() == 2
-    assert f"gdd compare 'runs/{HOSTILE[1]}'" in page.locator(".chosen pre").text_content()
-    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+
+    def point(at: Any, right: float = 0.0) -> tuple[float, float]:
+        box = at.locator(".target").bounding_box()
+        return box["x"] + box["width"] / 2 + right, box["y"] + box["height"] / 2
+
+    page.mouse.move(*point(mark, right=3))
+    assert told.text_content() == mark.get_attribute("aria-label")
+    assert page.locator(".scatter a.shown").count() == 2  # in both charts
+    assert f"runs/{HOSTILE[1]}" in page.locator(".chosen pre").text_content()
+    page.mouse.move(*point(other))
+    assert told.text_content() == other.get_attribute("aria-label")
+    page.mouse.click(*point(mark))
     assert mark.evaluate("one => one === document.activeElement")
-    page.mouse.move(0, 0)  # what was told stays, so that its command can be copied
-    assert page.locator(".chosen .name").text_content() == mark.get_attribute("aria-label")
+    page.mouse.move(*point(other))
+    assert told.text_content() == mark.get_attribute("aria-label")
+    page.locator(".chosen pre").click()  # to copy it
+    page.mouse.move(*point(other))
+    assert told.text_content() == mark.get_attribute("aria-label")
+    page.evaluate("document.activeElement.blur(); scrollTo(0, document.querySelector('.scatter').offsetTop)")
+    page.mouse.move(*point(other, right=1))
+    assert told.text_content() == other.get_attribute("aria-label")
+
+
+@pytest.mark.parametrize("width", [375, 1280])
+def test_what_is_told_hides_no_mark_that_has_the_focus(opened, width):
+    page = opened(width, of="comparison")
+    marks = page.locator(".scatter a")
+    for index in range(marks.count()):
+        marks.nth(index).focus()
+        mark, told = marks.nth(index).locator(".target").bounding_box(), page.locator(".chosen").bounding_box()
+        assert mark["y"] + mark["height"] <= told["y"]
 
 
 def test_without_a_script_all_points_are_listed_with_their_commands(browser, opened, home):

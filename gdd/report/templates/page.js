@@ -32,21 +32,27 @@ for (const table of document.querySelectorAll("table")) {
   }
 }
 
-// Marks of a chart: the one nearest to the pointer, or that has the focus, is told below; Tab reaches a chart, arrows
-// its marks.
+// Marks of a chart: the one that has the focus is told below, else the one nearest to the pointer. Tab reaches a chart,
+// arrows its marks, Enter what is told, Escape the mark again.
 const REACH = 24; // pixels
 const STEPS = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1, Home: -Infinity, End: Infinity };
 
 for (const choice of document.querySelectorAll(".choice")) {
   const told = choice.querySelector(".chosen");
   const all = [...choice.querySelectorAll(".scatter a")];
+  const isHeld = () => document.activeElement.closest(".scatter, .chosen")?.parentElement.closest(".choice") === choice;
+  let shown = null;
 
   function show(mark) {
+    if (mark === shown) return;
+    shown = mark;
     const name = mark.getAttribute("href");
     for (const other of all) other.classList.toggle("shown", other.getAttribute("href") === name);
     told.replaceChildren(...document.getElementById(name.slice(1)).cloneNode(true).childNodes);
     told.hidden = false;
   }
+
+  told.addEventListener("keydown", (event) => { if (event.key === "Escape") shown.focus(); });
 
   for (const chart of choice.querySelectorAll(".scatter svg")) {
     const marks = [...chart.querySelectorAll("a")];
@@ -60,12 +66,19 @@ for (const choice of document.querySelectorAll(".choice")) {
       const least = Math.min(...distances);
       return least < REACH ? marks[distances.indexOf(least)] : null;
     }
-    chart.addEventListener("pointermove", (event) => { const mark = nearest(event); if (mark) show(mark); });
-    chart.addEventListener("click", (event) => { event.preventDefault(); nearest(event)?.focus(); });
+    chart.addEventListener("pointermove", (event) => {
+      const mark = isHeld() ? null : nearest(event);
+      if (mark) show(mark);
+    });
+    chart.addEventListener("click", (event) => {
+      event.preventDefault();
+      if (event.detail === 0) told.querySelector("pre").focus(); // by a key
+      else nearest(event)?.focus();
+    });
     for (const [place, mark] of marks.entries()) {
       mark.addEventListener("focus", () => { reach(mark); show(mark); });
       mark.addEventListener("keydown", (event) => {
-        if (!(event.key in STEPS)) return;
+        if (!(event.key in STEPS) || event.altKey || event.ctrlKey || event.metaKey) return;
         event.preventDefault();
         marks[Math.min(Math.max(place + STEPS[event.key], 0), marks.length - 1)].focus();
       });
