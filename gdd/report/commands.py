@@ -10,13 +10,13 @@ from gdd.config.flags import flags
 from gdd.config.stages import DISTILLING, ENSEMBLE, EVALUATE, MATCHING, PRETRAIN, SECTIONS
 from gdd.evaluation.named import split_filter
 from gdd.evaluation.sources import Source
-from gdd.report.replicates import config_of
+from gdd.report.replicates import settings_of
 
 
 def distilling(source: Source) -> str | None:
     """Return the command that distils a source anew; none if its file does not say the settings, or is a copy's."""
     made = source.provenance
-    stage, config = str(made.get("stage")), config_of(made)
+    stage, config = str(made.get("stage")), settings_of(made)
     if stage not in DISTILLING or config is None:
         return None
     if stage == PRETRAIN:

@@ -73,11 +73,11 @@ def _settings(provenance: dict[str, Any]) -> dict[str, Any] | None:
     Settings of another version, which this one has no longer, say nothing. The seed is not among them, nor is
     `matching.ipc`: the sets of a method are told apart by their own IPC.
     """
-    config = None if provenance.get("seed") is None else config_of(provenance)
+    config = None if provenance.get("seed") is None else settings_of(provenance)
     return None if config is None else _by_key(config, provenance.get("stage"))
 
 
-def config_of(provenance: dict[str, Any]) -> Config | None:
+def settings_of(provenance: dict[str, Any]) -> Config | None:
     """Return the settings that a source was made with; none if it does not say them all in words of this version."""
     stored = provenance.get("config")
     if not stored:
