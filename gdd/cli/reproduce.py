@@ -166,7 +166,8 @@ def _train(
                 missing = [key for key in missing if key.set not in absent]
                 minutes = summary.rounded(reproduce.flop_of(paper, missing, dataset) / at.others / 60)
                 if missing or released != told_of:
-                    told = f"train and score {len(missing)} students for {len(own)} published numbers of {dataset}"
+                    count = f"{len(missing)} student{'s' * (len(missing) != 1)}"
+                    told = f"train and score {count} for {len(own)} published number{'s' * (len(own) > 1)} of {dataset}"
                     console.print(f"work     {told}, {how}: about {minutes}", soft_wrap=True)
                 reproduce.check_published(paper, missing, files)
                 if missing and not dry_run:
