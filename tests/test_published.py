@@ -355,7 +355,9 @@ class TestCommand:
         for seed in range(2):
             drawn = sample_set(generator_file.load("zoo:digits"), 2, seed)
             set_file.save(Path("runs/ours.safetensors"), replace(drawn, provenance={"iterations": 3}))
-            assert "train and score 1 student for 1 published number of digits" in done("1", "--row", "third", "--name", "anew")
+            assert "train and score 1 student for 1 published number of digits" in done(
+                "1", "--row", "third", "--name", "anew"
+            )
         assert len(read_rows(Path("runs/anew-1-digits/reproduce"))) == 2
         # Trained anew, they are the same to the bit.
         paper, folders = published.papers()["1"], ("runs/reproduce-1-digits/reproduce", "runs/other-1-digits/reproduce")
