@@ -14,14 +14,15 @@ from gdd.report.replicates import settings_of
 
 
 def distilling(source: Source) -> str | None:
-    """Return the command that distils a source anew; none if its file does not say the settings, or is a copy's."""
+    """Return the command that distils a source anew; none if its file does not say the settings."""
     made = source.provenance
     stage, config = str(made.get("stage")), settings_of(made)
     if stage not in DISTILLING or config is None:
         return None
     if stage == PRETRAIN:
         return _joined(["gdd", "train-gan", *flags(config, ["data", *SECTIONS[stage]], without=["score"])])
-    if stage == MATCHING and (reached := made.get("iterations", 0)) < config.matching.iterations:
+    reached = made.get("iterations", config.matching.iterations)
+    if stage == MATCHING and reached < config.matching.iterations:
         config = replace(config, run=replace(config.run, snapshots=(reached,)))
     read = ["data", PRETRAIN, *SECTIONS[stage], *([ENSEMBLE] if config.ensemble.teaches else [])]
     return _joined(["gdd", "distill", *flags(replace(config, score=False), read)])

@@ -183,6 +183,7 @@ def test_a_matching_set_is_distilled_by_its_settings_and_a_snapshot_kept() -> No
     assert last == replace(parse_config(told), score=False)
     early = made_from(distilling(source(told, "matching", iterations=10)))
     assert early.run.snapshots == (10,)
+    assert made_from(distilling(source(told, "matching"))) == last  # of what does not say how far it came
 
 
 def test_a_refined_generator_is_distilled_with_the_teacher_beside_it() -> None:
